@@ -1,0 +1,2 @@
+//! Memory shared between the kernel programs and user space.
+#![no_std]

@@ -1,0 +1,1 @@
+//! The data plane: desired state, compiled, compared, applied.

@@ -1,0 +1,1 @@
+//! DNS for services and pods, served on the node.

@@ -1,0 +1,1 @@
+//! The pod network: links, addresses, routes, overlay, and the socket the CNI binary calls.

@@ -1,0 +1,1 @@
+//! Sight: flows, drop reasons, map fill levels.

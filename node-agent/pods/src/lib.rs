@@ -1,0 +1,1 @@
+//! Pods: the kubelet half of the agent.

@@ -1,0 +1,1 @@
+//! Cloud providers: the trait and the bare-metal provider.

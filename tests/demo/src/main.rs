@@ -1,0 +1,3 @@
+//! The demo application, and the pause process of every pod sandbox.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Test harness: cluster, namespaces, packets, golden files, conditions, faults.

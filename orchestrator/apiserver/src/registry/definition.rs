@@ -1,0 +1,213 @@
+//! What a kind is, as data: names, scope, verbs, subresources, columns, selectable fields, strategy.
+//!
+//! A kind's file builds a [`Declaration`]; the catalogue resolves it against the schema into a [`Definition`].
+//! Router, discovery, OpenAPI, tables and the CRUD test read definitions and know no kind by name.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use penstock_schema::{Schema, TypeRef};
+use serde_json::Value;
+
+use super::object::SelectableFields;
+use super::strategy::{Plain, Strategy};
+use crate::tables::Columns;
+
+/// Every verb of an ordinary kind.
+pub const VERBS_ALL: &[&str] =
+    &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+pub const VERBS_READ: &[&str] = &["get", "list"];
+pub const VERBS_STATUS: &[&str] = &["get", "patch", "update"];
+
+/// A path below an object. `group`, `version`, `kind` are those of its body (Scale for `scale`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subresource {
+    pub name: &'static str,
+    /// Empty together with `version` when the body is of the parent's kind.
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub verbs: &'static [&'static str],
+}
+
+/// Turns a served version into the stored one and back.
+#[derive(Clone, Copy)]
+pub struct Conversion {
+    pub to_stored: fn(Value) -> Value,
+    pub from_stored: fn(Value) -> Value,
+}
+
+/// A kind before its type is looked up.
+pub struct Declaration {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub plural: &'static str,
+    pub singular: String,
+    pub short_names: &'static [&'static str],
+    pub categories: &'static [&'static str],
+    pub namespaced: bool,
+    pub verbs: &'static [&'static str],
+    pub subresources: &'static [Subresource],
+    pub columns: Columns,
+    pub selectable_fields: Option<SelectableFields>,
+    /// The labels `selectable_fields` may yield, so that an unknown one is refused.
+    pub field_labels: &'static [&'static str],
+    pub strategy: Box<dyn Strategy>,
+    /// `(group, plural, api version, kind)` under which objects are stored, when not this kind's own.
+    pub stored_as: Option<StoredAs>,
+    /// A completed delete answers with the object instead of a Status.
+    pub returns_deleted: bool,
+    /// Objects vanish from the store after this many seconds (events).
+    pub ttl_seconds: Option<u64>,
+}
+
+/// Another version's storage that this version reads and writes by conversion.
+#[derive(Clone, Copy)]
+pub struct StoredAs {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub plural: &'static str,
+    pub conversion: Conversion,
+}
+
+impl Declaration {
+    /// A namespaced kind with all verbs, no subresource and no rules of its own.
+    pub fn new(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Self {
+        Self {
+            group,
+            version,
+            kind,
+            plural,
+            singular: kind.to_ascii_lowercase(),
+            short_names: &[],
+            categories: &[],
+            namespaced: true,
+            verbs: VERBS_ALL,
+            subresources: &[],
+            columns: Columns::default(),
+            selectable_fields: None,
+            field_labels: &[],
+            strategy: Box::new(Plain),
+            stored_as: None,
+            returns_deleted: false,
+            ttl_seconds: None,
+        }
+    }
+
+    pub fn cluster_scoped(mut self) -> Self {
+        self.namespaced = false;
+        self
+    }
+
+    pub fn short(mut self, names: &'static [&'static str]) -> Self {
+        self.short_names = names;
+        self
+    }
+
+    pub fn categories(mut self, names: &'static [&'static str]) -> Self {
+        self.categories = names;
+        self
+    }
+
+    pub fn verbs(mut self, verbs: &'static [&'static str]) -> Self {
+        self.verbs = verbs;
+        self
+    }
+
+    pub fn subresources(mut self, list: &'static [Subresource]) -> Self {
+        self.subresources = list;
+        self
+    }
+
+    pub fn columns(mut self, columns: Columns) -> Self {
+        self.columns = columns;
+        self
+    }
+
+    pub fn fields(mut self, labels: &'static [&'static str], f: SelectableFields) -> Self {
+        self.field_labels = labels;
+        self.selectable_fields = Some(f);
+        self
+    }
+
+    pub fn strategy(mut self, strategy: impl Strategy) -> Self {
+        self.strategy = Box::new(strategy);
+        self
+    }
+
+    pub fn stored_as(mut self, stored: StoredAs) -> Self {
+        self.stored_as = Some(stored);
+        self
+    }
+
+    pub fn returns_deleted(mut self) -> Self {
+        self.returns_deleted = true;
+        self
+    }
+
+    pub fn ttl_seconds(mut self, seconds: u64) -> Self {
+        self.ttl_seconds = Some(seconds);
+        self
+    }
+
+    /// Looks the type up; `None` when the schema does not know the kind.
+    pub fn resolve(self, schema: &Arc<Schema>) -> Option<Definition> {
+        let ty = schema.kind(self.group, self.version, self.kind)?;
+        Some(Definition { declaration: self, ty })
+    }
+}
+
+/// A kind that is served. Dereferences to its [`Declaration`].
+pub struct Definition {
+    declaration: Declaration,
+    pub ty: TypeRef,
+}
+
+impl Deref for Definition {
+    type Target = Declaration;
+
+    fn deref(&self) -> &Declaration {
+        &self.declaration
+    }
+}
+
+impl std::fmt::Debug for Definition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.plural, self.version, self.group)
+    }
+}
+
+impl Definition {
+    /// `apps/v1`, or `v1` for the core group.
+    pub fn api_version(&self) -> String {
+        api_version(self.group, self.version)
+    }
+
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+
+    pub fn has_verb(&self, verb: &str) -> bool {
+        self.verbs.contains(&verb)
+    }
+
+    /// `(group, version, plural)` of the storage.
+    pub fn storage(&self) -> (&'static str, &'static str, &'static str) {
+        match &self.stored_as {
+            Some(s) => (s.group, s.version, s.plural),
+            None => (self.group, self.version, self.plural),
+        }
+    }
+}
+
+pub fn api_version(group: &str, version: &str) -> String {
+    if group.is_empty() { version.to_string() } else { format!("{group}/{version}") }
+}
+
+/// `status` with the parent's kind.
+pub const STATUS: Subresource =
+    Subresource { name: "status", group: "", version: "", kind: "", verbs: VERBS_STATUS };
+/// `scale` with the autoscaling/v1 body.
+pub const SCALE: Subresource =
+    Subresource { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: VERBS_STATUS };

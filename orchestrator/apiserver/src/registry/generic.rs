@@ -1,0 +1,1 @@
+//! The only CRUD. Each verb has its room; the registry's methods dispatch here.

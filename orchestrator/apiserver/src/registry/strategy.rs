@@ -1,0 +1,123 @@
+//! What differs between kinds inside the one generic CRUD.
+//!
+//! The generic code does names, versions, finalizers, status isolation and storing; a strategy only prepares and
+//! validates. All methods but `reserve` are pure.
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::Registry;
+use super::context::Context;
+use crate::error::{ApiError, FieldError};
+
+/// How a delete of one object proceeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grace {
+    /// Removed as soon as no finalizer is left.
+    None,
+    /// Stays, marked, until its agent deletes it with grace 0.
+    Seconds(i64),
+}
+
+/// Something taken for the time of one write (addresses, ports). Dropped before `commit`: rolled back.
+#[async_trait]
+pub trait Reservation: Send {
+    /// The object is stored: keep what it uses, release what its old form used.
+    async fn commit(self: Box<Self>, registry: &Registry);
+    /// The write failed or was a dry run: give everything back.
+    async fn cancel(self: Box<Self>, registry: &Registry);
+}
+
+/// Per-kind behaviour. The defaults suit a kind with `spec` and `status` and no rules of its own.
+#[async_trait]
+pub trait Strategy: Send + Sync + 'static {
+    /// How `metadata.name` must look.
+    fn name_rule(&self) -> super::meta::NameRule {
+        super::meta::NameRule::Subdomain
+    }
+
+    /// `metadata.generation` is kept: 1 at creation, bumped when `spec` changes.
+    fn has_generation(&self) -> bool {
+        false
+    }
+
+    /// `status` is wiped from creates and kept by main updates.
+    fn isolates_status(&self) -> bool {
+        true
+    }
+
+    /// A PUT to a name that does not exist creates it.
+    fn create_on_update(&self) -> bool {
+        false
+    }
+
+    /// An update without `resourceVersion` is taken as "whatever is there now".
+    fn unconditional_update(&self) -> bool {
+        true
+    }
+
+    /// Clears or fills fields a creator does not own.
+    fn prepare_create(&self, _context: &Context, _new: &mut Value) {}
+
+    /// Restores fields an updater may not touch.
+    fn prepare_update(&self, _context: &Context, _new: &mut Value, _old: &Value) {}
+
+    /// As `prepare_update`, for `/status`; `spec` and most metadata have been restored already.
+    fn prepare_status(&self, _context: &Context, _new: &mut Value, _old: &Value) {}
+
+    fn validate(&self, _new: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// Called with the result of `validate(new)` already collected by the generic code.
+    fn validate_update(&self, _new: &Value, _old: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// Whether updates run `validate(new)` in full as well (they do, except where upstream cannot).
+    fn revalidates(&self) -> bool {
+        true
+    }
+
+    fn validate_status(&self, _new: &Value, _old: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// Graceful deletion: how long `object` may take to go, given what the caller asked for.
+    fn grace(&self, _object: &Value, _asked: Option<i64>) -> Grace {
+        Grace::None
+    }
+
+    /// What deletion means for dependents when nothing is said (`Orphan` for old kinds upstream).
+    fn orphans_by_default(&self) -> bool {
+        false
+    }
+
+    /// Takes addresses and ports for `new`; `old` is `None` on create. May fill fields of `new`.
+    async fn reserve(
+        &self,
+        _registry: &Registry,
+        _context: &Context,
+        _new: &mut Value,
+        _old: Option<&Value>,
+    ) -> Result<Option<Box<dyn Reservation>>, ApiError> {
+        Ok(None)
+    }
+
+    /// After the object left the store.
+    async fn after_delete(&self, _registry: &Registry, _old: &Value) {}
+}
+
+/// A kind without rules of its own.
+pub struct Plain;
+
+impl Strategy for Plain {}
+
+/// A kind with a generation and nothing else.
+pub struct Generational;
+
+impl Strategy for Generational {
+    fn has_generation(&self) -> bool {
+        true
+    }
+}

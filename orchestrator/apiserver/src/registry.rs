@@ -10,6 +10,7 @@ pub mod generic;
 pub mod meta;
 pub mod object;
 pub mod options;
+pub mod selector;
 pub mod strategy;
 
 use std::net::IpAddr;

@@ -1,0 +1,172 @@
+//! The network configuration on standard input.
+//!
+//! It exists to turn what a runtime (or a stranger's tool) sends into the few fields that matter, with errors that
+//! name the field. It must not know the environment or the agent.
+
+use std::path::PathBuf;
+
+use ipnetwork::IpNetwork;
+use serde_json::Value;
+
+use super::{Code, Failure, Version};
+use crate::protocol::{AttachmentId, PortMapping};
+
+/// Most bytes read from standard input. GC lists every attachment of the node, some 100 bytes each.
+pub const CONFIG_BYTES_MAX: u64 = 4 << 20;
+
+/// Where the agent listens when neither the configuration nor its conflist says.
+const SOCKET_DEFAULT: &str = "/var/lib/penstock/cni.sock";
+
+/// The fields the plugin acts on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetworkConfig {
+    /// The version results are written in.
+    pub version: Version,
+    /// `name`.
+    pub name: String,
+    /// `socket`: where the agent listens.
+    pub socket: PathBuf,
+    /// `runtimeConfig.portMappings`.
+    pub port_mappings: Vec<PortMapping>,
+    /// The addresses in `prevResult`, when there is one.
+    pub previous: Option<Vec<IpNetwork>>,
+    /// `cni.dev/valid-attachments`, when it is there.
+    pub valid_attachments: Option<Vec<AttachmentId>>,
+}
+
+impl NetworkConfig {
+    /// Reads the configuration. Fields nobody knows are ignored, as the specification asks.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Failure> {
+        let value: Value = serde_json::from_slice(bytes).map_err(|error| {
+            Failure::new(Code::Undecodable, "the network configuration is not JSON").details(error.to_string())
+        })?;
+        if !value.is_object() {
+            return Err(invalid("the network configuration is not a JSON object"));
+        }
+        let version = match value.get("cniVersion") {
+            Some(Value::String(text)) => Version::parse(text)?,
+            // The specification gives 0.1.0 as the meaning of an absent version, which is not spoken here.
+            Some(_) => return Err(invalid("cniVersion is not a string")),
+            None => Version::parse("0.1.0")?,
+        };
+        let name = value.get("name").and_then(Value::as_str).unwrap_or_default().to_string();
+        if !is_network_name(&name) {
+            return Err(invalid(format!("name {name:?} is not a network name")));
+        }
+        let socket = match value.get("socket") {
+            None => PathBuf::from(SOCKET_DEFAULT),
+            Some(Value::String(path)) if path.starts_with('/') => PathBuf::from(path),
+            Some(other) => return Err(invalid(format!("socket {other} is not an absolute path"))),
+        };
+        Ok(Self {
+            version,
+            name,
+            socket,
+            port_mappings: port_mappings(&value)?,
+            previous: value.get("prevResult").filter(|v| !v.is_null()).map(previous_addresses).transpose()?,
+            // libcni writes the list under both keys, the second for plugins older than 1.1.
+            valid_attachments: value
+                .get("cni.dev/valid-attachments")
+                .or_else(|| value.get("cni.dev/attachments"))
+                .map(attachments)
+                .transpose()?,
+        })
+    }
+}
+
+fn is_network_name(name: &str) -> bool {
+    name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+}
+
+fn port_mappings(value: &Value) -> Result<Vec<PortMapping>, Failure> {
+    let Some(mappings) = value.pointer("/runtimeConfig/portMappings").filter(|v| !v.is_null()) else {
+        return Ok(Vec::new());
+    };
+    serde_json::from_value(mappings.clone())
+        .map_err(|error| invalid("runtimeConfig.portMappings cannot be read").details(error.to_string()))
+}
+
+fn previous_addresses(result: &Value) -> Result<Vec<IpNetwork>, Failure> {
+    let ips = result.get("ips").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    ips.iter()
+        .map(|ip| {
+            let text = ip.get("address").and_then(Value::as_str).unwrap_or_default();
+            text.parse().map_err(|_| invalid(format!("prevResult has the address {text:?}")))
+        })
+        .collect()
+}
+
+fn attachments(list: &Value) -> Result<Vec<AttachmentId>, Failure> {
+    let entries = match list {
+        // Go writes an empty list as null.
+        Value::Null => return Ok(Vec::new()),
+        Value::Array(entries) => entries,
+        _ => return Err(invalid("cni.dev/valid-attachments is not a list")),
+    };
+    entries
+        .iter()
+        .map(|entry| match (entry.get("containerID"), entry.get("ifname")) {
+            (Some(Value::String(container)), Some(Value::String(interface))) => {
+                Ok(AttachmentId { container: container.clone(), interface: interface.clone() })
+            }
+            _ => Err(invalid("an entry of cni.dev/valid-attachments lacks containerID or ifname")),
+        })
+        .collect()
+}
+
+fn invalid(message: impl Into<String>) -> Failure {
+    Failure::new(Code::InvalidConfig, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(value: Value) -> Result<NetworkConfig, Failure> {
+        NetworkConfig::parse(value.to_string().as_bytes())
+    }
+
+    #[test]
+    fn what_a_runtime_sends_is_understood() {
+        let config = parse(json!({
+            "cniVersion": "1.1.0", "name": "penstock", "type": "cni", "socket": "/run/x.sock", "unknown": {"a": 1},
+            "runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 8080, "protocol": "tcp"}]},
+            "prevResult": {"ips": [{"address": "10.1.2.3/32"}]},
+            "cni.dev/valid-attachments": [{"containerID": "a", "ifname": "eth0"}],
+        }))
+        .unwrap();
+        assert_eq!(config.socket, PathBuf::from("/run/x.sock"));
+        assert_eq!(config.port_mappings[0].host_port, 80);
+        assert_eq!(config.previous, Some(vec!["10.1.2.3/32".parse().unwrap()]));
+        assert_eq!(config.valid_attachments.unwrap()[0].container, "a");
+    }
+
+    #[test]
+    fn an_absent_gc_list_is_not_an_empty_one() {
+        let absent = parse(json!({"cniVersion": "1.1.0", "name": "n"})).unwrap();
+        assert_eq!(absent.valid_attachments, None);
+        let empty = parse(json!({"cniVersion": "1.1.0", "name": "n", "cni.dev/valid-attachments": null})).unwrap();
+        assert_eq!(empty.valid_attachments, Some(vec![]));
+    }
+
+    #[test]
+    fn each_fault_has_the_code_the_specification_gives_it() {
+        let code = |value| parse(value).unwrap_err().code;
+        assert_eq!(NetworkConfig::parse(b"{").unwrap_err().code, Code::Undecodable);
+        assert_eq!(code(json!([])), Code::InvalidConfig);
+        assert_eq!(code(json!({"name": "n"})), Code::IncompatibleVersion);
+        assert_eq!(code(json!({"cniVersion": "1.1.0"})), Code::InvalidConfig);
+        assert_eq!(code(json!({"cniVersion": "1.1.0", "name": "n", "socket": "x"})), Code::InvalidConfig);
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = NetworkConfig::parse(&bytes);
+        }
+    }
+}

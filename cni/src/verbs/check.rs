@@ -1,0 +1,28 @@
+//! CHECK: is the sandbox's network as ADD left it?
+//!
+//! It exists so that a runtime can find a pod whose link was broken by someone else. It must not repair.
+
+use super::{out_of_step, refused};
+use crate::agent;
+use crate::protocol::{CheckRequest, Request, Response};
+use crate::spec::{Code, Environment, Failure, NetworkConfig};
+
+pub(super) fn run(environment: &Environment, config: &NetworkConfig) -> Result<(), Failure> {
+    if !config.version.has_check() {
+        let message = format!("CHECK does not exist in cniVersion {}", config.version.as_str());
+        return Err(Failure::new(Code::IncompatibleVersion, message));
+    }
+    let Some(addresses) = config.previous.clone() else {
+        return Err(Failure::new(Code::InvalidConfig, "CHECK needs the prevResult of the ADD"));
+    };
+    let request = Request::Check(CheckRequest {
+        id: environment.attachment()?,
+        netns: environment.netns()?,
+        addresses,
+    });
+    match agent::ask(&config.socket, &request)? {
+        Response::Done => Ok(()),
+        Response::Refused(refusal) => Err(refused(refusal)),
+        Response::Attached(_) => Err(out_of_step()),
+    }
+}

@@ -8,6 +8,7 @@ mod error;
 mod types;
 
 pub mod cache;
+pub mod embedded;
 
 pub use error::StoreError;
 pub use types::{

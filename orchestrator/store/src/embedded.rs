@@ -1,0 +1,196 @@
+//! The embedded store: redb in one file, for a control plane on one machine.
+//!
+//! Every write goes through one thread that takes whatever is queued, applies it in one transaction and makes it
+//! durable with one fsync: that is where the throughput comes from, and what gives revisions their order. Records
+//! are kept by key and revision, so that snapshots and watches reach back as far as history is kept. Reads use
+//! redb's snapshots and never wait for the writer. Why redb: docs/adr/0003-embedded-store.md.
+
+mod apply;
+mod backup;
+mod expiry;
+mod history;
+mod hub;
+mod layout;
+mod read;
+mod stream;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use redb::Database;
+
+use crate::{Committed, ListRequest, Page, Record, Revision, Store, StoreError, WatchStream, Write};
+use hub::Hub;
+use writer::{Command, Queue};
+
+pub use backup::restore;
+
+/// The bounds of an embedded store.
+#[derive(Clone, Copy, Debug)]
+pub struct EmbeddedOptions {
+    /// Memory for redb's page cache, in bytes.
+    pub cache_bytes: usize,
+    /// History older than this may be forgotten.
+    pub history_age_max: Duration,
+    /// History is never longer than this, however young.
+    pub history_revisions_max: u64,
+    /// History is never shorter than this, however old.
+    pub history_revisions_min: u64,
+    /// Writes that may wait for the writer; further ones wait for room.
+    pub queued_writes_max: usize,
+    /// Batches of events a watch may lag before it is closed.
+    pub watch_batches_max: usize,
+}
+
+/// A store in one file, owned by this process.
+pub struct Embedded {
+    inner: Arc<Inner>,
+    queue: Queue,
+}
+
+/// What the writer thread, readers and watches share.
+struct Inner {
+    path: PathBuf,
+    options: EmbeddedOptions,
+    /// None while closed, or between a failed write and a successful reopening.
+    database: ArcSwapOption<Database>,
+    /// The newest durable revision.
+    newest: AtomicU64,
+    hub: Hub,
+}
+
+// === impl Embedded ===
+
+impl Embedded {
+    /// Opens the database file, creating it and its directory if absent, with default bounds. Checks the file's
+    /// integrity; [`StoreError::Locked`] when another process has it, [`StoreError::Corrupt`] when it is damaged.
+    pub async fn open(path: &Path) -> Result<Arc<Self>, StoreError> {
+        Self::open_with(path, EmbeddedOptions::default()).await
+    }
+
+    /// As [`Embedded::open`], with bounds of the caller's.
+    pub async fn open_with(path: &Path, options: EmbeddedOptions) -> Result<Arc<Self>, StoreError> {
+        let path = path.to_owned();
+        blocking(move || {
+            let database = Arc::new(layout::open(&path, options.cache_bytes)?);
+            let newest = read::newest(&database)?;
+            let inner = Arc::new(Inner {
+                path,
+                options,
+                database: ArcSwapOption::from(Some(database)),
+                newest: AtomicU64::new(newest.0),
+                hub: Hub::new(newest),
+            });
+            let queue = writer::spawn(inner.clone())?;
+            Ok(Arc::new(Self { inner, queue }))
+        })
+        .await
+    }
+
+    /// Finishes the writes that are queued and closes the file. Later calls answer [`StoreError::Unavailable`].
+    pub async fn close(&self) {
+        self.queue.close().await;
+        let inner = self.inner.clone();
+        // Dropping the database writes its allocator state, which makes the next opening quicker.
+        let closed = blocking(move || {
+            inner.database.store(None);
+            inner.hub.close();
+            Ok(())
+        });
+        if let Err(error) = closed.await {
+            tracing::warn!(%error, "the embedded store did not close cleanly");
+        }
+    }
+
+    /// Copies a snapshot of the store into a new file while it goes on being used.
+    pub async fn backup(&self, to: &Path) -> Result<Revision, StoreError> {
+        let to = to.to_owned();
+        self.read(move |database| backup::copy(database, &to)).await
+    }
+
+    /// Runs a read where it may block, and turns a panic of the database into an answer.
+    async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let database = self.inner.database()?;
+        blocking(move || query(&database)).await
+    }
+}
+
+#[async_trait]
+impl Store for Embedded {
+    async fn get(&self, key: &str) -> Result<Option<Record>, StoreError> {
+        let key = key.to_owned();
+        self.read(move |database| read::get(database, &key)).await
+    }
+
+    async fn list(&self, request: ListRequest) -> Result<Page, StoreError> {
+        self.read(move |database| read::list(database, &request)).await
+    }
+
+    async fn commit(&self, write: Write) -> Result<Committed, StoreError> {
+        write.check()?;
+        self.queue.call(|reply| Command::Write { write, reply }).await
+    }
+
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, StoreError> {
+        stream::open(&self.inner, prefix, after).await
+    }
+
+    async fn revision(&self) -> Result<Revision, StoreError> {
+        self.inner.database()?;
+        Ok(self.inner.newest())
+    }
+
+    async fn compact(&self, before: Revision) -> Result<(), StoreError> {
+        self.queue.call(|reply| Command::Compact { before, reply }).await
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn database(&self) -> Result<Arc<Database>, StoreError> {
+        self.database.load_full().ok_or_else(|| StoreError::Unavailable {
+            detail: format!("the database {} is closed", self.path.display()),
+        })
+    }
+
+    fn newest(&self) -> Revision {
+        Revision(self.newest.load(Ordering::Acquire))
+    }
+}
+
+// === impl EmbeddedOptions ===
+
+impl Default for EmbeddedOptions {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 8 << 20,
+            history_age_max: Duration::from_secs(300),
+            history_revisions_max: 50_000,
+            history_revisions_min: 1_000,
+            queued_writes_max: 1024,
+            watch_batches_max: 1024,
+        }
+    }
+}
+
+/// Runs what may block on the blocking pool. redb panics on some damaged files: that is corruption, not a crash.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => {
+            Err(StoreError::Corrupt { detail: "the database contradicts itself (see the panic above)".to_owned() })
+        }
+        Err(_) => Err(StoreError::Unavailable { detail: "the process is shutting down".to_owned() }),
+    }
+}

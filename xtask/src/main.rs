@@ -1,3 +1,62 @@
-//! The menu: one verb a file.
+//! The menu: `cargo xtask VERB`. One verb, one file; CI runs the same verbs as people do.
+//!
+//! Knows how to build, start, test and measure Penstock on a development machine. Nothing that ships depends on it.
 
-fn main() {}
+mod artifacts;
+mod cluster;
+mod command;
+mod down;
+mod ebpf;
+mod image;
+mod kubeconfig;
+mod packages;
+mod preflight;
+mod supervise;
+mod test;
+mod tidy;
+mod up;
+
+use clap::{Parser, Subcommand};
+
+/// Build, run, test and measure Penstock.
+#[derive(Parser)]
+#[command(name = "cargo xtask", version, about, max_term_width = 110)]
+struct Menu {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Bring up a cluster on this machine, with a demo application served over eBPF
+    Up(up::Options),
+    /// Remove a cluster and everything it left on this machine
+    Down(down::Options),
+    /// Print the path of a running cluster's kubeconfig
+    Kubeconfig(kubeconfig::Options),
+    /// Everything CI checks: format, tidiness, lints, unit, packet, network and cluster tests
+    Test(test::Options),
+    /// Check module docs, file lengths and banned names
+    Tidy,
+    /// Build the OCI archives of our own images
+    Image(image::Options),
+    /// Keep a cluster's processes running (started by `up`, not by hand)
+    #[command(hide = true)]
+    Supervise(supervise::Options),
+}
+
+fn main() {
+    let outcome = match Menu::parse().verb {
+        Verb::Up(options) => up::run(&options),
+        Verb::Down(options) => down::run(&options),
+        Verb::Kubeconfig(options) => kubeconfig::run(&options),
+        Verb::Test(options) => test::run(&options),
+        Verb::Tidy => tidy::run(),
+        Verb::Image(options) => image::run(&options),
+        Verb::Supervise(options) => supervise::run(&options),
+    };
+    if let Err(error) = outcome {
+        eprintln!("error: {error:#}");
+        std::process::exit(1);
+    }
+}

@@ -1,0 +1,54 @@
+//! The host's side of the cluster's network: a bridge, a link and a network namespace a node, and routes.
+//!
+//! Pod and service addresses never leave the machine: blackhole routes for both ranges come before anything else, and
+//! the routes to each node's pods, being more specific, win.
+
+use anyhow::{Context, Result};
+
+use super::layout::{Layout, NodeLayout};
+use crate::command::words;
+
+/// Makes the bridge, every node's namespace and link, and the blackhole routes.
+pub fn create(layout: &Layout) -> Result<()> {
+    for range in [layout.cluster_cidr(), layout.service_cidr()] {
+        words(&format!("ip route replace blackhole {range}"))?;
+    }
+    let bridge = layout.bridge();
+    words(&format!("ip link add {bridge} type bridge"))
+        .with_context(|| format!("cannot make the bridge {bridge}; `cargo xtask down` removes leftovers"))?;
+    words(&format!("ip address add {}/24 dev {bridge}", layout.host_address()))?;
+    words(&format!("ip link set {bridge} up"))?;
+    layout.nodes().iter().try_for_each(|node| create_node(layout, node))
+}
+
+fn create_node(layout: &Layout, node: &NodeLayout) -> Result<()> {
+    let NodeLayout { netns, host_link, address, .. } = node;
+    let bridge = layout.bridge();
+    for line in [
+        format!("ip netns add {netns}"),
+        format!("ip link add {host_link} type veth peer name eth0 netns {netns}"),
+        format!("ip link set {host_link} master {bridge} up"),
+        format!("ip -n {netns} link set lo up"),
+        format!("ip -n {netns} address add {address}/24 dev eth0"),
+        format!("ip -n {netns} link set eth0 up"),
+    ] {
+        words(&line).with_context(|| format!("cannot make the network of {}", node.name))?;
+    }
+    Ok(())
+}
+
+/// Lets the host, where the API server runs, reach the pods of a node.
+pub fn route_pods(node: &NodeLayout, pod_cidr: &str) -> Result<()> {
+    words(&format!("ip route replace {pod_cidr} via {}", node.address)).map(drop)
+}
+
+/// The commands that undo [`create`] and [`route_pods`]; each may find nothing to do.
+pub fn plan_removal(layout: &Layout) -> Vec<String> {
+    let mut lines: Vec<String> = layout.nodes().iter().map(|node| format!("ip netns delete {}", node.netns)).collect();
+    lines.push(format!("ip link delete {}", layout.bridge()));
+    for range in [layout.cluster_cidr(), layout.service_cidr()] {
+        lines.push(format!("ip route flush root {range}"));
+        lines.push(format!("ip route delete blackhole {range}"));
+    }
+    lines
+}

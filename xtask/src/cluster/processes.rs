@@ -1,0 +1,121 @@
+//! The long-running processes of a cluster, as data: what `supervise` keeps alive.
+
+use std::path::PathBuf;
+
+use super::layout::{Layout, NodeLayout, StoreKind};
+use super::node_namespaces;
+
+/// One process to keep running.
+#[derive(Clone, Debug)]
+pub struct Process {
+    pub name: String,
+    pub argv: Vec<String>,
+    /// Folder in the cgroup v2 tree that it starts in; what it starts stays there.
+    pub cgroup: String,
+    pub log: PathBuf,
+    /// Processes stop in ascending order.
+    pub stop_order: u8,
+}
+
+/// Every process of the cluster, in starting order.
+pub fn plan_processes(layout: &Layout) -> Vec<Process> {
+    let mut processes = Vec::new();
+    if layout.store == StoreKind::Etcd {
+        processes.push(etcd(layout));
+    }
+    processes.push(orchestrator(layout));
+    for node in layout.nodes() {
+        processes.push(containerd(layout, &node));
+        processes.push(node_agent(layout, &node));
+    }
+    processes
+}
+
+const ETCD_URL: &str = "http://127.0.0.1";
+
+fn etcd_client_port(layout: &Layout) -> u16 {
+    12379 + 10 * u16::from(layout.index)
+}
+
+fn etcd(layout: &Layout) -> Process {
+    let client = format!("{ETCD_URL}:{}", etcd_client_port(layout));
+    let peer = format!("{ETCD_URL}:{}", etcd_client_port(layout) + 1);
+    let data = layout.control().join("etcd").display().to_string();
+    let argv = [
+        "etcd", "--data-dir", &data, "--listen-client-urls", &client, "--advertise-client-urls", &client,
+        "--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer,
+        "--initial-cluster", &format!("default={peer}"),
+    ];
+    Process {
+        name: "etcd".to_owned(),
+        argv: argv.map(str::to_owned).to_vec(),
+        cgroup: format!("{}/control", layout.cgroup()),
+        log: layout.logs().join("etcd.log"),
+        stop_order: 3,
+    }
+}
+
+fn orchestrator(layout: &Layout) -> Process {
+    let mut argv = vec![
+        layout.binaries.join("orchestrator").display().to_string(),
+        "run".to_owned(),
+        format!("--data-dir={}", layout.control().display()),
+        format!("--listen={}:{}", layout.host_address(), layout.port),
+        format!("--advertise-address={}", layout.host_address()),
+        format!("--service-cidr={}", layout.service_cidr()),
+        format!("--cluster-cidr={}", layout.cluster_cidr()),
+        format!("--cluster-dns={}", layout.cluster_dns()),
+    ];
+    if layout.store == StoreKind::Etcd {
+        argv.push("--store=etcd".to_owned());
+        argv.push(format!("--etcd-endpoints={ETCD_URL}:{}", etcd_client_port(layout)));
+    }
+    Process {
+        name: "orchestrator".to_owned(),
+        argv,
+        cgroup: format!("{}/control", layout.cgroup()),
+        log: layout.logs().join("orchestrator.log"),
+        stop_order: 2,
+    }
+}
+
+fn containerd(layout: &Layout, node: &NodeLayout) -> Process {
+    let mut argv = node_namespaces::enter(node);
+    argv.extend(["containerd".to_owned(), "--config".to_owned(), node.run.join("containerd.toml").display().to_string()]);
+    Process {
+        name: format!("containerd-{}", node.name),
+        argv,
+        cgroup: format!("{}/system", node.cgroup),
+        log: layout.logs().join(format!("containerd-{}.log", node.name)),
+        stop_order: 1,
+    }
+}
+
+fn node_agent(layout: &Layout, node: &NodeLayout) -> Process {
+    let mut argv = node_namespaces::enter(node);
+    let kubeconfig = node.kubeconfig().display().to_string();
+    argv.extend([
+        layout.binaries.join("node-agent").display().to_string(),
+        "run".to_owned(),
+        format!("--node-name={}", node.name),
+        format!("--node-ip={}", node.address),
+        format!("--kubeconfig={kubeconfig}"),
+        format!("--serving-cert={kubeconfig}.serving.crt"),
+        format!("--serving-key={kubeconfig}.serving.key"),
+        format!("--client-ca={kubeconfig}.ca.crt"),
+        format!("--state-dir={}", node.data.join("agent").display()),
+        format!("--runtime-endpoint=unix://{}", node.containerd_socket().display()),
+        format!("--cgroup-parent={}", node.cgroup),
+        format!("--cluster-dns={}", layout.cluster_dns()),
+        format!("--service-cidr={}", layout.service_cidr()),
+        format!("--cluster-cidr={}", layout.cluster_cidr()),
+        format!("--ebpf-object={}", layout.binaries.join("penstock.bpf.o").display()),
+    ]);
+    Process {
+        name: format!("node-agent-{}", node.name),
+        argv,
+        cgroup: format!("{}/system", node.cgroup),
+        log: layout.logs().join(format!("node-agent-{}.log", node.name)),
+        stop_order: 0,
+    }
+}

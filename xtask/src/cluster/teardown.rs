@@ -1,0 +1,150 @@
+//! Removing a cluster: its processes by cgroup, then namespaces, links, routes, mounts, cgroups and files.
+//!
+//! Every step may find its work done already and none stops the next; what could not be removed is said at the end.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::host_network;
+use super::layout::Layout;
+use crate::command::words;
+use crate::preflight;
+
+/// How long the supervisor may take to stop its processes before they are killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Removes the cluster; with `keep_data` the store, the keys and the administrator's kubeconfig stay.
+pub fn remove(layout: &Layout, keep_data: bool) -> Result<()> {
+    let mut problems = Vec::new();
+    let mut attempt = |what: &str, outcome: Result<()>| {
+        if let Err(error) = outcome {
+            problems.push(format!("{what}: {error:#}"));
+        }
+    };
+    attempt("stopping the supervisor", stop_supervisor(layout));
+    attempt("killing what is left", kill_cgroup(layout));
+    attempt("unmounting", unmount_below(&[layout.run(), layout.data()]));
+    for line in host_network::plan_removal(layout) {
+        // What is not there needs no removal; what stays is found by the check below.
+        let _ = words(&line);
+    }
+    attempt("removing cgroups", remove_cgroups(layout));
+    attempt("removing the bridge", check_link_is_gone(&layout.bridge()));
+    if keep_data {
+        for folder in [layout.data().join("nodes"), layout.logs()] {
+            attempt("removing node data", remove_folder(&folder));
+        }
+    } else {
+        attempt("removing the data", remove_folder(&layout.data()));
+    }
+    attempt("removing run files", remove_folder(&layout.run()));
+    for parent in [layout.run(), layout.data()] {
+        // The folder that clusters share goes with the last of them.
+        let _ = parent.parent().map(std::fs::remove_dir);
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    bail!("the cluster {} is not removed completely:\n  {}", layout.name, problems.join("\n  "))
+}
+
+/// Process id of the cluster's supervisor, if it is alive.
+pub fn supervisor(layout: &Layout) -> Option<Pid> {
+    let text = std::fs::read_to_string(layout.run().join("supervisor.pid")).ok()?;
+    let pid = Pid::from_raw(text.trim().parse().ok()?);
+    // A pid may have been given to somebody else since: the supervisor lives in the cluster's cgroup.
+    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    cgroups.contains(&format!("{}/", layout.cgroup())).then_some(pid)
+}
+
+fn stop_supervisor(layout: &Layout) -> Result<()> {
+    let Some(pid) = supervisor(layout) else { return Ok(()) };
+    kill(pid, Signal::SIGTERM).context("cannot signal it")?;
+    // Not stopping in time is no failure: the cgroup is killed next.
+    wait_until(STOP_TIMEOUT, || supervisor(layout).is_none());
+    Ok(())
+}
+
+/// Kills every process in the cluster's cgroup, containers and their shims included.
+fn kill_cgroup(layout: &Layout) -> Result<()> {
+    let folder = in_tree(&preflight::cgroup_v2_mount()?, &layout.cgroup());
+    if !folder.exists() {
+        return Ok(());
+    }
+    std::fs::write(folder.join("cgroup.kill"), "1").with_context(|| format!("cannot kill {}", folder.display()))?;
+    let empty = || std::fs::read_to_string(folder.join("cgroup.events")).is_ok_and(|text| text.contains("populated 0"));
+    if !wait_until(KILL_TIMEOUT, empty) {
+        bail!("processes in {} survive SIGKILL", folder.display());
+    }
+    Ok(())
+}
+
+fn unmount_below(folders: &[PathBuf]) -> Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
+    let mut below: Vec<PathBuf> = points.filter(|point| folders.iter().any(|it| point.starts_with(it))).collect();
+    below.reverse();
+    for point in below {
+        nix::mount::umount2(&point, nix::mount::MntFlags::MNT_DETACH)
+            .with_context(|| format!("cannot unmount {}", point.display()))?;
+    }
+    Ok(())
+}
+
+fn remove_cgroups(layout: &Layout) -> Result<()> {
+    let mut trees = preflight::cgroup_v1_mounts()?;
+    trees.push(preflight::cgroup_v2_mount()?);
+    for tree in trees {
+        let folder = in_tree(&tree, &layout.cgroup());
+        wait_until(KILL_TIMEOUT, || remove_cgroup_tree(&folder).is_ok());
+        remove_cgroup_tree(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+        let _ = folder.parent().map(std::fs::remove_dir);
+    }
+    Ok(())
+}
+
+fn remove_cgroup_tree(folder: &Path) -> std::io::Result<()> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    for entry in entries.flatten() {
+        if entry.file_type()?.is_dir() {
+            remove_cgroup_tree(&entry.path())?;
+        }
+    }
+    std::fs::remove_dir(folder)
+}
+
+fn in_tree(tree: &Path, cgroup: &str) -> PathBuf {
+    tree.join(cgroup.trim_start_matches('/'))
+}
+
+fn check_link_is_gone(link: &str) -> Result<()> {
+    if Path::new("/sys/class/net").join(link).exists() {
+        bail!("{link} is still there");
+    }
+    Ok(())
+}
+
+fn remove_folder(folder: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn wait_until(limit: Duration, condition: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    while !condition() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
+}

@@ -1,0 +1,113 @@
+//! What must be true of this machine before anything is made on it, each with one clear sentence when it is not.
+
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// Disk that a cluster's images, containers and store need, and what a build needs besides.
+const DISK_FREE_MIN_MIB: u64 = 2048;
+/// The oldest kernel with everything the programs use: tcx links came with 6.6.
+const KERNEL_MIN: (u32, u32) = (6, 6);
+
+/// Checks the machine itself; changes nothing.
+pub fn check_machine(data: &Path) -> Result<()> {
+    check_root()?;
+    check_kernel()?;
+    cgroup_v2_mount()?;
+    check_disk(data)
+}
+
+fn check_root() -> Result<()> {
+    if !nix::unistd::Uid::effective().is_root() {
+        bail!("a cluster needs root, for namespaces and eBPF: run `sudo -E cargo xtask up`");
+    }
+    Ok(())
+}
+
+fn check_kernel() -> Result<()> {
+    let release = nix::sys::utsname::uname().context("cannot ask the kernel for its version")?;
+    let release = release.release().to_string_lossy().into_owned();
+    let version = parse_release(&release).with_context(|| format!("cannot read the kernel version `{release}`"))?;
+    if version < KERNEL_MIN {
+        bail!("Linux {release} is too old: Penstock needs {}.{} or later (tcx links)", KERNEL_MIN.0, KERNEL_MIN.1);
+    }
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        bail!("this kernel has no BTF (/sys/kernel/btf/vmlinux): use one built with CONFIG_DEBUG_INFO_BTF=y");
+    }
+    Ok(())
+}
+
+/// `6.18.44-generic` is (6, 18).
+pub fn parse_release(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// Where cgroup v2 is mounted; it is not always `/sys/fs/cgroup`.
+pub fn cgroup_v2_mount() -> Result<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;
+    mounts_of(&mounts, "cgroup2")
+        .into_iter()
+        .next()
+        .context("cgroup v2 is not mounted anywhere: mount it with `mount -t cgroup2 cgroup2 /sys/fs/cgroup`")
+}
+
+/// The mount points of the v1 controllers, none on a pure v2 machine.
+pub fn cgroup_v1_mounts() -> Result<Vec<PathBuf>> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;
+    Ok(mounts_of(&mounts, "cgroup"))
+}
+
+fn mounts_of(mounts: &str, kind: &str) -> Vec<PathBuf> {
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let point = fields.next()?;
+            (fields.next()? == kind).then(|| PathBuf::from(point))
+        })
+        .collect()
+}
+
+fn check_disk(data: &Path) -> Result<()> {
+    let existing = data.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    let free = nix::sys::statvfs::statvfs(existing)
+        .with_context(|| format!("cannot see how much disk {} has left", existing.display()))?;
+    let free_mib = free.blocks_available() * free.fragment_size() / (1024 * 1024);
+    if free_mib < DISK_FREE_MIN_MIB {
+        bail!(
+            "only {free_mib} MiB of disk are left at {}: a cluster needs {DISK_FREE_MIN_MIB} MiB; free some and run it again",
+            existing.display()
+        );
+    }
+    Ok(())
+}
+
+/// Fails when somebody listens where the API server is going to.
+pub fn check_port(port: u16) -> Result<()> {
+    match TcpListener::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)) {
+        Ok(_) => Ok(()),
+        Err(error) => bail!("port {port}, where the API server is to listen, cannot be used ({error}): \
+            stop what holds it (`ss -ltnp sport = :{port}`) or choose another with --port"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_is_read_up_to_its_minor_version() {
+        assert_eq!(parse_release("6.18.44-fc-v657"), Some((6, 18)));
+        assert_eq!(parse_release("6.6"), Some((6, 6)));
+        assert_eq!(parse_release("linux"), None);
+    }
+
+    #[test]
+    fn cgroup_mounts_are_told_apart_by_kind() {
+        let mounts = "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(mounts_of(mounts, "cgroup2"), [PathBuf::from("/sys/fs/cgroup/unified")]);
+        assert_eq!(mounts_of(mounts, "cgroup"), [PathBuf::from("/sys/fs/cgroup/cpu")]);
+    }
+}

@@ -38,6 +38,8 @@ enum Verb {
     Test(test::Options),
     /// Check module docs, file lengths and banned names
     Tidy,
+    /// Build the eBPF programs
+    Ebpf(ebpf::Options),
     /// Build the OCI archives of our own images
     Image(image::Options),
     /// Keep a cluster's processes running (started by `up`, not by hand)
@@ -52,6 +54,7 @@ fn main() {
         Verb::Kubeconfig(options) => kubeconfig::run(&options),
         Verb::Test(options) => test::run(&options),
         Verb::Tidy => tidy::run(),
+        Verb::Ebpf(options) => ebpf::run(&options),
         Verb::Image(options) => image::run(&options),
         Verb::Supervise(options) => supervise::run(&options),
     };

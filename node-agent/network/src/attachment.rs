@@ -1,0 +1,89 @@
+//! One interface of one sandbox, as it is remembered on disk.
+//!
+//! It exists because everything about an attachment must be found again after a crash from one small file. It must
+//! not know where the file is.
+
+use std::net::Ipv4Addr;
+
+use penstock_cni::protocol::{AddRequest, AttachmentId, PodName, PortMapping};
+use serde::{Deserialize, Serialize};
+
+use crate::links::{HOST_LINK_PREFIX, Mac};
+
+/// What an ADD was given and what it was asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Container and interface.
+    pub id: AttachmentId,
+    /// Name of the CNI network; GC is scoped by it.
+    pub network: String,
+    /// Path of the sandbox's network namespace at the time of the ADD.
+    pub netns: String,
+    /// Whose sandbox.
+    pub pod: PodName,
+    /// The pod's address.
+    pub address: Ipv4Addr,
+    /// Host ports the pod asked for.
+    #[serde(default)]
+    pub port_mappings: Vec<PortMapping>,
+}
+
+impl Attachment {
+    pub(crate) fn new(request: &AddRequest, address: Ipv4Addr) -> Self {
+        Self {
+            id: request.id.clone(),
+            network: request.network.clone(),
+            netns: request.netns.clone(),
+            pod: request.pod.clone(),
+            address,
+            port_mappings: request.port_mappings.clone(),
+        }
+    }
+
+    /// Name of the node's end of the link.
+    pub fn host_link(&self) -> String {
+        host_link(&self.id)
+    }
+
+    /// Address of the pod's end. Taken from the pod's own address, so it is unique on the node and can be told
+    /// without asking the kernel.
+    pub(crate) fn pod_mac(&self) -> Mac {
+        let [a, b, c, d] = self.address.octets();
+        Mac([0x0a, 0x58, a, b, c, d])
+    }
+
+    /// Address of the node's end. The same octets with another first one: the two ends must differ.
+    pub(crate) fn host_mac(&self) -> Mac {
+        let [a, b, c, d] = self.address.octets();
+        Mac([0x0e, 0x58, a, b, c, d])
+    }
+}
+
+/// Name of the node's end for an attachment: the prefix and 48 bits of a hash, 15 bytes, the kernel's limit. At
+/// 110 pods two names meet once in 10^10 nodes, and then the second ADD fails with "exists".
+pub(crate) fn host_link(id: &AttachmentId) -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in id.container.bytes().chain([0]).chain(id.interface.bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    format!("{HOST_LINK_PREFIX}{:012x}", hash >> 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(container: &str, interface: &str) -> AttachmentId {
+        AttachmentId { container: container.into(), interface: interface.into() }
+    }
+
+    #[test]
+    fn link_names_fit_the_kernel_and_depend_on_both_halves_of_the_id() {
+        let name = host_link(&id("c", "eth0"));
+        assert_eq!(name.len(), 15);
+        assert_ne!(name, host_link(&id("c", "eth1")));
+        assert_ne!(name, host_link(&id("d", "eth0")));
+        assert_ne!(host_link(&id("ab", "c")), host_link(&id("a", "bc")));
+        assert_eq!(name, host_link(&id("c", "eth0")));
+    }
+}

@@ -1,0 +1,202 @@
+//! The allocations on disk: `<dir>/<address>.json`, one file an address.
+//!
+//! A file appears by rename, so it is whole or absent, and it appears before the link does: whatever exists in the
+//! kernel has a file. Nothing is synced to the platter, because a power loss ends every sandbox too; a file that
+//! such a loss left empty is dropped when it is read. It must not know links: whoever calls decides who lives.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use ipnetwork::Ipv4Network;
+use penstock_cni::protocol::{AddRequest, AttachmentId};
+
+use super::Pool;
+use crate::attachment::Attachment;
+
+/// Largest record read, in bytes. One is some 500.
+const RECORD_BYTES_MAX: u64 = 64 << 10;
+
+/// Why an address could not be given or taken back.
+#[derive(Debug, thiserror::Error)]
+pub enum IpamError {
+    /// All are taken.
+    #[error("all {capacity} addresses of {range} are taken")]
+    Exhausted {
+        /// The node's range.
+        range: Ipv4Network,
+        /// How many pods it holds.
+        capacity: usize,
+    },
+    /// The disk refused.
+    #[error("the address record {path:?} cannot be {doing}")]
+    Disk {
+        /// The file.
+        path: PathBuf,
+        /// `written`, `removed` or `read`.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// All attachments of the node. At most the range's capacity.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    dir: PathBuf,
+    range: Ipv4Network,
+    pool: Pool,
+    held: BTreeMap<AttachmentId, Attachment>,
+}
+
+impl Ledger {
+    /// Reads what an earlier agent left.
+    pub(crate) fn open(dir: &Path, range: Ipv4Network) -> Result<Self, IpamError> {
+        fs::create_dir_all(dir).map_err(|source| disk(dir, "written", source))?;
+        let mut ledger =
+            Self { dir: dir.to_path_buf(), range, pool: Pool::new(range), held: BTreeMap::new() };
+        for entry in fs::read_dir(dir).map_err(|source| disk(dir, "read", source))? {
+            let path = entry.map_err(|source| disk(dir, "read", source))?.path();
+            match read_record(&path) {
+                Some(attachment) if path == ledger.path(attachment.address) => {
+                    ledger.pool.mark(attachment.address);
+                    ledger.held.insert(attachment.id.clone(), attachment);
+                }
+                // Half a write, or not ours: it names no owner that could be checked.
+                _ => {
+                    tracing::warn!(path = %path.display(), "dropping an address record that cannot be read");
+                    fs::remove_file(&path).map_err(|source| disk(&path, "removed", source))?;
+                }
+            }
+        }
+        Ok(ledger)
+    }
+
+    pub(crate) fn get(&self, id: &AttachmentId) -> Option<&Attachment> {
+        self.held.get(id)
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Attachment> {
+        self.held.values()
+    }
+
+    /// The record for this attachment: the one there is, or a new one with the next free address.
+    pub(crate) fn ensure(&mut self, request: &AddRequest) -> Result<Attachment, IpamError> {
+        if let Some(held) = self.held.get(&request.id) {
+            let renewed = Attachment::new(request, held.address);
+            if renewed != *held {
+                self.write(&renewed)?;
+            }
+            return Ok(renewed);
+        }
+        let Some(address) = self.pool.take() else {
+            return Err(IpamError::Exhausted { range: self.range, capacity: self.pool.capacity() });
+        };
+        let attachment = Attachment::new(request, address);
+        if let Err(error) = self.write(&attachment) {
+            self.pool.release(address);
+            return Err(error);
+        }
+        Ok(attachment)
+    }
+
+    /// Forgets an attachment and frees its address. Call after its link is gone.
+    pub(crate) fn release(&mut self, id: &AttachmentId) -> Result<(), IpamError> {
+        let Some(attachment) = self.held.get(id) else { return Ok(()) };
+        let path = self.path(attachment.address);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(disk(&path, "removed", source));
+            }
+            _ => {}
+        }
+        self.pool.release(attachment.address);
+        self.held.remove(id);
+        Ok(())
+    }
+
+    fn write(&mut self, attachment: &Attachment) -> Result<(), IpamError> {
+        let path = self.path(attachment.address);
+        let draft = path.with_extension("draft");
+        let written = serde_json::to_vec(attachment)
+            .map_err(io::Error::other)
+            .and_then(|bytes| fs::write(&draft, bytes))
+            .and_then(|()| fs::rename(&draft, &path));
+        written.map_err(|source| disk(&path, "written", source))?;
+        self.held.insert(attachment.id.clone(), attachment.clone());
+        Ok(())
+    }
+
+    fn path(&self, address: Ipv4Addr) -> PathBuf {
+        self.dir.join(format!("{address}.json"))
+    }
+}
+
+fn read_record(path: &Path) -> Option<Attachment> {
+    if fs::metadata(path).ok()?.len() > RECORD_BYTES_MAX {
+        return None;
+    }
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+fn disk(path: &Path, doing: &'static str, source: io::Error) -> IpamError {
+    IpamError::Disk { path: path.to_path_buf(), doing, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use penstock_cni::protocol::PodName;
+
+    use super::*;
+
+    fn request(container: &str) -> AddRequest {
+        AddRequest {
+            id: AttachmentId { container: container.into(), interface: "eth0".into() },
+            netns: "/run/netns/x".into(),
+            network: "penstock".into(),
+            pod: PodName::default(),
+            port_mappings: Vec::new(),
+        }
+    }
+
+    fn open(dir: &Path) -> Ledger {
+        Ledger::open(dir, "10.244.1.0/29".parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn asking_twice_gives_one_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = open(dir.path());
+        let first = ledger.ensure(&request("a")).unwrap().address;
+        assert_eq!(ledger.ensure(&request("a")).unwrap().address, first);
+        assert_ne!(ledger.ensure(&request("b")).unwrap().address, first);
+    }
+
+    #[test]
+    fn a_new_agent_finds_every_address_an_old_one_gave() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = open(dir.path());
+        let a = ledger.ensure(&request("a")).unwrap();
+        let b = ledger.ensure(&request("b")).unwrap();
+        ledger.release(&b.id).unwrap();
+        drop(ledger);
+        let mut ledger = open(dir.path());
+        assert_eq!(ledger.all().cloned().collect::<Vec<_>>(), [a.clone()]);
+        assert_ne!(ledger.ensure(&request("c")).unwrap().address, a.address);
+    }
+
+    #[test]
+    fn a_crash_in_the_middle_of_a_write_leaks_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("10.244.1.2.draft"), "{").unwrap();
+        fs::write(dir.path().join("10.244.1.3.json"), "").unwrap();
+        let mut ledger = open(dir.path());
+        let given: Vec<_> = (0..5).map(|i| ledger.ensure(&request(&i.to_string())).unwrap().address).collect();
+        assert_eq!(given.len(), 5);
+        assert!(matches!(ledger.ensure(&request("more")), Err(IpamError::Exhausted { capacity: 5, .. })));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 5);
+    }
+}

@@ -1,0 +1,172 @@
+//! What each request of the plugin does.
+//!
+//! The order in ADD is file, link, programs; in DEL programs, link, file. Whatever step a crash hits, the file
+//! names what must be undone. It must not know the socket.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use ipnetwork::{IpNetwork, Ipv4Network};
+use penstock_cni::protocol::{
+    AddRequest, Address, Attached, AttachmentId, CheckRequest, Link, Refusal, Response, Route, Why,
+};
+
+use super::{Network, NetworkError, cause};
+use crate::attachment::{Attachment, host_link};
+use crate::hooks::PodLink;
+use crate::links::{
+    GATEWAY, apply_host_side, apply_pair, apply_pod_side, delete_link, link_mtu, observe_pod_side,
+};
+use crate::netns;
+
+impl Network {
+    pub(super) async fn add(&self, request: AddRequest) -> Result<Attached, NetworkError> {
+        let lock = self.lock_of(&request.id);
+        let guard = lock.lock().await;
+        let added = self.add_locked(&request).await;
+        drop(guard);
+        self.forget_lock(&request.id, lock);
+        self.publish();
+        added
+    }
+
+    async fn add_locked(&self, request: &AddRequest) -> Result<Attached, NetworkError> {
+        let attachment = match self.with_ledger(|ledger| ledger.ensure(request))? {
+            // Addresses of sandboxes that went without a DEL are found before anyone is turned away.
+            Err(crate::IpamError::Exhausted { .. }) => {
+                self.sweep().await;
+                self.with_ledger(|ledger| ledger.ensure(request))??
+            }
+            ensured => ensured?,
+        };
+        match self.attach(&attachment).await {
+            Ok(mtu) => Ok(describe(&attachment, mtu)),
+            Err(error) => {
+                if let Err(undo) = self.detach(&attachment.id).await {
+                    tracing::warn!(error = %cause(&undo), "an ADD that failed could not be undone");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the link, or completes the one there is. Returns its MTU.
+    async fn attach(&self, attachment: &Attachment) -> Result<u32, NetworkError> {
+        let name = attachment.host_link();
+        let mtu = match self.kernel.observe_link(&name).await? {
+            Some(link) => link_mtu(&link),
+            None => {
+                let mtu = self.pod_mtu.load(Ordering::Relaxed);
+                let netns = netns::open(Path::new(&attachment.netns))?;
+                apply_pair(&self.kernel, attachment, &netns, mtu).await?;
+                mtu
+            }
+        };
+        apply_pod_side(attachment).await?;
+        let ifindex = apply_host_side(&self.kernel, attachment, self.config.node_ip).await?;
+        self.hook(pod_link(attachment, ifindex), |hooks, link| hooks.attach(link)).await.map_err(|source| {
+            NetworkError::Hook { container: attachment.id.container.clone(), source }
+        })?;
+        Ok(mtu)
+    }
+
+    pub(super) async fn del(&self, id: &AttachmentId) -> Result<(), NetworkError> {
+        let lock = self.lock_of(id);
+        let guard = lock.lock().await;
+        let deleted = self.detach(id).await;
+        drop(guard);
+        self.forget_lock(id, lock);
+        self.publish();
+        deleted
+    }
+
+    /// Programs, link, file. Works without a file too, and before the node's range is known: the link's name
+    /// follows from the id.
+    pub(super) async fn detach(&self, id: &AttachmentId) -> Result<(), NetworkError> {
+        let name = host_link(id);
+        let held = self.with_ledger(|ledger| ledger.get(id).cloned()).ok().flatten();
+        if let Some(attachment) = &held
+            && let Some(link) = self.kernel.observe_link(&name).await?
+        {
+            let link = pod_link(attachment, link.header.index);
+            if let Err(error) = self.hook(link, |hooks, link| hooks.detach(link)).await {
+                tracing::warn!(%error, link = name, "the data plane did not let go of a link");
+            }
+        }
+        delete_link(&self.kernel.netlink, &name).await?;
+        match self.with_ledger(|ledger| ledger.release(id)) {
+            // Before the range is known the ledger is not open. The link is gone, so opening it drops the file.
+            Err(NetworkError::NoRange) => Ok(()),
+            released => Ok(released??),
+        }
+    }
+
+    pub(super) async fn check(&self, request: &CheckRequest) -> Result<Response, NetworkError> {
+        let refuse = |why, message| Ok(Response::Refused(Refusal { why, message }));
+        let Some(attachment) = self.with_ledger(|ledger| ledger.get(&request.id).cloned())? else {
+            return refuse(Why::Unknown, format!("container {} has no attachment", request.id.container));
+        };
+        let own = IpNetwork::V4(Ipv4Network::from(attachment.address));
+        if let Some(other) = request.addresses.iter().find(|address| address.ip() != own.ip()) {
+            return refuse(Why::Differs, format!("the pod has {own}, not {other}"));
+        }
+        let name = attachment.host_link();
+        if self.kernel.observe_link(&name).await?.is_none() {
+            return refuse(Why::Differs, format!("the node has no device {name}"));
+        }
+        let here = Attachment { netns: request.netns.clone(), ..attachment };
+        match observe_pod_side(&here).await? {
+            Some(difference) => refuse(Why::Differs, difference),
+            None => Ok(Response::Done),
+        }
+    }
+
+    pub(super) async fn gc(
+        &self,
+        network: &str,
+        keep: &BTreeSet<AttachmentId>,
+    ) -> Result<Response, NetworkError> {
+        let gone: Vec<AttachmentId> = self.with_ledger(|ledger| {
+            let of_network = ledger.all().filter(|attachment| attachment.network == network);
+            of_network.map(|attachment| attachment.id.clone()).filter(|id| !keep.contains(id)).collect()
+        })?;
+        let mut first_error = None;
+        for id in gone {
+            if let Err(error) = self.del(&id).await {
+                first_error.get_or_insert(error);
+            }
+        }
+        first_error.map_or(Ok(Response::Done), Err)
+    }
+}
+
+pub(super) fn pod_link(attachment: &Attachment, ifindex: u32) -> PodLink {
+    PodLink {
+        ifindex,
+        name: attachment.host_link(),
+        addresses: vec![IpAddr::V4(attachment.address)],
+        namespace: attachment.pod.namespace.clone(),
+        pod: attachment.pod.name.clone(),
+    }
+}
+
+fn describe(attachment: &Attachment, mtu: u32) -> Attached {
+    let everywhere = IpNetwork::V4(Ipv4Network::new_checked(Ipv4Addr::UNSPECIFIED, 0).unwrap_or_else(|| {
+        // A /0 always exists; a /32 keeps this free of a panic.
+        Ipv4Network::from(Ipv4Addr::UNSPECIFIED)
+    }));
+    Attached {
+        host: Link { name: attachment.host_link(), mac: attachment.host_mac().to_string(), mtu },
+        pod: Link { name: attachment.id.interface.clone(), mac: attachment.pod_mac().to_string(), mtu },
+        addresses: vec![Address {
+            address: IpNetwork::V4(Ipv4Network::from(attachment.address)),
+            gateway: IpAddr::V4(GATEWAY),
+        }],
+        routes: vec![
+            Route { destination: IpNetwork::V4(Ipv4Network::from(GATEWAY)), gateway: None },
+            Route { destination: everywhere, gateway: Some(IpAddr::V4(GATEWAY)) },
+        ],
+    }
+}

@@ -1,0 +1,262 @@
+//! What the routes to other nodes should be, and what to change so that they are. Pure.
+//!
+//! It exists so that every topology can be tested without a kernel. It must not do I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use ipnetwork::Ipv4Network;
+
+/// When pods' packets between nodes are put into VXLAN.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Overlay {
+    /// To nodes whose address is not in a subnet of the uplink.
+    #[default]
+    Auto,
+    /// Never; a node that is not on the uplink is reached by whatever routes the network has.
+    Never,
+    /// To every node.
+    Always,
+}
+
+/// This node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Local {
+    /// Its name.
+    pub node: String,
+    /// The subnets directly on its uplink.
+    pub connected: Vec<Ipv4Network>,
+    /// Its own range of pod addresses, once it has one.
+    pub pod_cidr: Option<Ipv4Network>,
+    /// When to tunnel.
+    pub overlay: Overlay,
+    /// Ranges nothing outside the cluster has; what has no better route ends here instead of leaving by the
+    /// default route.
+    pub fenced: Vec<Ipv4Network>,
+}
+
+/// A node, this one or another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name.
+    pub node: String,
+    /// Its InternalIP; none before its agent registered it.
+    pub address: Option<Ipv4Addr>,
+    /// Its ranges of pod addresses.
+    pub pod_cidrs: Vec<Ipv4Network>,
+}
+
+/// Where packets to a range go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hop {
+    /// To a node on the same L2.
+    Direct {
+        /// The node's address.
+        via: Ipv4Addr,
+    },
+    /// Into the tunnel.
+    Tunnel {
+        /// The far tunnel end's address.
+        via: Ipv4Addr,
+    },
+    /// Nowhere; the sender is told so at once.
+    Unreachable,
+}
+
+/// The far end of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TunnelPeer {
+    /// Its address inside the tunnel: the network address of the node's range, which no pod has.
+    pub inner: Ipv4Addr,
+    /// The node's address, where the outer packet goes.
+    pub outer: Ipv4Addr,
+}
+
+impl TunnelPeer {
+    /// Link-layer address of a tunnel end. Derived from the node's address, so that every node has another one and
+    /// all can tell it without being told.
+    pub fn mac_of(outer: Ipv4Addr) -> [u8; 6] {
+        let [a, b, c, d] = outer.octets();
+        [0x0e, 0x70, a, b, c, d]
+    }
+}
+
+/// All of it. At most a route and a tunnel peer a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RouteTable {
+    /// By range.
+    pub routes: BTreeMap<Ipv4Network, Hop>,
+    /// Far ends.
+    pub tunnels: BTreeSet<TunnelPeer>,
+}
+
+/// One step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Tell the tunnel device where a far end is.
+    AddTunnel(TunnelPeer),
+    /// Make the range go there, whatever it did before.
+    SetRoute(Ipv4Network, Hop),
+    /// Forget the range.
+    RemoveRoute(Ipv4Network, Hop),
+    /// Forget a far end.
+    RemoveTunnel(TunnelPeer),
+}
+
+/// What the routes should be. When two nodes claim a range, the first by name has it.
+pub fn compile_routes(local: &Local, peers: &[Peer]) -> RouteTable {
+    let mut table = RouteTable::default();
+    let mut sorted: Vec<&Peer> = peers.iter().filter(|peer| peer.node != local.node).collect();
+    sorted.sort_by(|a, b| a.node.cmp(&b.node));
+    for peer in sorted {
+        let Some(address) = peer.address else { continue };
+        for range in peer.pod_cidrs.iter().map(network_of) {
+            let contested = local.pod_cidr.is_some_and(|own| own.overlaps(range))
+                || table.routes.keys().any(|taken| taken.overlaps(range));
+            if contested {
+                continue;
+            }
+            let on_uplink = local.connected.iter().any(|subnet| subnet.contains(address));
+            let tunnelled = match local.overlay {
+                Overlay::Auto => !on_uplink,
+                Overlay::Always => true,
+                Overlay::Never => false,
+            };
+            if tunnelled {
+                let inner = range.network();
+                table.tunnels.insert(TunnelPeer { inner, outer: address });
+                table.routes.insert(range, Hop::Tunnel { via: inner });
+            } else if on_uplink {
+                table.routes.insert(range, Hop::Direct { via: address });
+            }
+        }
+    }
+    for range in local.fenced.iter().chain(&local.pod_cidr).map(network_of) {
+        table.routes.entry(range).or_insert(Hop::Unreachable);
+    }
+    table
+}
+
+/// The steps from `observed` to `desired`, in an order in which no packet meets a route into a tunnel whose far end
+/// is not known yet.
+pub fn plan_routes(desired: &RouteTable, observed: &RouteTable) -> Vec<Change> {
+    let added = desired.tunnels.difference(&observed.tunnels).map(|peer| Change::AddTunnel(*peer));
+    let set = desired.routes.iter().filter(|(range, hop)| observed.routes.get(range) != Some(hop));
+    let removed = observed.routes.iter().filter(|(range, _)| !desired.routes.contains_key(range));
+    let forgotten = observed.tunnels.difference(&desired.tunnels).map(|peer| Change::RemoveTunnel(*peer));
+    added
+        .chain(set.map(|(range, hop)| Change::SetRoute(*range, *hop)))
+        .chain(removed.map(|(range, hop)| Change::RemoveRoute(*range, *hop)))
+        .chain(forgotten)
+        .collect()
+}
+
+/// The range without host bits, which would make equal ranges differ.
+fn network_of(range: &Ipv4Network) -> Ipv4Network {
+    Ipv4Network::new(range.network(), range.prefix()).unwrap_or(*range)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn net(text: &str) -> Ipv4Network {
+        text.parse().unwrap()
+    }
+
+    fn local(overlay: Overlay) -> Local {
+        Local {
+            node: "a".into(),
+            connected: vec![net("10.240.0.11/24")],
+            pod_cidr: Some(net("10.244.0.0/24")),
+            overlay,
+            fenced: vec![net("10.244.0.0/16")],
+        }
+    }
+
+    fn peer(node: &str, address: &str, range: &str) -> Peer {
+        Peer { node: node.into(), address: address.parse().ok(), pod_cidrs: vec![net(range)] }
+    }
+
+    fn hop(table: &RouteTable, range: &str) -> Option<Hop> {
+        table.routes.get(&net(range)).copied()
+    }
+
+    #[test]
+    fn a_node_on_the_uplink_is_routed_and_one_behind_a_router_is_tunnelled() {
+        let peers = [peer("b", "10.240.0.12", "10.244.1.0/24"), peer("c", "10.250.0.9", "10.244.2.0/24")];
+        let table = compile_routes(&local(Overlay::Auto), &peers);
+        assert_eq!(hop(&table, "10.244.1.0/24"), Some(Hop::Direct { via: "10.240.0.12".parse().unwrap() }));
+        assert_eq!(hop(&table, "10.244.2.0/24"), Some(Hop::Tunnel { via: "10.244.2.0".parse().unwrap() }));
+        assert_eq!(table.tunnels.len(), 1);
+    }
+
+    #[test]
+    fn what_no_node_has_ends_on_the_node() {
+        let table = compile_routes(&local(Overlay::Auto), &[]);
+        assert_eq!(hop(&table, "10.244.0.0/16"), Some(Hop::Unreachable));
+        assert_eq!(hop(&table, "10.244.0.0/24"), Some(Hop::Unreachable));
+    }
+
+    #[test]
+    fn this_node_and_nodes_without_address_or_range_get_no_route() {
+        let peers = [
+            peer("a", "10.240.0.11", "10.244.0.0/24"),
+            peer("b", "", "10.244.1.0/24"),
+            Peer { node: "c".into(), address: "10.240.0.13".parse().ok(), pod_cidrs: vec![] },
+        ];
+        let fenced_only = compile_routes(&local(Overlay::Auto), &[]);
+        assert_eq!(compile_routes(&local(Overlay::Auto), &peers), fenced_only);
+    }
+
+    #[test]
+    fn a_contested_range_belongs_to_the_first_node_by_name() {
+        let peers = [peer("c", "10.240.0.13", "10.244.1.0/24"), peer("b", "10.240.0.12", "10.244.1.0/24")];
+        let table = compile_routes(&local(Overlay::Auto), &peers);
+        assert_eq!(hop(&table, "10.244.1.0/24"), Some(Hop::Direct { via: "10.240.0.12".parse().unwrap() }));
+    }
+
+    #[test]
+    fn a_tunnel_is_known_before_a_route_leads_into_it_and_forgotten_after() {
+        let peers = [peer("b", "10.240.0.12", "10.244.1.0/24")];
+        let direct = compile_routes(&local(Overlay::Auto), &peers);
+        let tunnelled = compile_routes(&local(Overlay::Always), &peers);
+        let there = plan_routes(&tunnelled, &direct);
+        assert!(matches!(there[..], [Change::AddTunnel(_), Change::SetRoute(_, Hop::Tunnel { .. })]), "{there:?}");
+        let back = plan_routes(&direct, &tunnelled);
+        assert!(matches!(back[..], [Change::SetRoute(_, Hop::Direct { .. }), Change::RemoveTunnel(_)]), "{back:?}");
+    }
+
+    fn tables() -> impl Strategy<Value = RouteTable> {
+        let peers = proptest::collection::vec((0u8..6, any::<bool>(), 0u8..6), 0..8);
+        peers.prop_map(|peers| {
+            let peers: Vec<Peer> = peers
+                .into_iter()
+                .map(|(node, near, range)| {
+                    let address = format!("10.{}.0.{}", if near { 240 } else { 250 }, node + 12);
+                    peer(&node.to_string(), &address, &format!("10.244.{range}.0/24"))
+                })
+                .collect();
+            compile_routes(&local(Overlay::Auto), &peers)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn carrying_out_a_plan_gives_what_was_desired(desired in tables(), observed in tables()) {
+            let mut table = observed.clone();
+            for change in plan_routes(&desired, &observed) {
+                match change {
+                    Change::AddTunnel(peer) => { table.tunnels.insert(peer); }
+                    Change::RemoveTunnel(peer) => { table.tunnels.remove(&peer); }
+                    Change::SetRoute(range, hop) => { table.routes.insert(range, hop); }
+                    Change::RemoveRoute(range, _) => { table.routes.remove(&range); }
+                }
+            }
+            prop_assert_eq!(&table, &desired);
+            prop_assert!(plan_routes(&desired, &table).is_empty());
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The VXLAN device.
+//!
+//! One device a node with learning off: every far end is a permanent neighbour and forwarding entry, so the tunnel
+//! never floods and never asks. It must not know which nodes there are.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnetwork::Ipv4Network;
+use netlink_packet_route::link::InfoVxlan;
+use rtnetlink::LinkVxlan;
+
+use super::TunnelPeer;
+use crate::links::{Kernel, LinkError, Uplink, delete_link, link_mac, refused};
+
+/// Name of the device.
+pub(crate) const TUNNEL: &str = "penstock-vx";
+/// VXLAN network identifier.
+const TUNNEL_ID: u32 = 1;
+/// UDP port: the one Linux used before IANA's 4789, which a fabric that itself is VXLAN is likely to claim.
+const TUNNEL_PORT: u16 = 8472;
+/// What VXLAN over IPv4 adds to a packet: outer Ethernet 14, IP 20, UDP 8, VXLAN 8.
+pub(crate) const TUNNEL_OVERHEAD_BYTES: u32 = 50;
+
+/// Makes the device, or makes it again when it belongs to another node address. Returns its index.
+pub(crate) async fn ensure_tunnel(
+    kernel: &Kernel,
+    uplink: &Uplink,
+    node_ip: Ipv4Addr,
+    pod_cidr: Ipv4Network,
+) -> Result<u32, LinkError> {
+    let mac = TunnelPeer::mac_of(node_ip);
+    let found = kernel.observe_link(TUNNEL).await?;
+    let fits = found.as_ref().is_some_and(|link| link_mac(link) == Some(mac.as_slice()));
+    if found.is_some() && !fits {
+        delete_link(&kernel.netlink, TUNNEL).await?;
+    }
+    if !fits {
+        let device = LinkVxlan::new(TUNNEL, TUNNEL_ID)
+            .dev(uplink.index)
+            .local(node_ip)
+            .port(TUNNEL_PORT)
+            .append_info_data(InfoVxlan::Learning(false))
+            .address(mac.to_vec())
+            .mtu(uplink.mtu.saturating_sub(TUNNEL_OVERHEAD_BYTES))
+            .build();
+        kernel.netlink.link().add(device).execute().await.map_err(refused("make the VXLAN device"))?;
+    }
+    let missing = || LinkError::Missing { name: TUNNEL.into() };
+    let index = kernel.observe_link(TUNNEL).await?.ok_or_else(missing)?.header.index;
+    kernel.ensure_sysctls(&[(format!("net/ipv4/conf/{TUNNEL}/rp_filter"), "2")])?;
+    let inner = IpAddr::V4(pod_cidr.network());
+    let address = kernel.netlink.address().add(index, inner, 32).replace();
+    address.execute().await.map_err(refused("give the VXLAN device its address"))?;
+    kernel.apply_up(index).await?;
+    Ok(index)
+}
+
+/// Removes the device when there is one.
+pub(crate) async fn ensure_no_tunnel(kernel: &Kernel) -> Result<(), LinkError> {
+    delete_link(&kernel.netlink, TUNNEL).await
+}

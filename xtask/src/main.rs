@@ -4,6 +4,7 @@
 
 mod artifacts;
 mod cluster;
+mod codegen;
 mod command;
 mod down;
 mod ebpf;
@@ -40,6 +41,11 @@ enum Verb {
     Tidy,
     /// Build the eBPF programs
     Ebpf(ebpf::Options),
+    /// Derive the schema table of the built-in kinds from published crates (`--check`: only say if it is stale)
+    Codegen {
+        #[arg(allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Build the OCI archives of our own images
     Image(image::Options),
     /// Keep a cluster's processes running (started by `up`, not by hand)
@@ -55,6 +61,7 @@ fn main() {
         Verb::Test(options) => test::run(&options),
         Verb::Tidy => tidy::run(),
         Verb::Ebpf(options) => ebpf::run(&options),
+        Verb::Codegen { args } => codegen::run(&args),
         Verb::Image(options) => image::run(&options),
         Verb::Supervise(options) => supervise::run(&options),
     };

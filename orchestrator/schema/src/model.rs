@@ -197,7 +197,16 @@ impl Schema {
     /// The type of a kind.
     pub fn kind(self: &Arc<Self>, group: &str, version: &str, kind: &str) -> Option<TypeRef> {
         let gvk = Gvk { group: group.into(), version: version.into(), kind: kind.into() };
-        self.by_kind.get(&gvk).map(|id| self.at(*id))
+        if let Some(id) = self.by_kind.get(&gvk) {
+            return Some(self.at(*id));
+        }
+        // Upstream registers these in every group version, and clients name them by the group they talk to.
+        const EVERYWHERE: &[&str] =
+            &["CreateOptions", "DeleteOptions", "GetOptions", "ListOptions", "PatchOptions", "UpdateOptions", "WatchEvent"];
+        if EVERYWHERE.contains(&kind) && group != "meta.k8s.io" {
+            return self.kind("meta.k8s.io", "v1", kind);
+        }
+        None
     }
 
     /// The type of that OpenAPI name, such as `io.k8s.api.core.v1.PodSpec`.
@@ -242,6 +251,11 @@ impl SchemaBuilder {
             self.structs.push(None);
         }
         id
+    }
+
+    /// The id of the struct of this name, if it has one.
+    pub fn lookup(&self, name: &str) -> Option<StructId> {
+        self.by_name.get(name).copied()
     }
 
     /// Defines a struct, replacing an earlier one of the same name. Fields are sorted here.

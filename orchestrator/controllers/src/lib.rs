@@ -3,13 +3,20 @@
 //! Every loop observes through shared caches, plans with a pure function and applies the plan through the API.
 //! None knows the store or the API server; all run against an upstream control plane too.
 
+use context::Context;
 use ipnet::Cidr;
 use kube::Client;
 use penstock_informers::Informers;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+pub mod claim;
+pub mod context;
 pub mod ipnet;
+pub mod list;
+pub mod pod;
+pub mod replicas;
 
 /// What the loops need to know about the cluster.
 #[derive(Clone, Debug)]
@@ -62,6 +69,14 @@ pub async fn run_all(client: Client, config: ControllersConfig, shutdown: Cancel
 /// The same over caches shared with other loops of the process (the scheduler's), so that each object is held
 /// once.
 pub async fn run_all_shared(informers: Informers, config: ControllersConfig, shutdown: CancellationToken) {
-    let _ = (informers, config);
-    shutdown.cancelled().await;
+    let context = Context {
+        informers,
+        config: Arc::new(config),
+        shutdown,
+    };
+    let controllers = list::CONTROLLERS.iter().map(|(name, run)| {
+        tracing::debug!(name, "controller starts");
+        tokio::spawn(run(context.clone()))
+    });
+    futures::future::join_all(controllers).await;
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -23,10 +23,13 @@ use crate::{Key, Meta};
 
 /// What a cache can hold: a typed object of the API.
 pub trait Cached:
-    Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
+    Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + Debug + Send + Sync + 'static
 {
 }
-impl<K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Cached for K {}
+impl<K> Cached for K where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + Debug + Send + Sync + 'static
+{
+}
 
 /// A change of one object.
 pub enum Delta<'a, K> {
@@ -103,6 +106,11 @@ impl<K: Cached> Cache<K> {
         let objects = self.read();
         let keys = objects.by_controller.get(uid).into_iter().flatten();
         keys.filter_map(|key| objects.by_key.get(key).cloned()).collect()
+    }
+
+    /// All objects of a namespace that no one controls.
+    pub fn list_orphans(&self, namespace: &str) -> Vec<Arc<K>> {
+        self.list_controlled(&orphans_of(namespace))
     }
 
     /// How many objects there are.
@@ -256,30 +264,20 @@ impl<K: Cached> Objects<K> {
     fn insert(&mut self, object: Arc<K>) -> Option<Arc<K>> {
         let key = object.key();
         let old = self.by_key.insert(key.clone(), object.clone());
-        let old_owner = old
-            .as_ref()
-            .and_then(|o| o.controller_ref())
-            .map(|o| o.uid.as_str());
-        let new_owner = object.controller_ref().map(|o| o.uid.as_str());
-        if old_owner != new_owner {
+        let old_owner = old.as_deref().map(owner_index);
+        let new_owner = owner_index(object.as_ref());
+        if old_owner.as_ref() != Some(&new_owner) {
             if let Some(owner) = old_owner {
-                self.disown(owner, &key);
+                self.disown(&owner, &key);
             }
-            if let Some(owner) = new_owner {
-                self.by_controller
-                    .entry(owner.to_owned())
-                    .or_default()
-                    .insert(key);
-            }
+            self.by_controller.entry(new_owner).or_default().insert(key);
         }
         old
     }
 
     fn remove(&mut self, key: &Key) -> Option<Arc<K>> {
         let old = self.by_key.remove(key)?;
-        if let Some(owner) = old.controller_ref() {
-            self.disown(&owner.uid, key);
-        }
+        self.disown(&owner_index(old.as_ref()), key);
         Some(old)
     }
 
@@ -291,6 +289,16 @@ impl<K: Cached> Objects<K> {
             }
         }
     }
+}
+
+/// What an object is indexed under: its controller's UID, or its namespace's orphans.
+fn owner_index<K: Resource>(object: &K) -> String {
+    object.controller_ref().map_or_else(|| orphans_of(object.ns()), |owner| owner.uid.clone())
+}
+
+fn orphans_of(namespace: &str) -> String {
+    // A slash cannot occur in a UID.
+    format!("orphans/{namespace}")
 }
 
 fn strip<K: Resource>(object: &mut K) {
@@ -365,6 +373,7 @@ mod tests {
         assert_eq!(cache.list_controlled("uid-owner").len(), 1);
         cache.upsert(pod("a", "3", None));
         assert!(cache.list_controlled("uid-owner").is_empty());
+        assert_eq!(cache.list_orphans("ns").len(), 1);
         cache.upsert(pod("a", "4", Some(&owner)));
         cache.remove(&Key::new("ns", "a"), None);
         assert!(cache.read().by_controller.is_empty());

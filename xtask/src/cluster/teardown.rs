@@ -47,6 +47,7 @@ pub fn remove(layout: &Layout, keep_data: bool) -> Result<()> {
         // The folder that clusters share goes with the last of them.
         let _ = parent.parent().map(std::fs::remove_dir);
     }
+    unmount_empty_netns_folder();
     if problems.is_empty() {
         return Ok(());
     }
@@ -82,6 +83,15 @@ fn kill_cgroup(layout: &Layout) -> Result<()> {
         bail!("processes in {} survive SIGKILL", folder.display());
     }
     Ok(())
+}
+
+/// `ip netns add` mounts `/run/netns` on itself; with the last namespace gone the mount has no use.
+fn unmount_empty_netns_folder() {
+    let folder = Path::new("/run/netns");
+    if std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none()) {
+        // Fails when nothing is mounted there, which is as good.
+        let _ = nix::mount::umount2(folder, nix::mount::MntFlags::MNT_DETACH);
+    }
 }
 
 fn unmount_below(folders: &[PathBuf]) -> Result<()> {
@@ -147,4 +157,53 @@ fn wait_until(limit: Duration, condition: impl Fn() -> bool) -> bool {
         std::thread::sleep(Duration::from_millis(20));
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::layout::{NodeLayout, StoreKind};
+    use crate::cluster::{containerd, node_namespaces};
+
+    /// What of this cluster is to be seen on the host; others may be at work on it meanwhile.
+    fn traces(layout: &Layout) -> Vec<String> {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let seen = [words("ip -o link show").unwrap(), words("ip route show").unwrap(), words("ip netns list").unwrap(), mounts];
+        let range = layout.cluster_cidr();
+        let marks = [layout.name.as_str(), &layout.bridge(), "ps7n", range.trim_end_matches("/16")];
+        let lines = seen.iter().flat_map(|text| text.lines());
+        lines.filter(|line| marks.iter().any(|mark| line.contains(mark))).map(str::to_owned).collect()
+    }
+
+    fn make(layout: &Layout, node: &NodeLayout) -> Result<()> {
+        layout.save()?;
+        host_network::create(layout)?;
+        node_namespaces::create(node)?;
+        containerd::write_config(node)
+    }
+
+    #[test]
+    fn a_node_is_made_and_removed_without_a_trace() {
+        if !nix::unistd::Uid::effective().is_root() || !crate::command::is_on_path("unshare") {
+            println!("SKIPPED: making a node needs root and util-linux");
+            return;
+        }
+        let binaries = PathBuf::from("/nonexistent");
+        let name = "trace-test".to_owned();
+        let layout = Layout { name, index: 7, node_count: 1, port: 6443, store: StoreKind::Embedded, binaries };
+        let node = layout.nodes().remove(0);
+        let made = make(&layout, &node);
+        let while_up = traces(&layout).len();
+        let hostname = made.is_ok().then(|| {
+            let mut argv = node_namespaces::enter(&node);
+            argv.push("hostname".to_owned());
+            words(&argv.join(" ")).unwrap_or_default()
+        });
+        remove(&layout, false).unwrap();
+        made.unwrap();
+        assert_eq!(hostname.as_deref(), Some("node-1"));
+        assert!(while_up >= 4, "only {while_up} traces: this test does not see what it is to find gone");
+        assert_eq!(traces(&layout), Vec::<String>::new());
+        assert!(!layout.run().exists() && !layout.data().exists());
+    }
 }

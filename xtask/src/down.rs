@@ -24,7 +24,11 @@ pub fn run(options: &Options) -> Result<()> {
         let kept = layout::data_of(&options.name);
         if kept.exists() && !options.keep_data {
             std::fs::remove_dir_all(&kept)?;
-            println!("no cluster named {} runs; removed the data it had kept in {}", options.name, kept.display());
+            println!(
+                "no cluster named {} runs; removed the data it had kept in {}",
+                options.name,
+                kept.display()
+            );
         } else {
             println!("no cluster named {} runs on this machine", options.name);
         }
@@ -32,7 +36,11 @@ pub fn run(options: &Options) -> Result<()> {
     };
     teardown::remove(&layout, options.keep_data)?;
     match options.keep_data {
-        true => println!("cluster {} is down; its store is kept in {}", layout.name, layout.control().display()),
+        true => println!(
+            "cluster {} is down; its store is kept in {}",
+            layout.name,
+            layout.control().display()
+        ),
         false => println!("cluster {} is down and nothing of it is left", layout.name),
     }
     Ok(())

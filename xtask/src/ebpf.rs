@@ -23,9 +23,17 @@ pub fn build() -> Result<PathBuf> {
         .env("RUSTC", "/usr/bin/rustc")
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_DIR", &target)
-        .args(["build", "--release", "--target", "bpfel-unknown-none", "-Z", "build-std=core"]);
+        .args([
+            "build",
+            "--release",
+            "--target",
+            "bpfel-unknown-none",
+            "-Z",
+            "build-std=core",
+        ]);
     command::show(&mut build).context("the eBPF programs do not build")?;
     let object = target.join("penstock.bpf.o");
-    std::fs::copy(target.join("bpfel-unknown-none/release/penstock-ebpf"), &object).context("no object was built")?;
+    std::fs::copy(target.join("bpfel-unknown-none/release/penstock-ebpf"), &object)
+        .context("no object was built")?;
     Ok(object)
 }

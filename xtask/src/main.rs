@@ -3,9 +3,11 @@
 //! Knows how to build, start, test and measure Penstock on a development machine. Nothing that ships depends on it.
 
 mod artifacts;
+mod bench;
 mod cluster;
 mod codegen;
 mod command;
+mod dist;
 mod down;
 mod ebpf;
 mod image;
@@ -37,6 +39,10 @@ enum Verb {
     Kubeconfig(kubeconfig::Options),
     /// Everything CI checks: format, tidiness, lints, unit, packet, network and cluster tests
     Test(test::Options),
+    /// Measure; prints a table and, with --json, writes its rows
+    Bench(bench::Options),
+    /// Build what ships: optimised, stripped programs and the eBPF object
+    Dist(dist::Options),
     /// Check module docs, file lengths and banned names
     Tidy,
     /// Build the eBPF programs
@@ -59,6 +65,8 @@ fn main() {
         Verb::Down(options) => down::run(&options),
         Verb::Kubeconfig(options) => kubeconfig::run(&options),
         Verb::Test(options) => test::run(&options),
+        Verb::Bench(options) => bench::run(&options),
+        Verb::Dist(options) => dist::run(&options),
         Verb::Tidy => tidy::run(),
         Verb::Ebpf(options) => ebpf::run(&options),
         Verb::Codegen { args } => codegen::run(&args),

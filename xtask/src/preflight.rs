@@ -28,9 +28,14 @@ fn check_root() -> Result<()> {
 fn check_kernel() -> Result<()> {
     let release = nix::sys::utsname::uname().context("cannot ask the kernel for its version")?;
     let release = release.release().to_string_lossy().into_owned();
-    let version = parse_release(&release).with_context(|| format!("cannot read the kernel version `{release}`"))?;
+    let version =
+        parse_release(&release).with_context(|| format!("cannot read the kernel version `{release}`"))?;
     if version < KERNEL_MIN {
-        bail!("Linux {release} is too old: Penstock needs {}.{} or later (tcx links)", KERNEL_MIN.0, KERNEL_MIN.1);
+        bail!(
+            "Linux {release} is too old: Penstock needs {}.{} or later (tcx links)",
+            KERNEL_MIN.0,
+            KERNEL_MIN.1
+        );
     }
     if !Path::new("/sys/kernel/btf/vmlinux").exists() {
         bail!("this kernel has no BTF (/sys/kernel/btf/vmlinux): use one built with CONFIG_DEBUG_INFO_BTF=y");
@@ -71,7 +76,10 @@ fn mounts_of(mounts: &str, kind: &str) -> Vec<PathBuf> {
 }
 
 fn check_disk(data: &Path) -> Result<()> {
-    let existing = data.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    let existing = data
+        .ancestors()
+        .find(|folder| folder.exists())
+        .unwrap_or(Path::new("/"));
     let free = nix::sys::statvfs::statvfs(existing)
         .with_context(|| format!("cannot see how much disk {} has left", existing.display()))?;
     let free_mib = free.blocks_available() * free.fragment_size() / (1024 * 1024);
@@ -88,8 +96,10 @@ fn check_disk(data: &Path) -> Result<()> {
 pub fn check_port(port: u16) -> Result<()> {
     match TcpListener::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)) {
         Ok(_) => Ok(()),
-        Err(error) => bail!("port {port}, where the API server is to listen, cannot be used ({error}): \
-            stop what holds it (`ss -ltnp sport = :{port}`) or choose another with --port"),
+        Err(error) => bail!(
+            "port {port}, where the API server is to listen, cannot be used ({error}): \
+            stop what holds it (`ss -ltnp sport = :{port}`) or choose another with --port"
+        ),
     }
 }
 
@@ -106,8 +116,12 @@ mod tests {
 
     #[test]
     fn cgroup_mounts_are_told_apart_by_kind() {
-        let mounts = "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-        assert_eq!(mounts_of(mounts, "cgroup2"), [PathBuf::from("/sys/fs/cgroup/unified")]);
+        let mounts =
+            "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(
+            mounts_of(mounts, "cgroup2"),
+            [PathBuf::from("/sys/fs/cgroup/unified")]
+        );
         assert_eq!(mounts_of(mounts, "cgroup"), [PathBuf::from("/sys/fs/cgroup/cpu")]);
     }
 }

@@ -50,36 +50,87 @@ pub fn run(options: &Options) -> Result<()> {
         }
     };
     stage("tidy", &mut counts, &mut |_| tidy::run());
-    stage("format", &mut counts, &mut |counts| follow(artifacts::cargo().args(["fmt", "--all", "--check"]), "format", counts));
+    stage("format", &mut counts, &mut |counts| {
+        follow(
+            artifacts::cargo().args(["fmt", "--all", "--check"]),
+            "format",
+            counts,
+        )
+    });
     stage("eBPF programs", &mut counts, &mut |_| ebpf::build().map(drop));
     let object = artifacts::target().join("ebpf").join("penstock.bpf.o");
     let mut environment = vec![
         ("PENSTOCK_EBPF_OBJECT", object.into_os_string()),
-        ("PENSTOCK_XTASK", std::env::current_exe().context("cannot find this program")?.into_os_string()),
+        (
+            "PENSTOCK_XTASK",
+            std::env::current_exe()
+                .context("cannot find this program")?
+                .into_os_string(),
+        ),
     ];
     stage("build", &mut counts, &mut |counts| {
-        follow(artifacts::cargo().args(["build", "--locked", "--workspace"]), "build", counts)
+        follow(
+            artifacts::cargo().args(["build", "--locked", "--workspace"]),
+            "build",
+            counts,
+        )
     });
     stage("unit tests", &mut counts, &mut |counts| {
-        let arguments = ["test", "--locked", "--workspace", "--exclude", "penstock-tests", "--no-fail-fast", "--", "--show-output"];
-        follow(artifacts::cargo().args(arguments).envs(environment.clone()), "unit", counts)
+        let arguments = [
+            "test",
+            "--locked",
+            "--workspace",
+            "--exclude",
+            "penstock-tests",
+            "--no-fail-fast",
+            "--",
+            "--show-output",
+        ];
+        follow(
+            artifacts::cargo().args(arguments).envs(environment.clone()),
+            "unit",
+            counts,
+        )
     });
     if root && !options.no_cluster {
         environment.push(("PENSTOCK_CLUSTER_TESTS", "1".into()));
     }
     stage("packet, network and cluster tests", &mut counts, &mut |counts| {
-        let arguments = ["test", "--locked", "--package", "penstock-tests", "--no-fail-fast", "--", "--show-output"];
-        follow(artifacts::cargo().args(arguments).envs(environment.clone()), "system", counts)
+        let arguments = [
+            "test",
+            "--locked",
+            "--package",
+            "penstock-tests",
+            "--no-fail-fast",
+            "--",
+            "--show-output",
+        ];
+        follow(
+            artifacts::cargo().args(arguments).envs(environment.clone()),
+            "system",
+            counts,
+        )
     });
     if !options.no_lints {
         stage("lints", &mut counts, &mut |counts| {
-            let arguments = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
+            let arguments = [
+                "clippy",
+                "--locked",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ];
             follow(artifacts::cargo().args(arguments), "lints", counts)
         });
     }
     println!("{:.0} s in all", start.elapsed().as_secs_f64());
     let failed = counts.failed + u64::try_from(failed_stages.len())?;
-    println!("{} passed, {failed} failed, {} skipped", counts.passed, counts.skipped);
+    println!(
+        "{} passed, {failed} failed, {} skipped",
+        counts.passed, counts.skipped
+    );
     if failed > 0 {
         bail!("failed: {}", failed_stages.join(", "));
     }
@@ -123,10 +174,14 @@ impl Counts {
         if line.trim_start().starts_with("SKIPPED:") {
             self.skipped += 1;
         }
-        let Some(rest) = line.strip_prefix("test result: ") else { return };
+        let Some(rest) = line.strip_prefix("test result: ") else {
+            return;
+        };
         for part in rest.split([';', '.']) {
             let mut words = part.split_whitespace();
-            let (Some(Ok(count)), Some(what)) = (words.next().map(str::parse::<u64>), words.next()) else { continue };
+            let (Some(Ok(count)), Some(what)) = (words.next().map(str::parse::<u64>), words.next()) else {
+                continue;
+            };
             match what {
                 "passed" => self.passed += count,
                 "failed" => self.failed += count,
@@ -139,9 +194,17 @@ impl Counts {
 
 fn is_shown(line: &str) -> bool {
     let line = line.trim_start();
-    ["Running", "test result: FAILED", "SKIPPED:", "error", "warning: unused", "Diff in", "panicked at"]
-        .iter()
-        .any(|start| line.starts_with(start))
+    [
+        "Running",
+        "test result: FAILED",
+        "SKIPPED:",
+        "error",
+        "warning: unused",
+        "Diff in",
+        "panicked at",
+    ]
+    .iter()
+    .any(|start| line.starts_with(start))
         || line.ends_with("FAILED")
         || line.starts_with("scenario ")
 }
@@ -162,7 +225,9 @@ mod tests {
     #[test]
     fn results_and_skips_are_counted() {
         let mut counts = Counts::default();
-        counts.note("test result: ok. 12 passed; 1 failed; 2 ignored; 0 measured; 3 filtered out; finished in 0.10s");
+        counts.note(
+            "test result: ok. 12 passed; 1 failed; 2 ignored; 0 measured; 3 filtered out; finished in 0.10s",
+        );
         counts.note("SKIPPED: no root");
         assert_eq!((counts.passed, counts.failed, counts.skipped), (12, 1, 3));
     }

@@ -58,8 +58,12 @@ pub fn run(options: &Options) -> Result<()> {
         Ok(())
     })?;
     let object = phases.measure("build the eBPF programs", ebpf::build)?;
-    let binaries = phases.measure("build orchestrator, node-agent and cni", artifacts::build_programs)?;
-    std::fs::copy(&object, binaries.join("penstock.bpf.o")).context("cannot put the eBPF object beside the programs")?;
+    let binaries = phases.measure(
+        "build orchestrator, node-agent and cni",
+        artifacts::build_programs,
+    )?;
+    std::fs::copy(&object, binaries.join("penstock.bpf.o"))
+        .context("cannot put the eBPF object beside the programs")?;
     let images = artifacts::target().join("images");
     let mut archives = phases.measure("build the demo's images", || image::build(&images))?;
     archives.extend(preloaded(options)?);
@@ -86,7 +90,11 @@ pub fn run(options: &Options) -> Result<()> {
 fn check(options: &Options) -> Result<()> {
     layout::check_name(&options.name)?;
     if options.nodes == 0 || options.nodes > layout::NODES_MAX {
-        bail!("--nodes {}: a cluster on one machine has 1 to {} nodes", options.nodes, layout::NODES_MAX);
+        bail!(
+            "--nodes {}: a cluster on one machine has 1 to {} nodes",
+            options.nodes,
+            layout::NODES_MAX
+        );
     }
     if let Some(folder) = &options.images
         && !folder.is_dir()
@@ -98,16 +106,24 @@ fn check(options: &Options) -> Result<()> {
 
 /// What to say when the cluster is up already. Remains of one that is not are removed.
 fn already_running(options: &Options) -> Result<Option<String>> {
-    let Some(found) = Layout::load(&options.name)? else { return Ok(None) };
+    let Some(found) = Layout::load(&options.name)? else {
+        return Ok(None);
+    };
     if teardown::supervisor(&found).is_some() {
-        let mut text = format!("cluster {} runs already, with {} node(s); nothing was changed", found.name, found.node_count);
+        let mut text = format!(
+            "cluster {} runs already, with {} node(s); nothing was changed",
+            found.name, found.node_count
+        );
         if found.node_count != options.nodes {
             text.push_str("\nfor another number of nodes: `cargo xtask down --keep-data`, then `cargo xtask up --nodes N`");
         }
         text.push_str(&format!("\nKUBECONFIG={}", found.kubeconfig().display()));
         return Ok(Some(text));
     }
-    println!("cluster {} was not taken down but is not running: removing what is left of it, keeping its store", found.name);
+    println!(
+        "cluster {} was not taken down but is not running: removing what is left of it, keeping its store",
+        found.name
+    );
     teardown::remove(&found, true)?;
     Ok(None)
 }
@@ -129,10 +145,15 @@ fn plan(options: &Options, binaries: PathBuf) -> Result<Layout> {
 }
 
 fn preloaded(options: &Options) -> Result<Vec<PathBuf>> {
-    let Some(folder) = &options.images else { return Ok(Vec::new()) };
+    let Some(folder) = &options.images else {
+        return Ok(Vec::new());
+    };
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
-    let mut archives: Vec<PathBuf> =
-        entries.flatten().map(|it| it.path()).filter(|it| it.extension().is_some_and(|end| end == "tar")).collect();
+    let mut archives: Vec<PathBuf> = entries
+        .flatten()
+        .map(|it| it.path())
+        .filter(|it| it.extension().is_some_and(|end| end == "tar"))
+        .collect();
     archives.sort();
     if archives.is_empty() {
         bail!("--images {}: the folder has no .tar archives", folder.display());
@@ -144,12 +165,22 @@ fn print_next_steps(layout: &Layout, with_demo: bool) {
     let kubeconfig = layout.kubeconfig();
     println!("\nKUBECONFIG={}\n", kubeconfig.display());
     println!("Three things to try:");
-    println!("  export KUBECONFIG={}; kubectl get pods --all-namespaces --output wide", kubeconfig.display());
+    println!(
+        "  export KUBECONFIG={}; kubectl get pods --all-namespaces --output wide",
+        kubeconfig.display()
+    );
     if with_demo {
-        println!("  curl http://{}:{}", layout.nodes()[0].address, layout::DEMO_NODE_PORT);
+        println!(
+            "  curl http://{}:{}",
+            layout.nodes()[0].address,
+            layout::DEMO_NODE_PORT
+        );
         println!("  kubectl --namespace demo exec -it deploy/hello -- demo fetch http://hello.demo/ 6");
     } else {
-        println!("  kubectl create deployment web --image={} -- /bin/demo serve", image::DEMO);
+        println!(
+            "  kubectl create deployment web --image={} -- /bin/demo serve",
+            image::DEMO
+        );
         println!("  kubectl expose deployment web --port=80 --target-port=8080");
     }
 }

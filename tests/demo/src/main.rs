@@ -7,7 +7,8 @@ mod client;
 mod pause;
 mod serve;
 
-const USAGE: &str = "usage: demo serve [HTTP_PORT [UDP_PORT]]   answer HTTP (8080) and UDP (8081) with pod and node
+const USAGE: &str =
+    "usage: demo serve [HTTP_PORT [UDP_PORT]]   answer HTTP (8080) and UDP (8081) with pod and node
        demo fetch URL [COUNT]             GET http://HOST[:PORT]/PATH, each on a connection of its own
        demo ask HOST:PORT [COUNT]         send a UDP datagram and print the answer
        demo pause                         reap children and wait for SIGTERM";

@@ -24,7 +24,10 @@ pub fn run(ports: &[&str]) -> Result<(), String> {
     let name = Arc::new(who());
     let listener = bind(|address| TcpListener::bind(address), http_port)?;
     let datagrams = bind(|address| UdpSocket::bind(address), udp_port)?;
-    println!("{} serves HTTP on port {http_port} and UDP on port {udp_port}", name.trim_end());
+    println!(
+        "{} serves HTTP on port {http_port} and UDP on port {udp_port}",
+        name.trim_end()
+    );
     let udp_name = Arc::clone(&name);
     std::thread::spawn(move || answer_datagrams(&datagrams, &udp_name));
     let open = Arc::new(AtomicUsize::new(0));
@@ -55,13 +58,20 @@ fn bind<S>(open: impl Fn(SocketAddr) -> std::io::Result<S>, port: u16) -> Result
 }
 
 fn port(word: Option<&&str>, default: u16) -> Result<u16, String> {
-    word.map_or(Ok(default), |text| text.parse().map_err(|_| format!("`{text}` is not a port")))
+    word.map_or(Ok(default), |text| {
+        text.parse().map_err(|_| format!("`{text}` is not a port"))
+    })
 }
 
 fn who() -> String {
-    let of = |variable: &str, otherwise: &str| std::env::var(variable).unwrap_or_else(|_| otherwise.to_owned());
+    let of =
+        |variable: &str, otherwise: &str| std::env::var(variable).unwrap_or_else(|_| otherwise.to_owned());
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("hello from {} on {}\n", of("POD_NAME", host.trim()), of("NODE_NAME", "an unnamed node"))
+    format!(
+        "hello from {} on {}\n",
+        of("POD_NAME", host.trim()),
+        of("NODE_NAME", "an unnamed node")
+    )
 }
 
 fn answer_datagrams(socket: &UdpSocket, name: &str) {
@@ -77,7 +87,9 @@ fn answer_connection(stream: TcpStream, name: &str) -> std::io::Result<()> {
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
     loop {
-        let Some(keep) = read_request(&mut reader)? else { return Ok(()) };
+        let Some(keep) = read_request(&mut reader)? else {
+            return Ok(());
+        };
         let connection = if keep { "keep-alive" } else { "close" };
         writer.write_all(
             format!(
@@ -94,10 +106,14 @@ fn answer_connection(stream: TcpStream, name: &str) -> std::io::Result<()> {
 
 /// Reads a request's head; `None` at the end of the connection, else whether the client keeps it open.
 fn read_request(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<bool>> {
-    let Some(first) = read_line(reader)? else { return Ok(None) };
+    let Some(first) = read_line(reader)? else {
+        return Ok(None);
+    };
     let mut keep = first.trim_end().ends_with("HTTP/1.1");
     for _ in 0..HEADERS_MAX {
-        let Some(line) = read_line(reader)? else { return Ok(None) };
+        let Some(line) = read_line(reader)? else {
+            return Ok(None);
+        };
         let line = line.trim_end().to_ascii_lowercase();
         if line.is_empty() {
             return Ok(Some(keep));
@@ -112,6 +128,9 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<boo
 fn read_line(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<String>> {
     use std::io::Read;
     let mut line = Vec::new();
-    let read = reader.by_ref().take(REQUEST_LINE_MAX).read_until(b'\n', &mut line)?;
+    let read = reader
+        .by_ref()
+        .take(REQUEST_LINE_MAX)
+        .read_until(b'\n', &mut line)?;
     Ok((read > 0 && line.ends_with(b"\n")).then(|| String::from_utf8_lossy(&line).into_owned()))
 }

@@ -69,7 +69,9 @@ impl Layout {
 
     /// Every cluster that has a description on this machine.
     pub fn all() -> Result<Vec<Layout>> {
-        let Ok(folders) = std::fs::read_dir(RUN) else { return Ok(Vec::new()) };
+        let Ok(folders) = std::fs::read_dir(RUN) else {
+            return Ok(Vec::new());
+        };
         let mut found = Vec::new();
         for folder in folders.flatten() {
             if let Some(layout) = Layout::load(&folder.file_name().to_string_lossy())? {
@@ -178,7 +180,9 @@ pub fn data_of(name: &str) -> PathBuf {
 pub fn check_name(name: &str) -> Result<()> {
     let fits = !name.is_empty()
         && name.len() <= 16
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
         && !name.starts_with('-');
     if !fits {
         bail!("`{name}` cannot name a cluster: use 1 to 16 lower-case letters, digits and hyphens");
@@ -209,7 +213,14 @@ mod tests {
 
     fn layout(index: u8) -> Layout {
         let binaries = PathBuf::from("/bin");
-        Layout { name: format!("c{index}"), index, node_count: NODES_MAX, port: 6443, store: StoreKind::Embedded, binaries }
+        Layout {
+            name: format!("c{index}"),
+            index,
+            node_count: NODES_MAX,
+            port: 6443,
+            store: StoreKind::Embedded,
+            binaries,
+        }
     }
 
     #[test]

@@ -28,7 +28,8 @@ pub fn create(node: &NodeLayout) -> Result<()> {
     words(&format!("mount --bind {0} {0}", pins.display()))?;
     words(&format!("mount --make-private {}", pins.display()))?;
     for kind in ["mnt", "uts"] {
-        std::fs::write(node.namespace_file(kind), "").context("cannot make the file a namespace is pinned to")?;
+        std::fs::write(node.namespace_file(kind), "")
+            .context("cannot make the file a namespace is pinned to")?;
     }
     for (folder, target) in PRIVATE_FOLDERS {
         make_private(&node.data.join(folder))?;
@@ -58,9 +59,15 @@ fn set_up_script(node: &NodeLayout) -> String {
         cg = cgroups.display()
     );
     for (folder, target) in PRIVATE_FOLDERS {
-        script.push_str(&format!("mount --bind {} {target}\n", node.data.join(folder).display()));
+        script.push_str(&format!(
+            "mount --bind {} {target}\n",
+            node.data.join(folder).display()
+        ));
     }
-    script.push_str(&format!("echo {} > /proc/sys/kernel/hostname\nmount --make-rshared /\n", node.name));
+    script.push_str(&format!(
+        "echo {} > /proc/sys/kernel/hostname\nmount --make-rshared /\n",
+        node.name
+    ));
     script
 }
 

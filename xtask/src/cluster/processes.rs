@@ -42,9 +42,19 @@ fn etcd(layout: &Layout) -> Process {
     let peer = format!("{ETCD_URL}:{}", etcd_client_port(layout) + 1);
     let data = layout.control().join("etcd").display().to_string();
     let argv = [
-        "etcd", "--data-dir", &data, "--listen-client-urls", &client, "--advertise-client-urls", &client,
-        "--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer,
-        "--initial-cluster", &format!("default={peer}"),
+        "etcd",
+        "--data-dir",
+        &data,
+        "--listen-client-urls",
+        &client,
+        "--advertise-client-urls",
+        &client,
+        "--listen-peer-urls",
+        &peer,
+        "--initial-advertise-peer-urls",
+        &peer,
+        "--initial-cluster",
+        &format!("default={peer}"),
     ];
     Process {
         name: "etcd".to_owned(),
@@ -68,7 +78,10 @@ fn orchestrator(layout: &Layout) -> Process {
     ];
     if layout.store == StoreKind::Etcd {
         argv.push("--store=etcd".to_owned());
-        argv.push(format!("--etcd-endpoints={ETCD_URL}:{}", etcd_client_port(layout)));
+        argv.push(format!(
+            "--etcd-endpoints={ETCD_URL}:{}",
+            etcd_client_port(layout)
+        ));
     }
     Process {
         name: "orchestrator".to_owned(),
@@ -81,7 +94,11 @@ fn orchestrator(layout: &Layout) -> Process {
 
 fn containerd(layout: &Layout, node: &NodeLayout) -> Process {
     let mut argv = node_namespaces::enter(node);
-    argv.extend(["containerd".to_owned(), "--config".to_owned(), node.run.join("containerd.toml").display().to_string()]);
+    argv.extend([
+        "containerd".to_owned(),
+        "--config".to_owned(),
+        node.run.join("containerd.toml").display().to_string(),
+    ]);
     Process {
         name: format!("containerd-{}", node.name),
         argv,
@@ -109,7 +126,10 @@ fn node_agent(layout: &Layout, node: &NodeLayout) -> Process {
         format!("--cluster-dns={}", layout.cluster_dns()),
         format!("--service-cidr={}", layout.service_cidr()),
         format!("--cluster-cidr={}", layout.cluster_cidr()),
-        format!("--ebpf-object={}", layout.binaries.join("penstock.bpf.o").display()),
+        format!(
+            "--ebpf-object={}",
+            layout.binaries.join("penstock.bpf.o").display()
+        ),
     ]);
     Process {
         name: format!("node-agent-{}", node.name),

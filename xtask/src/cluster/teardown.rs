@@ -51,7 +51,11 @@ pub fn remove(layout: &Layout, keep_data: bool) -> Result<()> {
     if problems.is_empty() {
         return Ok(());
     }
-    bail!("the cluster {} is not removed completely:\n  {}", layout.name, problems.join("\n  "))
+    bail!(
+        "the cluster {} is not removed completely:\n  {}",
+        layout.name,
+        problems.join("\n  ")
+    )
 }
 
 /// Process id of the cluster's supervisor, if it is alive.
@@ -64,7 +68,9 @@ pub fn supervisor(layout: &Layout) -> Option<Pid> {
 }
 
 fn stop_supervisor(layout: &Layout) -> Result<()> {
-    let Some(pid) = supervisor(layout) else { return Ok(()) };
+    let Some(pid) = supervisor(layout) else {
+        return Ok(());
+    };
     kill(pid, Signal::SIGTERM).context("cannot signal it")?;
     // Not stopping in time is no failure: the cgroup is killed next.
     wait_until(STOP_TIMEOUT, || supervisor(layout).is_none());
@@ -77,8 +83,11 @@ fn kill_cgroup(layout: &Layout) -> Result<()> {
     if !folder.exists() {
         return Ok(());
     }
-    std::fs::write(folder.join("cgroup.kill"), "1").with_context(|| format!("cannot kill {}", folder.display()))?;
-    let empty = || std::fs::read_to_string(folder.join("cgroup.events")).is_ok_and(|text| text.contains("populated 0"));
+    std::fs::write(folder.join("cgroup.kill"), "1")
+        .with_context(|| format!("cannot kill {}", folder.display()))?;
+    let empty = || {
+        std::fs::read_to_string(folder.join("cgroup.events")).is_ok_and(|text| text.contains("populated 0"))
+    };
     if !wait_until(KILL_TIMEOUT, empty) {
         bail!("processes in {} survive SIGKILL", folder.display());
     }
@@ -96,8 +105,13 @@ fn unmount_empty_netns_folder() {
 
 fn unmount_below(folders: &[PathBuf]) -> Result<()> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
-    let mut below: Vec<PathBuf> = points.filter(|point| folders.iter().any(|it| point.starts_with(it))).collect();
+    let points = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(1))
+        .map(PathBuf::from);
+    let mut below: Vec<PathBuf> = points
+        .filter(|point| folders.iter().any(|it| point.starts_with(it)))
+        .collect();
     below.reverse();
     for point in below {
         nix::mount::umount2(&point, nix::mount::MntFlags::MNT_DETACH)
@@ -119,7 +133,9 @@ fn remove_cgroups(layout: &Layout) -> Result<()> {
 }
 
 fn remove_cgroup_tree(folder: &Path) -> std::io::Result<()> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Ok(());
+    };
     for entry in entries.flatten() {
         if entry.file_type()?.is_dir() {
             remove_cgroup_tree(&entry.path())?;
@@ -168,11 +184,24 @@ mod tests {
     /// What of this cluster is to be seen on the host; others may be at work on it meanwhile.
     fn traces(layout: &Layout) -> Vec<String> {
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-        let seen = [words("ip -o link show").unwrap(), words("ip route show").unwrap(), words("ip netns list").unwrap(), mounts];
+        let seen = [
+            words("ip -o link show").unwrap(),
+            words("ip route show").unwrap(),
+            words("ip netns list").unwrap(),
+            mounts,
+        ];
         let range = layout.cluster_cidr();
-        let marks = [layout.name.as_str(), &layout.bridge(), "ps7n", range.trim_end_matches("/16")];
+        let marks = [
+            layout.name.as_str(),
+            &layout.bridge(),
+            "ps7n",
+            range.trim_end_matches("/16"),
+        ];
         let lines = seen.iter().flat_map(|text| text.lines());
-        lines.filter(|line| marks.iter().any(|mark| line.contains(mark))).map(str::to_owned).collect()
+        lines
+            .filter(|line| marks.iter().any(|mark| line.contains(mark)))
+            .map(str::to_owned)
+            .collect()
     }
 
     fn make(layout: &Layout, node: &NodeLayout) -> Result<()> {
@@ -190,7 +219,14 @@ mod tests {
         }
         let binaries = PathBuf::from("/nonexistent");
         let name = "trace-test".to_owned();
-        let layout = Layout { name, index: 7, node_count: 1, port: 6443, store: StoreKind::Embedded, binaries };
+        let layout = Layout {
+            name,
+            index: 7,
+            node_count: 1,
+            port: 6443,
+            store: StoreKind::Embedded,
+            binaries,
+        };
         let node = layout.nodes().remove(0);
         let made = make(&layout, &node);
         let while_up = traces(&layout).len();
@@ -202,7 +238,10 @@ mod tests {
         remove(&layout, false).unwrap();
         made.unwrap();
         assert_eq!(hostname.as_deref(), Some("node-1"));
-        assert!(while_up >= 4, "only {while_up} traces: this test does not see what it is to find gone");
+        assert!(
+            while_up >= 4,
+            "only {while_up} traces: this test does not see what it is to find gone"
+        );
         assert_eq!(traces(&layout), Vec::<String>::new());
         assert!(!layout.run().exists() && !layout.data().exists());
     }

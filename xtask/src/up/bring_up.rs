@@ -35,11 +35,17 @@ pub fn bring_up(layout: &Layout, archives: &[PathBuf], with_demo: bool, phases: 
     phases.reached("namespaces, links and keys made");
     start_supervisor(layout)?;
     for_every_node(layout, |node| {
-        wait_for(layout, &format!("containerd of {}", node.name), || node.containerd_socket().exists())?;
-        archives.iter().try_for_each(|archive| containerd::import(node, archive))
+        wait_for(layout, &format!("containerd of {}", node.name), || {
+            node.containerd_socket().exists()
+        })?;
+        archives
+            .iter()
+            .try_for_each(|archive| containerd::import(node, archive))
     })?;
     phases.reached("containerd up, images loaded");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(wait_until_serving(layout, with_demo, phases))
 }
 
@@ -60,13 +66,19 @@ async fn wait_until_serving(layout: &Layout, with_demo: bool, phases: &mut Phase
 
 /// Prints the end of each process's log, for whoever has to find out why it failed.
 pub fn show_last_words(layout: &Layout) {
-    let Ok(entries) = std::fs::read_dir(layout.logs()) else { return };
+    let Ok(entries) = std::fs::read_dir(layout.logs()) else {
+        return;
+    };
     for entry in entries.flatten() {
         let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         if !lines.is_empty() {
             let tail = &lines[lines.len().saturating_sub(LAST_LINES)..];
-            eprintln!("--- end of {} ---\n{}", entry.file_name().to_string_lossy(), tail.join("\n"));
+            eprintln!(
+                "--- end of {} ---\n{}",
+                entry.file_name().to_string_lossy(),
+                tail.join("\n")
+            );
         }
     }
 }
@@ -75,7 +87,9 @@ fn for_every_node(layout: &Layout, work: impl Fn(&NodeLayout) -> Result<()> + Sy
     let nodes = layout.nodes();
     std::thread::scope(|scope| {
         let workers: Vec<_> = nodes.iter().map(|node| scope.spawn(|| work(node))).collect();
-        workers.into_iter().try_for_each(|it| it.join().unwrap_or_else(|_| bail!("a node's set-up panicked")))
+        workers
+            .into_iter()
+            .try_for_each(|it| it.join().unwrap_or_else(|_| bail!("a node's set-up panicked")))
     })
 }
 
@@ -102,8 +116,10 @@ fn write_credentials(layout: &Layout) -> Result<()> {
 fn start_supervisor(layout: &Layout) -> Result<()> {
     let tree = crate::preflight::cgroup_v2_mount()?;
     let folder = tree.join(layout.cgroup().trim_start_matches('/')).join("control");
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make the cgroup {}", folder.display()))?;
-    let log = std::fs::File::create(layout.logs().join("supervisor.log")).context("cannot write the supervisor's log")?;
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make the cgroup {}", folder.display()))?;
+    let log = std::fs::File::create(layout.logs().join("supervisor.log"))
+        .context("cannot write the supervisor's log")?;
     let child = Command::new(std::env::current_exe().context("cannot find this program")?)
         .args(["supervise", "--name", &layout.name])
         .current_dir("/")
@@ -113,8 +129,10 @@ fn start_supervisor(layout: &Layout) -> Result<()> {
         .process_group(0)
         .spawn()
         .context("cannot start the supervisor")?;
-    std::fs::write(folder.join("cgroup.procs"), child.id().to_string()).context("cannot move the supervisor to its cgroup")?;
-    std::fs::write(layout.run().join("supervisor.pid"), child.id().to_string()).context("cannot note the supervisor")
+    std::fs::write(folder.join("cgroup.procs"), child.id().to_string())
+        .context("cannot move the supervisor to its cgroup")?;
+    std::fs::write(layout.run().join("supervisor.pid"), child.id().to_string())
+        .context("cannot note the supervisor")
 }
 
 fn wait_for(layout: &Layout, what: &str, condition: impl Fn() -> bool) -> Result<()> {
@@ -138,7 +156,8 @@ fn check_time(layout: &Layout, what: &str, deadline: Instant) -> Result<()> {
 
 async fn wait_for_api(layout: &Layout) -> Result<Client> {
     let deadline = Instant::now() + READY_TIMEOUT;
-    let config = kube::config::Kubeconfig::read_from(layout.kubeconfig()).context("cannot read the new kubeconfig")?;
+    let config =
+        kube::config::Kubeconfig::read_from(layout.kubeconfig()).context("cannot read the new kubeconfig")?;
     let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await?;
     let client = Client::try_from(config)?;
     loop {
@@ -157,9 +176,15 @@ async fn wait_for_nodes(layout: &Layout, client: &Client) -> Result<()> {
     let api: Api<Node> = Api::all(client.clone());
     let mut routed = std::collections::BTreeSet::new();
     loop {
-        let nodes = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+        let nodes = api
+            .list(&ListParams::default())
+            .await
+            .map(|list| list.items)
+            .unwrap_or_default();
         for node in layout.nodes() {
-            let found = nodes.iter().find(|it| it.metadata.name.as_deref() == Some(&node.name));
+            let found = nodes
+                .iter()
+                .find(|it| it.metadata.name.as_deref() == Some(&node.name));
             let range = found.and_then(|it| it.spec.as_ref()?.pod_cidr.clone());
             if let Some(range) = range
                 && routed.insert(node.name.clone())
@@ -171,7 +196,11 @@ async fn wait_for_nodes(layout: &Layout, client: &Client) -> Result<()> {
         if ready == usize::from(layout.node_count) && routed.len() == ready {
             return Ok(());
         }
-        check_time(layout, &format!("Ready on all nodes ({ready} of {})", layout.node_count), deadline)?;
+        check_time(
+            layout,
+            &format!("Ready on all nodes ({ready} of {})", layout.node_count),
+            deadline,
+        )?;
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

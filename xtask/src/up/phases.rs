@@ -17,7 +17,11 @@ pub struct Phases {
 
 impl Phases {
     pub fn new() -> Phases {
-        Phases { done: Vec::new(), start: Instant::now(), builds: 0 }
+        Phases {
+            done: Vec::new(),
+            start: Instant::now(),
+            builds: 0,
+        }
     }
 
     /// Runs one phase and shows its name while it runs.
@@ -60,6 +64,7 @@ impl Phases {
                 json!({ "phase": name, "seconds": time.as_secs_f64(), "after_builds": index >= self.builds })
             })
             .collect();
-        std::fs::write(file, serde_json::to_vec_pretty(&rows)?).with_context(|| format!("cannot write {}", file.display()))
+        std::fs::write(file, serde_json::to_vec_pretty(&rows)?)
+            .with_context(|| format!("cannot write {}", file.display()))
     }
 }

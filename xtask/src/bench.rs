@@ -1,0 +1,36 @@
+//! `cargo xtask bench NAME`: measurements under one contract: a table for people, rows for programs.
+//!
+//! A bench exits 0 when it could measure, whether goals are met or not, and says how many are.
+
+pub mod report;
+mod start;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+#[derive(clap::Args)]
+pub struct Options {
+    #[command(subcommand)]
+    bench: Bench,
+    /// Also write the rows to this file: [{case, value, unit, peer, ratio, goal, met}]
+    #[arg(long, global = true)]
+    json: Option<PathBuf>,
+}
+
+#[derive(clap::Subcommand)]
+enum Bench {
+    /// Time from the end of the builds to a served demo, idle memory, size of the programs
+    Start(start::Options),
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    let report = match &options.bench {
+        Bench::Start(options) => start::run(options)?,
+    };
+    report.print();
+    if let Some(file) = &options.json {
+        report.write(file)?;
+    }
+    Ok(())
+}

@@ -1,2 +1,36 @@
-//! Memory shared between the kernel programs and user space.
+//! Memory shared between the kernel programs and user space, and nothing else.
+//!
+//! Every type here is `repr(C)` without hidden padding, which the compiler checks; changing one is a new version of
+//! the map that holds it (see [`map`]). Ports are in network order, addresses are IPv6 with IPv4 mapped into it.
+//! Must not know how programs work or how user space decides.
 #![no_std]
+
+mod address;
+mod config;
+mod count;
+mod flow;
+pub mod map;
+mod service;
+mod socket;
+
+pub use address::Address;
+pub use config::Config;
+pub use count::{Event, Reason, ServiceCount, TALLIES_MAX};
+pub use flow::{AffinityKey, AffinityValue, FLOW_CLOSING, FlowKey, FlowValue, HALF_FORWARD, HALF_REPLY};
+pub use service::{
+    Backend, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, SET_EMPTY_IS_DROP, ServiceName, SetHeader, VIP_HOST_ONLY,
+    VIP_NODE_PORT, VipKey, VipValue,
+};
+pub use socket::{Peer, SocketFlowKey, SocketFlowValue};
+
+/// States a type's size and that its fields fill it: uninitialised padding would leak stack bytes into keys.
+macro_rules! shared {
+    ($type:ident, $size:literal, [$($field:ty),+ $(,)?]) => {
+        const _: () = assert!(size_of::<$type>() == $size, "the size of a shared type changed: version its map");
+        const _: () = assert!(0 $(+ size_of::<$field>())+ == $size, "a shared type has hidden padding");
+        // SAFETY: `repr(C)`, `Copy`, and no padding by the assertion above; every field is plain integers.
+        #[cfg(feature = "user")]
+        unsafe impl aya::Pod for $type {}
+    };
+}
+pub(crate) use shared;

@@ -1,0 +1,131 @@
+//! What the programs did, by name: every translation is an event, every lost packet has a reason.
+//!
+//! Both are tallies of one per-CPU array, events first. New names go to the end of their list, so that an older
+//! reader reads a newer map without mistaking one name for another.
+
+use crate::shared;
+
+/// The size of the array of tallies: events from zero, drop reasons from [`REASONS_START`].
+pub const TALLIES_MAX: u32 = 128;
+/// Where the drop reasons begin.
+const REASONS_START: u32 = 64;
+
+/// Declares an enum with its names, once.
+macro_rules! tallies {
+    ($(#[$meta:meta])* $name:ident from $start:ident { $($(#[$doc:meta])* $variant:ident = $number:literal => $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$doc])* $variant = $number,)+ }
+
+        impl $name {
+            /// All of them, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// Its place in the array of tallies.
+            #[inline(always)]
+            pub const fn index(self) -> u32 {
+                $start + self as u32
+            }
+
+            /// Its name in tables and metrics.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+
+        const _: () = {
+            let mut at = 0;
+            while at < $name::ALL.len() {
+                assert!($name::ALL[at] as usize == at, "numbers follow each other");
+                at += 1;
+            }
+        };
+    };
+}
+
+const EVENTS_START: u32 = 0;
+
+tallies! {
+    /// Something a program did for a packet or a socket call.
+    Event from EVENTS_START {
+        /// connect() to a service got a backend.
+        ConnectTranslated = 0 => "connect_translated",
+        /// connect() to a service without backends was refused.
+        ConnectRefused = 1 => "connect_refused",
+        /// A datagram to a service got a backend at sendmsg().
+        SendTranslated = 2 => "send_translated",
+        /// A datagram to a service without backends was refused.
+        SendRefused = 3 => "send_refused",
+        /// A datagram from a backend was given the service's address at recvmsg().
+        ReceiveReversed = 4 => "receive_reversed",
+        /// getpeername() answered with the service's address.
+        PeerNamed = 5 => "peer_named",
+        /// A bind() onto a NodePort was refused.
+        BindRefused = 6 => "bind_refused",
+        /// A packet from outside went to a backend on this node.
+        UplinkToLocal = 7 => "uplink_to_local",
+        /// A packet from outside was sent on to a backend on another node.
+        UplinkToRemote = 8 => "uplink_to_remote",
+        /// A reply that came back to this node was turned round to the client.
+        UplinkReplied = 9 => "uplink_replied",
+        /// A packet from a pod, not translated at its socket, went to a backend.
+        PodToBackend = 10 => "pod_to_backend",
+        /// A reply from a pod was turned round to the client.
+        PodReplied = 11 => "pod_replied",
+        /// A new flow was recorded.
+        FlowCreated = 12 => "flow_created",
+        /// Half of a flow had been evicted and was put back by the other half.
+        FlowMended = 13 => "flow_mended",
+        /// A packet to a NodePort without backends was left to the node's own stack, which refuses it.
+        UplinkRefused = 14 => "uplink_refused",
+    }
+}
+
+tallies! {
+    /// Why a packet was dropped.
+    Reason from REASONS_START {
+        /// The service has no backend.
+        NoBackend = 0 => "no_backend",
+        /// The service has backends, but none on this node, and its traffic policy is Local.
+        NoLocalBackend = 1 => "no_local_backend",
+        /// The service's set is missing: maps and programs disagree.
+        NoSet = 2 => "no_set",
+        /// Headers that end too early or contradict themselves.
+        Malformed = 3 => "malformed",
+        /// A fragment other than the first, which carries no ports.
+        Fragment = 4 => "fragment",
+        /// Every source port towards this backend is taken.
+        NoSourcePort = 5 => "no_source_port",
+        /// The flow could not be recorded.
+        FlowNotRecorded = 6 => "flow_not_recorded",
+        /// No route to the backend.
+        NoRoute = 7 => "no_route",
+        /// The packet could not be rewritten.
+        NotRewritten = 8 => "not_rewritten",
+    }
+}
+
+
+/// What happened for one service port on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct ServiceCount {
+    /// Connections translated at connect().
+    pub connects: u64,
+    /// Datagrams translated at sendmsg().
+    pub datagrams: u64,
+    /// Packets translated at an interface, towards backends.
+    pub packets: u64,
+    /// Packets and datagrams translated back.
+    pub replies: u64,
+    /// Connections, datagrams and packets refused because there is no backend.
+    pub refused: u64,
+    /// Packets dropped, for any reason.
+    pub drops: u64,
+}
+
+shared!(ServiceCount, 48, [u64, u64, u64, u64, u64, u64]);
+
+const _: () = assert!(Event::ALL.len() as u32 <= REASONS_START, "events reach into the reasons");
+const _: () = assert!(REASONS_START + Reason::ALL.len() as u32 <= TALLIES_MAX, "reasons reach beyond the array");

@@ -1,0 +1,29 @@
+//! The names of the maps, which are also the names of their pins.
+//!
+//! A name ends with the version of its layout. Programs of a newer layout create new maps beside the old ones and
+//! leave these to the older programs that still use them.
+
+/// [`crate::Config`] at entry 0.
+pub const CONFIG: &str = "config_v1";
+/// [`crate::VipKey`] to [`crate::VipValue`].
+pub const VIPS: &str = "vips_v1";
+/// Set number to a map of one [`crate::SetHeader`] and its [`crate::Backend`]s.
+pub const SETS: &str = "sets_v1";
+/// Service number to [`crate::ServiceName`].
+pub const NAMES: &str = "names_v1";
+/// [`crate::FlowKey`] to [`crate::FlowValue`].
+pub const FLOWS: &str = "flows_v1";
+/// [`crate::SocketFlowKey`] to [`crate::SocketFlowValue`].
+pub const SOCKET_FLOWS: &str = "socket_flows_v1";
+/// Socket to [`crate::Peer`].
+pub const PEERS: &str = "peers_v1";
+/// [`crate::AffinityKey`] to [`crate::AffinityValue`].
+pub const AFFINITY: &str = "affinity_v1";
+/// [`crate::Event`]s and [`crate::Reason`]s.
+pub const TALLIES: &str = "tallies_v1";
+/// Service number to [`crate::ServiceCount`].
+pub const SERVICE_COUNTS: &str = "service_counts_v1";
+
+/// All of them, in the order in which tables show them. The kernel cuts names at 15 bytes; pins keep them whole.
+pub const ALL: &[&str] =
+    &[CONFIG, VIPS, SETS, NAMES, FLOWS, SOCKET_FLOWS, PEERS, AFFINITY, TALLIES, SERVICE_COUNTS];

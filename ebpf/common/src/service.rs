@@ -1,0 +1,91 @@
+//! Services as the programs see them: an address leads to a set, a set is one map of backends.
+
+use crate::{Address, shared};
+
+/// IPPROTO_TCP.
+pub const PROTOCOL_TCP: u8 = 6;
+/// IPPROTO_UDP.
+pub const PROTOCOL_UDP: u8 = 17;
+/// IPPROTO_SCTP.
+pub const PROTOCOL_SCTP: u8 = 132;
+
+/// [`VipValue::flags`]: the address is the node's own, the port a NodePort.
+pub const VIP_NODE_PORT: u32 = 1;
+/// [`VipValue::flags`]: only for clients in the node's own network namespace, such as 127.0.0.1.
+pub const VIP_HOST_ONLY: u32 = 1 << 1;
+
+/// [`SetHeader::flags`]: without backends traffic is dropped, not refused: others hold backends, this node has none.
+pub const SET_EMPTY_IS_DROP: u32 = 1;
+
+/// An address by which a service port is reached.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct VipKey {
+    /// ClusterIP, external, load balancer or node address.
+    pub address: Address,
+    /// Port in network order.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Always zero.
+    pub zero: u8,
+}
+
+/// Where an address leads.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct VipValue {
+    /// The service port, for counters and names.
+    pub service: u32,
+    /// The set for clients on this node.
+    pub inside: u32,
+    /// The set for traffic arriving from outside; zero when it is not to be translated.
+    pub outside: u32,
+    /// `VIP_*`.
+    pub flags: u32,
+}
+
+/// Entry 0 of a set's map. Lies in the same memory as a [`Backend`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct SetHeader {
+    /// How many backends follow, in entries 1 to `count`.
+    pub count: u32,
+    /// `SET_*`.
+    pub flags: u32,
+    /// How long a client keeps its backend; zero without affinity.
+    pub affinity_seconds: u32,
+    /// Always zero.
+    pub zero: [u32; 3],
+}
+
+/// One backend of a set.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Backend {
+    /// Its address.
+    pub address: Address,
+    /// Its port in network order.
+    pub port: u16,
+    /// One when it runs on this node.
+    pub local: u16,
+    /// Its number: the same in every set, kept while it lives.
+    pub id: u32,
+}
+
+/// What a service port is called; only user space reads and writes it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceName {
+    /// `namespace/name:port` in UTF-8, filled up with zeros. The API allows at most 63 + 63 + 15 + 2 bytes.
+    pub text: [u8; 160],
+}
+
+shared!(VipKey, 20, [Address, u16, u8, u8]);
+shared!(VipValue, 16, [u32, u32, u32, u32]);
+shared!(SetHeader, 24, [u32, u32, u32, [u32; 3]]);
+shared!(Backend, 24, [Address, u16, u16, u32]);
+shared!(ServiceName, 160, [[u8; 160]]);
+
+const _: () = assert!(size_of::<SetHeader>() == size_of::<Backend>(), "both are entries of one map");
+const _: () = assert!(align_of::<SetHeader>() == align_of::<Backend>(), "both are entries of one map");

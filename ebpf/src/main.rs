@@ -1,0 +1,41 @@
+//! The programs of the data plane: one file for each attachment point, one for each concept they share.
+//!
+//! Attachment points: [`connect4`], [`sendmsg4`], [`recvmsg4`], [`getpeername4`], [`bind4`] on the node's cgroup;
+//! [`uplink`] on the interface to the outside; [`pod`] on the host's side of each pod's veth.
+//! A service is looked up by address, leads to a set, and the set is one map that is swapped as a whole; programs
+//! read it through one pointer taken once. Nothing here knows Kubernetes, and nothing here allocates.
+#![no_std]
+#![no_main]
+
+// Attachment points.
+mod bind4;
+mod connect4;
+mod getpeername4;
+mod pod;
+mod recvmsg4;
+mod sendmsg4;
+mod uplink;
+
+// Concepts.
+mod affinity;
+mod clock;
+mod count;
+mod flow;
+mod hash;
+mod maps;
+mod packet;
+mod rewrite;
+mod service;
+mod socket;
+mod translate;
+
+/// Programs that call kernel helpers marked GPL-only may only load with this.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    // Never reached: the verifier refuses a program with a reachable endless loop, and no code path here panics.
+    loop {}
+}

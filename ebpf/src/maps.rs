@@ -1,0 +1,42 @@
+//! The maps, as user space finds them under the names in `penstock_ebpf_common::map`.
+//!
+//! Sizes here are defaults; user space overrides them when it creates a map.
+
+use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, SkStorage};
+use aya_ebpf::macros::btf_map;
+use penstock_ebpf_common as shared;
+
+/// Entry 0 is a `SetHeader`, the rest are backends; the flag lets each set have its own size (Linux 5.10).
+pub type Set = Array<shared::Backend, 2, { BPF_F_INNER_MAP as usize }>;
+
+#[btf_map(name = "config_v1")]
+pub static CONFIG: Array<shared::Config, 1> = Array::new();
+
+#[btf_map(name = "vips_v1")]
+pub static VIPS: HashMap<shared::VipKey, shared::VipValue, 65_536> = HashMap::new();
+
+#[btf_map(name = "sets_v1")]
+pub static SETS: ArrayOfMaps<Set, 32_768> = ArrayOfMaps::new();
+
+/// Only user space uses it; it lives here so that all maps are made and pinned in one way.
+#[btf_map(name = "names_v1")]
+pub static NAMES: HashMap<u32, shared::ServiceName, 16_384, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+#[btf_map(name = "flows_v1")]
+pub static FLOWS: LruHashMap<shared::FlowKey, shared::FlowValue, 131_072> = LruHashMap::new();
+
+#[btf_map(name = "socket_flows_v1")]
+pub static SOCKET_FLOWS: LruHashMap<shared::SocketFlowKey, shared::SocketFlowValue, 65_536> = LruHashMap::new();
+
+#[btf_map(name = "peers_v1")]
+pub static PEERS: SkStorage<shared::Peer> = SkStorage::new();
+
+#[btf_map(name = "affinity_v1")]
+pub static AFFINITY: LruHashMap<shared::AffinityKey, shared::AffinityValue, 65_536> = LruHashMap::new();
+
+#[btf_map(name = "tallies_v1")]
+pub static TALLIES: PerCpuArray<u64, { shared::TALLIES_MAX as usize }> = PerCpuArray::new();
+
+#[btf_map(name = "service_counts_v1")]
+pub static SERVICE_COUNTS: PerCpuArray<shared::ServiceCount, 16_384> = PerCpuArray::new();

@@ -1,0 +1,12 @@
+//! The host's side of a pod's veth: what the pod sends. Answers to clients outside, and requests of clients whose
+//! sockets the hooks of the cgroup do not see.
+
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+
+use crate::translate::{self, Side};
+
+#[classifier]
+pub fn pod_ingress(ctx: TcContext) -> i32 {
+    translate::arriving(&ctx, Side::Pod)
+}

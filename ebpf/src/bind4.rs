@@ -15,10 +15,18 @@ pub fn bind4(ctx: SockAddrContext) -> i32 {
     if port == 0 {
         return socket::ALLOW;
     }
-    let Some(config) = CONFIG.get(0) else { return socket::ALLOW };
+    let Some(config) = CONFIG.get(0) else {
+        return socket::ALLOW;
+    };
     // Bound to every address is bound to the node's.
-    let asked = if address.v4() == 0 { config.node_address } else { address };
-    let Some(vip) = service::find(asked, port, socket::protocol(&ctx)) else { return socket::ALLOW };
+    let asked = if address.v4() == 0 {
+        config.node_address
+    } else {
+        address
+    };
+    let Some(vip) = service::find(asked, port, socket::protocol(&ctx)) else {
+        return socket::ALLOW;
+    };
     if vip.flags & VIP_NODE_PORT == 0 || !socket::is_host(&ctx) {
         return socket::ALLOW;
     }

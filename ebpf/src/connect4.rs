@@ -13,7 +13,9 @@ use crate::socket;
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
     let (address, port) = socket::peer(&ctx);
-    let Some(vip) = socket::service(&ctx, address, port) else { return socket::ALLOW };
+    let Some(vip) = socket::service(&ctx, address, port) else {
+        return socket::ALLOW;
+    };
 
     // SAFETY: the helper takes nothing and cannot fail.
     let number = unsafe { bpf_get_prandom_u32() };

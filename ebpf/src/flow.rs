@@ -39,11 +39,18 @@ pub fn find(packet: &Packet, key: &FlowKey) -> Option<FlowValue> {
     if packet.closes() && value.flags & FLOW_CLOSING == 0 {
         stored.flags |= FLOW_CLOSING;
         stored.seen_ns = now;
-        let closing = FlowValue { flags: value.flags | FLOW_CLOSING, seen_ns: now, ..value };
+        let closing = FlowValue {
+            flags: value.flags | FLOW_CLOSING,
+            seen_ns: now,
+            ..value
+        };
         let _ = FLOWS.insert(&key.other_key(&value), &key.other_value(&closing), BPF_ANY as u64);
     } else if idle > SECOND_NS {
         stored.seen_ns = now;
-        let seen = FlowValue { seen_ns: now, ..value };
+        let seen = FlowValue {
+            seen_ns: now,
+            ..value
+        };
         mend(key, &seen);
     }
     Some(value)
@@ -66,7 +73,10 @@ fn mend(key: &FlowKey, value: &FlowValue) {
         // SAFETY: as in `find`.
         Some(there) => unsafe { (*there).seen_ns = value.seen_ns },
         None => {
-            if FLOWS.insert(&other, &key.other_value(value), BPF_NOEXIST as u64).is_ok() {
+            if FLOWS
+                .insert(&other, &key.other_value(value), BPF_NOEXIST as u64)
+                .is_ok()
+            {
                 count::event(Event::FlowMended);
             }
         }
@@ -122,7 +132,9 @@ pub fn make(packet: &Packet, to: &mut FlowValue, keep_port: bool, ports: (u16, u
 /// Takes the way back from a flow that is over, or that was this one.
 #[inline(always)]
 fn take_over(other: &FlowKey, back: &FlowValue, now: u64) -> bool {
-    let Some(held) = FLOWS.get_ptr_mut(other) else { return false };
+    let Some(held) = FLOWS.get_ptr_mut(other) else {
+        return false;
+    };
     // SAFETY: as in `find`.
     let held = unsafe { &mut *held };
     let own = held.destination == back.destination

@@ -5,7 +5,8 @@ use crate::packet::Packet;
 /// Spreads a flow's addresses and ports over 32 bits.
 #[inline(always)]
 pub fn flow(packet: &Packet) -> u32 {
-    let ports = (packet.source_port as u64) << 32 | (packet.destination_port as u64) << 8 | packet.protocol as u64;
+    let ports =
+        (packet.source_port as u64) << 32 | (packet.destination_port as u64) << 8 | packet.protocol as u64;
     mix(mix((packet.source as u64) << 32 | packet.destination as u64) ^ ports) as u32
 }
 

@@ -27,7 +27,8 @@ pub static NAMES: HashMap<u32, shared::ServiceName, 16_384, { BPF_F_NO_PREALLOC 
 pub static FLOWS: LruHashMap<shared::FlowKey, shared::FlowValue, 131_072> = LruHashMap::new();
 
 #[btf_map(name = "socket_flows_v1")]
-pub static SOCKET_FLOWS: LruHashMap<shared::SocketFlowKey, shared::SocketFlowValue, 65_536> = LruHashMap::new();
+pub static SOCKET_FLOWS: LruHashMap<shared::SocketFlowKey, shared::SocketFlowValue, 65_536> =
+    LruHashMap::new();
 
 #[btf_map(name = "peers_v1")]
 pub static PEERS: SkStorage<shared::Peer> = SkStorage::new();

@@ -16,10 +16,18 @@ use crate::socket;
 #[cgroup_sock_addr(sendmsg4)]
 pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
     let (address, port) = socket::peer(&ctx);
-    let Some(vip) = socket::service(&ctx, address, port) else { return socket::ALLOW };
+    let Some(vip) = socket::service(&ctx, address, port) else {
+        return socket::ALLOW;
+    };
 
     let cookie = socket::cookie(&ctx);
-    let forward = SocketFlowKey { cookie, address, port, half: HALF_FORWARD as u16, zero: 0 };
+    let forward = SocketFlowKey {
+        cookie,
+        address,
+        port,
+        half: HALF_FORWARD as u16,
+        zero: 0,
+    };
     // SAFETY: the value is copied at once.
     let known = unsafe { SOCKET_FLOWS.get(&forward) }.copied();
     let to = match known {
@@ -34,17 +42,33 @@ pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
                 socket::fail_with(socket::CONNECTION_REFUSED);
                 return socket::REFUSE;
             };
-            let value =
-                SocketFlowValue { address: backend.address, port: backend.port, zero: 0, service: vip.service };
+            let value = SocketFlowValue {
+                address: backend.address,
+                port: backend.port,
+                zero: 0,
+                service: vip.service,
+            };
             // Not recorded, the datagram still goes out; the next one is chosen again, by the same hash.
             let _ = SOCKET_FLOWS.insert(&forward, &value, 0);
             value
         }
     };
-    let reply = SocketFlowKey { cookie, address: to.address, port: to.port, half: HALF_REPLY as u16, zero: 0 };
-    let back = SocketFlowValue { address, port, zero: 0, service: vip.service };
+    let reply = SocketFlowKey {
+        cookie,
+        address: to.address,
+        port: to.port,
+        half: HALF_REPLY as u16,
+        zero: 0,
+    };
+    let back = SocketFlowValue {
+        address,
+        port,
+        zero: 0,
+        service: vip.service,
+    };
     // SAFETY: only fields are compared, at once.
-    let recorded = unsafe { SOCKET_FLOWS.get(&reply) }.is_some_and(|known| known.address == address && known.port == port);
+    let recorded = unsafe { SOCKET_FLOWS.get(&reply) }
+        .is_some_and(|known| known.address == address && known.port == port);
     if !recorded {
         let _ = SOCKET_FLOWS.insert(&reply, &back, 0);
     }

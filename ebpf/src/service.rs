@@ -1,8 +1,6 @@
 //! From an address to a backend.
 
-use penstock_ebpf_common::{
-    Address, AffinityKey, Backend, SET_EMPTY_IS_DROP, SetHeader, VipKey, VipValue,
-};
+use penstock_ebpf_common::{Address, AffinityKey, Backend, SET_EMPTY_IS_DROP, SetHeader, VipKey, VipValue};
 
 use crate::affinity;
 use crate::hash;
@@ -23,7 +21,12 @@ pub enum Choice {
 /// Looks up what is reached by an address, if anything.
 #[inline(always)]
 pub fn find(address: Address, port: u16, protocol: u8) -> Option<VipValue> {
-    let key = VipKey { address, port, protocol, zero: 0 };
+    let key = VipKey {
+        address,
+        port,
+        protocol,
+        zero: 0,
+    };
     // SAFETY: the value is copied at once; user space replaces values as a whole.
     unsafe { VIPS.get(&key) }.copied()
 }
@@ -33,12 +36,20 @@ pub fn find(address: Address, port: u16, protocol: u8) -> Option<VipValue> {
 #[inline(always)]
 pub fn choose(set: u32, number: u32, client: impl FnOnce() -> Address) -> Choice {
     // One pointer, taken once: header and backends are of the same moment.
-    let Some(set_map) = SETS.get(set) else { return Choice::NoSet };
-    let Some(first) = set_map.get_ptr(0) else { return Choice::NoSet };
+    let Some(set_map) = SETS.get(set) else {
+        return Choice::NoSet;
+    };
+    let Some(first) = set_map.get_ptr(0) else {
+        return Choice::NoSet;
+    };
     // SAFETY: entry 0 of a set is a header by construction; both types have one size and alignment.
     let header = unsafe { *first.cast::<SetHeader>() };
     if header.count == 0 {
-        return if header.flags & SET_EMPTY_IS_DROP != 0 { Choice::NobodyHere } else { Choice::Nobody };
+        return if header.flags & SET_EMPTY_IS_DROP != 0 {
+            Choice::NobodyHere
+        } else {
+            Choice::Nobody
+        };
     }
     if header.affinity_seconds == 0 {
         return match set_map.get(1 + hash::reduce(number, header.count)) {
@@ -46,7 +57,11 @@ pub fn choose(set: u32, number: u32, client: impl FnOnce() -> Address) -> Choice
             None => Choice::NoSet,
         };
     }
-    let key = AffinityKey { client: client(), set, zero: 0 };
+    let key = AffinityKey {
+        client: client(),
+        set,
+        zero: 0,
+    };
     if let Some(kept) = affinity::kept(&key, header.affinity_seconds) {
         return Choice::Backend(kept);
     }

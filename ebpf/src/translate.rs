@@ -36,9 +36,17 @@ pub enum Side {
 /// Translates a packet that arrives, or leaves it alone.
 #[inline(always)]
 pub fn arriving(ctx: &TcContext, side: Side) -> i32 {
-    let Some(packet) = packet::parse(ctx) else { return NEXT };
-    let vip = service::find(Address::from_v4(packet.destination), packet.destination_port, packet.protocol);
-    let Some(vip) = vip else { return replying(ctx, &packet, side) };
+    let Some(packet) = packet::parse(ctx) else {
+        return NEXT;
+    };
+    let vip = service::find(
+        Address::from_v4(packet.destination),
+        packet.destination_port,
+        packet.protocol,
+    );
+    let Some(vip) = vip else {
+        return replying(ctx, &packet, side);
+    };
     let set = match side {
         Side::Uplink => vip.outside,
         Side::Pod => vip.inside,
@@ -83,9 +91,14 @@ fn asking(ctx: &TcContext, packet: &Packet, side: Side, vip: &VipValue, set: u32
             };
             // A remote backend would answer the client directly, from an address the client never asked; a pod that
             // reaches itself would answer itself. Both answer the node instead.
-            let by_node = (side == Side::Uplink && backend.local == 0) || backend.address.v4() == packet.source;
+            let by_node =
+                (side == Side::Uplink && backend.local == 0) || backend.address.v4() == packet.source;
             let mut to = FlowValue {
-                source: if by_node { config.node_address } else { Address::from_v4(packet.source) },
+                source: if by_node {
+                    config.node_address
+                } else {
+                    Address::from_v4(packet.source)
+                },
                 destination: backend.address,
                 source_port: packet.source_port,
                 destination_port: backend.port,
@@ -105,10 +118,18 @@ fn asking(ctx: &TcContext, packet: &Packet, side: Side, vip: &VipValue, set: u32
     rewrite::apply(ctx, packet, &to).map_err(|_| Reason::NotRewritten)?;
     count::service_count(vip.service, |count| count.packets += 1);
     if to.source.v4() == packet.source {
-        count::event(if side == Side::Uplink { Event::UplinkToLocal } else { Event::PodToBackend });
+        count::event(if side == Side::Uplink {
+            Event::UplinkToLocal
+        } else {
+            Event::PodToBackend
+        });
         return Ok(NEXT);
     }
-    count::event(if side == Side::Uplink { Event::UplinkToRemote } else { Event::PodToBackend });
+    count::event(if side == Side::Uplink {
+        Event::UplinkToRemote
+    } else {
+        Event::PodToBackend
+    });
     let ifindex = route(ctx, to.source.v4(), to.destination.v4()).ok_or(Reason::NoRoute)?;
     Ok(send(ifindex))
 }
@@ -116,7 +137,9 @@ fn asking(ctx: &TcContext, packet: &Packet, side: Side, vip: &VipValue, set: u32
 /// A packet to no service: perhaps a backend's answer.
 #[inline(always)]
 fn replying(ctx: &TcContext, packet: &Packet, side: Side) -> i32 {
-    let Some(to) = flow::find(packet, &packet.key(HALF_REPLY)) else { return NEXT };
+    let Some(to) = flow::find(packet, &packet.key(HALF_REPLY)) else {
+        return NEXT;
+    };
     if !packet.whole {
         count::dropped(Reason::Malformed, to.service);
         return DROP;
@@ -125,7 +148,11 @@ fn replying(ctx: &TcContext, packet: &Packet, side: Side) -> i32 {
         count::dropped(Reason::NotRewritten, to.service);
         return DROP;
     }
-    count::event(if side == Side::Uplink { Event::UplinkReplied } else { Event::PodReplied });
+    count::event(if side == Side::Uplink {
+        Event::UplinkReplied
+    } else {
+        Event::PodReplied
+    });
     count::service_count(to.service, |count| count.replies += 1);
     send(to.client_ifindex)
 }
@@ -133,12 +160,19 @@ fn replying(ctx: &TcContext, packet: &Packet, side: Side) -> i32 {
 /// An answer of a backend on the node itself, about to leave by the uplink.
 #[inline(always)]
 pub fn leaving(ctx: &TcContext) -> i32 {
-    let Some(packet) = packet::parse(ctx) else { return NEXT };
+    let Some(packet) = packet::parse(ctx) else {
+        return NEXT;
+    };
     // Nothing else that leaves can be the answer of such a backend.
-    if CONFIG.get(0).is_none_or(|config| config.node_address.v4() != packet.source) {
+    if CONFIG
+        .get(0)
+        .is_none_or(|config| config.node_address.v4() != packet.source)
+    {
         return NEXT;
     }
-    let Some(to) = flow::find(&packet, &packet.key(HALF_REPLY)) else { return NEXT };
+    let Some(to) = flow::find(&packet, &packet.key(HALF_REPLY)) else {
+        return NEXT;
+    };
     if !packet.whole || rewrite::apply(ctx, &packet, &to).is_err() {
         count::dropped(Reason::NotRewritten, to.service);
         return DROP;
@@ -159,7 +193,12 @@ fn route(ctx: &TcContext, source: u32, destination: u32) -> Option<u32> {
     lookup.__bindgen_anon_4.ipv4_dst = destination;
     // SAFETY: the context is of this program type and the structure lives through the call.
     let answer = unsafe {
-        bpf_fib_lookup(ctx.skb.skb.cast(), &mut lookup, size_of::<FibLookup>() as i32, bindings::BPF_FIB_LOOKUP_SKIP_NEIGH)
+        bpf_fib_lookup(
+            ctx.skb.skb.cast(),
+            &mut lookup,
+            size_of::<FibLookup>() as i32,
+            bindings::BPF_FIB_LOOKUP_SKIP_NEIGH,
+        )
     };
     (answer == bindings::BPF_FIB_LKUP_RET_SUCCESS as i64).then_some(lookup.ifindex)
 }

@@ -106,7 +106,6 @@ tallies! {
     }
 }
 
-
 /// What happened for one service port on one CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -127,5 +126,11 @@ pub struct ServiceCount {
 
 shared!(ServiceCount, 48, [u64, u64, u64, u64, u64, u64]);
 
-const _: () = assert!(Event::ALL.len() as u32 <= REASONS_START, "events reach into the reasons");
-const _: () = assert!(REASONS_START + Reason::ALL.len() as u32 <= TALLIES_MAX, "reasons reach beyond the array");
+const _: () = assert!(
+    Event::ALL.len() as u32 <= REASONS_START,
+    "events reach into the reasons"
+);
+const _: () = assert!(
+    REASONS_START + Reason::ALL.len() as u32 <= TALLIES_MAX,
+    "reasons reach beyond the array"
+);

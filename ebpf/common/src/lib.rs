@@ -18,8 +18,8 @@ pub use config::Config;
 pub use count::{Event, Reason, ServiceCount, TALLIES_MAX};
 pub use flow::{AffinityKey, AffinityValue, FLOW_CLOSING, FlowKey, FlowValue, HALF_FORWARD, HALF_REPLY};
 pub use service::{
-    Backend, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, SET_EMPTY_IS_DROP, ServiceName, SetHeader, VIP_HOST_ONLY,
-    VIP_NODE_PORT, VipKey, VipValue,
+    Backend, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, SET_EMPTY_IS_DROP, ServiceName, SetHeader,
+    VIP_HOST_ONLY, VIP_NODE_PORT, VipKey, VipValue,
 };
 pub use socket::{Peer, SocketFlowKey, SocketFlowValue};
 

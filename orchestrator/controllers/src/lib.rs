@@ -13,10 +13,13 @@ use tokio_util::sync::CancellationToken;
 
 pub mod claim;
 pub mod context;
+pub mod deployment;
+pub mod intstr;
 pub mod ipnet;
 pub mod list;
 pub mod pod;
 pub mod replicas;
+pub mod template_hash;
 
 /// What the loops need to know about the cluster.
 #[derive(Clone, Debug)]

@@ -8,4 +8,7 @@ use crate::context::Context;
 type Run = fn(Context) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Name and entry point of every controller.
-pub const CONTROLLERS: &[(&str, Run)] = &[("replicas", |c| Box::pin(crate::replicas::run(c)))];
+pub const CONTROLLERS: &[(&str, Run)] = &[
+    ("deployment", |c| Box::pin(crate::deployment::run(c))),
+    ("replicas", |c| Box::pin(crate::replicas::run(c))),
+];

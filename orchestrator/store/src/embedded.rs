@@ -188,9 +188,11 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, StoreError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) if error.is_panic() => {
-            Err(StoreError::Corrupt { detail: "the database contradicts itself (see the panic above)".to_owned() })
-        }
-        Err(_) => Err(StoreError::Unavailable { detail: "the process is shutting down".to_owned() }),
+        Err(error) if error.is_panic() => Err(StoreError::Corrupt {
+            detail: "the database contradicts itself (see the panic above)".to_owned(),
+        }),
+        Err(_) => Err(StoreError::Unavailable {
+            detail: "the process is shutting down".to_owned(),
+        }),
     }
 }

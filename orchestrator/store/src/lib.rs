@@ -9,6 +9,10 @@ mod types;
 
 pub mod cache;
 pub mod embedded;
+pub mod etcd;
+
+#[doc(hidden)]
+pub mod contract;
 
 pub use error::StoreError;
 pub use types::{

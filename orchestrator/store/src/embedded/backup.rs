@@ -7,7 +7,9 @@
 use std::fs;
 use std::path::Path;
 
-use redb::{Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, Value, WriteTransaction};
+use redb::{
+    Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, Value, WriteTransaction,
+};
 
 use super::layout::{self, COMPACTED, EXPIRY, LOG, META, NEWEST, VERSIONS, failed};
 use super::{blocking, read};
@@ -57,7 +59,9 @@ pub async fn restore(from: &Path, to: &Path) -> Result<Revision, StoreError> {
 /// Writes a file under another name first, so that a half-written one is never taken for a whole.
 fn write_beside<T>(to: &Path, write: impl FnOnce(&Path) -> Result<T, StoreError>) -> Result<T, StoreError> {
     if to.exists() {
-        return Err(StoreError::Unavailable { detail: format!("{} exists already", to.display()) });
+        return Err(StoreError::Unavailable {
+            detail: format!("{} exists already", to.display()),
+        });
     }
     let mut partial = to.as_os_str().to_owned();
     partial.push(".partial");
@@ -85,5 +89,7 @@ fn copy_table<K: Key + 'static, V: Value + 'static>(
 }
 
 fn unavailable(path: &Path, error: &std::io::Error) -> StoreError {
-    StoreError::Unavailable { detail: format!("{}: {error}", path.display()) }
+    StoreError::Unavailable {
+        detail: format!("{}: {error}", path.display()),
+    }
 }

@@ -40,18 +40,28 @@ impl Retention {
 
     /// The oldest revision to keep, now that `newest` has happened.
     pub(super) fn plan_floor(&mut self, now: Instant, newest: Revision) -> Revision {
-        if self.samples.back().is_none_or(|(when, _)| now.duration_since(*when) >= SAMPLE_INTERVAL) {
+        if self
+            .samples
+            .back()
+            .is_none_or(|(when, _)| now.duration_since(*when) >= SAMPLE_INTERVAL)
+        {
             self.samples.push_back((now, newest));
         }
         let expired = |sample: Option<&(Instant, Revision)>| {
-            sample.filter(|(when, _)| now.duration_since(*when) >= self.age_max).map(|(_, revision)| *revision)
+            sample
+                .filter(|(when, _)| now.duration_since(*when) >= self.age_max)
+                .map(|(_, revision)| *revision)
         };
         while expired(self.samples.get(1)).is_some() {
             self.samples.pop_front();
         }
         let by_age = expired(self.samples.front()).unwrap_or(Revision(0)).0;
         let by_count = newest.0.saturating_sub(self.revisions_max);
-        Revision(by_age.max(by_count).min(newest.0.saturating_sub(self.revisions_min)))
+        Revision(
+            by_age
+                .max(by_count)
+                .min(newest.0.saturating_sub(self.revisions_min)),
+        )
     }
 }
 
@@ -61,7 +71,12 @@ pub(super) fn sweep(tables: &mut Tables<'_>, marks: &mut Marks, rows_max: usize)
         return Ok(());
     }
     let mut rows = Vec::new();
-    for row in tables.log.range(marks.swept.0 + 1..=marks.compacted.0).map_err(failed)?.take(rows_max) {
+    for row in tables
+        .log
+        .range(marks.swept.0 + 1..=marks.compacted.0)
+        .map_err(failed)?
+        .take(rows_max)
+    {
         let (revision, bytes) = row.map_err(failed)?;
         let revision = Revision(revision.value());
         rows.push((revision, decode_log(revision, bytes.value())?));
@@ -72,10 +87,16 @@ pub(super) fn sweep(tables: &mut Tables<'_>, marks: &mut Marks, rows_max: usize)
     };
     for (revision, row) in rows {
         if row.change != Change::Created {
-            tables.versions.remove(version_key(&row.key, row.previous).as_slice()).map_err(failed)?;
+            tables
+                .versions
+                .remove(version_key(&row.key, row.previous).as_slice())
+                .map_err(failed)?;
         }
         if row.change == Change::Deleted {
-            tables.versions.remove(version_key(&row.key, revision).as_slice()).map_err(failed)?;
+            tables
+                .versions
+                .remove(version_key(&row.key, revision).as_slice())
+                .map_err(failed)?;
         }
         tables.log.remove(revision.0).map_err(failed)?;
     }
@@ -99,7 +120,10 @@ mod tests {
     #[test]
     fn young_history_is_kept() {
         let start = Instant::now();
-        assert_eq!(retention(start).plan_floor(start + Duration::from_secs(59), Revision(900)), Revision(0));
+        assert_eq!(
+            retention(start).plan_floor(start + Duration::from_secs(59), Revision(900)),
+            Revision(0)
+        );
     }
 
     #[test]
@@ -107,8 +131,14 @@ mod tests {
         let start = Instant::now();
         let mut retention = retention(start);
         retention.plan_floor(start + Duration::from_secs(30), Revision(500));
-        assert_eq!(retention.plan_floor(start + Duration::from_secs(61), Revision(600)), Revision(100));
-        assert_eq!(retention.plan_floor(start + Duration::from_secs(91), Revision(700)), Revision(500));
+        assert_eq!(
+            retention.plan_floor(start + Duration::from_secs(61), Revision(600)),
+            Revision(100)
+        );
+        assert_eq!(
+            retention.plan_floor(start + Duration::from_secs(91), Revision(700)),
+            Revision(500)
+        );
     }
 
     #[test]
@@ -120,6 +150,9 @@ mod tests {
     #[test]
     fn an_idle_store_keeps_its_last_revisions_however_old() {
         let start = Instant::now();
-        assert_eq!(retention(start).plan_floor(start + Duration::from_secs(3600), Revision(105)), Revision(95));
+        assert_eq!(
+            retention(start).plan_floor(start + Duration::from_secs(3600), Revision(105)),
+            Revision(95)
+        );
     }
 }

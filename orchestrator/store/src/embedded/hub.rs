@@ -42,7 +42,13 @@ pub(super) struct Subscription {
 
 impl Hub {
     pub(super) fn new(newest: Revision) -> Self {
-        Self { state: Mutex::new(State { published: newest, watches: Vec::new(), closed: false }) }
+        Self {
+            state: Mutex::new(State {
+                published: newest,
+                watches: Vec::new(),
+                closed: false,
+            }),
+        }
     }
 
     /// Registers a watch; its queue holds `batches_max` commits.
@@ -52,9 +58,17 @@ impl Hub {
         let mut state = self.state.lock();
         state.watches.retain(|watch| !watch.queue.is_closed());
         if !state.closed {
-            state.watches.push(Watch { prefix: prefix.to_owned(), queue: sender, too_slow: too_slow.clone() });
+            state.watches.push(Watch {
+                prefix: prefix.to_owned(),
+                queue: sender,
+                too_slow: too_slow.clone(),
+            });
         }
-        Subscription { from: state.published, queue: receiver, too_slow }
+        Subscription {
+            from: state.published,
+            queue: receiver,
+            too_slow,
+        }
     }
 
     /// Gives a durable commit to the watches it concerns.

@@ -24,7 +24,11 @@ struct Watch {
 }
 
 /// Opens a watch; fails at once if history does not reach back to `after`.
-pub(super) async fn open(inner: &Arc<Inner>, prefix: &str, after: Revision) -> Result<WatchStream, StoreError> {
+pub(super) async fn open(
+    inner: &Arc<Inner>,
+    prefix: &str,
+    after: Revision,
+) -> Result<WatchStream, StoreError> {
     let subscription = inner.hub.subscribe(prefix, inner.options.watch_batches_max);
     let mut watch = Watch {
         inner: Arc::downgrade(inner),
@@ -35,7 +39,9 @@ pub(super) async fn open(inner: &Arc<Inner>, prefix: &str, after: Revision) -> R
         ended: false,
     };
     watch.replay().await?;
-    Ok(Box::pin(stream::unfold(watch, |mut watch| async move { watch.next().await.map(|event| (event, watch)) })))
+    Ok(Box::pin(stream::unfold(watch, |mut watch| async move {
+        watch.next().await.map(|event| (event, watch))
+    })))
 }
 
 // === impl Watch ===
@@ -63,21 +69,30 @@ impl Watch {
         }
         match self.subscription.queue.recv().await {
             Some(batch) => {
-                let wanted = batch.iter().filter(|e| e.revision > self.cursor && e.key.starts_with(&self.prefix));
+                let wanted = batch
+                    .iter()
+                    .filter(|e| e.revision > self.cursor && e.key.starts_with(&self.prefix));
                 self.ready.extend(wanted.cloned());
                 Ok(())
             }
             None if self.subscription.too_slow.load(Ordering::Acquire) => {
                 let events_max = self.subscription.queue.max_capacity();
-                Err(StoreError::WatchTooSlow { prefix: self.prefix.clone(), events_max })
+                Err(StoreError::WatchTooSlow {
+                    prefix: self.prefix.clone(),
+                    events_max,
+                })
             }
-            None => Err(StoreError::Unavailable { detail: "the store was closed or opened again".to_owned() }),
+            None => Err(StoreError::Unavailable {
+                detail: "the store was closed or opened again".to_owned(),
+            }),
         }
     }
 
     async fn replay(&mut self) -> Result<(), StoreError> {
         let inner = self.inner.upgrade();
-        let inner = inner.ok_or_else(|| StoreError::Unavailable { detail: "the store is closed".to_owned() })?;
+        let inner = inner.ok_or_else(|| StoreError::Unavailable {
+            detail: "the store is closed".to_owned(),
+        })?;
         let (prefix, after, until) = (self.prefix.clone(), self.cursor, self.subscription.from);
         if after >= until {
             // A watch from the future begins when it comes.

@@ -1,0 +1,198 @@
+//! etcd keeps the same contract. The server is Debian's, on loopback, in a temporary directory.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use penstock_store::cache::{CacheOptions, Feed, WatchCache};
+use penstock_store::contract::{Scene, cases};
+use penstock_store::etcd::Etcd;
+use penstock_store::{Expect, Mutation, Record, Store, StoreError, Write};
+use tempfile::TempDir;
+
+/// A server that ends with the test, whatever happens in it.
+struct Server {
+    child: Child,
+    client_port: u16,
+    peer_port: u16,
+    directory: TempDir,
+}
+
+impl Server {
+    /// None, said loudly, where etcd is not installed.
+    fn start() -> Option<Self> {
+        if Command::new("etcd")
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_err()
+        {
+            println!(
+                "SKIPPED: etcd is not on the PATH (Debian: apt install etcd-server); its contract was not checked"
+            );
+            return None;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let (client_port, peer_port) = (free_port(), free_port());
+        let child = launch(&directory, client_port, peer_port);
+        Some(Self {
+            child,
+            client_port,
+            peer_port,
+            directory,
+        })
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        vec![format!("http://127.0.0.1:{}", self.client_port)]
+    }
+
+    /// Connects as soon as the server has elected itself.
+    async fn connect(&self) -> Arc<Etcd> {
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            match Etcd::connect(&self.endpoints()).await {
+                Ok(store) => return Arc::new(store),
+                Err(error) if Instant::now() > until => panic!("etcd did not come up: {error}"),
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    fn restart(&mut self) {
+        self.stop();
+        self.child = launch(&self.directory, self.client_port, self.peer_port);
+    }
+
+    fn stop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn launch(directory: &TempDir, client_port: u16, peer_port: u16) -> Child {
+    let (client, peer) = (
+        format!("http://127.0.0.1:{client_port}"),
+        format!("http://127.0.0.1:{peer_port}"),
+    );
+    Command::new("etcd")
+        .args([
+            "--name",
+            "test",
+            "--log-level",
+            "error",
+            "--heartbeat-interval",
+            "20",
+            "--election-timeout",
+            "100",
+        ])
+        .arg("--data-dir")
+        .arg(directory.path())
+        .args([
+            "--listen-client-urls",
+            &client,
+            "--advertise-client-urls",
+            &client,
+        ])
+        .args([
+            "--listen-peer-urls",
+            &peer,
+            "--initial-advertise-peer-urls",
+            &peer,
+        ])
+        .args(["--initial-cluster", &format!("test={peer}")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+fn put(key: &str, value: &str) -> Write {
+    let mutation = Mutation::Put {
+        value: value.to_owned().into(),
+        lease_ttl_seconds: None,
+    };
+    Write {
+        key: key.to_owned(),
+        expect: Expect::Any,
+        mutation,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_keeps_the_contract() {
+    let Some(server) = Server::start() else { return };
+    let store = server.connect().await;
+    for (number, case) in cases().into_iter().enumerate() {
+        println!("{}", case.name);
+        (case.run)(Scene {
+            store: store.clone(),
+            prefix: format!("/contract/{number}/"),
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_survives_the_restart_of_etcd_without_its_watchers_noticing() {
+    let Some(mut server) = Server::start() else { return };
+    let store = server.connect().await;
+    let decode = |record: &Record| Ok(String::from_utf8(record.value.to_vec())?);
+    let cache = WatchCache::new(
+        Feed::new(store.clone()),
+        "/registry/a/",
+        decode,
+        CacheOptions::default(),
+    );
+    store.commit(put("/registry/a/x", "one")).await.unwrap();
+    let mut watcher = cache.watch("/registry/a/", None).await.unwrap();
+    assert_eq!(watcher.take_initial().len(), 1);
+
+    server.restart();
+    let until = Instant::now() + Duration::from_secs(30);
+    let written = loop {
+        match store.commit(put("/registry/a/x", "two")).await {
+            Ok(committed) => break committed.revision,
+            Err(error) if Instant::now() > until => panic!("{error}"),
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    let event = tokio::time::timeout(Duration::from_secs(30), watcher.next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    assert_eq!(event.current.as_ref().unwrap().value, "two");
+    assert!(event.revision <= written);
+}
+
+#[tokio::test]
+async fn an_unreachable_cluster_is_one_clear_error() {
+    let refused = Etcd::connect(&[format!("http://127.0.0.1:{}", free_port())])
+        .await
+        .map(|_| ())
+        .unwrap_err();
+    assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused}");
+    let refused = Etcd::connect(&["https://127.0.0.1:2379".to_owned()])
+        .await
+        .map(|_| ())
+        .unwrap_err();
+    assert!(refused.to_string().contains("http://HOST:PORT"), "{refused}");
+}

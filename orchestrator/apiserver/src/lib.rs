@@ -1,5 +1,22 @@
-//! The API server.
+//! The API server: the Kubernetes API over the one generic registry.
+//!
+//! [`server`] speaks HTTP and nothing else, [`authn`] says who asks, [`authz`] whether they may, [`registry`] what
+//! happens. [`client`] gives the rest of the process a `kube::Client` over the same router, without a socket.
 
+pub mod authn;
+pub mod authz;
+pub mod client;
+pub mod discovery;
 pub mod error;
+pub mod openapi;
+pub mod proxy;
 pub mod registry;
+pub mod reviews;
+pub mod server;
 pub mod tables;
+pub mod tokens;
+
+pub use error::ApiError;
+pub use registry::{Registry, RegistryConfig, User};
+pub use server::config::{DEFAULT_ISSUER, ServerConfig, StaticToken};
+pub use server::{ApiServer, ServerError};

@@ -1,0 +1,162 @@
+//! The HTTP side of the API server.
+//!
+//! A request passes one chain: TLS ([`listener`]) → authentication → authorisation → route → registry ([`chain`]).
+//! The modules around it are pure readers of requests ([`request_info`], [`query`], [`options`], [`negotiate`]) and
+//! writers of responses ([`respond`], [`list_body`], [`watch`]). Must not know a kind by name beyond the few whose
+//! answer is not a stored object (reviews, tokens, proxies).
+
+pub mod chain;
+pub mod config;
+pub mod health;
+pub mod intake;
+pub mod list_body;
+pub mod listener;
+pub mod metrics;
+pub mod negotiate;
+pub mod options;
+pub mod query;
+pub mod request_info;
+pub mod resource;
+pub mod respond;
+pub mod transform;
+pub mod watch;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::body::Body;
+use http::{Request, Response};
+use parking_lot::RwLock;
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::authn::Authenticator;
+use crate::authn::certificate::{Trust, TrustError};
+use crate::authz::{Authorizer, feed, policy::Policy};
+use crate::client;
+use crate::discovery::Discovery;
+use crate::error::ApiError;
+use crate::openapi::OpenApi;
+use crate::proxy::Proxies;
+use crate::registry::{Registry, User};
+use crate::tokens::{Issuer, TokenError};
+use config::ServerConfig;
+use metrics::Metrics;
+
+/// The version this server speaks: API level 1.36.
+pub const GIT_VERSION: &str = concat!("v1.36.0+penstock.", env!("CARGO_PKG_VERSION"));
+
+/// Why the server could not start or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("the serving certificate or key cannot be used: {why}")]
+    Certificate { why: String },
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    #[error("the service-account key cannot be used")]
+    ServiceAccountKey {
+        #[source]
+        source: TokenError,
+    },
+    #[error("the TLS configuration is refused")]
+    Tls {
+        #[source]
+        source: rustls::Error,
+    },
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the policy could not be read: {source}")]
+    Policy { source: ApiError },
+}
+
+/// An API server over a registry. Clones share everything.
+#[derive(Clone)]
+pub struct ApiServer {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What handlers share.
+pub(crate) struct Inner {
+    pub registry: Arc<Registry>,
+    pub config: ServerConfig,
+    pub authenticator: Authenticator,
+    pub authorizer: Arc<Authorizer>,
+    pub issuer: Arc<Issuer>,
+    pub discovery: Discovery,
+    pub openapi: OpenApi,
+    pub proxies: Proxies,
+    pub metrics: Metrics,
+    /// Ends watches and background work; cancelled when the server stops.
+    pub stopping: CancellationToken,
+    _stop_background: DropGuard,
+}
+
+// === impl ApiServer ===
+
+impl ApiServer {
+    /// Checks the configuration, reads the policy, and starts following it.
+    pub async fn new(registry: Arc<Registry>, config: ServerConfig) -> Result<Self, ServerError> {
+        let issuer = Issuer::new(&config.service_account_key_pem, &config.service_account_issuer, &config.audiences)
+            .map_err(|source| ServerError::ServiceAccountKey { source })?;
+        let issuer = Arc::new(issuer);
+        let background = CancellationToken::new();
+        let policy = Arc::new(RwLock::new(Policy::default()));
+        feed::spawn(registry.clone(), policy.clone(), background.clone())
+            .await
+            .map_err(|source| ServerError::Policy { source })?;
+        let inner = Inner {
+            authenticator: Authenticator::new(registry.clone(), issuer.clone(), &config),
+            authorizer: Arc::new(Authorizer::new(registry.clone(), policy)),
+            issuer,
+            discovery: Discovery::new(registry.clone()),
+            openapi: OpenApi::new(registry.clone()),
+            proxies: Proxies::new(registry.clone(), &config)?,
+            metrics: Metrics::new(),
+            stopping: background.clone(),
+            _stop_background: background.drop_guard(),
+            registry,
+            config,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The whole server as a router, for embedding and for tests without TLS. Requests are authenticated from their
+    /// headers alone.
+    pub fn router(&self) -> axum::Router {
+        let server = self.clone();
+        axum::Router::new().fallback(move |request: Request<Body>| {
+            let server = server.clone();
+            async move { server.handle(request).await }
+        })
+    }
+
+    /// A client inside this process that acts as `user`: no socket, no TLS, no authentication.
+    pub fn client(&self, user: User) -> kube::Client {
+        client::in_process(self.clone(), user)
+    }
+
+    /// Serves on the configured address until `shutdown`.
+    pub async fn serve(self, shutdown: CancellationToken) -> Result<(), ServerError> {
+        let address = self.inner.config.listen;
+        let listener =
+            TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })?;
+        self.serve_on(listener, shutdown).await
+    }
+
+    /// Serves on a socket that is already bound (port 0 in tests, sockets handed over).
+    pub async fn serve_on(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServerError> {
+        let trust = Trust::new(&self.inner.config.client_ca_pem, self.inner.config.front_proxy_ca_pem.as_deref())?;
+        let acceptor = listener::acceptor(&self.inner.config, trust.clone())?;
+        listener::serve(self, listener, acceptor, trust, shutdown).await;
+        Ok(())
+    }
+
+    /// Answers one request. The peer's certificate and, in process, the user travel in the request's extensions.
+    pub(crate) async fn handle(&self, request: Request<Body>) -> Response<Body> {
+        chain::answer(&self.inner, request).await
+    }
+}

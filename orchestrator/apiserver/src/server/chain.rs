@@ -1,0 +1,141 @@
+//! The one chain every request passes: authentication → (flow control) → authorisation → route → registry.
+//!
+//! Read it top to bottom: nothing happens to a request that is not a line of [`pass`]. Audit and priority-and-fairness
+//! have their places marked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use tokio::time::Instant;
+
+use super::negotiate::{self, Encoding};
+use super::query::Query;
+use super::request_info::RequestInfo;
+use super::{Inner, health, resource, respond};
+use crate::authn::certificate::Peer;
+use crate::authn::{self, impersonation};
+use crate::authz::Attributes;
+use crate::client::InProcess;
+use crate::error::ApiError;
+use crate::registry::User;
+use crate::{discovery, openapi};
+
+/// Requests that are not watches, logs or proxies must be answered within this time.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A request with everything the chain found out about it. Its body travels beside it.
+pub(crate) struct Call {
+    pub user: User,
+    pub info: RequestInfo,
+    pub query: Query,
+    pub parts: Parts,
+}
+
+/// Answers a request; failures become a Status in the client's encoding.
+pub(crate) async fn answer(inner: &Arc<Inner>, request: Request<Body>) -> Response<Body> {
+    let started = Instant::now();
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+    let encoding = failure_encoding(request.headers(), &query);
+    let long_running = info.is_long_running();
+    let observed = inner.metrics.begin(&info);
+    let work = pass(inner, info, query, request);
+    let answered = if long_running {
+        work.await
+    } else {
+        tokio::time::timeout(REQUEST_TIMEOUT, work).await.unwrap_or_else(|_| {
+            Err(ApiError::timeout(
+                "Timeout: request did not complete within the allotted timeout, but may still be processing the request",
+            ))
+        })
+    };
+    let mut response = answered.unwrap_or_else(|error| {
+        if error.code >= 500 {
+            tracing::warn!(code = error.code, %error, "request failed");
+        }
+        respond::failure(inner.registry.schema(), &error, encoding)
+    });
+    if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
+        response.headers_mut().insert("audit-id", id);
+    }
+    inner.metrics.end(observed, response.status().as_u16(), started.elapsed());
+    response
+}
+
+async fn pass(
+    inner: &Arc<Inner>,
+    info: RequestInfo,
+    query: Query,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
+    let (mut parts, body) = request.into_parts();
+    let user = authenticate(inner, &parts).await?;
+    let user = impersonation::acting_user(user, &parts.headers, &inner.authorizer).await?;
+    authn::strip_credentials(&mut parts.headers);
+    // Audit of the request goes here; priority and fairness after it, now that the user is known.
+    inner.authorizer.authorize(&user, &Attributes::of(&info)).await?;
+    let call = Call { user, info, query, parts };
+    if call.info.is_resource { resource::serve(inner, call, body).await } else { serve_path(inner, &call).await }
+}
+
+async fn authenticate(inner: &Inner, parts: &Parts) -> Result<User, ApiError> {
+    if let Some(InProcess { user }) = parts.extensions.get() {
+        return Ok(authn::authenticated(user.clone()));
+    }
+    let peer = parts.extensions.get::<Peer>().cloned().unwrap_or_default();
+    inner.authenticator.authenticate(&peer, &parts.headers).await
+}
+
+/// Everything that is not an API resource.
+async fn serve_path(inner: &Arc<Inner>, call: &Call) -> Result<Response<Body>, ApiError> {
+    if !matches!(call.parts.method, Method::GET | Method::HEAD) {
+        return Err(ApiError::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource"));
+    }
+    let headers = &call.parts.headers;
+    let parts: Vec<&str> = call.info.path.trim_matches('/').split('/').collect();
+    match parts.as_slice() {
+        [""] => Ok(respond::json(&discovery::root(&inner.discovery))),
+        ["version"] => Ok(respond::json(&health::version())),
+        [probe @ ("healthz" | "livez" | "readyz"), check @ ..] => {
+            Ok(health::answer(inner, probe, &check.join("/"), &call.query).await)
+        }
+        ["metrics"] => Ok(inner.metrics.respond()),
+        ["api" | "apis", ..] => discovery::answer(inner, headers, &call.query, &parts),
+        ["openapi", rest @ ..] => openapi::answer(inner, headers, &call.query, rest),
+        [".well-known", "openid-configuration"] => {
+            let address = inner.config.advertise_address;
+            let base = match inner.config.service_account_issuer.strip_suffix('/') {
+                Some(issuer) => issuer.to_owned(),
+                None if inner.config.service_account_issuer.starts_with("https://") => {
+                    inner.config.service_account_issuer.clone()
+                }
+                None => format!("https://{address}:{}", inner.config.listen.port()),
+            };
+            Ok(respond::json(&inner.issuer.configuration(&base)))
+        }
+        ["openid", "v1", "jwks"] => {
+            let keys = inner.issuer.key_set().to_string();
+            Ok(respond::bytes(200, "application/jwk-set+json", keys.into(), false))
+        }
+        _ => Err(ApiError::no_such_path()),
+    }
+}
+
+/// The encoding of failures: what was asked for if it is understood at all, else JSON.
+fn failure_encoding(headers: &HeaderMap, query: &Query) -> Encoding {
+    let accept = accept(headers);
+    negotiate::negotiate(accept, query.flag("pretty")).map_or(Encoding::Json, |n| n.encoding)
+}
+
+/// The Accept header, when it is text.
+pub(crate) fn accept(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::ACCEPT).and_then(|v| v.to_str().ok())
+}
+
+/// Whether the client takes gzip.
+pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
+    negotiate::accepts_gzip(headers.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok()))
+}

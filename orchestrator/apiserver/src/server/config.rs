@@ -1,0 +1,73 @@
+//! What an API server is told at start.
+//!
+//! Certificates and keys come as PEM bytes: reading files, creating them and rotating them is the binary's work.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::registry::User;
+
+/// A bearer token known from the start (tests, bootstrap).
+#[derive(Debug, Clone)]
+pub struct StaticToken {
+    pub token: String,
+    pub user: User,
+}
+
+/// Everything [`super::ApiServer::new`] needs beside the registry.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Where to listen. Port 0 picks one; see `ApiServer::bind`.
+    pub listen: SocketAddr,
+    /// The serving certificate, followed by any intermediates.
+    pub serving_certificate_pem: Vec<u8>,
+    pub serving_key_pem: Vec<u8>,
+    /// Signs client certificates: CN becomes the user name, each O a group.
+    pub client_ca_pem: Vec<u8>,
+    /// Signs the certificates of proxies that may speak for a user by `X-Remote-*` headers.
+    pub front_proxy_ca_pem: Option<Vec<u8>>,
+    /// Common names a front proxy may have; empty allows any certificate of the front-proxy CA.
+    pub front_proxy_names: Vec<String>,
+    /// EC P-256 private key (PKCS#8) that signs and verifies service-account tokens.
+    pub service_account_key_pem: Vec<u8>,
+    /// `iss` of the tokens, and the base of the OpenID documents.
+    pub service_account_issuer: String,
+    /// Audiences this server answers to; the first is the default of issued tokens.
+    pub audiences: Vec<String>,
+    /// Verifies kubelets' serving certificates.
+    pub kubelet_ca_pem: Vec<u8>,
+    pub kubelet_client_certificate_pem: Vec<u8>,
+    pub kubelet_client_key_pem: Vec<u8>,
+    /// Published in `/api` as the address of this server.
+    pub advertise_address: IpAddr,
+    pub static_tokens: Vec<StaticToken>,
+    /// Whether requests without credentials are let in as `system:anonymous`.
+    pub anonymous: bool,
+}
+
+/// The issuer (and default audience) of a cluster with the default domain.
+pub const DEFAULT_ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+// === impl ServerConfig ===
+
+impl ServerConfig {
+    /// A configuration with upstream's defaults for what has one. All certificates are empty: fill them in.
+    pub fn new(listen: SocketAddr, advertise_address: IpAddr) -> Self {
+        Self {
+            listen,
+            serving_certificate_pem: Vec::new(),
+            serving_key_pem: Vec::new(),
+            client_ca_pem: Vec::new(),
+            front_proxy_ca_pem: None,
+            front_proxy_names: Vec::new(),
+            service_account_key_pem: Vec::new(),
+            service_account_issuer: DEFAULT_ISSUER.to_owned(),
+            audiences: vec![DEFAULT_ISSUER.to_owned()],
+            kubelet_ca_pem: Vec::new(),
+            kubelet_client_certificate_pem: Vec::new(),
+            kubelet_client_key_pem: Vec::new(),
+            advertise_address,
+            static_tokens: Vec::new(),
+            anonymous: true,
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Device requests and tolerations of dynamic resource allocation.
+
+use super::{Hook, Object, fill_zero, text};
+
+pub(super) const HOOKS: &[(&str, Hook)] = &[
+    ("io.k8s.api.resource.v1.ExactDeviceRequest", device_request),
+    ("io.k8s.api.resource.v1.DeviceSubRequest", device_request),
+    ("io.k8s.api.resource.v1beta2.ExactDeviceRequest", device_request),
+    ("io.k8s.api.resource.v1beta2.DeviceSubRequest", device_request),
+    ("io.k8s.api.resource.v1beta1.DeviceSubRequest", device_request),
+];
+
+fn device_request(request: &mut Object) {
+    fill_zero(request, "allocationMode", "ExactCount");
+    if text(request, "allocationMode") == "ExactCount" {
+        fill_zero(request, "count", 1);
+    }
+}

@@ -1,1 +1,5 @@
 //! Test harness: cluster, namespaces, packets, golden files, conditions, faults.
+
+pub mod dataplane;
+pub mod netns;
+pub mod packet;

@@ -4,7 +4,7 @@ use crate::shared;
 
 /// An IPv6 address in network order; IPv4 addresses are mapped (`::ffff:a.b.c.d`).
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Address {
     /// The sixteen bytes as four words, each as it lies in memory.
     pub words: [u32; 4],
@@ -68,6 +68,19 @@ impl Address {
             chunk.copy_from_slice(&word.to_ne_bytes());
         }
         bytes
+    }
+}
+
+/// By their bytes: as people order addresses, and the same on every machine.
+impl Ord for Address {
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        self.to_bytes().cmp(&other.to_bytes())
+    }
+}
+
+impl PartialOrd for Address {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -1,13 +1,31 @@
 //! The data plane: desired state, compiled, compared, applied.
 //!
-//! [`Desired`] is what the cluster wants; `compile` (pure) turns it into the image the kernel's maps should hold;
-//! `diff` (pure) orders the changes so that no packet meets a dangling id; [`Dataplane`] writes them and owns
-//! the programs. Must not know the Kubernetes API, CNI or any node but its own.
+//! [`Desired`] is what the cluster wants; [`compile()`] (pure) turns it into the [`MapImage`] the kernel's maps should
+//! hold; [`diff()`] (pure) orders the changes so that no packet meets a dangling number; [`Dataplane`] writes them and
+//! owns the programs. The same operations run on [`MemoryMaps`] in tests.
+//! Must not know the Kubernetes API, CNI or any node but its own.
 
+mod compile;
 mod desired;
+mod diff;
 mod error;
+mod ids;
+mod image;
+mod kernel;
+mod links;
 mod load;
+mod node;
+mod observed;
+mod sink;
+mod sweep;
+mod sys;
 
+pub use compile::{Compiled, compile};
 pub use desired::{Backend, BadServiceKey, Desired, Protocol, Service, ServiceKey};
+pub use diff::{Operation, diff};
 pub use error::DataplaneError;
+pub use ids::Ids;
+pub use image::{MapImage, Set};
 pub use load::{Applied, Dataplane, Limits, LoadOptions, PodLink};
+pub use observed::{Counters, MapFill, ServiceTraffic, observe_counters, observe_maps};
+pub use sink::{MapSink, MemoryMaps};

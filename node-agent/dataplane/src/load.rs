@@ -1,9 +1,23 @@
 //! The data plane of one node, as the agent holds it: loaded once, applied for ever.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 
-use crate::{DataplaneError, Desired};
+use aya::programs::{Program, ProgramError};
+use aya::{Ebpf, EbpfLoader};
+use parking_lot::Mutex;
+use penstock_ebpf_common::{Address, Config, map};
+
+use crate::compile::compile;
+use crate::diff::diff;
+use crate::ids::Ids;
+use crate::image::MapImage;
+use crate::kernel::{self, KernelMaps};
+use crate::links::{CGROUP_HOOKS, Links, POD_HOOK, Place, UPLINK_HOOKS};
+use crate::sink::MapSink;
+use crate::sweep::apply_departure;
+use crate::{DataplaneError, Desired, ServiceKey, node, sys};
 
 /// Where the pieces are that a data plane is made of.
 #[derive(Debug, Clone)]
@@ -40,67 +54,211 @@ pub struct Limits {
 /// A pod's link, as the CNI made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodLink {
-    /// The host's side of the pod's veth.
+    /// The host's side of the pod's veth, an interface of the agent's network namespace.
     pub ifindex: u32,
     /// The pod's addresses.
     pub addresses: Vec<IpAddr>,
 }
 
 /// What one `apply` did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Applied {
     /// Changes written to maps; zero when the kernel already had everything.
     pub operations: usize,
     /// Service ports now served.
     pub services: usize,
-    /// UDP flows forgotten because their backend went away.
+    /// UDP flow halves forgotten because their backend went away.
     pub flows_removed: usize,
+    /// Service ports that are not served because the maps are full.
+    pub unplaced: Vec<ServiceKey>,
+    /// Addresses (with port) that lead to another service which had them first.
+    pub conflicts: Vec<(ServiceKey, IpAddr, u16)>,
 }
 
 /// The loaded programs and their maps. Dropping it detaches nothing: the pins keep traffic flowing.
-#[derive(Debug)]
 pub struct Dataplane {
-    options: LoadOptions,
+    programs: Ebpf,
+    links: Links,
+    state: Mutex<State>,
+}
+
+pub(crate) struct State {
+    pub(crate) maps: KernelMaps,
+    ids: Ids,
+    image: MapImage,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            services_max: 16_384,
-            vips_max: 65_536,
-            flows_max: 131_072,
-            socket_flows_max: 65_536,
-            affinity_max: 65_536,
-        }
+        Self { services_max: 16_384, vips_max: 65_536, flows_max: 131_072, socket_flows_max: 65_536, affinity_max: 65_536 }
     }
 }
 
+impl std::fmt::Debug for Dataplane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dataplane").field("links", &self.links).finish_non_exhaustive()
+    }
+}
+
+// === impl Dataplane ===
+
 impl Dataplane {
     /// Loads the programs, reuses pinned maps, and puts the programs in the place of those of an earlier agent.
+    /// To be called in the node's network namespace.
     pub fn load(options: LoadOptions) -> Result<Self, DataplaneError> {
-        if !options.object.exists() {
-            return Err(DataplaneError::NoObject { path: options.object });
+        let directory = &options.bpffs;
+        ensure_directories(directory)?;
+        let programs = load_object(&options)?;
+        let mut maps = KernelMaps::open(directory)?;
+        maps.configure(&config(&options)?)?;
+        let image = maps.observe()?;
+        let limits = Limits { services_max: maps.services_max(), ..options.limits };
+        let ids = Ids::recover(&image, &limits);
+
+        let links = Links::new(directory.join("links"));
+        let cgroup = Place::cgroup(&options.cgroup_v2)?;
+        for (name, attach) in CGROUP_HOOKS {
+            links.ensure(name, loaded(&programs, name)?, &cgroup, *attach)?;
         }
-        Ok(Self { options })
+        if let Some(ifindex) = options.uplink_ifindex {
+            let uplink = Place::Interface(ifindex);
+            for (name, attach) in UPLINK_HOOKS {
+                links.ensure(name, loaded(&programs, name)?, &uplink, *attach)?;
+            }
+        }
+        let pods = links.refresh_pods(loaded(&programs, POD_HOOK.0)?)?;
+        tracing::info!(services = image.names.len(), pods, "data plane loaded");
+        Ok(Self { programs, links, state: Mutex::new(State { maps, ids, image }) })
     }
 
-    /// Brings the maps from what they hold to what is desired. What no longer fits is reported, the rest is served.
+    /// Brings the maps from what they hold to what is desired. What does not fit is reported in the answer, the rest
+    /// is served. After an error the next call starts from what the maps really hold.
     pub fn apply(&self, desired: &Desired) -> Result<Applied, DataplaneError> {
+        let mut state = self.state.lock();
+        let State { maps, ids, image } = &mut *state;
+        let compiled = compile(desired, ids);
+        let operations = diff(image, &compiled.image);
+        for operation in &operations {
+            if let Err(error) = maps.write(operation) {
+                *image = maps.observe()?;
+                return Err(error);
+            }
+        }
+        let departed = image.departed(&compiled.image);
+        // Noted before the sweep: the maps hold this now, whatever becomes of the flows.
+        *image = compiled.image;
+        *ids = compiled.ids;
+        let flows_removed = apply_departure(maps, &departed)?;
         Ok(Applied {
-            services: desired.services.len(),
-            ..Applied::default()
+            operations: operations.len(),
+            services: image.names.len(),
+            flows_removed,
+            unplaced: compiled.unplaced,
+            conflicts: compiled.conflicts,
         })
     }
 
-    /// Puts the programs on a pod's link; again on the same link puts the newest programs there.
-    pub fn attach_pod(&self, pod: &PodLink) -> Result<(), DataplaneError> {
-        let _ = (pod, &self.options);
-        Ok(())
+    pub(crate) fn state(&self) -> parking_lot::MutexGuard<'_, State> {
+        self.state.lock()
     }
 
-    /// Takes the programs off a pod's link; a link that is already gone is no error.
-    pub fn detach_pod(&self, ifindex: u32) -> Result<(), DataplaneError> {
-        let _ = ifindex;
-        Ok(())
+    /// Puts the program on a pod's link; again on the same link puts the newest program there.
+    pub fn attach_pod(&self, pod: &PodLink) -> Result<(), DataplaneError> {
+        self.links.ensure_pod(pod.ifindex, loaded(&self.programs, POD_HOOK.0)?)
     }
+
+    /// A loaded program by its name, to be run on packets of a test or a measurement.
+    pub fn program(&self, name: &str) -> Option<&Program> {
+        self.programs.program(name)
+    }
+
+    /// Takes the program off a pod's link; a link that is already gone is no error.
+    pub fn detach_pod(&self, ifindex: u32) -> Result<(), DataplaneError> {
+        self.links.remove_pod(ifindex)
+    }
+}
+
+// === Loading ===
+
+fn ensure_directories(directory: &Path) -> Result<(), DataplaneError> {
+    let on = |doing| move |source| DataplaneError::Path { doing, path: directory.to_owned(), source };
+    let parent = directory.parent().unwrap_or(directory);
+    if !sys::is_bpffs(parent).map_err(on("looking at the parent of"))? {
+        return Err(DataplaneError::NotBpffs { path: parent.to_owned() });
+    }
+    for folder in ["maps", "links"] {
+        std::fs::create_dir_all(directory.join(folder)).map_err(on("making folders in"))?;
+    }
+    Ok(())
+}
+
+fn load_object(options: &LoadOptions) -> Result<Ebpf, DataplaneError> {
+    let object = &options.object;
+    let bytes = match std::fs::read(object) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(DataplaneError::NoObject { path: object.clone() });
+        }
+        Err(source) => return Err(DataplaneError::Path { doing: "reading", path: object.clone(), source }),
+    };
+    let refused = |error: &dyn std::error::Error| DataplaneError::Object { path: object.clone(), reason: chain(error) };
+    let limits = &options.limits;
+    let mut loader = EbpfLoader::new();
+    for name in map::ALL {
+        loader.map_pin_path(name, kernel::pin(&options.bpffs, name));
+    }
+    for (name, entries_max) in [
+        (map::VIPS, limits.vips_max),
+        (map::SETS, limits.services_max.saturating_mul(2)),
+        (map::NAMES, limits.services_max),
+        (map::SERVICE_COUNTS, limits.services_max),
+        (map::FLOWS, limits.flows_max),
+        (map::SOCKET_FLOWS, limits.socket_flows_max),
+        (map::AFFINITY, limits.affinity_max),
+    ] {
+        loader.map_max_entries(name, entries_max);
+    }
+    let mut programs = loader.load(&bytes).map_err(|error| refused(&error))?;
+    for (_, program) in programs.programs_mut() {
+        let done = match program {
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::SchedClassifier(program) => program.load(),
+            _ => Err(ProgramError::UnexpectedProgramType),
+        };
+        done.map_err(|error| refused(&error))?;
+    }
+    Ok(programs)
+}
+
+/// An error and all its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+fn config(options: &LoadOptions) -> Result<Config, DataplaneError> {
+    let ports = node::snat_ports(node::observe_ephemeral_ports());
+    let netns_cookie = sys::netns_cookie().map_err(|source| DataplaneError::Kernel {
+        doing: "reading SO_NETNS_COOKIE",
+        subject: "the node's network namespace".to_owned(),
+        source,
+    })?;
+    Ok(Config {
+        node_address: Address::from(options.node_ip),
+        netns_cookie,
+        snat_port_min: *ports.start(),
+        snat_port_max: *ports.end(),
+        flags: 0,
+    })
+}
+
+fn loaded<'a>(programs: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>, DataplaneError> {
+    let program = programs.program(name).and_then(|program| program.fd().ok());
+    program.map(AsFd::as_fd).ok_or_else(|| DataplaneError::Mismatch { what: "program", name: name.to_owned() })
 }

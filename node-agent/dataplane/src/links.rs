@@ -1,0 +1,154 @@
+//! Attachments that outlive the agent: each is a link with a pin.
+//!
+//! A link found under its pin gets the new program in place; only a link whose interface or cgroup is gone, or is
+//! another than wanted, is made anew. So a restart never leaves a moment without programs.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::DataplaneError;
+use crate::sys::{self, AttachType, LinkTarget, Target};
+
+/// The programs of the node's cgroup.
+pub const CGROUP_HOOKS: &[(&str, AttachType)] = &[
+    // First the ways back, then the ways out: nobody meets an address that is not turned round.
+    ("recvmsg4", AttachType::Recvmsg4),
+    ("getpeername4", AttachType::Getpeername4),
+    ("sendmsg4", AttachType::Sendmsg4),
+    ("connect4", AttachType::Connect4),
+    ("bind4", AttachType::Bind4),
+];
+/// The programs of the uplink, the way back first.
+pub const UPLINK_HOOKS: &[(&str, AttachType)] =
+    &[("uplink_egress", AttachType::TcxEgress), ("uplink_ingress", AttachType::TcxIngress)];
+/// The program of a pod's link.
+pub const POD_HOOK: (&str, AttachType) = ("pod_ingress", AttachType::TcxIngress);
+
+const POD_PREFIX: &str = "pod_";
+
+/// The pins of links, in a directory of the agent's.
+#[derive(Debug, Clone)]
+pub struct Links {
+    directory: PathBuf,
+}
+
+/// Where a link is to be attached.
+#[derive(Debug)]
+pub enum Place {
+    /// A directory of the cgroup v2 tree, opened, with its inode number.
+    Cgroup { directory: File, inode: u64 },
+    /// An interface.
+    Interface(u32),
+}
+
+impl Place {
+    /// Opens a cgroup's directory.
+    pub fn cgroup(path: &Path) -> Result<Self, DataplaneError> {
+        let open = || -> io::Result<Self> {
+            let directory = File::open(path)?;
+            let inode = directory.metadata()?.ino();
+            Ok(Self::Cgroup { directory, inode })
+        };
+        open().map_err(|source| DataplaneError::Path { doing: "opening the cgroup", path: path.to_owned(), source })
+    }
+
+    fn target(&self) -> Target<'_> {
+        match self {
+            Self::Cgroup { directory, .. } => Target::Cgroup(directory.as_fd()),
+            Self::Interface(ifindex) => Target::Interface(*ifindex),
+        }
+    }
+
+    fn is(&self, target: LinkTarget) -> bool {
+        match (self, target) {
+            (Self::Cgroup { inode, .. }, LinkTarget::Cgroup(id)) => *inode == id,
+            (Self::Interface(wanted), LinkTarget::Interface(is)) => *wanted == is,
+            _ => false,
+        }
+    }
+}
+
+impl Links {
+    /// Links pinned below this directory, which exists.
+    pub fn new(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    /// Has a program attached at a place under a name, whatever was there before.
+    pub fn ensure(
+        &self,
+        name: &str,
+        program: BorrowedFd<'_>,
+        place: &Place,
+        attach: AttachType,
+    ) -> Result<(), DataplaneError> {
+        let pin = self.directory.join(name);
+        if let Some(link) = open_pin(&pin, name)? {
+            let in_place = sys::link_target(link.as_fd()).is_ok_and(|target| place.is(target));
+            if in_place && sys::update_link(link.as_fd(), program).is_ok() {
+                return Ok(());
+            }
+        }
+        let link = sys::create_link(program, place.target(), attach)
+            .map_err(|source| DataplaneError::Kernel { doing: "attaching a program", subject: name.to_owned(), source })?;
+        // The former link goes only now: for a moment both programs run, and the second finds nothing to translate.
+        unpin(&pin)?;
+        sys::pin(link.as_fd(), &pin)
+            .map_err(|source| DataplaneError::Kernel { doing: "pinning a link", subject: name.to_owned(), source })
+    }
+
+    /// Has the pod's program on an interface.
+    pub fn ensure_pod(&self, ifindex: u32, program: BorrowedFd<'_>) -> Result<(), DataplaneError> {
+        self.ensure(&pod_name(ifindex), program, &Place::Interface(ifindex), POD_HOOK.1)
+    }
+
+    /// Takes the pod's program off an interface.
+    pub fn remove_pod(&self, ifindex: u32) -> Result<(), DataplaneError> {
+        unpin(&self.directory.join(pod_name(ifindex)))
+    }
+
+    /// Gives every pod's link the new program; forgets those whose interface is gone. Returns how many live.
+    pub fn refresh_pods(&self, program: BorrowedFd<'_>) -> Result<usize, DataplaneError> {
+        let mut living = 0;
+        let listing = std::fs::read_dir(&self.directory)
+            .map_err(|source| DataplaneError::Path { doing: "listing", path: self.directory.clone(), source })?;
+        for entry in listing.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Some(ifindex) = name.strip_prefix(POD_PREFIX).and_then(|text| text.parse().ok()) else { continue };
+            let Some(link) = open_pin(&entry.path(), &name)? else { continue };
+            let there = sys::link_target(link.as_fd()).is_ok_and(|it| it == LinkTarget::Interface(ifindex));
+            if there && sys::update_link(link.as_fd(), program).is_ok() {
+                living += 1;
+            } else {
+                unpin(&entry.path())?;
+            }
+        }
+        Ok(living)
+    }
+}
+
+fn pod_name(ifindex: u32) -> String {
+    format!("{POD_PREFIX}{ifindex}")
+}
+
+fn open_pin(pin: &Path, name: &str) -> Result<Option<OwnedFd>, DataplaneError> {
+    match sys::get(pin) {
+        Ok(link) => Ok(Some(link)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => {
+            Err(DataplaneError::Kernel { doing: "opening a pinned link", subject: name.to_owned(), source })
+        }
+    }
+}
+
+fn unpin(pin: &Path) -> Result<(), DataplaneError> {
+    match std::fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(DataplaneError::Path { doing: "removing the pin", path: pin.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,122 @@
+//! What the programs did and how full their maps are, read from the pins: also by a process that is not the agent.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use aya::maps::{MapData, MapError};
+use penstock_ebpf_common::{Event, Reason, ServiceCount, map};
+use serde::Serialize;
+
+use crate::kernel::{KernelMaps, failed, pin};
+use crate::{Dataplane, DataplaneError};
+
+/// All that was counted since the maps were made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// What was done, by name.
+    pub events: BTreeMap<&'static str, u64>,
+    /// What was dropped, by reason.
+    pub drops: BTreeMap<&'static str, u64>,
+    /// By service port, in the order of names.
+    pub services: Vec<ServiceTraffic>,
+}
+
+/// What was counted for one service port.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ServiceTraffic {
+    /// `namespace/name:port`.
+    pub service: String,
+    /// Connections translated at connect().
+    pub connects: u64,
+    /// Datagrams translated at sendmsg().
+    pub datagrams: u64,
+    /// Packets translated at an interface, towards backends.
+    pub packets: u64,
+    /// Packets and datagrams translated back.
+    pub replies: u64,
+    /// Refused because there is no backend.
+    pub refused: u64,
+    /// Dropped, for any reason.
+    pub drops: u64,
+}
+
+/// How full a map is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MapFill {
+    /// Its name.
+    pub name: &'static str,
+    /// Entries in it; none where the kernel cannot list them.
+    pub entries: Option<u64>,
+    /// Entries there is room for; none for storage that lives in its owners.
+    pub entries_max: Option<u64>,
+    /// Whether entries come and go by themselves, the least recently used first.
+    pub evicts: bool,
+}
+
+/// Reads the counters from an agent's directory on its bpf file system.
+pub fn observe_counters(directory: &Path) -> Result<Counters, DataplaneError> {
+    counters(&KernelMaps::open(directory)?)
+}
+
+fn counters(maps: &KernelMaps) -> Result<Counters, DataplaneError> {
+    let mut counters = Counters::default();
+    for event in Event::ALL {
+        counters.events.insert(event.name(), maps.tally(event.index())?);
+    }
+    for reason in Reason::ALL {
+        counters.drops.insert(reason.name(), maps.tally(reason.index())?);
+    }
+    for (number, service) in maps.names()? {
+        let ServiceCount { connects, datagrams, packets, replies, refused, drops } = maps.service_count(number)?;
+        counters.services.push(ServiceTraffic { service, connects, datagrams, packets, replies, refused, drops });
+    }
+    counters.services.sort_by(|a, b| a.service.cmp(&b.service));
+    Ok(counters)
+}
+
+impl Dataplane {
+    /// What the programs did since the maps were made.
+    pub fn counters(&self) -> Result<Counters, DataplaneError> {
+        counters(&self.state().maps)
+    }
+}
+
+/// Reads how full each map is. Lists every key: milliseconds for large maps.
+pub fn observe_maps(directory: &Path) -> Result<Vec<MapFill>, DataplaneError> {
+    map::ALL.iter().map(|name| fill(directory, name)).collect()
+}
+
+fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError> {
+    let open = || MapData::from_pin(pin(directory, name)).map_err(|error| failed("opening a pinned map", name, error));
+    let data = open()?;
+    let info = data.info().map_err(|error| failed("asking for a map", name, error))?;
+    let entries_max = Some(u64::from(info.max_entries())).filter(|max| *max > 0);
+    let count = |keys: &mut dyn Iterator<Item = Result<(), MapError>>| keys.take_while(Result::is_ok).count() as u64;
+    use aya::maps::{HashMap, Map, of_maps::ArrayOfMaps};
+    use penstock_ebpf_common as shared;
+    /// Counts the keys of a hash map of known types.
+    macro_rules! keys {
+        ($key:ty, $value:ty) => {
+            Map::from_map_data(data)
+                .and_then(HashMap::<MapData, $key, $value>::try_from)
+                .map(|entries| count(&mut entries.keys().map(|key| key.map(drop))))
+                .map_err(|error| failed("listing a map", name, error))?
+        };
+    }
+    let entries = match name {
+        map::VIPS => Some(keys!(shared::VipKey, shared::VipValue)),
+        map::NAMES => Some(keys!(u32, shared::ServiceName)),
+        map::FLOWS => Some(keys!(shared::FlowKey, shared::FlowValue)),
+        map::SOCKET_FLOWS => Some(keys!(shared::SocketFlowKey, shared::SocketFlowValue)),
+        map::AFFINITY => Some(keys!(shared::AffinityKey, shared::AffinityValue)),
+        map::SETS => {
+            let sets = Map::from_map_data(data)
+                .and_then(ArrayOfMaps::<MapData, MapData>::try_from)
+                .map_err(|error| failed("listing a map", name, error))?;
+            Some((0..sets.len()).filter(|index| sets.get(index, 0).is_ok()).count() as u64)
+        }
+        _ => None,
+    };
+    let evicts = [map::FLOWS, map::SOCKET_FLOWS, map::AFFINITY].contains(&name);
+    Ok(MapFill { name, entries, entries_max, evicts })
+}

@@ -1,0 +1,46 @@
+//! Where operations go: the kernel's maps, or maps in memory that keep the same rules.
+
+use std::convert::Infallible;
+
+use crate::diff::Operation;
+use crate::image::MapImage;
+
+/// Maps that can be changed and read back.
+pub trait MapSink {
+    /// What may go wrong.
+    type Error;
+
+    /// Carries out one operation.
+    fn write(&mut self, operation: &Operation) -> Result<(), Self::Error>;
+
+    /// Reads everything back.
+    fn observe(&self) -> Result<MapImage, Self::Error>;
+}
+
+/// Maps in memory.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryMaps {
+    /// What they hold.
+    pub image: MapImage,
+}
+
+impl MapSink for MemoryMaps {
+    type Error = Infallible;
+
+    fn write(&mut self, operation: &Operation) -> Result<(), Infallible> {
+        let image = &mut self.image;
+        match operation.clone() {
+            Operation::PutName(number, name) => drop(image.names.insert(number, name)),
+            Operation::PutSet(id, set) => drop(image.sets.insert(id, set)),
+            Operation::PutVip(key, value) => drop(image.vips.insert(key, value)),
+            Operation::DeleteVip(key) => drop(image.vips.remove(&key)),
+            Operation::DeleteSet(id) => drop(image.sets.remove(&id)),
+            Operation::DeleteName(number) => drop(image.names.remove(&number)),
+        }
+        Ok(())
+    }
+
+    fn observe(&self) -> Result<MapImage, Infallible> {
+        Ok(self.image.clone())
+    }
+}

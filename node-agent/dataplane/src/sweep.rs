@@ -1,0 +1,75 @@
+//! What existed is acted on when a backend leaves: its UDP flows and the clients it kept are forgotten.
+//!
+//! Called after the sets were swapped. The kernel answers a swap only when no program runs any more that saw the
+//! former set, so nothing swept here can come back. TCP is left alone: a connection lives while its backend serves.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use penstock_ebpf_common::{
+    AffinityKey, AffinityValue, FlowKey, FlowValue, HALF_FORWARD, PROTOCOL_UDP, SocketFlowKey, SocketFlowValue, map,
+};
+
+use crate::DataplaneError;
+use crate::image::{Endpoint, service_of};
+use crate::kernel::{self, KernelMaps};
+
+/// Backends that left, by service.
+pub type Departed = BTreeMap<u32, BTreeSet<Endpoint>>;
+
+/// Forgets what leads to backends that left. Returns how many UDP flow halves went.
+pub fn apply_departure(maps: &mut KernelMaps, departed: &Departed) -> Result<usize, DataplaneError> {
+    if departed.is_empty() {
+        return Ok(0);
+    }
+    let sockets =
+        kernel::sweep(&mut maps.socket_flows, map::SOCKET_FLOWS, |key, value| socket_flow_is_over(departed, key, value))?;
+    let flows = kernel::sweep(&mut maps.flows, map::FLOWS, |key, value| flow_is_over(departed, key, value))?;
+    kernel::sweep(&mut maps.affinity, map::AFFINITY, |key, value| affinity_is_over(departed, key, value))?;
+    Ok(sockets + flows)
+}
+
+fn left(departed: &Departed, service: u32, endpoint: Endpoint) -> bool {
+    departed.get(&service).is_some_and(|gone| gone.contains(&endpoint))
+}
+
+fn socket_flow_is_over(departed: &Departed, key: &SocketFlowKey, value: &SocketFlowValue) -> bool {
+    let backend = if key.half == u16::from(HALF_FORWARD) { (value.address, value.port) } else { (key.address, key.port) };
+    left(departed, value.service, backend)
+}
+
+fn flow_is_over(departed: &Departed, key: &FlowKey, value: &FlowValue) -> bool {
+    let backend = if key.half == HALF_FORWARD {
+        (value.destination, value.destination_port)
+    } else {
+        (key.source, key.source_port)
+    };
+    key.protocol == PROTOCOL_UDP && left(departed, value.service, backend)
+}
+
+fn affinity_is_over(departed: &Departed, key: &AffinityKey, value: &AffinityValue) -> bool {
+    left(departed, service_of(key.set), (value.address, value.port))
+}
+
+#[cfg(test)]
+mod tests {
+    use penstock_ebpf_common::{Address, HALF_REPLY, PROTOCOL_TCP};
+
+    use super::*;
+
+    fn at(last: u8) -> Address {
+        Address::from(std::net::IpAddr::from([10, 0, 0, last]))
+    }
+
+    #[test]
+    fn both_halves_of_a_udp_flow_go_with_its_backend_and_tcp_stays() {
+        let departed = Departed::from([(7, BTreeSet::from([(at(9), 53)]))]);
+        let key = FlowKey { source: at(1), destination: at(2), protocol: PROTOCOL_UDP, half: HALF_FORWARD, ..FlowKey::default() };
+        let value = FlowValue { source: at(1), destination: at(9), destination_port: 53, service: 7, ..FlowValue::default() };
+        let (other_key, other_value) = (key.other_key(&value), key.other_value(&value));
+        assert_eq!(other_key.half, HALF_REPLY);
+        assert!(flow_is_over(&departed, &key, &value) && flow_is_over(&departed, &other_key, &other_value));
+        assert!(!flow_is_over(&departed, &FlowKey { protocol: PROTOCOL_TCP, ..key }, &value));
+        assert!(!flow_is_over(&departed, &key, &FlowValue { service: 8, ..value }), "another service keeps its flow");
+        assert!(!flow_is_over(&departed, &key, &FlowValue { destination: at(8), ..value }), "another backend");
+    }
+}

@@ -1,0 +1,192 @@
+//! The few bpf(2) commands that aya has no call for: links made, found again under their pins, and given another
+//! program in place. Must not know what the programs do.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+const MAP_DELETE_ELEM: libc::c_int = 3;
+const OBJ_PIN: libc::c_int = 6;
+const OBJ_GET: libc::c_int = 7;
+const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const LINK_CREATE: libc::c_int = 28;
+const LINK_UPDATE: libc::c_int = 29;
+
+/// `f_type` of a bpf file system.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// `enum bpf_attach_type` of include/uapi/linux/bpf.h, as far as it is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum AttachType {
+    Bind4 = 8,
+    Connect4 = 10,
+    Sendmsg4 = 14,
+    Recvmsg4 = 19,
+    Getpeername4 = 29,
+    TcxIngress = 46,
+    TcxEgress = 47,
+}
+
+/// What a link is attached to.
+#[derive(Debug, Clone, Copy)]
+pub enum Target<'a> {
+    /// A directory of the cgroup v2 tree.
+    Cgroup(BorrowedFd<'a>),
+    /// A network interface of this namespace.
+    Interface(u32),
+}
+
+/// What the kernel says of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkTarget {
+    /// The id of the cgroup, which is its directory's inode number; zero when the cgroup is gone.
+    Cgroup(u64),
+    /// The interface; zero when it is gone.
+    Interface(u32),
+    /// Another kind of link.
+    Other,
+}
+
+const LINK_TYPE_CGROUP: u32 = 3;
+const LINK_TYPE_TCX: u32 = 11;
+
+/// `union bpf_attr`, zeroed and filled by offset: each command has its own layout.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Attr([u8; 128]);
+
+impl Attr {
+    fn new() -> Self {
+        Self([0; 128])
+    }
+
+    fn u32(mut self, offset: usize, value: u32) -> Self {
+        self.0[offset..offset + 4].copy_from_slice(&value.to_ne_bytes());
+        self
+    }
+
+    fn u64(mut self, offset: usize, value: u64) -> Self {
+        self.0[offset..offset + 8].copy_from_slice(&value.to_ne_bytes());
+        self
+    }
+
+    fn fd(self, offset: usize, fd: impl AsFd) -> Self {
+        // A descriptor is never negative while it is borrowed.
+        self.u32(offset, fd.as_fd().as_raw_fd() as u32)
+    }
+}
+
+fn bpf(command: libc::c_int, attr: &Attr) -> io::Result<libc::c_long> {
+    // SAFETY: the attribute is fully initialised and outlives the call; memory it points to is owned by the callers.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, attr as *const Attr, size_of::<Attr>()) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+fn owned(fd: libc::c_long) -> OwnedFd {
+    // SAFETY: the kernel just gave this descriptor to us alone.
+    unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
+}
+
+/// Attaches a program by a link; the program is attached as long as the link is open or pinned.
+pub fn create_link(program: BorrowedFd<'_>, target: Target<'_>, attach: AttachType) -> io::Result<OwnedFd> {
+    let target = match target {
+        Target::Cgroup(fd) => fd.as_raw_fd() as u32,
+        Target::Interface(ifindex) => ifindex,
+    };
+    // struct { prog_fd, target_fd or target_ifindex, attach_type, flags } link_create: no flags, since a link to a
+    // cgroup is one among many by itself.
+    let attr = Attr::new().fd(0, program).u32(4, target).u32(8, attach as u32);
+    bpf(LINK_CREATE, &attr).map(owned)
+}
+
+/// Puts a program in the place of the one a link has; no packet sees neither or both.
+pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(LINK_UPDATE, &Attr::new().fd(0, link).fd(4, program)).map(drop)
+}
+
+/// What a link is attached to.
+pub fn link_target(link: BorrowedFd<'_>) -> io::Result<LinkTarget> {
+    // struct bpf_link_info: type, id, prog_id, then at 16 the part of the type.
+    let mut info = Attr::new();
+    let attr = Attr::new().fd(0, link).u32(4, size_of::<Attr>() as u32).u64(8, &raw mut info as u64);
+    bpf(OBJ_GET_INFO_BY_FD, &attr)?;
+    // SAFETY: `info` is plain bytes the kernel wrote through the address above; the read must not be folded away.
+    let bytes = unsafe { (&raw const info).read_volatile() }.0;
+    let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    Ok(match word(0) {
+        LINK_TYPE_CGROUP => LinkTarget::Cgroup(u64::from(word(16)) | u64::from(word(20)) << 32),
+        LINK_TYPE_TCX => LinkTarget::Interface(word(16)),
+        _ => LinkTarget::Other,
+    })
+}
+
+/// Clears an entry of an array of maps.
+pub fn delete_array_entry(map: BorrowedFd<'_>, index: u32) -> io::Result<()> {
+    bpf(MAP_DELETE_ELEM, &Attr::new().fd(0, map).u64(8, &raw const index as u64)).map(drop)
+}
+
+/// Gives an object a name in a bpf file system that keeps it alive.
+pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    bpf(OBJ_PIN, &Attr::new().u64(0, path.as_ptr() as u64).fd(8, object)).map(drop)
+}
+
+/// Opens a pinned object.
+pub fn get(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    bpf(OBJ_GET, &Attr::new().u64(0, path.as_ptr() as u64)).map(owned)
+}
+
+/// Whether a directory lies on a bpf file system.
+pub fn is_bpffs(path: &Path) -> io::Result<bool> {
+    let path = c_path(path)?;
+    // SAFETY: the structure is plain integers; the path is a C string; both live through the call.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    if unsafe { libc::statfs(path.as_ptr(), &mut stat) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(stat.f_type as i64 == BPF_FS_MAGIC)
+}
+
+/// The number of this thread's network namespace, as programs see it (Linux 5.14).
+pub fn netns_cookie() -> io::Result<u64> {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the buffer is eight bytes and `length` says so; both live through the call.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &mut length,
+        )
+    };
+    if answer != 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ordinary_folder_is_no_bpf_file_system() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        assert!(!is_bpffs(folder.path()).expect("readable"));
+    }
+
+    #[test]
+    fn one_namespace_has_one_number() {
+        assert_eq!(netns_cookie().expect("a number"), netns_cookie().expect("a number"));
+    }
+}

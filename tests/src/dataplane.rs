@@ -1,0 +1,173 @@
+//! A data plane of one test: its own bpf file system, cgroup and namespaces, all gone with the test.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use aya::programs::{Program, TestRun, TestRunOptions};
+use nix::mount::{MsFlags, mount};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork, pipe};
+use penstock_dataplane::{Dataplane, Desired, Limits, LoadOptions};
+
+/// The verdict of a program at an interface that leaves the packet to the kernel.
+pub const NEXT: i32 = -1;
+/// The verdict that drops the packet.
+pub const DROP: i32 = 2;
+/// The verdict that sends the packet on from the program.
+pub const REDIRECT: i32 = 7;
+
+/// Where the object is, or why the test cannot run. Ends the calling test as skipped:
+/// `let Some(object) = dataplane::object() else { return };`
+pub fn object() -> Option<PathBuf> {
+    match find_object() {
+        Ok(object) => Some(object),
+        Err(why) => {
+            println!("SKIPPED: {why:#}");
+            None
+        }
+    }
+}
+
+fn find_object() -> Result<PathBuf> {
+    if !nix::unistd::Uid::effective().is_root() {
+        bail!("the data plane needs root");
+    }
+    if cgroup_root().is_none() {
+        bail!("no cgroup v2 tree is mounted");
+    }
+    if let Some(object) = std::env::var_os("PENSTOCK_EBPF_OBJECT").map(PathBuf::from) {
+        return if object.is_file() { Ok(object) } else { bail!("no eBPF object at {}", object.display()) };
+    }
+    // Beside the folder of the build that this program is of.
+    let program = std::env::current_exe().context("finding this program")?;
+    program
+        .ancestors()
+        .map(|folder| folder.join("ebpf/penstock.bpf.o"))
+        .find(|object| object.is_file())
+        .context("no eBPF object: build it with `cargo xtask ebpf`")
+}
+
+/// Where the cgroup v2 tree is mounted.
+fn cgroup_root() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").ok()?;
+    let mut fields = mounts.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    fields.find(|fields| fields.get(2) == Some(&"cgroup2")).map(|fields| PathBuf::from(fields[1]))
+}
+
+/// The surroundings of a data plane. Made inside `netns::isolated`.
+pub struct Stand {
+    options: LoadOptions,
+    cgroup: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Stand {
+    /// Mounts a bpf file system and makes a cgroup.
+    pub fn new(object: &Path, node_ip: &str, uplink_ifindex: Option<u32>) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        mount(Some("bpf"), folder.path(), Some("bpf"), MsFlags::empty(), None::<&str>).context("mounting bpf")?;
+        let name = folder.path().file_name().context("a temporary folder without name")?;
+        let cgroup = cgroup_root().context("no cgroup v2")?.join(format!("penstock-test-{}", name.to_string_lossy()));
+        fs::create_dir(&cgroup).context("making a cgroup")?;
+        let options = LoadOptions {
+            object: object.to_owned(),
+            bpffs: folder.path().join("penstock"),
+            cgroup_v2: cgroup.clone(),
+            uplink_ifindex,
+            node_ip: node_ip.parse::<IpAddr>()?,
+            limits: Limits { services_max: 256, vips_max: 1024, flows_max: 4096, socket_flows_max: 1024, affinity_max: 1024 },
+        };
+        Ok(Self { options, cgroup, _folder: folder })
+    }
+
+    /// Loads the data plane, as an agent that starts does.
+    pub fn load(&self) -> Dataplane {
+        Dataplane::load(self.options.clone()).unwrap_or_else(|error| panic!("{}", chain(&error)))
+    }
+
+    /// The agent's directory on the bpf file system.
+    pub fn bpffs(&self) -> &Path {
+        &self.options.bpffs
+    }
+
+    /// Runs something in a process of the cgroup, in this thread's namespaces, and returns what it says.
+    pub fn in_cgroup(&self, inside: impl FnOnce() -> String) -> String {
+        let (reader, writer) = pipe().expect("a pipe");
+        // SAFETY: the child only allocates, which the C library makes safe after a fork, and makes system calls; it
+        // leaves by `_exit` without running anything of the parent's.
+        match unsafe { fork() }.expect("a process") {
+            ForkResult::Child => {
+                let said = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    fs::write(self.cgroup.join("cgroup.procs"), "0").expect("joining the cgroup");
+                    inside()
+                }));
+                let _ = write_all(writer, said.as_deref().unwrap_or("panicked"));
+                // SAFETY: ends this process at once.
+                unsafe { nix::libc::_exit(0) }
+            }
+            ForkResult::Parent { child } => {
+                drop(writer);
+                let mut said = String::new();
+                let read = fs::File::from(reader).read_to_string(&mut said);
+                assert!(matches!(waitpid(child, None), Ok(WaitStatus::Exited(_, 0))), "the child died");
+                read.expect("what the child says");
+                said
+            }
+        }
+    }
+}
+
+fn write_all(writer: OwnedFd, text: &str) -> std::io::Result<()> {
+    fs::File::from(writer).write_all(text.as_bytes())
+}
+
+impl Drop for Stand {
+    fn drop(&mut self) {
+        // Pins go with the mount namespace; a cgroup does not. No process is left in it: children were waited for.
+        if let Err(error) = fs::remove_dir(&self.cgroup) {
+            eprintln!("left behind: {}: {error}", self.cgroup.display());
+        }
+        let _ = nix::mount::umount2(self._folder.path(), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// A desired state in YAML.
+pub fn desired(yaml: &str) -> Desired {
+    serde_yaml::from_str(yaml).expect("the desired state in the test")
+}
+
+/// What a program made of a frame.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its verdict.
+    pub verdict: i32,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+}
+
+/// Runs a program at an interface on a frame, as if it came in by an interface of this namespace.
+pub fn run(dataplane: &Dataplane, program: &str, ifindex: u32, frame: &[u8]) -> Outcome {
+    // struct __sk_buff: the fields before ifindex, which stands at 40, must be zero.
+    let mut context = [0_u8; 192];
+    context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
+    let mut out = vec![0_u8; frame.len() + 64];
+    let Some(Program::SchedClassifier(loaded)) = dataplane.program(program) else { panic!("no program {program}") };
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut out),
+        ctx_in: Some(&context),
+        ..TestRunOptions::default()
+    };
+    let result = loaded.test_run(options).unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let length = result.data_size_out as usize;
+    out.truncate(length);
+    Outcome { verdict: result.return_value as i32, frame: out }
+}

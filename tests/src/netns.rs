@@ -1,0 +1,104 @@
+//! Network namespaces for tests, gone with the test whatever becomes of it.
+//!
+//! Nothing has a name outside: a namespace lives in a thread and in open files, so a panic or a kill leaves nothing
+//! behind. Threads and processes started inside inherit the namespaces of the thread that starts them.
+
+use std::fs::File;
+use std::panic::resume_unwind;
+use std::process::Command;
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+
+/// Runs a test in a network and a mount namespace of its own, and passes on its panic.
+pub fn isolated<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    let run = move || {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("namespaces of our own (root is needed)");
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+            .expect("mounts of our own");
+        // sysfs shows the interfaces and cgroups of the namespace it was mounted in; nothing here reads it.
+        ip("link set lo up").expect("a loopback");
+        test()
+    };
+    thread::scope(|scope| match scope.spawn(run).join() {
+        Ok(value) => value,
+        Err(panic) => resume_unwind(panic),
+    })
+}
+
+/// Another network namespace, seen from the one that made it.
+pub struct Netns {
+    file: File,
+}
+
+impl Netns {
+    /// Makes an empty one with a loopback.
+    pub fn new() -> Result<Self> {
+        let make = || -> Result<Self> {
+            unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
+            ip("link set lo up")?;
+            Ok(Self { file: File::open("/proc/thread-self/ns/net").context("opening the namespace")? })
+        };
+        thread::scope(|scope| match scope.spawn(make).join() {
+            Ok(made) => made,
+            Err(panic) => resume_unwind(panic),
+        })
+    }
+
+    /// Runs something inside and waits for it.
+    pub fn run<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
+        let run = || {
+            setns(&self.file, CloneFlags::CLONE_NEWNET).expect("entering the namespace");
+            inside()
+        };
+        thread::scope(|scope| match scope.spawn(run).join() {
+            Ok(value) => value,
+            Err(panic) => resume_unwind(panic),
+        })
+    }
+
+    /// Starts something inside that goes on by itself.
+    pub fn spawn(&self, inside: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>> {
+        let file = self.file.try_clone().context("sharing the namespace")?;
+        Ok(thread::spawn(move || {
+            setns(&file, CloneFlags::CLONE_NEWNET).expect("entering the namespace");
+            inside();
+        }))
+    }
+
+    /// Joins this namespace to the current one by a veth: `here` on this side, `there` inside. Addresses are CIDRs.
+    pub fn join(&self, here: &str, here_address: &str, there: &str, there_address: &str) -> Result<()> {
+        use std::os::fd::AsRawFd;
+        // A namespace is named by the file that the child process inherits.
+        let path = format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd());
+        ip(&format!("link add {here} type veth peer name {there} netns {path}"))?;
+        ip(&format!("address add {here_address} dev {here}"))?;
+        ip(&format!("link set {here} up"))?;
+        self.run(|| {
+            ip(&format!("address add {there_address} dev {there}"))?;
+            ip(&format!("link set {there} up")).map(drop)
+        })
+    }
+}
+
+/// Runs `ip` with words separated by spaces, in the namespace of this thread.
+pub fn ip(words: &str) -> Result<String> {
+    let output = Command::new("ip").args(words.split_whitespace()).output().context("running ip (iproute2)")?;
+    if !output.status.success() {
+        bail!("ip {words}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The number of an interface of this thread's namespace.
+pub fn ifindex(name: &str) -> Result<u32> {
+    nix::net::if_::if_nametoindex(name).with_context(|| format!("no interface {name}"))
+}
+
+/// Sets a switch below /proc/sys in this thread's namespace.
+pub fn sysctl(name: &str, value: &str) -> Result<()> {
+    let path = format!("/proc/sys/{}", name.replace('.', "/"));
+    std::fs::write(&path, value).with_context(|| format!("writing {path}"))
+}

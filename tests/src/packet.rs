@@ -46,7 +46,12 @@ pub fn at(text: &str) -> SocketAddrV4 {
 impl Packet {
     /// A packet with a little payload.
     pub fn new(transport: Transport, source: &str, destination: &str) -> Self {
-        Self { source: at(source), destination: at(destination), transport, payload: b"penstock".to_vec() }
+        Self {
+            source: at(source),
+            destination: at(destination),
+            transport,
+            payload: b"penstock".to_vec(),
+        }
     }
 
     /// The frame as it lies on the wire.
@@ -73,7 +78,9 @@ impl Packet {
         let sum = !transport_sum(*self.source.ip(), *self.destination.ip(), number, &transport);
         match self.transport {
             Transport::Tcp(_) => transport[16..18].copy_from_slice(&sum.to_be_bytes()),
-            Transport::Udp => transport[6..8].copy_from_slice(&if sum == 0 { 0xffff } else { sum }.to_be_bytes()),
+            Transport::Udp => {
+                transport[6..8].copy_from_slice(&if sum == 0 { 0xffff } else { sum }.to_be_bytes())
+            }
             Transport::UdpUnsummed => {}
         }
 
@@ -132,12 +139,20 @@ impl Packet {
             Transport::Tcp(SYN) => Transport::Tcp(SYN | ACK),
             other => other,
         };
-        Self { source: self.destination, destination: self.source, transport, payload: self.payload.clone() }
+        Self {
+            source: self.destination,
+            destination: self.source,
+            transport,
+            payload: self.payload.clone(),
+        }
     }
 }
 
 fn sum_of(bytes: &[u8]) -> u32 {
-    bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]))).sum()
+    bytes
+        .chunks(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)])))
+        .sum()
 }
 
 fn fold(mut sum: u32) -> u16 {

@@ -28,7 +28,9 @@ fn ask(to: &str) -> String {
     match TcpStream::connect_timeout(&to, Duration::from_secs(5)) {
         Ok(mut stream) => {
             let mut name = String::new();
-            let peer = stream.peer_addr().map_or_else(|error| error.to_string(), |peer| peer.to_string());
+            let peer = stream
+                .peer_addr()
+                .map_or_else(|error| error.to_string(), |peer| peer.to_string());
             let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
             let _ = stream.read_to_string(&mut name);
             format!("{name} as {peer}")
@@ -66,14 +68,26 @@ fn a_connection_to_a_service_reaches_its_backends_and_believes_it_talks_to_the_s
         let applied = dataplane.apply(&desired(HELLO)).expect("applied");
         assert_eq!(applied.services, 2);
 
-        let answers = stand.in_cgroup(|| (0..32).map(|_| ask("10.96.0.7:80")).collect::<Vec<_>>().join("\n"));
+        let answers = stand.in_cgroup(|| {
+            (0..32)
+                .map(|_| ask("10.96.0.7:80"))
+                .collect::<Vec<_>>()
+                .join("\n")
+        });
         let answers: std::collections::BTreeSet<&str> = answers.lines().collect();
-        assert_eq!(Vec::from_iter(answers), ["three as 10.96.0.7:80", "two as 10.96.0.7:80"]);
+        assert_eq!(
+            Vec::from_iter(answers),
+            ["three as 10.96.0.7:80", "two as 10.96.0.7:80"]
+        );
 
         let counters = dataplane.counters().expect("counters");
         assert_eq!(counters.events["connect_translated"], 32);
         assert_eq!(counters.events["peer_named"], 32);
-        let hello = counters.services.iter().find(|it| it.service == "demo/hello:http").expect("counted");
+        let hello = counters
+            .services
+            .iter()
+            .find(|it| it.service == "demo/hello:http")
+            .expect("counted");
         assert_eq!(hello.connects, 32);
     });
 }
@@ -116,7 +130,11 @@ fn a_service_without_backends_refuses_and_is_counted() {
         assert_eq!(stand.in_cgroup(|| ask("10.96.0.8:80")), "ConnectionRefused");
         let counters = dataplane.counters().expect("counters");
         assert_eq!(counters.events["connect_refused"], 1);
-        let nobody = counters.services.iter().find(|it| it.service == "demo/nobody:").expect("counted");
+        let nobody = counters
+            .services
+            .iter()
+            .find(|it| it.service == "demo/nobody:")
+            .expect("counted");
         assert_eq!(nobody.refused, 1);
     });
 }
@@ -128,7 +146,10 @@ fn a_listener_may_not_take_a_node_port_on_the_node_but_in_a_pod() {
         node();
         let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
         stand.load().apply(&desired(HELLO)).expect("applied");
-        let bind = || TcpListener::bind("0.0.0.0:30080").map_or_else(|error| format!("{:?}", error.kind()), |_| "bound".into());
+        let bind = || {
+            TcpListener::bind("0.0.0.0:30080")
+                .map_or_else(|error| format!("{:?}", error.kind()), |_| "bound".into())
+        };
         assert_eq!(stand.in_cgroup(bind), "AddrInUse");
         let pod = netns::Netns::new().expect("a pod's namespace");
         assert_eq!(pod.run(|| stand.in_cgroup(bind)), "bound");
@@ -143,15 +164,35 @@ fn an_agent_that_starts_again_takes_over_without_a_change() {
         let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
         let first = stand.load();
         first.apply(&desired(HELLO)).expect("applied");
-        assert!(stand.in_cgroup(|| ask("10.96.0.7:80")).ends_with("as 10.96.0.7:80"));
+        assert!(
+            stand
+                .in_cgroup(|| ask("10.96.0.7:80"))
+                .ends_with("as 10.96.0.7:80")
+        );
         drop(first);
 
         // Without an agent.
-        assert!(stand.in_cgroup(|| ask("10.96.0.7:80")).ends_with("as 10.96.0.7:80"));
+        assert!(
+            stand
+                .in_cgroup(|| ask("10.96.0.7:80"))
+                .ends_with("as 10.96.0.7:80")
+        );
 
         let second = stand.load();
-        assert!(stand.in_cgroup(|| ask("10.96.0.7:80")).ends_with("as 10.96.0.7:80"));
-        assert_eq!(second.apply(&desired(HELLO)).expect("applied").operations, 0, "the maps were kept");
-        assert_eq!(second.counters().expect("counters").events["connect_translated"], 3, "and the counters");
+        assert!(
+            stand
+                .in_cgroup(|| ask("10.96.0.7:80"))
+                .ends_with("as 10.96.0.7:80")
+        );
+        assert_eq!(
+            second.apply(&desired(HELLO)).expect("applied").operations,
+            0,
+            "the maps were kept"
+        );
+        assert_eq!(
+            second.counters().expect("counters").events["connect_translated"],
+            3,
+            "and the counters"
+        );
     });
 }

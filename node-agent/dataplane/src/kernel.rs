@@ -44,8 +44,12 @@ fn open<M>(directory: &Path, name: &'static str) -> Result<M, DataplaneError>
 where
     M: TryFrom<Map, Error = MapError>,
 {
-    let mismatch = || DataplaneError::Mismatch { what: "map", name: name.to_owned() };
-    let data = MapData::from_pin(pin(directory, name)).map_err(|error| failed("opening a pinned map", name, error))?;
+    let mismatch = || DataplaneError::Mismatch {
+        what: "map",
+        name: name.to_owned(),
+    };
+    let data = MapData::from_pin(pin(directory, name))
+        .map_err(|error| failed("opening a pinned map", name, error))?;
     // Read from the kernel, so that key and value sizes are checked against what is there.
     M::try_from(Map::from_map_data(data).map_err(|_| mismatch())?).map_err(|_| mismatch())
 }
@@ -57,7 +61,11 @@ pub(crate) fn failed(doing: &'static str, subject: impl Into<String>, error: Map
         MapError::CreateError { io_error, .. } => io_error,
         other => std::io::Error::other(other),
     };
-    DataplaneError::Kernel { doing, subject: subject.into(), source }
+    DataplaneError::Kernel {
+        doing,
+        subject: subject.into(),
+        source,
+    }
 }
 
 impl KernelMaps {
@@ -85,31 +93,44 @@ impl KernelMaps {
 
     /// Tells the programs of their node.
     pub fn configure(&mut self, config: &Config) -> Result<(), DataplaneError> {
-        self.config.set(0, config, 0).map_err(|error| failed("writing a map", map::CONFIG, error))
+        self.config
+            .set(0, config, 0)
+            .map_err(|error| failed("writing a map", map::CONFIG, error))
     }
 
     /// Service numbers and their names.
     pub fn names(&self) -> Result<Vec<(u32, String)>, DataplaneError> {
         let read = |error| failed("reading a map", map::NAMES, error);
-        self.names.iter().map(|entry| entry.map(|(number, name)| (number, text(&name))).map_err(read)).collect()
+        self.names
+            .iter()
+            .map(|entry| entry.map(|(number, name)| (number, text(&name))).map_err(read))
+            .collect()
     }
 
     /// What was counted for a service, over all CPUs.
     pub fn service_count(&self, service: u32) -> Result<ServiceCount, DataplaneError> {
-        let values = self.service_counts.get(&service, 0).map_err(|error| failed("reading a map", map::SERVICE_COUNTS, error))?;
-        Ok(values.iter().fold(ServiceCount::default(), |sum, count| ServiceCount {
-            connects: sum.connects + count.connects,
-            datagrams: sum.datagrams + count.datagrams,
-            packets: sum.packets + count.packets,
-            replies: sum.replies + count.replies,
-            refused: sum.refused + count.refused,
-            drops: sum.drops + count.drops,
-        }))
+        let values = self
+            .service_counts
+            .get(&service, 0)
+            .map_err(|error| failed("reading a map", map::SERVICE_COUNTS, error))?;
+        Ok(values
+            .iter()
+            .fold(ServiceCount::default(), |sum, count| ServiceCount {
+                connects: sum.connects + count.connects,
+                datagrams: sum.datagrams + count.datagrams,
+                packets: sum.packets + count.packets,
+                replies: sum.replies + count.replies,
+                refused: sum.refused + count.refused,
+                drops: sum.drops + count.drops,
+            }))
     }
 
     /// A tally, over all CPUs.
     pub fn tally(&self, index: u32) -> Result<u64, DataplaneError> {
-        let values = self.tallies.get(&index, 0).map_err(|error| failed("reading a map", map::TALLIES, error))?;
+        let values = self
+            .tallies
+            .get(&index, 0)
+            .map_err(|error| failed("reading a map", map::TALLIES, error))?;
         Ok(values.iter().sum())
     }
 
@@ -140,8 +161,14 @@ impl KernelMaps {
         };
         let header = entry_as_header(&inner.get(&0, 0).map_err(wrap)?);
         let count = header.count.min(inner.len().saturating_sub(1));
-        let backends = (1..=count).map(|index| inner.get(&index, 0).map_err(wrap)).collect::<Result<_, _>>()?;
-        Ok(Some(Set { flags: header.flags, affinity_seconds: header.affinity_seconds, backends }))
+        let backends = (1..=count)
+            .map(|index| inner.get(&index, 0).map_err(wrap))
+            .collect::<Result<_, _>>()?;
+        Ok(Some(Set {
+            flags: header.flags,
+            affinity_seconds: header.affinity_seconds,
+            backends,
+        }))
     }
 }
 
@@ -151,22 +178,37 @@ impl MapSink for KernelMaps {
     fn write(&mut self, operation: &Operation) -> Result<(), DataplaneError> {
         match operation {
             Operation::PutName(number, name) => {
-                let cpus = aya::util::nr_cpus()
-                    .map_err(|(path, source)| DataplaneError::Path { doing: "reading", path: path.into(), source })?;
-                let zero = PerCpuValues::try_from(vec![ServiceCount::default(); cpus])
-                    .map_err(|source| DataplaneError::Kernel { doing: "writing a map", subject: name.clone(), source })?;
-                self.service_counts.set(*number, zero, 0).map_err(|error| failed("writing a map", name, error))?;
-                self.names.insert(number, text_as_name(name), 0).map_err(|error| failed("writing a map", name, error))
+                let cpus = aya::util::nr_cpus().map_err(|(path, source)| DataplaneError::Path {
+                    doing: "reading",
+                    path: path.into(),
+                    source,
+                })?;
+                let zero = PerCpuValues::try_from(vec![ServiceCount::default(); cpus]).map_err(|source| {
+                    DataplaneError::Kernel {
+                        doing: "writing a map",
+                        subject: name.clone(),
+                        source,
+                    }
+                })?;
+                self.service_counts
+                    .set(*number, zero, 0)
+                    .map_err(|error| failed("writing a map", name, error))?;
+                self.names
+                    .insert(number, text_as_name(name), 0)
+                    .map_err(|error| failed("writing a map", name, error))
             }
             Operation::PutSet(id, set) => self.put_set(*id, set),
-            Operation::PutVip(key, value) => {
-                self.vips.insert(key, value, 0).map_err(|error| failed("writing a map", map::VIPS, error))
-            }
+            Operation::PutVip(key, value) => self
+                .vips
+                .insert(key, value, 0)
+                .map_err(|error| failed("writing a map", map::VIPS, error)),
             Operation::DeleteVip(key) => gone(self.vips.remove(key), map::VIPS),
             Operation::DeleteSet(id) => match sys::delete_array_entry(self.sets_data.fd().as_fd(), *id) {
-                Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
-                    Err(DataplaneError::Kernel { doing: "deleting a set", subject: format!("set {id}"), source: error })
-                }
+                Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(DataplaneError::Kernel {
+                    doing: "deleting a set",
+                    subject: format!("set {id}"),
+                    source: error,
+                }),
                 _ => Ok(()),
             },
             Operation::DeleteName(number) => gone(self.names.remove(number), map::NAMES),
@@ -219,7 +261,11 @@ fn text_as_name(text: &str) -> ServiceName {
 }
 
 fn text(name: &ServiceName) -> String {
-    let end = name.text.iter().position(|byte| *byte == 0).unwrap_or(name.text.len());
+    let end = name
+        .text
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(name.text.len());
     String::from_utf8_lossy(&name.text[..end]).into_owned()
 }
 

@@ -22,8 +22,10 @@ pub const CGROUP_HOOKS: &[(&str, AttachType)] = &[
     ("bind4", AttachType::Bind4),
 ];
 /// The programs of the uplink, the way back first.
-pub const UPLINK_HOOKS: &[(&str, AttachType)] =
-    &[("uplink_egress", AttachType::TcxEgress), ("uplink_ingress", AttachType::TcxIngress)];
+pub const UPLINK_HOOKS: &[(&str, AttachType)] = &[
+    ("uplink_egress", AttachType::TcxEgress),
+    ("uplink_ingress", AttachType::TcxIngress),
+];
 /// The program of a pod's link.
 pub const POD_HOOK: (&str, AttachType) = ("pod_ingress", AttachType::TcxIngress);
 
@@ -52,7 +54,11 @@ impl Place {
             let inode = directory.metadata()?.ino();
             Ok(Self::Cgroup { directory, inode })
         };
-        open().map_err(|source| DataplaneError::Path { doing: "opening the cgroup", path: path.to_owned(), source })
+        open().map_err(|source| DataplaneError::Path {
+            doing: "opening the cgroup",
+            path: path.to_owned(),
+            source,
+        })
     }
 
     fn target(&self) -> Target<'_> {
@@ -92,17 +98,29 @@ impl Links {
                 return Ok(());
             }
         }
-        let link = sys::create_link(program, place.target(), attach)
-            .map_err(|source| DataplaneError::Kernel { doing: "attaching a program", subject: name.to_owned(), source })?;
+        let link =
+            sys::create_link(program, place.target(), attach).map_err(|source| DataplaneError::Kernel {
+                doing: "attaching a program",
+                subject: name.to_owned(),
+                source,
+            })?;
         // The former link goes only now: for a moment both programs run, and the second finds nothing to translate.
         unpin(&pin)?;
-        sys::pin(link.as_fd(), &pin)
-            .map_err(|source| DataplaneError::Kernel { doing: "pinning a link", subject: name.to_owned(), source })
+        sys::pin(link.as_fd(), &pin).map_err(|source| DataplaneError::Kernel {
+            doing: "pinning a link",
+            subject: name.to_owned(),
+            source,
+        })
     }
 
     /// Has the pod's program on an interface.
     pub fn ensure_pod(&self, ifindex: u32, program: BorrowedFd<'_>) -> Result<(), DataplaneError> {
-        self.ensure(&pod_name(ifindex), program, &Place::Interface(ifindex), POD_HOOK.1)
+        self.ensure(
+            &pod_name(ifindex),
+            program,
+            &Place::Interface(ifindex),
+            POD_HOOK.1,
+        )
     }
 
     /// Takes the pod's program off an interface.
@@ -113,12 +131,19 @@ impl Links {
     /// Gives every pod's link the new program; forgets those whose interface is gone. Returns how many live.
     pub fn refresh_pods(&self, program: BorrowedFd<'_>) -> Result<usize, DataplaneError> {
         let mut living = 0;
-        let listing = std::fs::read_dir(&self.directory)
-            .map_err(|source| DataplaneError::Path { doing: "listing", path: self.directory.clone(), source })?;
+        let listing = std::fs::read_dir(&self.directory).map_err(|source| DataplaneError::Path {
+            doing: "listing",
+            path: self.directory.clone(),
+            source,
+        })?;
         for entry in listing.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let Some(ifindex) = name.strip_prefix(POD_PREFIX).and_then(|text| text.parse().ok()) else { continue };
-            let Some(link) = open_pin(&entry.path(), &name)? else { continue };
+            let Some(ifindex) = name.strip_prefix(POD_PREFIX).and_then(|text| text.parse().ok()) else {
+                continue;
+            };
+            let Some(link) = open_pin(&entry.path(), &name)? else {
+                continue;
+            };
             let there = sys::link_target(link.as_fd()).is_ok_and(|it| it == LinkTarget::Interface(ifindex));
             if there && sys::update_link(link.as_fd(), program).is_ok() {
                 living += 1;
@@ -138,17 +163,21 @@ fn open_pin(pin: &Path, name: &str) -> Result<Option<OwnedFd>, DataplaneError> {
     match sys::get(pin) {
         Ok(link) => Ok(Some(link)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => {
-            Err(DataplaneError::Kernel { doing: "opening a pinned link", subject: name.to_owned(), source })
-        }
+        Err(source) => Err(DataplaneError::Kernel {
+            doing: "opening a pinned link",
+            subject: name.to_owned(),
+            source,
+        }),
     }
 }
 
 fn unpin(pin: &Path) -> Result<(), DataplaneError> {
     match std::fs::remove_file(pin) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(DataplaneError::Path { doing: "removing the pin", path: pin.to_owned(), source: error })
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DataplaneError::Path {
+            doing: "removing the pin",
+            path: pin.to_owned(),
+            source: error,
+        }),
         _ => Ok(()),
     }
 }

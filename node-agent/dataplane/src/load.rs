@@ -90,13 +90,21 @@ pub(crate) struct State {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { services_max: 16_384, vips_max: 65_536, flows_max: 131_072, socket_flows_max: 65_536, affinity_max: 65_536 }
+        Self {
+            services_max: 16_384,
+            vips_max: 65_536,
+            flows_max: 131_072,
+            socket_flows_max: 65_536,
+            affinity_max: 65_536,
+        }
     }
 }
 
 impl std::fmt::Debug for Dataplane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dataplane").field("links", &self.links).finish_non_exhaustive()
+        f.debug_struct("Dataplane")
+            .field("links", &self.links)
+            .finish_non_exhaustive()
     }
 }
 
@@ -112,7 +120,10 @@ impl Dataplane {
         let mut maps = KernelMaps::open(directory)?;
         maps.configure(&config(&options)?)?;
         let image = maps.observe()?;
-        let limits = Limits { services_max: maps.services_max(), ..options.limits };
+        let limits = Limits {
+            services_max: maps.services_max(),
+            ..options.limits
+        };
         let ids = Ids::recover(&image, &limits);
 
         let links = Links::new(directory.join("links"));
@@ -128,7 +139,11 @@ impl Dataplane {
         }
         let pods = links.refresh_pods(loaded(&programs, POD_HOOK.0)?)?;
         tracing::info!(services = image.names.len(), pods, "data plane loaded");
-        Ok(Self { programs, links, state: Mutex::new(State { maps, ids, image }) })
+        Ok(Self {
+            programs,
+            links,
+            state: Mutex::new(State { maps, ids, image }),
+        })
     }
 
     /// Brings the maps from what they hold to what is desired. What does not fit is reported in the answer, the rest
@@ -164,7 +179,8 @@ impl Dataplane {
 
     /// Puts the program on a pod's link; again on the same link puts the newest program there.
     pub fn attach_pod(&self, pod: &PodLink) -> Result<(), DataplaneError> {
-        self.links.ensure_pod(pod.ifindex, loaded(&self.programs, POD_HOOK.0)?)
+        self.links
+            .ensure_pod(pod.ifindex, loaded(&self.programs, POD_HOOK.0)?)
     }
 
     /// A loaded program by its name, to be run on packets of a test or a measurement.
@@ -181,10 +197,18 @@ impl Dataplane {
 // === Loading ===
 
 fn ensure_directories(directory: &Path) -> Result<(), DataplaneError> {
-    let on = |doing| move |source| DataplaneError::Path { doing, path: directory.to_owned(), source };
+    let on = |doing| {
+        move |source| DataplaneError::Path {
+            doing,
+            path: directory.to_owned(),
+            source,
+        }
+    };
     let parent = directory.parent().unwrap_or(directory);
     if !sys::is_bpffs(parent).map_err(on("looking at the parent of"))? {
-        return Err(DataplaneError::NotBpffs { path: parent.to_owned() });
+        return Err(DataplaneError::NotBpffs {
+            path: parent.to_owned(),
+        });
     }
     for folder in ["maps", "links"] {
         std::fs::create_dir_all(directory.join(folder)).map_err(on("making folders in"))?;
@@ -199,9 +223,18 @@ fn load_object(options: &LoadOptions) -> Result<Ebpf, DataplaneError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(DataplaneError::NoObject { path: object.clone() });
         }
-        Err(source) => return Err(DataplaneError::Path { doing: "reading", path: object.clone(), source }),
+        Err(source) => {
+            return Err(DataplaneError::Path {
+                doing: "reading",
+                path: object.clone(),
+                source,
+            });
+        }
     };
-    let refused = |error: &dyn std::error::Error| DataplaneError::Object { path: object.clone(), reason: chain(error) };
+    let refused = |error: &dyn std::error::Error| DataplaneError::Object {
+        path: object.clone(),
+        reason: chain(error),
+    };
     let limits = &options.limits;
     let mut loader = EbpfLoader::new();
     for name in map::ALL {
@@ -260,5 +293,8 @@ fn config(options: &LoadOptions) -> Result<Config, DataplaneError> {
 
 fn loaded<'a>(programs: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>, DataplaneError> {
     let program = programs.program(name).and_then(|program| program.fd().ok());
-    program.map(AsFd::as_fd).ok_or_else(|| DataplaneError::Mismatch { what: "program", name: name.to_owned() })
+    program.map(AsFd::as_fd).ok_or_else(|| DataplaneError::Mismatch {
+        what: "program",
+        name: name.to_owned(),
+    })
 }

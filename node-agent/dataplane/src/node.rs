@@ -14,7 +14,11 @@ pub fn snat_ports(ephemeral: RangeInclusive<u16>) -> RangeInclusive<u16> {
     let mut longest = 0..=0_u16;
     let mut free_from = u32::from(PRIVILEGED_MAX) + 1;
     let end = std::iter::once((u32::from(u16::MAX) + 1, u32::from(u16::MAX) + 1));
-    for (start, after) in used.iter().map(|it| (u32::from(*it.start()), u32::from(*it.end()) + 1)).chain(end) {
+    for (start, after) in used
+        .iter()
+        .map(|it| (u32::from(*it.start()), u32::from(*it.end()) + 1))
+        .chain(end)
+    {
         if start > free_from && start - free_from > u32::from(longest.end() - longest.start()) {
             longest = free_from as u16..=(start - 1) as u16;
         }
@@ -22,7 +26,11 @@ pub fn snat_ports(ephemeral: RangeInclusive<u16>) -> RangeInclusive<u16> {
     }
     // A node that uses every port for itself leaves a choice among bad ones: listeners below NodePorts do no harm,
     // for a flow also has the backend's address and port.
-    if longest.end() - longest.start() < 1_000 { PRIVILEGED_MAX + 1..=NODE_PORTS.start() - 1 } else { longest }
+    if longest.end() - longest.start() < 1_000 {
+        PRIVILEGED_MAX + 1..=NODE_PORTS.start() - 1
+    } else {
+        longest
+    }
 }
 
 /// The ports the node's own connections come from; Linux' default where it cannot be read.

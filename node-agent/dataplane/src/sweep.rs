@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use penstock_ebpf_common::{
-    AffinityKey, AffinityValue, FlowKey, FlowValue, HALF_FORWARD, PROTOCOL_UDP, SocketFlowKey, SocketFlowValue, map,
+    AffinityKey, AffinityValue, FlowKey, FlowValue, HALF_FORWARD, PROTOCOL_UDP, SocketFlowKey,
+    SocketFlowValue, map,
 };
 
 use crate::DataplaneError;
@@ -21,19 +22,30 @@ pub fn apply_departure(maps: &mut KernelMaps, departed: &Departed) -> Result<usi
     if departed.is_empty() {
         return Ok(0);
     }
-    let sockets =
-        kernel::sweep(&mut maps.socket_flows, map::SOCKET_FLOWS, |key, value| socket_flow_is_over(departed, key, value))?;
-    let flows = kernel::sweep(&mut maps.flows, map::FLOWS, |key, value| flow_is_over(departed, key, value))?;
-    kernel::sweep(&mut maps.affinity, map::AFFINITY, |key, value| affinity_is_over(departed, key, value))?;
+    let sockets = kernel::sweep(&mut maps.socket_flows, map::SOCKET_FLOWS, |key, value| {
+        socket_flow_is_over(departed, key, value)
+    })?;
+    let flows = kernel::sweep(&mut maps.flows, map::FLOWS, |key, value| {
+        flow_is_over(departed, key, value)
+    })?;
+    kernel::sweep(&mut maps.affinity, map::AFFINITY, |key, value| {
+        affinity_is_over(departed, key, value)
+    })?;
     Ok(sockets + flows)
 }
 
 fn left(departed: &Departed, service: u32, endpoint: Endpoint) -> bool {
-    departed.get(&service).is_some_and(|gone| gone.contains(&endpoint))
+    departed
+        .get(&service)
+        .is_some_and(|gone| gone.contains(&endpoint))
 }
 
 fn socket_flow_is_over(departed: &Departed, key: &SocketFlowKey, value: &SocketFlowValue) -> bool {
-    let backend = if key.half == u16::from(HALF_FORWARD) { (value.address, value.port) } else { (key.address, key.port) };
+    let backend = if key.half == u16::from(HALF_FORWARD) {
+        (value.address, value.port)
+    } else {
+        (key.address, key.port)
+    };
     left(departed, value.service, backend)
 }
 
@@ -63,13 +75,45 @@ mod tests {
     #[test]
     fn both_halves_of_a_udp_flow_go_with_its_backend_and_tcp_stays() {
         let departed = Departed::from([(7, BTreeSet::from([(at(9), 53)]))]);
-        let key = FlowKey { source: at(1), destination: at(2), protocol: PROTOCOL_UDP, half: HALF_FORWARD, ..FlowKey::default() };
-        let value = FlowValue { source: at(1), destination: at(9), destination_port: 53, service: 7, ..FlowValue::default() };
+        let key = FlowKey {
+            source: at(1),
+            destination: at(2),
+            protocol: PROTOCOL_UDP,
+            half: HALF_FORWARD,
+            ..FlowKey::default()
+        };
+        let value = FlowValue {
+            source: at(1),
+            destination: at(9),
+            destination_port: 53,
+            service: 7,
+            ..FlowValue::default()
+        };
         let (other_key, other_value) = (key.other_key(&value), key.other_value(&value));
         assert_eq!(other_key.half, HALF_REPLY);
         assert!(flow_is_over(&departed, &key, &value) && flow_is_over(&departed, &other_key, &other_value));
-        assert!(!flow_is_over(&departed, &FlowKey { protocol: PROTOCOL_TCP, ..key }, &value));
-        assert!(!flow_is_over(&departed, &key, &FlowValue { service: 8, ..value }), "another service keeps its flow");
-        assert!(!flow_is_over(&departed, &key, &FlowValue { destination: at(8), ..value }), "another backend");
+        assert!(!flow_is_over(
+            &departed,
+            &FlowKey {
+                protocol: PROTOCOL_TCP,
+                ..key
+            },
+            &value
+        ));
+        assert!(
+            !flow_is_over(&departed, &key, &FlowValue { service: 8, ..value }),
+            "another service keeps its flow"
+        );
+        assert!(
+            !flow_is_over(
+                &departed,
+                &key,
+                &FlowValue {
+                    destination: at(8),
+                    ..value
+                }
+            ),
+            "another backend"
+        );
     }
 }

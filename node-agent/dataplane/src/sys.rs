@@ -82,7 +82,11 @@ impl Attr {
 fn bpf(command: libc::c_int, attr: &Attr) -> io::Result<libc::c_long> {
     // SAFETY: the attribute is fully initialised and outlives the call; memory it points to is owned by the callers.
     let answer = unsafe { libc::syscall(libc::SYS_bpf, command, attr as *const Attr, size_of::<Attr>()) };
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(answer)
+    }
 }
 
 fn owned(fd: libc::c_long) -> OwnedFd {
@@ -91,7 +95,8 @@ fn owned(fd: libc::c_long) -> OwnedFd {
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
 }
 
 /// Attaches a program by a link; the program is attached as long as the link is open or pinned.
@@ -115,7 +120,10 @@ pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
 pub fn link_target(link: BorrowedFd<'_>) -> io::Result<LinkTarget> {
     // struct bpf_link_info: type, id, prog_id, then at 16 the part of the type.
     let mut info = Attr::new();
-    let attr = Attr::new().fd(0, link).u32(4, size_of::<Attr>() as u32).u64(8, &raw mut info as u64);
+    let attr = Attr::new()
+        .fd(0, link)
+        .u32(4, size_of::<Attr>() as u32)
+        .u64(8, &raw mut info as u64);
     bpf(OBJ_GET_INFO_BY_FD, &attr)?;
     // SAFETY: `info` is plain bytes the kernel wrote through the address above; the read must not be folded away.
     let bytes = unsafe { (&raw const info).read_volatile() }.0;
@@ -129,7 +137,11 @@ pub fn link_target(link: BorrowedFd<'_>) -> io::Result<LinkTarget> {
 
 /// Clears an entry of an array of maps.
 pub fn delete_array_entry(map: BorrowedFd<'_>, index: u32) -> io::Result<()> {
-    bpf(MAP_DELETE_ELEM, &Attr::new().fd(0, map).u64(8, &raw const index as u64)).map(drop)
+    bpf(
+        MAP_DELETE_ELEM,
+        &Attr::new().fd(0, map).u64(8, &raw const index as u64),
+    )
+    .map(drop)
 }
 
 /// Gives an object a name in a bpf file system that keeps it alive.
@@ -172,7 +184,11 @@ pub fn netns_cookie() -> io::Result<u64> {
             &mut length,
         )
     };
-    if answer != 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
+    if answer != 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(cookie)
+    }
 }
 
 #[cfg(test)]
@@ -187,6 +203,9 @@ mod tests {
 
     #[test]
     fn one_namespace_has_one_number() {
-        assert_eq!(netns_cookie().expect("a number"), netns_cookie().expect("a number"));
+        assert_eq!(
+            netns_cookie().expect("a number"),
+            netns_cookie().expect("a number")
+        );
     }
 }

@@ -23,14 +23,31 @@ fn shown(compiled: &Compiled) -> String {
         };
         let (inside, outside) = (scope(vip.inside), scope(vip.outside));
         let name = &image.names[&vip.service];
-        let _ = writeln!(text, "{address}:{}/{} {name} inside={inside} outside={outside}{flags}", u16::from_be(key.port), key.protocol);
+        let _ = writeln!(
+            text,
+            "{address}:{}/{} {name} inside={inside} outside={outside}{flags}",
+            u16::from_be(key.port),
+            key.protocol
+        );
     }
     for (id, set) in &image.sets {
         let scope = if id % 2 == 0 { "cluster" } else { "local" };
-        let _ = write!(text, "{} {scope} flags={} affinity={}s:", image.names[&(id / 2)], set.flags, set.affinity_seconds);
+        let _ = write!(
+            text,
+            "{} {scope} flags={} affinity={}s:",
+            image.names[&(id / 2)],
+            set.flags,
+            set.affinity_seconds
+        );
         for backend in &set.backends {
             let local = if backend.local == 1 { "*" } else { "" };
-            let _ = write!(text, " {}:{}{local}#{}", IpAddr::from(backend.address), u16::from_be(backend.port), backend.id);
+            let _ = write!(
+                text,
+                " {}:{}{local}#{}",
+                IpAddr::from(backend.address),
+                u16::from_be(backend.port),
+                backend.id
+            );
         }
         text.push('\n');
     }
@@ -157,10 +174,25 @@ conflict: demo/b: 192.0.2.1:80
 
 #[test]
 fn more_service_ports_than_numbers_are_reported_and_the_rest_is_served() {
-    let service = |last: u8| Service { cluster_ips: vec![[10, 96, 0, last].into()], port: 80, ..Service::default() };
-    let services = (1..=3).map(|last| (ServiceKey::new("demo", format!("s{last}"), ""), service(last))).collect();
-    let desired = Desired { services, ..Desired::default() };
-    let compiled = compile(&desired, &Ids::new(&Limits { services_max: 3, ..Limits::default() }));
+    let service = |last: u8| Service {
+        cluster_ips: vec![[10, 96, 0, last].into()],
+        port: 80,
+        ..Service::default()
+    };
+    let services = (1..=3)
+        .map(|last| (ServiceKey::new("demo", format!("s{last}"), ""), service(last)))
+        .collect();
+    let desired = Desired {
+        services,
+        ..Desired::default()
+    };
+    let compiled = compile(
+        &desired,
+        &Ids::new(&Limits {
+            services_max: 3,
+            ..Limits::default()
+        }),
+    );
     assert_eq!(compiled.unplaced, [ServiceKey::new("demo", "s3", "")]);
     assert_eq!(compiled.image.vips.len(), 2);
 }

@@ -37,7 +37,10 @@ prop_compose! {
 
 fn desired() -> impl Strategy<Value = Desired> {
     proptest::collection::btree_map("[a-e]", service(), 0..5).prop_map(|services| Desired {
-        services: services.into_iter().map(|(name, service)| (ServiceKey::new("ns", name, ""), service)).collect::<BTreeMap<_, _>>(),
+        services: services
+            .into_iter()
+            .map(|(name, service)| (ServiceKey::new("ns", name, ""), service))
+            .collect::<BTreeMap<_, _>>(),
         node_addresses: vec![address(200)],
         ..Desired::default()
     })

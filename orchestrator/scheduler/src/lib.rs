@@ -6,6 +6,16 @@ use kube::Client;
 use penstock_informers::Informers;
 use tokio_util::sync::CancellationToken;
 
+pub mod bind;
+pub mod cluster;
+pub mod decide;
+mod engine;
+pub mod filters;
+pub mod preemption;
+pub mod queue;
+pub mod resources;
+pub mod scores;
+
 /// How the scheduler runs.
 #[derive(Clone, Debug)]
 pub struct SchedulerConfig {
@@ -31,6 +41,10 @@ pub async fn run(client: Client, config: SchedulerConfig, shutdown: Cancellation
 
 /// The same over caches shared with other loops of the process, so that each object is held once.
 pub async fn run_shared(informers: Informers, config: SchedulerConfig, shutdown: CancellationToken) {
-    let _ = (informers, config);
-    shutdown.cancelled().await;
+    let engine = engine::Engine::new(&informers, config, &shutdown);
+    tokio::select! {
+        () = shutdown.cancelled() => return,
+        () = engine.follow(&informers) => {}
+    }
+    engine.run(shutdown).await;
 }

@@ -293,7 +293,9 @@ impl<K: Cached> Objects<K> {
 
 /// What an object is indexed under: its controller's UID, or its namespace's orphans.
 fn owner_index<K: Resource>(object: &K) -> String {
-    object.controller_ref().map_or_else(|| orphans_of(object.ns()), |owner| owner.uid.clone())
+    object
+        .controller_ref()
+        .map_or_else(|| orphans_of(object.ns()), |owner| owner.uid.clone())
 }
 
 fn orphans_of(namespace: &str) -> String {

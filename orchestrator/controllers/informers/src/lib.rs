@@ -8,6 +8,7 @@ pub mod cache;
 pub mod expectations;
 pub mod failure;
 pub mod identity;
+pub mod placement;
 pub mod quantity;
 pub mod queue;
 pub mod recorder;

@@ -9,7 +9,9 @@ mod table;
 use std::path::Path;
 
 pub use metrics::{counters_metrics, maps_metrics};
-pub use penstock_dataplane::{Counters, DataplaneError, MapFill, ServiceTraffic, observe_counters, observe_maps};
+pub use penstock_dataplane::{
+    Counters, DataplaneError, MapFill, ServiceTraffic, observe_counters, observe_maps,
+};
 pub use table::{counters_table, maps_table};
 
 /// How something observed is to be shown.

@@ -1,11 +1,11 @@
 //! TCP connections translated at connect(), on real sockets, proven by the counters.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::net::TcpListener;
 
 use penstock_tests::dataplane::{self, Stand, desired};
 use penstock_tests::netns::{self, ip};
+
+use crate::{ask, serve};
 
 const HELLO: &str = "
 node_addresses: [10.240.0.11]
@@ -21,34 +21,6 @@ services:
     cluster_ips: [10.96.0.8]
     port: 80
 ";
-
-/// Connects, says who answers and whom the socket believes to talk to.
-fn ask(to: &str) -> String {
-    let to: SocketAddr = to.parse().expect("an address in the test");
-    match TcpStream::connect_timeout(&to, Duration::from_secs(5)) {
-        Ok(mut stream) => {
-            let mut name = String::new();
-            let peer = stream
-                .peer_addr()
-                .map_or_else(|error| error.to_string(), |peer| peer.to_string());
-            let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
-            let _ = stream.read_to_string(&mut name);
-            format!("{name} as {peer}")
-        }
-        Err(error) => format!("{:?}", error.kind()),
-    }
-}
-
-/// Answers every connection with a name, until the test's process ends.
-fn serve(address: &str, name: &'static str) {
-    let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let mut stream = stream;
-            let _ = stream.write_all(name.as_bytes());
-        }
-    });
-}
 
 fn node() {
     for address in ["10.240.0.11", "10.244.0.2", "10.244.0.3"] {

@@ -108,11 +108,6 @@ impl std::fmt::Debug for Dataplane {
     }
 }
 
-const _: () = {
-    const fn shared_between_threads<T: Send + Sync>() {}
-    shared_between_threads::<Dataplane>();
-};
-
 // === impl Dataplane ===
 
 impl Dataplane {

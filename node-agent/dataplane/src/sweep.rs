@@ -2,7 +2,6 @@
 //!
 //! Called after the sets were swapped. The kernel answers a swap only when no program runs any more that saw the
 //! former set, so nothing swept here can come back. TCP is left alone: a connection lives while its backend serves.
-//! Of a socket's flow the way back stays: an answer already under way must still seem to come from the service.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,9 +17,6 @@ use crate::kernel::{self, KernelMaps};
 /// Backends that left, by service.
 pub type Departed = BTreeMap<u32, BTreeSet<Endpoint>>;
 
-/// A packet may put one half of a flow back while the other is still there; the next pass takes both.
-const PASSES_MAX: usize = 4;
-
 /// Forgets what leads to backends that left. Returns how many UDP flow halves went.
 pub fn apply_departure(maps: &mut KernelMaps, departed: &Departed) -> Result<usize, DataplaneError> {
     if departed.is_empty() {
@@ -29,16 +25,9 @@ pub fn apply_departure(maps: &mut KernelMaps, departed: &Departed) -> Result<usi
     let sockets = kernel::sweep(&mut maps.socket_flows, map::SOCKET_FLOWS, |key, value| {
         socket_flow_is_over(departed, key, value)
     })?;
-    let mut flows = 0;
-    for _ in 0..PASSES_MAX {
-        let gone = kernel::sweep(&mut maps.flows, map::FLOWS, |key, value| {
-            flow_is_over(departed, key, value)
-        })?;
-        flows += gone;
-        if gone == 0 {
-            break;
-        }
-    }
+    let flows = kernel::sweep(&mut maps.flows, map::FLOWS, |key, value| {
+        flow_is_over(departed, key, value)
+    })?;
     kernel::sweep(&mut maps.affinity, map::AFFINITY, |key, value| {
         affinity_is_over(departed, key, value)
     })?;
@@ -52,7 +41,12 @@ fn left(departed: &Departed, service: u32, endpoint: Endpoint) -> bool {
 }
 
 fn socket_flow_is_over(departed: &Departed, key: &SocketFlowKey, value: &SocketFlowValue) -> bool {
-    key.half == u16::from(HALF_FORWARD) && left(departed, value.service, (value.address, value.port))
+    let backend = if key.half == u16::from(HALF_FORWARD) {
+        (value.address, value.port)
+    } else {
+        (key.address, key.port)
+    };
+    left(departed, value.service, backend)
 }
 
 fn flow_is_over(departed: &Departed, key: &FlowKey, value: &FlowValue) -> bool {

@@ -3,6 +3,7 @@
 //! [`server`] speaks HTTP and nothing else, [`authn`] says who asks, [`authz`] whether they may, [`registry`] what
 //! happens. [`client`] gives the rest of the process a `kube::Client` over the same router, without a socket.
 
+pub mod admission;
 pub mod authn;
 pub mod authz;
 pub mod client;

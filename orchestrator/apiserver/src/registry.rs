@@ -4,24 +4,30 @@
 //! `catalogue` is the list. Nothing here knows HTTP: the server hands over bodies and options and writes out what
 //! comes back.
 
+mod bootstrap;
+mod catalogue;
 pub mod context;
+mod continuation;
 pub mod definition;
 pub mod generic;
+mod kinds;
 pub mod meta;
 pub mod object;
 pub mod options;
 pub mod selector;
 pub mod strategy;
+mod subresource;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::Stream;
 use ipnetwork::IpNetwork;
 use penstock_schema::Schema;
 use penstock_store::Store;
+use penstock_store::cache::Feed;
 use serde_json::Value;
 
 pub use context::{Body, Context, FieldValidation, PatchKind, Target, User};
@@ -29,7 +35,9 @@ pub use definition::{Declaration, Definition, Subresource};
 pub use object::CachedObject;
 pub use options::{DeleteOptions, ListOptions};
 
+use crate::admission::Chain;
 use crate::error::ApiError;
+use generic::Cell;
 
 /// What the registry must know of the cluster.
 #[derive(Debug, Clone)]
@@ -49,7 +57,11 @@ pub struct RegistryConfig {
 pub enum RegistryError {
     /// The catalogue names a kind the schema table lacks.
     #[error("the schema has no type for {group}/{version} {kind}")]
-    UnknownKind { group: &'static str, version: &'static str, kind: &'static str },
+    UnknownKind {
+        group: &'static str,
+        version: &'static str,
+        kind: &'static str,
+    },
     #[error("the store failed at start")]
     Store {
         #[source]
@@ -76,7 +88,10 @@ pub struct Outcome {
 #[derive(Debug, Clone)]
 pub enum DeleteOutcome {
     /// The object: still there (finalizers, grace), or gone for kinds that answer with what they removed.
-    Object { object: Arc<CachedObject>, accepted: bool },
+    Object {
+        object: Arc<CachedObject>,
+        accepted: bool,
+    },
     /// Gone: a Status of success.
     Status(Value),
 }
@@ -111,13 +126,56 @@ pub struct Registry {
     store: Arc<dyn Store>,
     config: RegistryConfig,
     definitions: Vec<Arc<Definition>>,
+    /// By `(group, plural)` of what is stored.
+    cells: HashMap<(String, String), Arc<Cell>>,
+    admission: Chain,
+    /// Whoever allocates addresses or node ports holds this until they are stored.
+    allocations: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Registry {
     /// Resolves the catalogue, starts the watch caches and makes the bootstrap objects.
     pub async fn new(store: Arc<dyn Store>, config: RegistryConfig) -> Result<Arc<Self>, RegistryError> {
+        let registry = Self::without_bootstrap(store, config)?;
+        bootstrap::ensure(&registry).await?;
+        Ok(registry)
+    }
+
+    /// The catalogue over a store as it is.
+    pub(crate) fn without_bootstrap(
+        store: Arc<dyn Store>,
+        config: RegistryConfig,
+    ) -> Result<Arc<Self>, RegistryError> {
         let schema = Schema::builtin();
-        Ok(Arc::new(Self { schema, store, config, definitions: Vec::new() }))
+        let feed = Feed::new(store.clone());
+        let mut definitions = Vec::new();
+        let mut cells = HashMap::new();
+        for declaration in catalogue::declarations() {
+            let unknown = RegistryError::UnknownKind {
+                group: declaration.group,
+                version: declaration.version,
+                kind: declaration.kind,
+            };
+            let definition = Arc::new(declaration.resolve(&schema).ok_or(unknown)?);
+            if definition.stored_as.is_none() {
+                let key = (definition.group.to_string(), definition.plural.to_string());
+                cells.insert(key, Arc::new(Cell::new(feed.clone(), definition.clone())));
+            }
+            definitions.push(definition);
+        }
+        Ok(Arc::new(Self {
+            schema,
+            store,
+            config,
+            definitions,
+            cells,
+            admission: Chain::default(),
+            allocations: Arc::default(),
+        }))
+    }
+
+    pub(crate) fn allocations(&self) -> Arc<tokio::sync::Mutex<()>> {
+        self.allocations.clone()
     }
 
     pub fn schema(&self) -> &Arc<Schema> {
@@ -138,86 +196,9 @@ impl Registry {
     }
 
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Definition>> {
-        self.definitions.iter().find(|d| d.group == group && d.version == version && d.plural == plural).cloned()
-    }
-
-    /// One object, or the virtual object of a subresource (`scale`, `status`).
-    pub async fn get(&self, _context: &Context, definition: &Definition, target: &Target) -> Result<Arc<CachedObject>, ApiError> {
-        Err(ApiError::not_found(definition.group, definition.plural, target.name()))
-    }
-
-    pub async fn list(
-        &self,
-        _context: &Context,
-        _definition: &Definition,
-        _target: &Target,
-        _options: &ListOptions,
-    ) -> Result<ListResult, ApiError> {
-        Err(ApiError::no_such_path())
-    }
-
-    pub async fn watch(
-        &self,
-        _context: &Context,
-        _definition: &Definition,
-        _target: &Target,
-        _options: &ListOptions,
-    ) -> Result<WatchItems, ApiError> {
-        Err(ApiError::no_such_path())
-    }
-
-    /// POST to a collection, or to a subresource (`binding`, `eviction`).
-    pub async fn create(
-        &self,
-        _context: &Context,
-        _definition: &Definition,
-        _target: &Target,
-        _body: Body,
-    ) -> Result<Outcome, ApiError> {
-        Err(ApiError::no_such_path())
-    }
-
-    /// PUT to an object or one of its subresources.
-    pub async fn update(
-        &self,
-        _context: &Context,
-        _definition: &Definition,
-        _target: &Target,
-        _body: Body,
-    ) -> Result<Outcome, ApiError> {
-        Err(ApiError::no_such_path())
-    }
-
-    pub async fn patch(
-        &self,
-        _context: &Context,
-        _definition: &Definition,
-        _target: &Target,
-        _kind: PatchKind,
-        _patch: Bytes,
-    ) -> Result<Outcome, ApiError> {
-        Err(ApiError::no_such_path())
-    }
-
-    pub async fn delete(
-        &self,
-        _context: &Context,
-        _definition: &Definition,
-        _target: &Target,
-        _options: &DeleteOptions,
-    ) -> Result<DeleteOutcome, ApiError> {
-        Err(ApiError::no_such_path())
-    }
-
-    /// Deletes what the list options select; answers with what was there.
-    pub async fn delete_collection(
-        &self,
-        _context: &Context,
-        _definition: &Definition,
-        _target: &Target,
-        _options: &DeleteOptions,
-        _list: &ListOptions,
-    ) -> Result<ListResult, ApiError> {
-        Err(ApiError::no_such_path())
+        self.definitions
+            .iter()
+            .find(|d| d.group == group && d.version == version && d.plural == plural)
+            .cloned()
     }
 }

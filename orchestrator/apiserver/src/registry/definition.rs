@@ -9,13 +9,22 @@ use std::sync::Arc;
 use penstock_schema::{Schema, TypeRef};
 use serde_json::Value;
 
+use super::meta::NameRule;
 use super::object::SelectableFields;
 use super::strategy::{Plain, Strategy};
 use crate::tables::Columns;
 
 /// Every verb of an ordinary kind.
-pub const VERBS_ALL: &[&str] =
-    &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+pub const VERBS_ALL: &[&str] = &[
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
 pub const VERBS_READ: &[&str] = &["get", "list"];
 pub const VERBS_STATUS: &[&str] = &["get", "patch", "update"];
 
@@ -60,6 +69,14 @@ pub struct Declaration {
     pub returns_deleted: bool,
     /// Objects vanish from the store after this many seconds (events).
     pub ttl_seconds: Option<u64>,
+    /// How `metadata.name` must look.
+    pub name_rule: NameRule,
+    /// `metadata.generation` is kept: 1 at creation, bumped when anything but metadata and status changes.
+    pub generation: bool,
+    /// A PUT to a name that does not exist creates it.
+    pub create_on_update: bool,
+    /// An update without `resourceVersion` is taken as "whatever is there now".
+    pub unconditional_update: bool,
 }
 
 /// Another version's storage that this version reads and writes by conversion.
@@ -92,7 +109,32 @@ impl Declaration {
             stored_as: None,
             returns_deleted: false,
             ttl_seconds: None,
+            name_rule: NameRule::Subdomain,
+            generation: false,
+            create_on_update: false,
+            unconditional_update: true,
         }
+    }
+
+    pub fn name_rule(mut self, rule: NameRule) -> Self {
+        self.name_rule = rule;
+        self
+    }
+
+    pub fn generation(mut self) -> Self {
+        self.generation = true;
+        self
+    }
+
+    pub fn create_on_update(mut self) -> Self {
+        self.create_on_update = true;
+        self
+    }
+
+    /// Updates must name the version they replace.
+    pub fn conditional_update(mut self) -> Self {
+        self.unconditional_update = false;
+        self
     }
 
     pub fn cluster_scoped(mut self) -> Self {
@@ -154,7 +196,10 @@ impl Declaration {
     /// Looks the type up; `None` when the schema does not know the kind.
     pub fn resolve(self, schema: &Arc<Schema>) -> Option<Definition> {
         let ty = schema.kind(self.group, self.version, self.kind)?;
-        Some(Definition { declaration: self, ty })
+        Some(Definition {
+            declaration: self,
+            ty,
+        })
     }
 }
 
@@ -188,6 +233,11 @@ impl Definition {
         self.subresources.iter().find(|s| s.name == name)
     }
 
+    /// `status` has its own path, so main writes keep it out.
+    pub fn isolates_status(&self) -> bool {
+        self.subresource("status").is_some()
+    }
+
     pub fn has_verb(&self, verb: &str) -> bool {
         self.verbs.contains(&verb)
     }
@@ -202,12 +252,26 @@ impl Definition {
 }
 
 pub fn api_version(group: &str, version: &str) -> String {
-    if group.is_empty() { version.to_string() } else { format!("{group}/{version}") }
+    if group.is_empty() {
+        version.to_string()
+    } else {
+        format!("{group}/{version}")
+    }
 }
 
 /// `status` with the parent's kind.
-pub const STATUS: Subresource =
-    Subresource { name: "status", group: "", version: "", kind: "", verbs: VERBS_STATUS };
+pub const STATUS: Subresource = Subresource {
+    name: "status",
+    group: "",
+    version: "",
+    kind: "",
+    verbs: VERBS_STATUS,
+};
 /// `scale` with the autoscaling/v1 body.
-pub const SCALE: Subresource =
-    Subresource { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: VERBS_STATUS };
+pub const SCALE: Subresource = Subresource {
+    name: "scale",
+    group: "autoscaling",
+    version: "v1",
+    kind: "Scale",
+    verbs: VERBS_STATUS,
+};

@@ -1,1 +1,314 @@
-//! The only CRUD. Each verb has its room; the registry's methods dispatch here.
+//! The only CRUD. Each verb has its room; what they share is here: keys, consistent reads, one compare-and-set.
+//!
+//! The rooms add their methods to [`Registry`]. They know definitions and strategies, never a kind.
+
+mod apply;
+pub(crate) mod body;
+mod create;
+mod delete;
+mod get;
+mod list;
+mod patch;
+pub(crate) mod update;
+mod watch;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use penstock_store::cache::{CacheError, Feed, WatchCache};
+use penstock_store::{Expect, Mutation, Record, Revision, StoreError, Write};
+use serde_json::Value;
+
+use super::Registry;
+use super::definition::{Definition, api_version};
+use super::object::{CachedObject, set_resource_version};
+use crate::error::ApiError;
+
+/// The storage of one resource: its keys and its watch cache.
+pub(crate) struct Cell {
+    pub(crate) prefix: String,
+    pub(crate) cache: Arc<WatchCache<Arc<CachedObject>>>,
+    /// The stored kind.
+    pub(crate) definition: Arc<Definition>,
+}
+
+impl Cell {
+    pub(crate) fn new(feed: Arc<Feed>, definition: Arc<Definition>) -> Self {
+        let group = if definition.group.is_empty() {
+            "core"
+        } else {
+            definition.group
+        };
+        let prefix = format!("/registry/{group}/{}/", definition.plural);
+        let decoded_as = definition.clone();
+        let cache = WatchCache::new(
+            feed,
+            prefix.clone(),
+            move |record| {
+                let (value, _) = parse(record)?;
+                Ok(Arc::new(CachedObject::new(
+                    &decoded_as.ty,
+                    &value,
+                    decoded_as.selectable_fields,
+                )))
+            },
+            Default::default(),
+        );
+        Self {
+            prefix,
+            cache,
+            definition,
+        }
+    }
+
+    /// `<prefix>[namespace/]name`.
+    pub(crate) fn key(&self, namespace: &str, name: &str) -> String {
+        if self.definition.namespaced {
+            format!("{}{namespace}/{name}", self.prefix)
+        } else {
+            format!("{}{name}", self.prefix)
+        }
+    }
+
+    /// The prefix of one namespace, or of everything.
+    pub(crate) fn prefix_of(&self, namespace: Option<&str>) -> String {
+        match namespace {
+            Some(namespace) if self.definition.namespaced && !namespace.is_empty() => {
+                format!("{}{namespace}/", self.prefix)
+            }
+            _ => self.prefix.clone(),
+        }
+    }
+}
+
+/// A stored object as a value that carries its resourceVersion.
+pub(crate) fn parse(record: &Record) -> Result<(Value, Revision), serde_json::Error> {
+    let mut value: Value = serde_json::from_slice(&record.value)?;
+    set_resource_version(&mut value, record.modified.0);
+    Ok((value, record.modified))
+}
+
+/// Now, in whole seconds, as metadata has it.
+pub(crate) fn now_text() -> String {
+    time_text(Timestamp::now())
+}
+
+pub(crate) fn time_text(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+pub(crate) fn store_error(error: StoreError) -> ApiError {
+    match error {
+        StoreError::TooLarge {
+            value_bytes,
+            value_bytes_max,
+            ..
+        } => ApiError::request_too_large(format!(
+            "the object has {value_bytes} bytes; at most {value_bytes_max} can be stored"
+        )),
+        StoreError::Compacted { .. } => {
+            ApiError::expired("The resourceVersion for the provided list is too old.")
+        }
+        StoreError::FutureRevision { requested, newest } => {
+            ApiError::too_large_version(requested.0, newest.0)
+        }
+        StoreError::InvalidKey { key } => ApiError::bad_request(format!("unusable name: {key}")),
+        StoreError::Unavailable { detail } => {
+            ApiError::unavailable(format!("the store is unavailable: {detail}"))
+        }
+        other => ApiError::internal(other),
+    }
+}
+
+pub(crate) fn cache_error(error: CacheError) -> ApiError {
+    match error {
+        CacheError::Store(source) => store_error(source),
+        CacheError::Compacted { oldest } => {
+            ApiError::expired(format!("too old resource version (oldest: {oldest})"))
+        }
+        slow @ CacheError::TooSlow { .. } => ApiError::expired(slow.to_string()),
+    }
+}
+
+/// How a compare-and-set ended.
+pub(crate) enum Stored {
+    Done(Revision),
+    /// Somebody else was first; this is what is there now.
+    Raced(Option<Record>),
+}
+
+impl Registry {
+    pub(crate) fn cell(&self, definition: &Definition) -> Result<&Arc<Cell>, ApiError> {
+        let (group, _, plural) = definition.storage();
+        self.cell_of(group, plural)
+    }
+
+    /// The storage of a resource by name, for strategies and admission that look at other kinds.
+    pub(crate) fn cell_of(&self, group: &str, plural: &str) -> Result<&Arc<Cell>, ApiError> {
+        self.cells
+            .get(&(group.to_string(), plural.to_string()))
+            .ok_or_else(|| ApiError::internal(format!("{plural} has no storage")))
+    }
+
+    /// The newest stored form, in the definition's own version. Bypasses the cache: writes build on it.
+    pub(crate) async fn load(
+        &self,
+        definition: &Definition,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<(Value, Revision)>, ApiError> {
+        let cell = self.cell(definition)?;
+        let record = self
+            .store
+            .get(&cell.key(namespace, name))
+            .await
+            .map_err(store_error)?;
+        record
+            .as_ref()
+            .map(|r| self.open_record(definition, r))
+            .transpose()
+    }
+
+    /// As [`Registry::load`], where an absent object is a 404.
+    pub(crate) async fn require(
+        &self,
+        definition: &Definition,
+        namespace: &str,
+        name: &str,
+    ) -> Result<(Value, Revision), ApiError> {
+        let found = self.load(definition, namespace, name).await?;
+        found.ok_or_else(|| ApiError::not_found(definition.group, definition.plural, name))
+    }
+
+    pub(crate) fn open_record(
+        &self,
+        definition: &Definition,
+        record: &Record,
+    ) -> Result<(Value, Revision), ApiError> {
+        let (value, revision) =
+            parse(record).map_err(|e| ApiError::internal(format!("{} cannot be read: {e}", record.key)))?;
+        Ok((from_stored(definition, value), revision))
+    }
+
+    /// One compare-and-set of `value` (in the definition's version). `expect` of 0 means "must not exist".
+    pub(crate) async fn put(
+        &self,
+        definition: &Definition,
+        namespace: &str,
+        name: &str,
+        value: &Value,
+        expect: Revision,
+    ) -> Result<Stored, ApiError> {
+        let cell = self.cell(definition)?;
+        let mut stored = match &definition.stored_as {
+            Some(s) => {
+                let mut v = (s.conversion.to_stored)(value.clone());
+                v["apiVersion"] = api_version(s.group, s.version).into();
+                v
+            }
+            None => value.clone(),
+        };
+        set_resource_version(&mut stored, 0);
+        let write = Write {
+            key: cell.key(namespace, name),
+            expect: if expect.0 == 0 {
+                Expect::Absent
+            } else {
+                Expect::Revision(expect)
+            },
+            mutation: Mutation::Put {
+                value: stored.to_string().into(),
+                lease_ttl_seconds: cell.definition.ttl_seconds,
+            },
+        };
+        match self.store.commit(write).await {
+            Ok(committed) => Ok(Stored::Done(committed.revision)),
+            Err(StoreError::Conflict { current, .. }) => Ok(Stored::Raced(current)),
+            Err(e) => Err(store_error(e)),
+        }
+    }
+
+    /// Removes a record that is still at `expect`.
+    pub(crate) async fn remove(
+        &self,
+        definition: &Definition,
+        namespace: &str,
+        name: &str,
+        expect: Revision,
+    ) -> Result<Stored, ApiError> {
+        let cell = self.cell(definition)?;
+        let write = Write {
+            key: cell.key(namespace, name),
+            expect: Expect::Revision(expect),
+            mutation: Mutation::Delete,
+        };
+        match self.store.commit(write).await {
+            Ok(committed) => Ok(Stored::Done(committed.revision)),
+            Err(StoreError::Conflict { current, .. }) => Ok(Stored::Raced(current)),
+            Err(e) => Err(store_error(e)),
+        }
+    }
+
+    /// Everything of a resource, as the cache has it after all acknowledged writes.
+    pub(crate) async fn all(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: Option<&str>,
+    ) -> Result<Vec<Arc<CachedObject>>, ApiError> {
+        let cell = self.cell_of(group, plural)?;
+        cell.cache.wait_until_current().await.map_err(cache_error)?;
+        let (items, _) = cell
+            .cache
+            .list(&cell.prefix_of(namespace))
+            .await
+            .map_err(cache_error)?;
+        Ok(items.iter().map(|i| i.value.clone()).collect())
+    }
+
+    /// One object of a resource from the cache; possibly a moment old.
+    pub(crate) async fn peek(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<CachedObject>>, ApiError> {
+        let cell = self.cell_of(group, plural)?;
+        let item = cell
+            .cache
+            .get(&cell.key(namespace, name))
+            .await
+            .map_err(cache_error)?;
+        Ok(item.map(|i| i.value.clone()))
+    }
+}
+
+pub(crate) fn from_stored(definition: &Definition, value: Value) -> Value {
+    match &definition.stored_as {
+        Some(s) => {
+            let mut v = (s.conversion.from_stored)(value);
+            v["apiVersion"] = definition.api_version().into();
+            v["kind"] = definition.kind.into();
+            v
+        }
+        None => value,
+    }
+}
+
+/// A value of the definition's kind as it is handed out.
+pub(crate) fn share(definition: &Definition, value: &Value) -> Arc<CachedObject> {
+    Arc::new(CachedObject::new(
+        &definition.ty,
+        value,
+        definition.selectable_fields,
+    ))
+}
+
+/// A cached object in the version the caller asked for; shared when that is the stored one.
+pub(crate) fn present(definition: &Definition, object: &Arc<CachedObject>) -> Arc<CachedObject> {
+    match definition.stored_as {
+        None => object.clone(),
+        Some(_) => share(definition, &from_stored(definition, object.value())),
+    }
+}

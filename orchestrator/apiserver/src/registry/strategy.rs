@@ -31,31 +31,6 @@ pub trait Reservation: Send {
 /// Per-kind behaviour. The defaults suit a kind with `spec` and `status` and no rules of its own.
 #[async_trait]
 pub trait Strategy: Send + Sync + 'static {
-    /// How `metadata.name` must look.
-    fn name_rule(&self) -> super::meta::NameRule {
-        super::meta::NameRule::Subdomain
-    }
-
-    /// `metadata.generation` is kept: 1 at creation, bumped when `spec` changes.
-    fn has_generation(&self) -> bool {
-        false
-    }
-
-    /// `status` is wiped from creates and kept by main updates.
-    fn isolates_status(&self) -> bool {
-        true
-    }
-
-    /// A PUT to a name that does not exist creates it.
-    fn create_on_update(&self) -> bool {
-        false
-    }
-
-    /// An update without `resourceVersion` is taken as "whatever is there now".
-    fn unconditional_update(&self) -> bool {
-        true
-    }
-
     /// Clears or fills fields a creator does not own.
     fn prepare_create(&self, _context: &Context, _new: &mut Value) {}
 
@@ -88,8 +63,11 @@ pub trait Strategy: Send + Sync + 'static {
         Grace::None
     }
 
-    /// What deletion means for dependents when nothing is said (`Orphan` for old kinds upstream).
-    fn orphans_by_default(&self) -> bool {
+    /// Marks an object whose deletion has begun (a namespace's phase).
+    fn mark_deleting(&self, _object: &mut Value) {}
+
+    /// Something other than `metadata.finalizers` still holds the object (a namespace's `spec.finalizers`).
+    fn holds(&self, _object: &Value) -> bool {
         false
     }
 
@@ -112,12 +90,3 @@ pub trait Strategy: Send + Sync + 'static {
 pub struct Plain;
 
 impl Strategy for Plain {}
-
-/// A kind with a generation and nothing else.
-pub struct Generational;
-
-impl Strategy for Generational {
-    fn has_generation(&self) -> bool {
-        true
-    }
-}

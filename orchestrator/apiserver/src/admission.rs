@@ -1,0 +1,119 @@
+//! Admission: what may change or refuse a write after it is understood and before it is stored.
+//!
+//! A list of small plugins in upstream's order. Mutating runs see the object; validating runs see what will be
+//! stored (nothing, for a delete). A plugin knows one rule and reads other objects through the registry's caches.
+
+mod defaults;
+mod lifecycle;
+mod node_restriction;
+mod priority;
+mod service_account;
+mod tolerations;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::error::ApiError;
+use crate::registry::Registry;
+use crate::registry::context::Context;
+use crate::registry::definition::Definition;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+}
+
+/// What is being admitted.
+pub struct Attributes<'a> {
+    pub operation: Operation,
+    pub definition: &'a Definition,
+    /// Empty for the object itself.
+    pub subresource: &'a str,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub context: &'a Context,
+    /// The stored object, for updates and deletes.
+    pub old: Option<&'a Value>,
+}
+
+impl Attributes<'_> {
+    /// Whether this is `operation` on the resource itself.
+    pub(crate) fn is(&self, operation: Operation, group: &str, plural: &str) -> bool {
+        self.operation == operation
+            && self.subresource.is_empty()
+            && self.definition.group == group
+            && self.definition.plural == plural
+    }
+
+    pub(crate) fn forbidden(&self, why: impl std::fmt::Display) -> ApiError {
+        ApiError::forbidden(self.definition.group, self.definition.plural, self.name, why)
+    }
+}
+
+/// One rule.
+#[async_trait]
+pub trait Plugin: Send + Sync {
+    /// May change `object`.
+    async fn admit(
+        &self,
+        _registry: &Registry,
+        _attributes: &Attributes<'_>,
+        _object: &mut Value,
+    ) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// Sees what will be stored; `None` for deletes.
+    async fn validate(
+        &self,
+        _registry: &Registry,
+        _attributes: &Attributes<'_>,
+        _object: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        Ok(())
+    }
+}
+
+/// The plugins in order.
+pub struct Chain(Vec<Box<dyn Plugin>>);
+
+impl Default for Chain {
+    fn default() -> Self {
+        Self(vec![
+            Box::new(lifecycle::NamespaceLifecycle),
+            Box::new(node_restriction::NodeRestriction),
+            Box::new(service_account::ServiceAccount),
+            Box::new(tolerations::DefaultTolerationSeconds),
+            Box::new(priority::Priority),
+            Box::new(defaults::DefaultClasses),
+        ])
+    }
+}
+
+impl Chain {
+    pub async fn admit(
+        &self,
+        registry: &Registry,
+        attributes: &Attributes<'_>,
+        object: &mut Value,
+    ) -> Result<(), ApiError> {
+        for plugin in &self.0 {
+            plugin.admit(registry, attributes, object).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn validate(
+        &self,
+        registry: &Registry,
+        attributes: &Attributes<'_>,
+        object: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        for plugin in &self.0 {
+            plugin.validate(registry, attributes, object).await?;
+        }
+        Ok(())
+    }
+}

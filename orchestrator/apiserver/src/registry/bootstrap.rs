@@ -1,0 +1,183 @@
+//! What every cluster has from its first second: namespaces, the API's own Service, DNS, roles, priority classes.
+//!
+//! Idempotent and self-healing: each start creates what is missing and puts right what must be exactly so. What a
+//! user may tune (the rules of a role) is only ever added to.
+
+mod access;
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use super::context::{Context, Target};
+use super::generic::update::Race;
+use super::object::{items_at, meta_str};
+use super::{Registry, RegistryError};
+use crate::error::ApiError;
+
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// Makes everything. The store must be reachable.
+pub(super) async fn ensure(registry: &Registry) -> Result<(), RegistryError> {
+    for name in NAMESPACES {
+        ensure_object(
+            registry,
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+            keep,
+        )
+        .await?;
+    }
+    for (name, value, what) in [
+        (
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+    ] {
+        let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+            "value": value, "description": what});
+        ensure_object(registry, class, keep).await?;
+    }
+    for object in access::objects() {
+        ensure_object(registry, object, access::reconcile).await?;
+    }
+    let config = registry.config();
+    let cidr = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": [config.service_cidr.to_string()]}});
+    ensure_object(registry, cidr, keep).await?;
+    ensure_object(registry, kubernetes_service(registry), keep).await?;
+    ensure_object(registry, endpoints(registry), own("subsets")).await?;
+    ensure_object(registry, endpoint_slice(registry), |have, want| {
+        have["endpoints"] = want["endpoints"].clone();
+        have["ports"] = want["ports"].clone();
+    })
+    .await?;
+    ensure_object(registry, dns_service(registry), keep).await?;
+    Ok(())
+}
+
+/// Leaves an object that exists alone.
+fn keep(_have: &mut Value, _want: &Value) {}
+
+/// Puts one field right.
+fn own(field: &'static str) -> fn(&mut Value, &Value) {
+    match field {
+        "subsets" => |have, want| have["subsets"] = want["subsets"].clone(),
+        _ => keep,
+    }
+}
+
+/// Creates the object, or lets `reconcile(have, want)` mend the one there is.
+async fn ensure_object(
+    registry: &Registry,
+    want: Value,
+    reconcile: fn(&mut Value, &Value),
+) -> Result<(), RegistryError> {
+    let name = meta_str(&want, "name").to_string();
+    let what = format!("{} {name}", want["kind"].as_str().unwrap_or_default());
+    let failed = |source: ApiError| RegistryError::Bootstrap {
+        what: what.clone(),
+        source,
+    };
+    let api_version = want["apiVersion"].as_str().unwrap_or_default();
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let definition = registry
+        .definitions
+        .iter()
+        .find(|d| d.group == group && d.version == version && Some(d.kind) == want["kind"].as_str())
+        .cloned()
+        .ok_or_else(|| failed(ApiError::internal("no such kind")))?;
+    let namespace = meta_str(&want, "namespace");
+    let target = Target::named((!namespace.is_empty()).then_some(namespace), &name);
+    let context = Context::system();
+    let present = registry
+        .load(&definition, namespace, &name)
+        .await
+        .map_err(failed)?;
+    if present.is_none() {
+        let mut object = want.clone();
+        penstock_schema::defaults::apply(&definition.ty, &mut object);
+        match registry
+            .create_object(&context, &definition, &target, object)
+            .await
+        {
+            Ok(_) => return Ok(()),
+            Err(e) if e.is_already_exists() => {}
+            Err(e) => return Err(failed(e)),
+        }
+    }
+    let mend = &mut |old: &Value| {
+        let mut new = old.clone();
+        reconcile(&mut new, &want);
+        Ok(new)
+    };
+    registry
+        .modify(&context, &definition, &target, Race::Rebases, mend)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+/// The first address of the service range.
+fn api_address(registry: &Registry) -> IpAddr {
+    match registry.config().service_cidr.network() {
+        IpAddr::V4(v4) => IpAddr::V4((u32::from(v4) + 1).into()),
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) + 1).into()),
+    }
+}
+
+fn kubernetes_service(registry: &Registry) -> Value {
+    json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "kubernetes", "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {"type": "ClusterIP", "clusterIP": api_address(registry).to_string(), "sessionAffinity": "None",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP",
+                "targetPort": registry.config().advertise_port}]}})
+}
+
+fn endpoints(registry: &Registry) -> Value {
+    let config = registry.config();
+    json!({"apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {"name": "kubernetes", "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": config.advertise_address.to_string()}],
+            "ports": [{"name": "https", "port": config.advertise_port, "protocol": "TCP"}]}]})
+}
+
+fn endpoint_slice(registry: &Registry) -> Value {
+    let config = registry.config();
+    json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "kubernetes", "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": if config.advertise_address.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [config.advertise_address.to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": config.advertise_port, "protocol": "TCP"}]})
+}
+
+/// Served on every node by its agent, so it selects no pods.
+fn dns_service(registry: &Registry) -> Value {
+    json!({"apiVersion": "v1", "kind": "Service",
+    "metadata": {"name": "kube-dns", "namespace": "kube-system",
+        "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}},
+    "spec": {"type": "ClusterIP", "clusterIP": registry.config().cluster_dns.to_string(),
+        "sessionAffinity": "None",
+        "ports": [
+            {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},
+            {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
+        ]}})
+}
+
+/// Whether a rule of `want` is missing from `have`.
+pub(super) fn missing_rules(have: &Value, want: &Value) -> Vec<Value> {
+    let had = items_at(have, "/rules");
+    items_at(want, "/rules")
+        .iter()
+        .filter(|r| !had.contains(r))
+        .cloned()
+        .collect()
+}

@@ -1,0 +1,310 @@
+//! List: from the watch cache when the present is asked for, from the store when a snapshot is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use penstock_store::{ListRequest, Revision, StoreError};
+
+use super::{Cell, cache_error, present, share, store_error};
+use crate::error::{ApiError, FieldError};
+use crate::registry::context::{Context, Target};
+use crate::registry::continuation::Continuation;
+use crate::registry::definition::Definition;
+use crate::registry::object::CachedObject;
+use crate::registry::options::ListOptions;
+use crate::registry::selector::Selection;
+use crate::registry::{ListResult, Registry};
+
+/// How long a list waits for a revision this server has not seen yet.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(3);
+/// Records read from the store at a time when a selector makes the page's length unknown.
+const SNAPSHOT_PAGE_RECORDS: usize = 500;
+
+impl Registry {
+    pub async fn list(
+        &self,
+        _context: &Context,
+        definition: &Definition,
+        target: &Target,
+        options: &ListOptions,
+    ) -> Result<ListResult, ApiError> {
+        validate_list_options(options)?;
+        let selection = Selection::parse(
+            options.label_selector.as_deref(),
+            options.field_selector.as_deref(),
+            definition,
+        )?;
+        let cell = self.cell(definition)?.clone();
+        let limit = options
+            .limit
+            .filter(|l| *l > 0)
+            .map(|l| usize::try_from(l).unwrap_or(usize::MAX));
+        if let Some(token) = options.continue_token.as_deref().filter(|t| !t.is_empty()) {
+            let continuation = Continuation::decode(token)?;
+            return self
+                .list_snapshot(definition, &cell, target, &selection, limit, continuation)
+                .await;
+        }
+        let version = parse_version(options.resource_version.as_deref())?;
+        if options.resource_version_match.as_deref() == Some("Exact")
+            && let Some(exact) = version
+        {
+            let from_start = Continuation {
+                revision: Some(exact),
+                after: String::new(),
+            };
+            return self
+                .list_snapshot(definition, &cell, target, &selection, limit, from_start)
+                .await;
+        }
+        match version {
+            None => {
+                cell.cache.wait_until_current().await.map_err(cache_error)?;
+            }
+            Some(0) => {}
+            Some(n) => catch_up(&cell, n).await?,
+        }
+        // "Any version" is served whole, as upstream serves it from its cache.
+        let limit = if version == Some(0) { None } else { limit };
+        let prefix = cell.prefix_of(target.namespace.as_deref());
+        let (items, revision) = cell.cache.list(&prefix).await.map_err(cache_error)?;
+        let mut page = Vec::new();
+        let mut more = None;
+        let mut seen = 0;
+        for item in &items {
+            let object = present(definition, &item.value);
+            if !selection.matches(&object) {
+                seen += 1;
+                continue;
+            }
+            if limit.is_some_and(|l| page.len() == l) {
+                more = Some(items.len() - seen);
+                break;
+            }
+            seen += 1;
+            page.push((item.key.clone(), object));
+        }
+        let continue_token = match (&more, page.last()) {
+            (Some(_), Some((key, _))) => Some(
+                Continuation {
+                    revision: Some(revision.0),
+                    after: key[prefix.len()..].to_string(),
+                }
+                .encode(),
+            ),
+            _ => None,
+        };
+        Ok(ListResult {
+            items: page.into_iter().map(|(_, o)| o).collect(),
+            resource_version: revision.0,
+            continue_token,
+            remaining: more.filter(|_| selection.is_everything()).map(|n| n as u64),
+        })
+    }
+
+    /// A page of the store's history.
+    async fn list_snapshot(
+        &self,
+        definition: &Definition,
+        cell: &Cell,
+        target: &Target,
+        selection: &Selection,
+        limit: Option<usize>,
+        continuation: Continuation,
+    ) -> Result<ListResult, ApiError> {
+        let prefix = cell.prefix_of(target.namespace.as_deref());
+        let is_continued = !continuation.after.is_empty();
+        let mut after = is_continued.then(|| format!("{prefix}{}", continuation.after));
+        let mut at = continuation.revision.map(Revision);
+        let mut items: Vec<Arc<CachedObject>> = Vec::new();
+        loop {
+            let missing = limit.map(|l| l - items.len());
+            let ask = if selection.is_everything() {
+                missing
+            } else {
+                missing.map(|_| SNAPSHOT_PAGE_RECORDS)
+            };
+            let request = ListRequest {
+                prefix: prefix.clone(),
+                at,
+                after: after.clone(),
+                limit: ask,
+            };
+            let page = match self.store.list(request).await {
+                Ok(page) => page,
+                Err(StoreError::Compacted { .. }) if is_continued => {
+                    return Err(expired_continuation(continuation.after));
+                }
+                Err(e) => return Err(store_error(e)),
+            };
+            at = Some(page.revision);
+            let mut cut_at = None;
+            for (i, record) in page.records.iter().enumerate() {
+                after = Some(record.key.clone());
+                let object = match cell.cache.get(&record.key).await {
+                    Ok(Some(item)) if item.revision == record.modified => present(definition, &item.value),
+                    _ => share(definition, &self.open_record(definition, record)?.0),
+                };
+                if selection.matches(&object) {
+                    items.push(object);
+                }
+                if limit.is_some_and(|l| items.len() == l) {
+                    cut_at = Some(i);
+                    break;
+                }
+            }
+            let left_in_page = cut_at.map_or(0, |i| page.records.len() - 1 - i) as u64;
+            let full = limit.is_some_and(|l| items.len() >= l);
+            let rest = left_in_page + page.remaining;
+            let more = left_in_page > 0 || page.more;
+            if full || !more {
+                let continue_token = match (&after, more) {
+                    (Some(key), true) => Some(
+                        Continuation {
+                            revision: Some(page.revision.0),
+                            after: key[prefix.len()..].to_string(),
+                        }
+                        .encode(),
+                    ),
+                    _ => None,
+                };
+                let remaining = (more && selection.is_everything()).then_some(rest);
+                return Ok(ListResult {
+                    items,
+                    resource_version: page.revision.0,
+                    continue_token,
+                    remaining,
+                });
+            }
+        }
+    }
+}
+
+/// Waits for a revision other servers have told the client of.
+pub(super) async fn catch_up(cell: &Cell, revision: u64) -> Result<(), ApiError> {
+    match tokio::time::timeout(CATCH_UP_TIMEOUT, cell.cache.wait_for(Revision(revision))).await {
+        Ok(waited) => waited.map_err(cache_error),
+        Err(_) => Err(ApiError::too_large_version(revision, cell.cache.revision().0)),
+    }
+}
+
+pub(super) fn parse_version(text: Option<&str>) -> Result<Option<u64>, ApiError> {
+    match text {
+        None | Some("") => Ok(None),
+        Some(text) => text.parse::<u64>().map(Some).map_err(|_| {
+            ApiError::invalid(
+                "meta.k8s.io",
+                "ListOptions",
+                "",
+                vec![FieldError::invalid(
+                    "resourceVersion",
+                    text,
+                    "invalid resource version",
+                )],
+            )
+        }),
+    }
+}
+
+fn expired_continuation(after: String) -> ApiError {
+    let mut e = ApiError::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+         without the continue parameter, or use the continue token in this response to retrieve the remainder of the \
+         results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+         modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+    );
+    e.continue_token = Some(
+        Continuation {
+            revision: None,
+            after,
+        }
+        .encode(),
+    );
+    e
+}
+
+/// The combinations upstream refuses.
+fn validate_list_options(options: &ListOptions) -> Result<(), ApiError> {
+    let mut errors = Vec::new();
+    let given = |o: &Option<String>| o.as_deref().filter(|t| !t.is_empty()).map(str::to_string);
+    let version = given(&options.resource_version);
+    let continued = given(&options.continue_token).is_some();
+    if continued && version.as_deref().is_some_and(|v| v != "0") {
+        return Err(ApiError::bad_request(
+            "specifying resource version is not allowed when using continue",
+        ));
+    }
+    if let Some(how) = given(&options.resource_version_match) {
+        let path = "resourceVersionMatch";
+        match &version {
+            None => errors.push(FieldError::forbidden(
+                path,
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            )),
+            Some(_) if continued => errors.push(FieldError::forbidden(
+                path,
+                "resourceVersionMatch is forbidden when continue is provided",
+            )),
+            Some(v) if how == "Exact" && v == "0" => errors.push(FieldError::forbidden(
+                path,
+                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+            )),
+            _ => {}
+        }
+        if how != "Exact" && how != "NotOlderThan" {
+            errors.push(FieldError::not_supported(
+                path,
+                how.as_str(),
+                &["Exact", "NotOlderThan", ""],
+            ));
+        }
+    }
+    if options.send_initial_events.is_some() {
+        errors.push(FieldError::forbidden(
+            "sendInitialEvents",
+            "sendInitialEvents is forbidden for list",
+        ));
+    }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", errors))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(options: ListOptions) -> String {
+        validate_list_options(&options).unwrap_err().message
+    }
+
+    #[test]
+    fn contradictory_versions_are_refused_like_upstream() {
+        let text = |t: &str| Some(t.to_string());
+        assert_eq!(
+            refused(ListOptions {
+                resource_version_match: text("Exact"),
+                ..Default::default()
+            }),
+            "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
+        );
+        assert!(
+            refused(ListOptions {
+                resource_version_match: text("Exact"),
+                resource_version: text("0"),
+                ..Default::default()
+            })
+            .contains("\"exact\" is forbidden")
+        );
+        assert!(
+            refused(ListOptions {
+                continue_token: text("x"),
+                resource_version: text("5"),
+                ..Default::default()
+            })
+            .starts_with("specifying resource version")
+        );
+    }
+}

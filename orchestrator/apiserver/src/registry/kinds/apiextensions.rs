@@ -1,0 +1,3 @@
+//! `apiextensions.k8s.io`. One file a kind.
+
+pub(crate) mod customresourcedefinitions;

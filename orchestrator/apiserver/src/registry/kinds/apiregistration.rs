@@ -1,0 +1,3 @@
+//! `apiregistration.k8s.io`. One file a kind.
+
+pub(crate) mod apiservices;

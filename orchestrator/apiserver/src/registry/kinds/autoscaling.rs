@@ -1,0 +1,3 @@
+//! `autoscaling`. One file a kind.
+
+pub(crate) mod horizontalpodautoscalers;

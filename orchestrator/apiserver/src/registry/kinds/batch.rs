@@ -1,0 +1,4 @@
+//! `batch`. One file a kind.
+
+pub(crate) mod cronjobs;
+pub(crate) mod jobs;

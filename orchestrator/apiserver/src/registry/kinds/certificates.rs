@@ -1,0 +1,3 @@
+//! `certificates.k8s.io`. One file a kind.
+
+pub(crate) mod certificatesigningrequests;

@@ -1,0 +1,3 @@
+//! `coordination.k8s.io`. One file a kind.
+
+pub(crate) mod leases;

@@ -1,0 +1,193 @@
+//! Service: a stable address for a changing set of pods. Addresses and node ports are allocated here.
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use crate::error::{ApiError, FieldError};
+use crate::registry::Registry;
+use crate::registry::context::Context;
+use crate::registry::definition::{Declaration, STATUS, Subresource};
+use crate::registry::meta::NameRule;
+use crate::registry::object::{items_at, str_at};
+use crate::registry::strategy::{Reservation, Strategy};
+use crate::tables::network::SERVICES;
+
+mod allocation;
+mod validation;
+
+const PROXY: Subresource = Subresource {
+    name: "proxy",
+    group: "",
+    version: "v1",
+    kind: "ServiceProxyOptions",
+    verbs: &["create", "delete", "get", "patch", "update"],
+};
+
+pub(crate) fn declaration() -> Declaration {
+    Declaration::new("", "v1", "Service", "services")
+        .short(&["svc"])
+        .categories(&["all"])
+        .name_rule(NameRule::Label1035)
+        .create_on_update()
+        .returns_deleted()
+        .columns(SERVICES)
+        .subresources(&[PROXY, STATUS])
+        .fields(&["spec.clusterIP", "spec.type"], |o| {
+            vec![
+                ("spec.clusterIP", str_at(o, "/spec/clusterIP").to_string()),
+                ("spec.type", str_at(o, "/spec/type").to_string()),
+            ]
+        })
+        .strategy(Service)
+}
+
+struct Service;
+
+pub(super) fn kind(service: &Value) -> &str {
+    match str_at(service, "/spec/type") {
+        "" => "ClusterIP",
+        kind => kind,
+    }
+}
+
+pub(super) fn is_headless(service: &Value) -> bool {
+    str_at(service, "/spec/clusterIP") == "None"
+}
+
+/// Has (or is to get) an address of its own.
+pub(super) fn wants_address(service: &Value) -> bool {
+    kind(service) != "ExternalName" && !is_headless(service)
+}
+
+pub(super) fn wants_node_ports(service: &Value) -> bool {
+    match kind(service) {
+        "NodePort" => true,
+        "LoadBalancer" => service.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&json!(false)),
+        _ => false,
+    }
+}
+
+pub(super) fn wants_health_port(service: &Value) -> bool {
+    kind(service) == "LoadBalancer" && str_at(service, "/spec/externalTrafficPolicy") == "Local"
+}
+
+#[async_trait]
+impl Strategy for Service {
+    fn prepare_create(&self, _context: &Context, new: &mut Value) {
+        new["status"] = json!({"loadBalancer": {}});
+        settle(new);
+    }
+
+    fn prepare_update(&self, _context: &Context, new: &mut Value, old: &Value) {
+        allocation::keep_allocated(new, old);
+        drop_stale(new, old);
+        settle(new);
+    }
+
+    fn validate(&self, new: &Value) -> Vec<FieldError> {
+        validation::validate(new)
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        validation::validate_update(new, old)
+    }
+
+    async fn reserve(
+        &self,
+        registry: &Registry,
+        context: &Context,
+        new: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Option<Box<dyn Reservation>>, ApiError> {
+        Ok(Some(Box::new(
+            allocation::reserve(registry, context, new, old).await?,
+        )))
+    }
+
+    async fn after_delete(&self, registry: &Registry, old: &Value) {
+        for ip in items_at(old, "/spec/clusterIPs").iter().filter_map(Value::as_str) {
+            allocation::release(registry, ip).await;
+        }
+    }
+}
+
+/// `clusterIP` and `clusterIPs` say the same; families follow.
+fn settle(service: &mut Value) {
+    if !service["spec"].is_object() {
+        return;
+    }
+    let ip = str_at(service, "/spec/clusterIP").to_string();
+    let first = str_at(service, "/spec/clusterIPs/0").to_string();
+    if kind(service) == "ExternalName" {
+        return;
+    }
+    let spec = &mut service["spec"];
+    if !ip.is_empty() && first.is_empty() {
+        spec["clusterIPs"] = json!([ip]);
+    }
+    if spec.get("ipFamilies").is_none() {
+        let v6 = ip.contains(':');
+        spec["ipFamilies"] = json!([if v6 { "IPv6" } else { "IPv4" }]);
+    }
+    if spec.get("ipFamilyPolicy").is_none() {
+        spec["ipFamilyPolicy"] = "SingleStack".into();
+    }
+    if spec.get("internalTrafficPolicy").is_none() {
+        spec["internalTrafficPolicy"] = "Cluster".into();
+    }
+}
+
+/// A change of type takes with it what only the old type had, unless the updater changed that too.
+fn drop_stale(new: &mut Value, old: &Value) {
+    let (was, is) = (kind(old).to_string(), kind(new).to_string());
+    let unchanged = |f: &str| new.pointer(&format!("/spec/{f}")) == old.pointer(&format!("/spec/{f}"));
+    let mut gone: Vec<&str> = Vec::new();
+    if was != "ExternalName" && is == "ExternalName" {
+        gone.extend(
+            [
+                "clusterIP",
+                "clusterIPs",
+                "ipFamilies",
+                "ipFamilyPolicy",
+                "internalTrafficPolicy",
+            ]
+            .into_iter()
+            .filter(|f| unchanged(f)),
+        );
+    }
+    if was == "ExternalName" && is != "ExternalName" && unchanged("externalName") {
+        gone.push("externalName");
+    }
+    if was == "LoadBalancer" && is != "LoadBalancer" {
+        gone.extend(
+            ["allocateLoadBalancerNodePorts", "loadBalancerClass"]
+                .into_iter()
+                .filter(|f| unchanged(f)),
+        );
+    }
+    if wants_health_port(old) && !wants_health_port(new) && unchanged("healthCheckNodePort") {
+        gone.push("healthCheckNodePort");
+    }
+    let external = |k: &str| matches!(k, "NodePort" | "LoadBalancer");
+    if external(&was) && !external(&is) && unchanged("externalTrafficPolicy") {
+        gone.push("externalTrafficPolicy");
+    }
+    if let Some(spec) = new.get_mut("spec").and_then(Value::as_object_mut) {
+        for field in gone {
+            spec.remove(field);
+        }
+    }
+    if wants_node_ports(old) && !wants_node_ports(new) {
+        let had: Vec<Value> = items_at(old, "/spec/ports")
+            .iter()
+            .map(|p| p["nodePort"].clone())
+            .collect();
+        if let Some(ports) = new.pointer_mut("/spec/ports").and_then(Value::as_array_mut) {
+            for port in ports.iter_mut().filter_map(Value::as_object_mut) {
+                if port.get("nodePort").is_some_and(|n| had.contains(n)) {
+                    port.remove("nodePort");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! `discovery.k8s.io`. One file a kind.
+
+pub(crate) mod endpointslices;

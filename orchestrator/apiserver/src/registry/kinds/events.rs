@@ -1,0 +1,3 @@
+//! `events.k8s.io`. One file a kind.
+
+pub(crate) mod events;

@@ -1,0 +1,3 @@
+//! `node.k8s.io`. One file a kind.
+
+pub(crate) mod runtimeclasses;

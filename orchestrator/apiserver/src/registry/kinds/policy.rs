@@ -1,0 +1,3 @@
+//! `policy`. One file a kind.
+
+pub(crate) mod poddisruptionbudgets;

@@ -1,0 +1,6 @@
+//! `resource.k8s.io`. One file a kind.
+
+pub(crate) mod deviceclasses;
+pub(crate) mod resourceclaims;
+pub(crate) mod resourceclaimtemplates;
+pub(crate) mod resourceslices;

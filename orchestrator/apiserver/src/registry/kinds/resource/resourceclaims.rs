@@ -1,0 +1,7 @@
+//! ResourceClaim: see the definition; it has no rules beyond its schema yet.
+
+use crate::registry::definition::{Declaration, STATUS};
+
+pub(crate) fn declaration() -> Declaration {
+    Declaration::new("resource.k8s.io", "v1", "ResourceClaim", "resourceclaims").subresources(&[STATUS])
+}

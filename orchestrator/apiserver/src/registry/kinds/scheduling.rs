@@ -1,0 +1,3 @@
+//! `scheduling.k8s.io`. One file a kind.
+
+pub(crate) mod priorityclasses;

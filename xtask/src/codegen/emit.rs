@@ -158,7 +158,8 @@ fn attributes(
     proto: Option<&ProtoField>,
     supplement: &Supplement,
 ) -> Result<()> {
-    if field.required {
+    // A default makes k8s-openapi drop the Option; the marker tells.
+    if field.required && !proto.is_some_and(|p| p.doc.lines().any(|line| line.trim() == "+optional")) {
         block.push_str(" req");
     }
     if supplement.pointers.contains(full) {

@@ -1,3 +1,69 @@
-//! The control plane.
+//! `orchestrator`: the control plane in one program.
+//!
+//! This crate is wiring: it reads the command line, makes keys, and puts store, API server and control loops
+//! together. What any of them does is in their own crates.
 
-fn main() {}
+mod cli;
+mod config;
+mod credentials;
+mod data_dir;
+mod election;
+mod files;
+mod kubeconfig;
+mod loops;
+mod memory;
+mod pki;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use cli::{Cli, Command, LogFormat};
+
+/// More threads than this serve nothing that two cores could use, and each costs memory.
+const WORKER_THREADS_MAX: usize = 8;
+const BLOCKING_THREADS_MAX: usize = 64;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    memory::limit_arenas();
+    match start(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One sentence, causes included: `{:#}` joins the chain.
+            eprintln!("orchestrator: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Credentials { of } => credentials::write(of),
+        Command::Run(arguments) => {
+            log_to_stderr(arguments.log_format);
+            let config = config::RunConfig::new(*arguments)?;
+            let cores = std::thread::available_parallelism().map_or(2, usize::from);
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(cores.clamp(2, WORKER_THREADS_MAX))
+                .max_blocking_threads(BLOCKING_THREADS_MAX)
+                .enable_all()
+                .build()?;
+            runtime.block_on(run::run(config))
+        }
+    }
+}
+
+/// What is logged is chosen by `RUST_LOG`; without it, what an operator should see.
+fn log_to_stderr(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

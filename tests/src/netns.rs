@@ -4,6 +4,7 @@
 //! behind. Threads and processes started inside inherit the namespaces of the thread that starts them.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
 use std::process::Command;
 use std::thread;
@@ -77,20 +78,22 @@ impl Netns {
         }))
     }
 
-    /// Joins this namespace to the current one by a veth: `here` on this side, `there` inside. Addresses are CIDRs.
-    pub fn join(&self, here: &str, here_address: &str, there: &str, there_address: &str) -> Result<()> {
-        use std::os::fd::AsRawFd;
+    /// Joins this namespace to the current one by a veth: `here` on this side, `there` inside; both up.
+    pub fn plug(&self, here: &str, there: &str) -> Result<()> {
         // A namespace is named by the file that the child process inherits.
         let path = format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd());
         ip(&format!(
             "link add {here} type veth peer name {there} netns {path}"
         ))?;
-        ip(&format!("address add {here_address} dev {here}"))?;
         ip(&format!("link set {here} up"))?;
-        self.run(|| {
-            ip(&format!("address add {there_address} dev {there}"))?;
-            ip(&format!("link set {there} up")).map(drop)
-        })
+        self.run(|| ip(&format!("link set {there} up")).map(drop))
+    }
+
+    /// The same with an address on each side, as CIDRs.
+    pub fn join(&self, here: &str, here_address: &str, there: &str, there_address: &str) -> Result<()> {
+        self.plug(here, there)?;
+        ip(&format!("address add {here_address} dev {here}"))?;
+        self.run(|| ip(&format!("address add {there_address} dev {there}")).map(drop))
     }
 }
 

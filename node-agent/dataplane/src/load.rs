@@ -108,6 +108,11 @@ impl std::fmt::Debug for Dataplane {
     }
 }
 
+const _: () = {
+    const fn shared_between_threads<T: Send + Sync>() {}
+    shared_between_threads::<Dataplane>();
+};
+
 // === impl Dataplane ===
 
 impl Dataplane {

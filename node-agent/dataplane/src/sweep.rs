@@ -2,6 +2,7 @@
 //!
 //! Called after the sets were swapped. The kernel answers a swap only when no program runs any more that saw the
 //! former set, so nothing swept here can come back. TCP is left alone: a connection lives while its backend serves.
+//! Of a socket's flow the way back stays: an answer already under way must still seem to come from the service.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +18,9 @@ use crate::kernel::{self, KernelMaps};
 /// Backends that left, by service.
 pub type Departed = BTreeMap<u32, BTreeSet<Endpoint>>;
 
+/// A packet may put one half of a flow back while the other is still there; the next pass takes both.
+const PASSES_MAX: usize = 4;
+
 /// Forgets what leads to backends that left. Returns how many UDP flow halves went.
 pub fn apply_departure(maps: &mut KernelMaps, departed: &Departed) -> Result<usize, DataplaneError> {
     if departed.is_empty() {
@@ -25,9 +29,16 @@ pub fn apply_departure(maps: &mut KernelMaps, departed: &Departed) -> Result<usi
     let sockets = kernel::sweep(&mut maps.socket_flows, map::SOCKET_FLOWS, |key, value| {
         socket_flow_is_over(departed, key, value)
     })?;
-    let flows = kernel::sweep(&mut maps.flows, map::FLOWS, |key, value| {
-        flow_is_over(departed, key, value)
-    })?;
+    let mut flows = 0;
+    for _ in 0..PASSES_MAX {
+        let gone = kernel::sweep(&mut maps.flows, map::FLOWS, |key, value| {
+            flow_is_over(departed, key, value)
+        })?;
+        flows += gone;
+        if gone == 0 {
+            break;
+        }
+    }
     kernel::sweep(&mut maps.affinity, map::AFFINITY, |key, value| {
         affinity_is_over(departed, key, value)
     })?;
@@ -41,12 +52,7 @@ fn left(departed: &Departed, service: u32, endpoint: Endpoint) -> bool {
 }
 
 fn socket_flow_is_over(departed: &Departed, key: &SocketFlowKey, value: &SocketFlowValue) -> bool {
-    let backend = if key.half == u16::from(HALF_FORWARD) {
-        (value.address, value.port)
-    } else {
-        (key.address, key.port)
-    };
-    left(departed, value.service, backend)
+    key.half == u16::from(HALF_FORWARD) && left(departed, value.service, (value.address, value.port))
 }
 
 fn flow_is_over(departed: &Departed, key: &FlowKey, value: &FlowValue) -> bool {

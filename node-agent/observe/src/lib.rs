@@ -1,1 +1,52 @@
-//! Sight: flows, drop reasons, map fill levels.
+//! Sight: what the kernel programs did, why they dropped what they dropped, and how full their maps are.
+//!
+//! The data comes from `penstock-dataplane`, which reads the pins; this crate turns it into tables for people, JSON for
+//! scripts and the Prometheus text format. It needs no running agent. Must not know how anything was counted.
+
+mod metrics;
+mod table;
+
+use std::path::Path;
+
+pub use metrics::{counters_metrics, maps_metrics};
+pub use penstock_dataplane::{
+    Counters, DataplaneError, MapFill, ServiceTraffic, observe_counters, observe_maps,
+};
+pub use table::{counters_table, maps_table};
+
+/// How something observed is to be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// Columns for people.
+    #[default]
+    Table,
+    /// One JSON value.
+    Json,
+    /// The Prometheus text format.
+    Metrics,
+}
+
+/// `node-agent counters`: `directory` is the agent's own on its bpf file system, such as `/sys/fs/bpf/penstock`.
+pub fn show_counters(directory: &Path, format: Format) -> Result<String, DataplaneError> {
+    let counters = observe_counters(directory)?;
+    Ok(match format {
+        Format::Table => counters_table(&counters),
+        Format::Json => json(&counters),
+        Format::Metrics => counters_metrics(&counters),
+    })
+}
+
+/// `node-agent maps`: how full each map is. Lists every key, so it is for people and not for a loop.
+pub fn show_maps(directory: &Path, format: Format) -> Result<String, DataplaneError> {
+    let maps = observe_maps(directory)?;
+    Ok(match format {
+        Format::Table => maps_table(&maps),
+        Format::Json => json(&maps),
+        Format::Metrics => maps_metrics(&maps),
+    })
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    // These are structs of numbers, strings and maps with string keys: nothing that JSON cannot hold.
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+}

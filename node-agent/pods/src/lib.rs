@@ -1,19 +1,64 @@
 //! Pods: the kubelet half of the agent.
 //!
 //! Registers the node, watches the pods bound to it and keeps the runtime at what they say; answers the API server on
-//! port 10250. Deciding is pure ([`plan`], [`phase`] and the `compile_` functions), doing is in the workers. It must
+//! port 10250. Deciding is pure ([`plan`], [`phase`] and the `compile` functions), doing is in the workers. It must
 //! not know a concrete runtime, nor anything of the pod network beyond what the runtime reports.
+//!
+//! The way of a pod: `dispatch` (watch) → `worker` (one each) → [`observed`] + [`memory`] → [`plan`] → operations on the
+//! runtime; beside it [`phase`] → `status_writer` → the API server.
 
 mod config;
+mod context;
 mod error;
 
+mod dispatch;
+mod worker;
+mod worker_cleanup;
+
+pub mod desired;
+pub mod memory;
+pub mod observed;
+pub mod phase;
+pub mod plan;
+
+mod cgroups;
+mod container;
+mod env;
+mod fields;
+mod hosts;
+mod images;
+mod probes;
+mod quantity;
+mod resources;
+mod sandbox;
+mod volumes;
+
+mod events;
+mod last_words;
+mod logs;
+mod metrics;
+mod names;
+mod node;
+mod objects;
+mod server;
+mod status_writer;
+
+use std::path::Path;
 use std::sync::Arc;
 
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::{WatchStreamExt, watcher};
 use penstock_runtime::Runtime;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use config::PodsConfig;
 pub use error::PodsError;
+
+use context::Context;
 
 /// Runs until `shutdown`; containers go on running when it returns, and the next start adopts them.
 ///
@@ -26,7 +71,80 @@ pub async fn run(
     runtime: Arc<dyn Runtime>,
     shutdown: CancellationToken,
 ) -> Result<(), PodsError> {
-    let _ = (config, client, runtime);
-    shutdown.cancelled().await;
+    for dir in [
+        &config.state_dir,
+        &config.kubelet_dir.join("pods"),
+        &config.pod_logs_dir,
+    ] {
+        ensure_dir(dir)?;
+    }
+    let mut tasks = JoinSet::new();
+    let services = start_services(client.clone(), &mut tasks, shutdown.clone());
+    let runtime_name = runtime
+        .version()
+        .await
+        .map(|v| v.name)
+        .ok()
+        .filter(|n| !n.is_empty());
+    let objects = Arc::new(objects::Objects::new(client.clone()));
+    let node = node::observe_allocatable(&config.kubelet_dir);
+    let context = Arc::new(Context {
+        runtime_name: runtime_name.unwrap_or_else(|| "containerd".to_string()),
+        events: events::Recorder::start(client.clone(), config.node_name.clone()),
+        volumes: volumes::Volumes {
+            client: client.clone(),
+            objects: objects.clone(),
+            tokens: volumes::Tokens::default(),
+            kubelet_dir: config.kubelet_dir.clone(),
+            node: node.clone(),
+        },
+        objects,
+        images: images::Images::default(),
+        services,
+        cgroups: cgroups::Cgroups::observe(&config.cgroup_parent),
+        node,
+        oom_score_adj_min: context::observe_oom_score_adj_min(),
+        routes: context::Routes::default(),
+        pods: parking_lot::Mutex::default(),
+        metrics: metrics::Metrics::default(),
+        client,
+        runtime,
+        config,
+    });
+    server::start(context.clone(), shutdown.clone()).await?;
+    tasks.spawn(node::run_status(context.clone(), shutdown.clone()));
+    tasks.spawn(node::run_lease(context.clone(), shutdown.clone()));
+    tasks.spawn(worker::route_events(context.clone(), shutdown.clone()));
+    tasks.spawn(logs::rotate::run(context.clone(), shutdown.clone()));
+    tasks.spawn(dispatch::run(context, shutdown));
+    while tasks.join_next().await.is_some() {}
     Ok(())
+}
+
+fn ensure_dir(path: &Path) -> Result<(), PodsError> {
+    std::fs::create_dir_all(path).map_err(|source| PodsError::Path {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+/// Keeps all services at hand: containers learn of them by their environment.
+fn start_services(
+    client: kube::Client,
+    tasks: &mut JoinSet<()>,
+    shutdown: CancellationToken,
+) -> Store<Service> {
+    let (store, writer) = reflector::store();
+    let api: Api<Service> = Api::all(client);
+    let stream = reflector::reflector(writer, watcher(api, watcher::Config::default()).default_backoff());
+    tasks.spawn(async move {
+        let mut stream = stream.boxed();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                event = stream.next() => if event.is_none() { return },
+            }
+        }
+    });
+    store
 }

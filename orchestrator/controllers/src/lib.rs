@@ -14,11 +14,15 @@ use tokio_util::sync::CancellationToken;
 pub mod claim;
 pub mod context;
 pub mod deployment;
+pub mod endpoints;
 pub mod intstr;
 pub mod ipnet;
 pub mod list;
+pub mod node_ipam;
 pub mod pod;
 pub mod replicas;
+pub mod root_ca;
+pub mod service_account;
 pub mod template_hash;
 
 /// What the loops need to know about the cluster.

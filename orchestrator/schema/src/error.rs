@@ -10,14 +10,17 @@ pub enum DecodeError {
     #[error("error converting YAML to JSON: yaml: {reason}")]
     Yaml { reason: String },
     /// A value has the wrong JSON type for its field.
-    #[error("{path}: cannot unmarshal {found} into field of type {expected}")]
-    Type { path: String, expected: String, found: String },
+    #[error("json: cannot unmarshal {found} into Go struct field {owner}.{path} of type {expected}")]
+    Type { owner: String, path: String, expected: String, found: String },
     /// A value has the right JSON type but is not of the field's form, such as a quantity or a time.
     #[error("{path}: {reason}")]
     Form { path: String, reason: String },
     /// Nesting beyond [`crate::json::DEPTH_MAX`].
     #[error("{path}: exceeded max depth of {depth_max}")]
     TooDeep { path: String, depth_max: usize },
+    /// More values than [`crate::json::VALUES_MAX`].
+    #[error("the document has more than {values_max} values")]
+    TooMany { values_max: usize },
     /// A document beyond [`crate::json::BYTES_MAX`].
     #[error("the document has {bytes} bytes, the limit is {bytes_max}")]
     TooLarge { bytes: usize, bytes_max: usize },

@@ -68,6 +68,53 @@ pub enum Type {
     SchemaOr(Alternative, StructId),
 }
 
+impl Type {
+    /// The type as upstream's messages name it, such as `int32` or `v1.PodSpec`.
+    pub fn describe(&self, schema: &Schema) -> String {
+        match self {
+            Type::Bool => "bool".into(),
+            Type::Int32 => "int32".into(),
+            Type::Int64 => "int64".into(),
+            Type::Double => "float64".into(),
+            Type::String => "string".into(),
+            Type::Bytes => "[]uint8".into(),
+            Type::Time => "v1.Time".into(),
+            Type::MicroTime => "v1.MicroTime".into(),
+            Type::Duration => "v1.Duration".into(),
+            Type::Quantity => "resource.Quantity".into(),
+            Type::IntOrString => "intstr.IntOrString".into(),
+            Type::Raw => "runtime.RawExtension".into(),
+            Type::List(item) | Type::WrappedList(item) => format!("[]{}", item.describe(schema)),
+            Type::Map(value) => format!("map[string]{}", value.describe(schema)),
+            Type::Struct(id) => last_two(&schema.get(*id).name).to_owned(),
+            Type::SchemaOr(_, _) => "v1.JSONSchemaProps".into(),
+        }
+    }
+
+    /// The value Go would hold for a null of this type.
+    pub(crate) fn zero(&self) -> Value {
+        match self {
+            Type::Bool => Value::Bool(false),
+            Type::Int32 | Type::Int64 | Type::Double | Type::IntOrString => Value::from(0),
+            Type::String | Type::Bytes => Value::from(""),
+            Type::Quantity => Value::from("0"),
+            Type::Duration => Value::from("0s"),
+            Type::Struct(_) | Type::Map(_) => Value::Object(serde_json::Map::new()),
+            Type::List(_) | Type::WrappedList(_) => Value::Array(Vec::new()),
+            Type::Time | Type::MicroTime | Type::Raw | Type::SchemaOr(..) => Value::Null,
+        }
+    }
+}
+
+/// `v1.PodSpec` of `io.k8s.api.core.v1.PodSpec`.
+fn last_two(name: &str) -> &str {
+    let mut dots = name.rmatch_indices('.').map(|(at, _)| at);
+    match dots.nth(1) {
+        Some(at) => &name[at + 1..],
+        None => name,
+    }
+}
+
 /// What may stand where a JSON Schema does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Alternative {

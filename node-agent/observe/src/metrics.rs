@@ -1,0 +1,146 @@
+//! The Prometheus text format, written directly: the numbers live in the kernel, not in a registry.
+
+use std::fmt::Write;
+
+use penstock_dataplane::{Counters, MapFill};
+
+/// Events, drops and services as counters.
+pub fn counters_metrics(counters: &Counters) -> String {
+    let mut text = String::new();
+    head(
+        &mut text,
+        "penstock_dataplane_events_total",
+        "counter",
+        "What the kernel programs did, by event",
+    );
+    for (name, count) in &counters.events {
+        sample(
+            &mut text,
+            "penstock_dataplane_events_total",
+            &[("event", name)],
+            *count,
+        );
+    }
+    head(
+        &mut text,
+        "penstock_dataplane_drops_total",
+        "counter",
+        "Packets the kernel programs dropped, by reason",
+    );
+    for (name, count) in &counters.drops {
+        sample(
+            &mut text,
+            "penstock_dataplane_drops_total",
+            &[("reason", name)],
+            *count,
+        );
+    }
+    head(
+        &mut text,
+        "penstock_service_traffic_total",
+        "counter",
+        "Traffic of a service port on this node, by kind",
+    );
+    for it in &counters.services {
+        for (kind, count) in [
+            ("connects", it.connects),
+            ("datagrams", it.datagrams),
+            ("packets", it.packets),
+            ("replies", it.replies),
+            ("refused", it.refused),
+            ("drops", it.drops),
+        ] {
+            sample(
+                &mut text,
+                "penstock_service_traffic_total",
+                &[("service", &it.service), ("kind", kind)],
+                count,
+            );
+        }
+    }
+    text
+}
+
+/// Fill levels as gauges.
+pub fn maps_metrics(maps: &[MapFill]) -> String {
+    let mut text = String::new();
+    for (name, what, value) in [
+        (
+            "penstock_dataplane_map_entries",
+            "Entries of a kernel map",
+            (|map| map.entries) as fn(&MapFill) -> Option<u64>,
+        ),
+        (
+            "penstock_dataplane_map_entries_max",
+            "Entries a kernel map has room for",
+            |map| map.entries_max,
+        ),
+    ] {
+        head(&mut text, name, "gauge", what);
+        for map in maps {
+            if let Some(value) = value(map) {
+                sample(&mut text, name, &[("map", map.name)], value);
+            }
+        }
+    }
+    text
+}
+
+fn head(text: &mut String, name: &str, kind: &str, what: &str) {
+    let _ = writeln!(text, "# HELP {name} {what}.\n# TYPE {name} {kind}");
+}
+
+fn sample(text: &mut String, name: &str, labels: &[(&str, &str)], value: u64) {
+    let labels: Vec<_> = labels
+        .iter()
+        .map(|(label, value)| format!("{label}=\"{}\"", escaped(value)))
+        .collect();
+    let _ = writeln!(text, "{name}{{{}}} {value}", labels.join(","));
+}
+
+fn escaped(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use penstock_dataplane::ServiceTraffic;
+
+    use super::*;
+
+    #[test]
+    fn every_metric_has_a_type_and_every_sample_its_labels() {
+        let counters = Counters {
+            events: [("connect_translated", 2)].into(),
+            drops: [("no_backend", 1)].into(),
+            services: vec![ServiceTraffic {
+                service: "a/b:c".into(),
+                replies: 7,
+                ..ServiceTraffic::default()
+            }],
+        };
+        let text = counters_metrics(&counters);
+        for line in [
+            "# TYPE penstock_dataplane_events_total counter",
+            "penstock_dataplane_events_total{event=\"connect_translated\"} 2",
+            "penstock_dataplane_drops_total{reason=\"no_backend\"} 1",
+            "penstock_service_traffic_total{service=\"a/b:c\",kind=\"replies\"} 7",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line}\nis not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_map_without_a_count_has_no_sample() {
+        let maps = [MapFill {
+            name: "peers_v1",
+            entries: None,
+            entries_max: None,
+            evicts: false,
+        }];
+        assert!(maps_metrics(&maps).lines().all(|line| line.starts_with('#')));
+    }
+}

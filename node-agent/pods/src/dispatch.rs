@@ -1,0 +1,190 @@
+//! From pods as a source tells them to workers: one for each UID, made when it is first seen, gone when it is done.
+//! Pods the runtime has and no source knows are stopped and removed once the source has told everything.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::runtime::{WatchStreamExt, watcher};
+use penstock_runtime::ContainerFilter;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use crate::desired::{Desired, Origin};
+use crate::worker::{self, Order};
+use crate::{names, worker_cleanup};
+
+struct Handle {
+    orders: watch::Sender<Order>,
+}
+
+struct Dispatch {
+    context: Arc<Context>,
+    shutdown: CancellationToken,
+    workers: HashMap<String, Handle>,
+    tasks: JoinSet<String>,
+    /// UIDs seen during a relist.
+    listed: Option<Vec<String>>,
+}
+
+/// Watches this node's pods and runs their workers until shutdown.
+pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
+    let pods: Api<Pod> = Api::all(context.client.clone());
+    let mine = watcher::Config::default().fields(&format!("spec.nodeName={}", context.config.node_name));
+    let mut stream = watcher(pods, mine).default_backoff().boxed();
+    let mut dispatch = Dispatch {
+        context,
+        shutdown: shutdown.clone(),
+        workers: HashMap::new(),
+        tasks: JoinSet::new(),
+        listed: None,
+    };
+    let mut swept = false;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(ended) = dispatch.tasks.join_next() => {
+                if let Ok(uid) = ended {
+                    dispatch.forget(&uid);
+                }
+            }
+            event = stream.next() => match event {
+                Some(Ok(event)) => {
+                    let complete = dispatch.take(event);
+                    if complete && !swept {
+                        swept = true;
+                        let known = dispatch.workers.keys().cloned().collect();
+                        tokio::spawn(sweep(dispatch.context.clone(), known));
+                    }
+                }
+                Some(Err(error)) => tracing::warn!(%error, "watch of this node's pods; trying again"),
+                None => break,
+            }
+        }
+    }
+    // Workers stop nothing; they only have to let go.
+    while dispatch.tasks.join_next().await.is_some() {}
+}
+
+impl Dispatch {
+    /// Returns true when a relist is complete.
+    fn take(&mut self, event: watcher::Event<Pod>) -> bool {
+        match event {
+            watcher::Event::Init => self.listed = Some(Vec::new()),
+            watcher::Event::InitApply(pod) => {
+                if let (Some(uids), Some(uid)) = (self.listed.as_mut(), pod.metadata.uid.clone()) {
+                    uids.push(uid);
+                }
+                self.upsert(pod);
+            }
+            watcher::Event::InitDone => {
+                let listed = self.listed.take().unwrap_or_default();
+                let gone: Vec<String> = self
+                    .workers
+                    .keys()
+                    .filter(|uid| !listed.contains(uid))
+                    .cloned()
+                    .collect();
+                gone.iter().for_each(|uid| self.delete(uid));
+                return true;
+            }
+            watcher::Event::Apply(pod) => self.upsert(pod),
+            watcher::Event::Delete(pod) => {
+                if let Some(uid) = pod.metadata.uid {
+                    self.delete(&uid);
+                }
+            }
+        }
+        false
+    }
+
+    fn upsert(&mut self, pod: Pod) {
+        let mirror = pod
+            .metadata
+            .annotations
+            .as_ref()
+            .is_some_and(|a| a.contains_key(names::CONFIG_MIRROR));
+        let Some(desired) = Desired::new(pod, Origin::Api).map(Arc::new) else {
+            return;
+        };
+        if mirror {
+            return;
+        }
+        self.context
+            .pods
+            .lock()
+            .insert(desired.uid.clone(), desired.clone());
+        if let Some(handle) = self.workers.get(&desired.uid) {
+            handle.orders.send_replace(Order { desired, gone: false });
+            return;
+        }
+        let uid = desired.uid.clone();
+        let (orders, inbox) = watch::channel(Order { desired, gone: false });
+        let wake = Arc::new(Notify::new());
+        let (context, shutdown) = (self.context.clone(), self.shutdown.clone());
+        let id = uid.clone();
+        self.tasks.spawn(async move {
+            worker::run(context, inbox, wake, shutdown).await;
+            id
+        });
+        self.workers.insert(uid, Handle { orders });
+        self.count();
+    }
+
+    fn delete(&mut self, uid: &str) {
+        if let Some(handle) = self.workers.get(uid) {
+            handle.orders.send_modify(|order| order.gone = true);
+        }
+        self.context.pods.lock().remove(uid);
+    }
+
+    fn forget(&mut self, uid: &str) {
+        self.workers.remove(uid);
+        self.context.pods.lock().remove(uid);
+        self.count();
+    }
+
+    fn count(&self) {
+        self.context
+            .metrics
+            .running_pods
+            .set(i64::try_from(self.workers.len()).unwrap_or(i64::MAX));
+    }
+}
+
+/// Stops and removes pods of ours that nobody wants any more. Containers without our labels are not touched.
+async fn sweep(context: Arc<Context>, known: Vec<String>) {
+    let (sandboxes, containers) = loop {
+        let all = ContainerFilter::default();
+        match tokio::try_join!(
+            context.runtime.list_sandboxes(&[]),
+            context.runtime.list_containers(&all)
+        ) {
+            Ok(found) => break found,
+            Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+        }
+    };
+    let mut orphans: BTreeMap<String, i64> = BTreeMap::new();
+    let labelled = sandboxes.iter().map(|s| (&s.labels, &s.annotations));
+    for (labels, annotations) in labelled.chain(containers.iter().map(|c| (&c.labels, &c.annotations))) {
+        let Some(uid) = labels.get(names::POD_UID).filter(|uid| !known.contains(*uid)) else {
+            continue;
+        };
+        let grace = annotations
+            .get(names::POD_GRACE)
+            .and_then(|g| g.parse().ok())
+            .unwrap_or(30);
+        orphans.insert(uid.clone(), grace);
+    }
+    for (uid, grace_seconds) in orphans {
+        tracing::info!(uid, "stopping a pod that was deleted while the agent was away");
+        let context = context.clone();
+        tokio::spawn(async move { worker_cleanup::stop_orphan(&context, &uid, grace_seconds).await });
+    }
+    worker_cleanup::remove_stale_dirs(&context, &known).await;
+}

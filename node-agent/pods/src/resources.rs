@@ -1,0 +1,269 @@
+//! Requests and limits as the kernel takes them, and the QoS class that follows from them. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use penstock_runtime::LinuxResources;
+
+use crate::quantity;
+
+/// Period of the CPU quota, µs.
+const CPU_PERIOD_US: i64 = 100_000;
+const SHARES_MIN: i64 = 2;
+const SHARES_MAX: i64 = 262_144;
+
+/// Quality of service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Qos {
+    /// Requests equal limits everywhere.
+    Guaranteed,
+    /// Some request or limit.
+    Burstable,
+    /// None.
+    BestEffort,
+}
+
+impl Qos {
+    /// As in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Guaranteed => "Guaranteed",
+            Self::Burstable => "Burstable",
+            Self::BestEffort => "BestEffort",
+        }
+    }
+}
+
+type List = BTreeMap<String, Quantity>;
+
+fn amount(list: Option<&List>, name: &str) -> Option<i64> {
+    let value = list?.get(name)?;
+    if name == "cpu" {
+        quantity::milli(value)
+    } else {
+        quantity::whole(value)
+    }
+}
+
+/// What a container asks for: its request, or its limit when there is only that.
+pub fn request(resources: Option<&ResourceRequirements>, name: &str) -> Option<i64> {
+    let resources = resources?;
+    amount(resources.requests.as_ref(), name).or_else(|| amount(resources.limits.as_ref(), name))
+}
+
+/// What a container may use at most. CPU in thousandths, everything else in whole units.
+pub fn limit(resources: Option<&ResourceRequirements>, name: &str) -> Option<i64> {
+    amount(resources?.limits.as_ref(), name).filter(|v| *v > 0)
+}
+
+/// Class of a pod (kubernetes `pkg/apis/core/v1/helper/qos`).
+pub fn qos(spec: &PodSpec) -> Qos {
+    let containers = || {
+        spec.containers
+            .iter()
+            .chain(spec.init_containers.iter().flatten())
+    };
+    let pod = spec.resources.as_ref();
+    let groups: Vec<Option<&ResourceRequirements>> = match pod {
+        Some(r) if r.requests.is_some() || r.limits.is_some() => vec![pod],
+        _ => containers().map(|c| c.resources.as_ref()).collect(),
+    };
+    let positive = |r: &Option<&ResourceRequirements>, name| {
+        request(*r, name).is_some_and(|v| v > 0) || limit(*r, name).is_some()
+    };
+    if !groups.iter().any(|r| positive(r, "cpu") || positive(r, "memory")) {
+        return Qos::BestEffort;
+    }
+    let guaranteed = |r: &Option<&ResourceRequirements>| {
+        ["cpu", "memory"]
+            .iter()
+            .all(|name| limit(*r, name).is_some() && request(*r, name) == limit(*r, name))
+    };
+    if groups.iter().all(guaranteed) {
+        Qos::Guaranteed
+    } else {
+        Qos::Burstable
+    }
+}
+
+fn shares(milli: i64) -> i64 {
+    (milli * 1024 / 1000).clamp(SHARES_MIN, SHARES_MAX)
+}
+
+fn quota(milli: i64) -> i64 {
+    (milli * CPU_PERIOD_US / 1000).max(1000)
+}
+
+/// Settings of one container. `oom_score_adj_min` is the lowest value this agent may set.
+pub fn compile_container(
+    spec: &PodSpec,
+    container: &Container,
+    node_memory_bytes: i64,
+    oom_score_adj_min: i64,
+) -> LinuxResources {
+    let resources = container.resources.as_ref();
+    let cpu = request(resources, "cpu").unwrap_or(0);
+    LinuxResources {
+        cpu_period_us: CPU_PERIOD_US,
+        cpu_quota_us: limit(resources, "cpu").map_or(0, quota),
+        cpu_shares: shares(cpu),
+        memory_limit_bytes: limit(resources, "memory").unwrap_or(0),
+        oom_score_adj: oom_score_adj(spec, container, node_memory_bytes).max(oom_score_adj_min),
+        memory_swap_limit_bytes: limit(resources, "memory").unwrap_or(0),
+    }
+}
+
+/// Who dies first when memory runs out (kubernetes `pkg/kubelet/qos/policy.go`).
+fn oom_score_adj(spec: &PodSpec, container: &Container, node_memory_bytes: i64) -> i64 {
+    if spec.priority.unwrap_or(0) >= 2_000_000_000 {
+        return -997;
+    }
+    match qos(spec) {
+        Qos::Guaranteed => -997,
+        Qos::BestEffort => 1000,
+        Qos::Burstable => {
+            let asked = request(container.resources.as_ref(), "memory").unwrap_or(0);
+            let score = 1000 - 1000 * i128::from(asked) / i128::from(node_memory_bytes.max(1));
+            i64::try_from(score).unwrap_or(2).clamp(3, 999)
+        }
+    }
+}
+
+/// Limits of a whole pod, for its cgroup: set only where every container has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodLimits {
+    /// Class, which also names the parent cgroup.
+    pub qos: Qos,
+    /// v1 shares.
+    pub cpu_shares: i64,
+    /// µs each [`PodLimits::cpu_period_us`].
+    pub cpu_quota_us: Option<i64>,
+    /// µs.
+    pub cpu_period_us: i64,
+    /// Bytes.
+    pub memory_bytes: Option<i64>,
+}
+
+/// See [`PodLimits`].
+pub fn compile_pod(spec: &PodSpec) -> PodLimits {
+    let requested = pod_amount(spec, "cpu", |r, n| Some(request(r, n).unwrap_or(0))).unwrap_or(0);
+    let requested = request(spec.resources.as_ref(), "cpu").unwrap_or(requested);
+    let cpu = limit(spec.resources.as_ref(), "cpu").or_else(|| pod_amount(spec, "cpu", limit));
+    let memory = limit(spec.resources.as_ref(), "memory").or_else(|| pod_amount(spec, "memory", limit));
+    PodLimits {
+        qos: qos(spec),
+        cpu_shares: shares(requested),
+        cpu_quota_us: cpu.map(quota),
+        cpu_period_us: CPU_PERIOD_US,
+        memory_bytes: memory,
+    }
+}
+
+type Amount = fn(Option<&ResourceRequirements>, &str) -> Option<i64>;
+
+/// The larger of what apps need together and what any init container needs, sidecars counted throughout; `None` when a
+/// container has no such amount.
+fn pod_amount(spec: &PodSpec, name: &str, of: Amount) -> Option<i64> {
+    let overhead = amount(spec.overhead.as_ref(), name).unwrap_or(0);
+    let mut sidecars = 0;
+    let mut most = 0;
+    for init in spec.init_containers.iter().flatten() {
+        let value = of(init.resources.as_ref(), name)?;
+        if init.restart_policy.as_deref() == Some("Always") {
+            sidecars += value;
+            most = most.max(sidecars);
+        } else {
+            most = most.max(sidecars + value);
+        }
+    }
+    let mut apps = sidecars;
+    for container in &spec.containers {
+        apps += of(container.resources.as_ref(), name)?;
+    }
+    Some(apps.max(most) + overhead)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(requests: &[(&str, &str)], limits: &[(&str, &str)]) -> Container {
+        let list = |pairs: &[(&str, &str)]| {
+            Some(
+                pairs
+                    .iter()
+                    .map(|(k, v)| (k.to_string(), Quantity(v.to_string())))
+                    .collect(),
+            )
+        };
+        let resources = ResourceRequirements {
+            requests: list(requests),
+            limits: list(limits),
+            claims: None,
+        };
+        Container {
+            name: "c".into(),
+            resources: Some(resources),
+            ..Default::default()
+        }
+    }
+
+    fn pod(containers: Vec<Container>) -> PodSpec {
+        PodSpec {
+            containers,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn the_class_follows_from_requests_and_limits() {
+        let all = [("cpu", "1"), ("memory", "1Gi")];
+        assert_eq!(qos(&pod(vec![container(&[], &[])])), Qos::BestEffort);
+        assert_eq!(qos(&pod(vec![container(&[("cpu", "1")], &[])])), Qos::Burstable);
+        assert_eq!(qos(&pod(vec![container(&all, &all)])), Qos::Guaranteed);
+        assert_eq!(qos(&pod(vec![container(&[], &all)])), Qos::Guaranteed);
+        assert_eq!(
+            qos(&pod(vec![container(&all, &all), container(&[], &[])])),
+            Qos::Burstable
+        );
+    }
+
+    #[test]
+    fn cpu_becomes_shares_and_quota() {
+        let c = container(&[("cpu", "250m")], &[("cpu", "500m"), ("memory", "64Mi")]);
+        let r = compile_container(&pod(vec![c.clone()]), &c, 1 << 34, -1000);
+        assert_eq!(
+            (r.cpu_shares, r.cpu_quota_us, r.cpu_period_us),
+            (256, 50_000, 100_000)
+        );
+        assert_eq!(r.memory_limit_bytes, 64 << 20);
+    }
+
+    #[test]
+    fn the_oom_score_is_never_below_what_may_be_set() {
+        let all = [("cpu", "1"), ("memory", "1Gi")];
+        let c = container(&all, &all);
+        assert_eq!(
+            compile_container(&pod(vec![c.clone()]), &c, 1 << 34, -1000).oom_score_adj,
+            -997
+        );
+        assert_eq!(
+            compile_container(&pod(vec![c.clone()]), &c, 1 << 34, 0).oom_score_adj,
+            0
+        );
+    }
+
+    #[test]
+    fn a_pod_is_limited_only_when_every_container_is() {
+        let limited = || container(&[], &[("memory", "64Mi"), ("cpu", "1")]);
+        assert_eq!(
+            compile_pod(&pod(vec![limited(), limited()])).memory_bytes,
+            Some(128 << 20)
+        );
+        assert_eq!(
+            compile_pod(&pod(vec![limited(), container(&[], &[])])).memory_bytes,
+            None
+        );
+    }
+}

@@ -1,0 +1,136 @@
+//! TLS of the kubelet API, and of probes that must not verify what they ask.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::{PodsConfig, PodsError};
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn wrong(path: &Path, error: impl std::fmt::Display) -> PodsError {
+    PodsError::Certificate {
+        message: format!("{}: {error}", path.display()),
+    }
+}
+
+/// The server's side: the given certificate, or one signed by itself; client certificates are asked for, not demanded,
+/// so that a caller without one gets an answer that says so.
+pub fn acceptor(config: &PodsConfig) -> Result<TlsAcceptor, PodsError> {
+    let (chain, key) = match (&config.serving_cert, &config.serving_key) {
+        (Some(cert), Some(key)) => {
+            let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(cert)
+                .map_err(|e| wrong(cert, e))?
+                .collect();
+            let chain = chain.map_err(|e| wrong(cert, e))?;
+            (
+                chain,
+                PrivateKeyDer::from_pem_file(key).map_err(|e| wrong(key, e))?,
+            )
+        }
+        _ => self_signed(config)?,
+    };
+    let other = |e: rustls::Error| PodsError::Certificate {
+        message: e.to_string(),
+    };
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(other)?;
+    let builder = match &config.client_ca {
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            for cert in CertificateDer::pem_file_iter(path).map_err(|e| wrong(path, e))? {
+                roots
+                    .add(cert.map_err(|e| wrong(path, e))?)
+                    .map_err(|e| wrong(path, e))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+            builder.with_client_cert_verifier(
+                verifier
+                    .allow_unauthenticated()
+                    .build()
+                    .map_err(|e| wrong(path, e))?,
+            )
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let mut server = builder.with_single_cert(chain, key).map_err(other)?;
+    // Upgrades of streaming requests need HTTP/1.1.
+    server.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(server)))
+}
+
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn self_signed(config: &PodsConfig) -> Result<Identity, PodsError> {
+    let names = vec![config.node_name.clone(), config.node_ip.to_string()];
+    let made = rcgen::generate_simple_self_signed(names).map_err(|e| PodsError::Certificate {
+        message: e.to_string(),
+    })?;
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der());
+    let key = key.map_err(|e| PodsError::Certificate {
+        message: e.to_string(),
+    })?;
+    Ok((vec![made.cert.der().clone()], key))
+}
+
+/// Connects without verifying the other side: a probe asks whether a pod answers, not who it is.
+pub async fn connect_unverified(stream: TcpStream, host: &str) -> std::io::Result<TlsStream<TcpStream>> {
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(std::io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Unverified(provider())))
+        .with_no_client_auth();
+    let name = ServerName::try_from(host.to_string()).map_err(std::io::Error::other)?;
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

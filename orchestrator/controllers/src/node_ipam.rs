@@ -1,0 +1,140 @@
+//! Gives every node a range of pod addresses, cut from the cluster's range.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use penstock_informers::cache::{Cache, Delta};
+use penstock_informers::failure::{During, gone_is_fine};
+use penstock_informers::{EventType, Failure, Key, Meta, Next, Reconcile, Recorder, WorkQueue, run_workers};
+
+use crate::context::Context;
+use crate::ipnet::Cidr;
+
+/// Runs the controller.
+pub async fn run(context: Context) {
+    let controller = Arc::new(Controller {
+        client: context.client(),
+        nodes: context.informers.cache(),
+        cluster: context.config.cluster_cidr,
+        prefix: context.config.node_cidr_prefix,
+        given: Mutex::default(),
+        recorder: context.recorder("cidrAllocator"),
+    });
+    let queue = Arc::new(WorkQueue::new());
+    controller.nodes.wait_synced().await;
+    let (adder, handler) = (queue.clone(), controller.clone());
+    controller.nodes.subscribe(move |delta| {
+        let node = delta.object();
+        match delta {
+            Delta::Deleted(_) => handler.ranges().retain(|(_, name)| name != node.name()),
+            _ => handler.note(node),
+        }
+        adder.add(node.key());
+    });
+    // One worker: two nodes must not be offered the same range.
+    run_workers(controller, queue, 1, context.shutdown).await;
+}
+
+struct Controller {
+    client: Client,
+    nodes: Arc<Cache<Node>>,
+    cluster: Cidr,
+    prefix: u8,
+    /// Index of each range given out, and to whom; also those the cache does not show yet.
+    given: Mutex<BTreeSet<(u64, String)>>,
+    recorder: Recorder,
+}
+
+impl Controller {
+    fn ranges(&self) -> std::sync::MutexGuard<'_, BTreeSet<(u64, String)>> {
+        self.given.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn note(&self, node: &Node) {
+        if let Some(index) = range_of(node).and_then(|r| self.cluster.index_of(&r)) {
+            self.ranges().insert((index, node.name().to_owned()));
+        }
+    }
+}
+
+fn range_of(node: &Node) -> Option<Cidr> {
+    node.spec.as_ref()?.pod_cidr.as_ref()?.parse().ok()
+}
+
+/// The lowest range no one has; the one the node was promised before, if any.
+fn plan_range(given: &BTreeSet<(u64, String)>, parts: u64, node: &str) -> Option<u64> {
+    if let Some((index, _)) = given.iter().find(|(_, name)| name == node) {
+        return Some(*index);
+    }
+    let mut next = 0;
+    for (index, _) in given {
+        if *index > next {
+            break;
+        }
+        next = index + 1;
+    }
+    (next < parts).then_some(next)
+}
+
+impl Reconcile for Controller {
+    type Key = Key;
+    const NAME: &'static str = "node-ipam";
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, Failure> {
+        let Some(node) = self.nodes.get(key) else {
+            return Ok(Next::Done);
+        };
+        if node.deleting() || node.spec.as_ref().is_some_and(|s| s.pod_cidr.is_some()) {
+            return Ok(Next::Done);
+        }
+        let chosen = {
+            let mut given = self.ranges();
+            let chosen = plan_range(&given, self.cluster.parts(self.prefix), node.name());
+            if let Some(index) = chosen {
+                given.insert((index, node.name().to_owned()));
+            }
+            chosen
+        };
+        let Some(range) = chosen.and_then(|index| self.cluster.part(self.prefix, index)) else {
+            let message = format!("Node {} status is now: CIDRNotAvailable", node.name());
+            self.recorder
+                .record(node.as_ref(), EventType::Normal, "CIDRNotAvailable", message);
+            let reason = format!("{} has no range left for {key}", self.cluster);
+            return Err(Failure::Wait {
+                reason,
+                after: std::time::Duration::from_secs(10),
+            });
+        };
+        let range = range.to_string();
+        let patch = serde_json::json!({"metadata": {"uid": node.uid_str()}, "spec": {"podCIDR": range, "podCIDRs": [range]}});
+        let api: Api<Node> = Api::all(self.client.clone());
+        gone_is_fine(
+            api.patch(node.name(), &PatchParams::default(), &Patch::Strategic(&patch))
+                .await,
+        )
+        .during(|| format!("giving {key} the range {range}"))?;
+        Ok(Next::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_free_range_is_given_and_promises_are_kept() {
+        let given = |pairs: &[(u64, &str)]| {
+            pairs
+                .iter()
+                .map(|(i, n)| (*i, (*n).to_owned()))
+                .collect::<BTreeSet<_>>()
+        };
+        assert_eq!(plan_range(&given(&[]), 4, "a"), Some(0));
+        assert_eq!(plan_range(&given(&[(0, "a"), (2, "b")]), 4, "c"), Some(1));
+        assert_eq!(plan_range(&given(&[(0, "a"), (2, "b")]), 4, "b"), Some(2));
+        assert_eq!(plan_range(&given(&[(0, "a"), (1, "b")]), 2, "c"), None);
+    }
+}

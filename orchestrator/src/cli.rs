@@ -1,0 +1,164 @@
+//! The command line, as data: what can be said, its defaults, and the help that follows from it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnetwork::IpNetwork;
+
+/// The Penstock control plane: API server, controllers and scheduler.
+#[derive(Parser, Debug)]
+#[command(name = "orchestrator", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run the control plane, or some of its components.
+    ///
+    /// At the first start the data directory gets a certificate authority, keys, and an administrator's
+    /// kubeconfig (admin.kubeconfig).
+    Run(Box<RunArguments>),
+    /// Write a kubeconfig signed by this cluster's certificate authority.
+    Credentials {
+        #[command(subcommand)]
+        of: CredentialsOf,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct RunArguments {
+    /// Where keys, the embedded store and the administrator's kubeconfig live.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Where the API server listens (HTTPS).
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:6443")]
+    pub listen: SocketAddr,
+    /// The address others reach the API server at. Needed to run the API server.
+    #[arg(long, value_name = "IP")]
+    pub advertise_address: Option<IpAddr>,
+    /// Addresses for Services.
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
+    pub service_cidr: IpNetwork,
+    /// Addresses for pods; every node gets a /24 of it.
+    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
+    pub cluster_cidr: IpNetwork,
+    /// Address of the cluster's DNS [default: the tenth of the service range].
+    #[arg(long, value_name = "IP")]
+    pub cluster_dns: Option<IpAddr>,
+    /// The cluster's DNS domain.
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// Where objects are kept.
+    #[arg(long, value_enum, default_value_t = StoreKind::Embedded)]
+    pub store: StoreKind,
+    /// Members of the etcd cluster, for --store etcd.
+    #[arg(
+        long,
+        value_name = "URL",
+        value_delimiter = ',',
+        required_if_eq("store", "etcd")
+    )]
+    pub etcd_endpoints: Vec<String>,
+    /// What to run in this process.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Component::Apiserver, Component::Controllers, Component::Scheduler])]
+    pub components: Vec<Component>,
+    /// Further names and addresses in the API server's certificate.
+    #[arg(long, value_name = "NAME_OR_IP", value_delimiter = ',')]
+    pub extra_san: Vec<String>,
+    /// How controllers and scheduler reach the API server, when it does not run in this process. Any conforming API
+    /// server will do.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// How log lines look. RUST_LOG chooses which there are.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum CredentialsOf {
+    /// The administrator's: may do everything (group system:masters).
+    Admin(IssueArguments),
+    /// A node's: its kubeconfig, and beside it FILE.serving.crt and FILE.serving.key for the node's own server, and
+    /// FILE.ca.crt to check its clients with.
+    Node {
+        /// The node's name.
+        name: String,
+        #[command(flatten)]
+        issue: IssueArguments,
+        /// The address the API server reaches the node at.
+        #[arg(long, value_name = "IP")]
+        address: IpAddr,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct IssueArguments {
+    /// The control plane's data directory. Its certificate authority is made if there is none yet.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// The API server's URL.
+    #[arg(long, value_name = "URL")]
+    pub server: String,
+    /// The kubeconfig to write, readable by its owner only.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// A file in the data directory, for a control plane on one machine.
+    Embedded,
+    /// An etcd cluster.
+    Etcd,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Component {
+    Apiserver,
+    Controllers,
+    Scheduler,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn lists_are_separated_by_commas() {
+        let cli = Cli::parse_from([
+            "orchestrator",
+            "run",
+            "--data-dir=/d",
+            "--components=controllers,scheduler",
+            "--store=etcd",
+            "--etcd-endpoints=http://a:1,http://b:2",
+        ]);
+        let Command::Run(run) = cli.command else {
+            panic!("{cli:?}")
+        };
+        assert_eq!(run.components, [Component::Controllers, Component::Scheduler]);
+        assert_eq!(run.etcd_endpoints, ["http://a:1", "http://b:2"]);
+    }
+
+    #[test]
+    fn etcd_without_endpoints_is_refused() {
+        let answer = Cli::try_parse_from(["orchestrator", "run", "--data-dir=/d", "--store=etcd"]);
+        assert!(answer.unwrap_err().to_string().contains("--etcd-endpoints"));
+    }
+}

@@ -1,0 +1,314 @@
+//! What `run` was asked for, checked: every combination that cannot work is refused here, before anything starts.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnetwork::IpNetwork;
+
+use crate::cli::{Component, RunArguments, StoreKind};
+
+/// The DNS Service's place in the service range.
+const DNS_OFFSET: u128 = 10;
+/// Smaller service ranges than this leave no room for services.
+const SERVICE_PREFIX_V4_MAX: u8 = 28;
+const SERVICE_PREFIX_V6_MAX: u8 = 124;
+
+/// Why the command line cannot be followed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    #[error("--components names nothing to run")]
+    NoComponents,
+    #[error("the API server needs --advertise-address, the address nodes and clients reach it at")]
+    NoAdvertiseAddress,
+    #[error("--advertise-address {address} is not an address others can reach")]
+    UnusableAdvertiseAddress { address: IpAddr },
+    #[error("without the API server among --components, --kubeconfig must say which one to use")]
+    NoKubeconfig,
+    #[error("--kubeconfig is for running without the API server; here the loops use the one in this process")]
+    NeedlessKubeconfig,
+    #[error("--service-cidr {range} is too small; use at least 16 addresses")]
+    ServiceRangeTooSmall { range: IpNetwork },
+    #[error("--cluster-dns {address} is not in the service range {range}")]
+    DnsOutsideRange { address: IpAddr, range: IpNetwork },
+    #[error("--cluster-dns {address} is the kubernetes Service's own address")]
+    DnsTaken { address: IpAddr },
+    #[error("--service-cidr {services} and --cluster-cidr {pods} overlap")]
+    RangesOverlap { services: IpNetwork, pods: IpNetwork },
+    #[error("{name:?} is not a DNS name")]
+    NotADomain { name: String },
+}
+
+/// A run that makes sense.
+#[derive(Debug)]
+pub struct RunConfig {
+    pub data_dir: PathBuf,
+    pub server: Option<ServerPart>,
+    pub controllers: bool,
+    pub scheduler: bool,
+    /// Present exactly when `server` is not.
+    pub kubeconfig: Option<PathBuf>,
+    pub cluster_cidr: IpNetwork,
+}
+
+/// What concerns the API server only.
+#[derive(Debug)]
+pub struct ServerPart {
+    pub listen: SocketAddr,
+    pub advertise_address: IpAddr,
+    pub service_cidr: IpNetwork,
+    pub kubernetes_address: IpAddr,
+    pub cluster_dns: IpAddr,
+    pub cluster_domain: String,
+    pub store: StoreKind,
+    pub etcd_endpoints: Vec<String>,
+    pub extra_names: Vec<String>,
+}
+
+// === impl RunConfig ===
+
+impl RunConfig {
+    /// Checks the arguments against each other.
+    pub fn new(arguments: RunArguments) -> Result<Self, ConfigError> {
+        let has = |component| arguments.components.contains(&component);
+        if arguments.components.is_empty() {
+            return Err(ConfigError::NoComponents);
+        }
+        let (controllers, scheduler) = (has(Component::Controllers), has(Component::Scheduler));
+        let with_server = has(Component::Apiserver);
+        match (&arguments.kubeconfig, with_server) {
+            (None, false) => return Err(ConfigError::NoKubeconfig),
+            (Some(_), true) => return Err(ConfigError::NeedlessKubeconfig),
+            _ => {}
+        }
+        Ok(Self {
+            data_dir: arguments.data_dir.clone(),
+            controllers,
+            scheduler,
+            kubeconfig: arguments.kubeconfig.clone(),
+            cluster_cidr: arguments.cluster_cidr,
+            server: if with_server {
+                Some(ServerPart::new(arguments)?)
+            } else {
+                None
+            },
+        })
+    }
+}
+
+// === impl ServerPart ===
+
+impl ServerPart {
+    fn new(arguments: RunArguments) -> Result<Self, ConfigError> {
+        let advertise_address = arguments
+            .advertise_address
+            .ok_or(ConfigError::NoAdvertiseAddress)?;
+        if advertise_address.is_unspecified() || advertise_address.is_multicast() {
+            return Err(ConfigError::UnusableAdvertiseAddress {
+                address: advertise_address,
+            });
+        }
+        let range = arguments.service_cidr;
+        let prefix_max = if range.is_ipv4() {
+            SERVICE_PREFIX_V4_MAX
+        } else {
+            SERVICE_PREFIX_V6_MAX
+        };
+        if range.prefix() > prefix_max {
+            return Err(ConfigError::ServiceRangeTooSmall { range });
+        }
+        let pods = arguments.cluster_cidr;
+        if range.contains(pods.network()) || pods.contains(range.network()) {
+            return Err(ConfigError::RangesOverlap {
+                services: range,
+                pods,
+            });
+        }
+        let kubernetes_address = nth_address(range, 1);
+        let cluster_dns = arguments
+            .cluster_dns
+            .unwrap_or_else(|| nth_address(range, DNS_OFFSET));
+        if !range.contains(cluster_dns) {
+            return Err(ConfigError::DnsOutsideRange {
+                address: cluster_dns,
+                range,
+            });
+        }
+        if cluster_dns == kubernetes_address {
+            return Err(ConfigError::DnsTaken { address: cluster_dns });
+        }
+        if !is_domain(&arguments.cluster_domain) {
+            return Err(ConfigError::NotADomain {
+                name: arguments.cluster_domain,
+            });
+        }
+        let wrong = arguments
+            .extra_san
+            .iter()
+            .find(|name| name.parse::<IpAddr>().is_err() && !is_domain(name));
+        if let Some(name) = wrong {
+            return Err(ConfigError::NotADomain { name: name.clone() });
+        }
+        Ok(Self {
+            listen: arguments.listen,
+            advertise_address,
+            service_cidr: range,
+            kubernetes_address,
+            cluster_dns,
+            cluster_domain: arguments.cluster_domain,
+            store: arguments.store,
+            etcd_endpoints: arguments.etcd_endpoints,
+            extra_names: arguments.extra_san,
+        })
+    }
+
+    /// Every name and address clients may know the API server by.
+    pub fn serving_names(&self) -> BTreeSet<String> {
+        let mut names: BTreeSet<String> = [
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "localhost",
+            "127.0.0.1",
+            "::1",
+        ]
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+        names.insert(format!("kubernetes.default.svc.{}", self.cluster_domain));
+        names.insert(self.advertise_address.to_string());
+        names.insert(self.kubernetes_address.to_string());
+        if !self.listen.ip().is_unspecified() {
+            names.insert(self.listen.ip().to_string());
+        }
+        names.extend(self.extra_names.iter().cloned());
+        names
+    }
+
+    /// The URL an administrator on any machine can use.
+    pub fn url(&self) -> String {
+        format!(
+            "https://{}",
+            SocketAddr::new(self.advertise_address, self.listen.port())
+        )
+    }
+}
+
+/// The address `offset` places after the network's.
+fn nth_address(range: IpNetwork, offset: u128) -> IpAddr {
+    match range.network() {
+        // The offset is small and the range was checked to hold it.
+        IpAddr::V4(address) => IpAddr::V4((u32::from(address) + offset as u32).into()),
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) + offset).into()),
+    }
+}
+
+/// Whether this is a DNS name: labels of letters, digits and inner hyphens.
+pub fn is_domain(name: &str) -> bool {
+    let label = |label: &str| {
+        let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        (1..=63).contains(&label.len())
+            && label.bytes().all(inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn config(words: &[&str]) -> Result<RunConfig, ConfigError> {
+        let cli = Cli::parse_from(["orchestrator", "run", "--data-dir=/d"].iter().chain(words));
+        let Command::Run(arguments) = cli.command else {
+            panic!("{cli:?}")
+        };
+        RunConfig::new(*arguments)
+    }
+
+    fn server(words: &[&str]) -> ServerPart {
+        config(&[&["--advertise-address=10.240.0.1"], words].concat())
+            .unwrap()
+            .server
+            .unwrap()
+    }
+
+    #[test]
+    fn addresses_of_the_service_range_follow_from_it() {
+        let v4 = server(&[]);
+        assert_eq!(
+            (v4.kubernetes_address.to_string(), v4.cluster_dns.to_string()),
+            ("10.96.0.1".into(), "10.96.0.10".into())
+        );
+        let v6 = server(&["--service-cidr=fd00:1::/112"]);
+        assert_eq!(
+            (v6.kubernetes_address.to_string(), v6.cluster_dns.to_string()),
+            ("fd00:1::1".into(), "fd00:1::a".into())
+        );
+    }
+
+    #[test]
+    fn the_certificate_names_every_way_to_the_server() {
+        let names =
+            server(&["--extra-san=api.example.org,192.0.2.1", "--listen=10.1.2.3:7443"]).serving_names();
+        for name in [
+            "kubernetes.default.svc.cluster.local",
+            "10.96.0.1",
+            "10.240.0.1",
+            "api.example.org",
+            "192.0.2.1",
+            "10.1.2.3",
+            "::1",
+        ] {
+            assert!(names.contains(name), "{name} is missing from {names:?}");
+        }
+    }
+
+    #[test]
+    fn the_loops_alone_need_to_know_an_api_server() {
+        assert_eq!(
+            config(&["--components=scheduler"]).unwrap_err(),
+            ConfigError::NoKubeconfig
+        );
+        let loops = config(&["--components=scheduler", "--kubeconfig=/k"]).unwrap();
+        assert!(loops.server.is_none() && loops.scheduler && !loops.controllers);
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        let refused =
+            |words: &[&str]| config(&[&["--advertise-address=10.0.0.1"], words].concat()).unwrap_err();
+        assert_eq!(config(&[]).unwrap_err(), ConfigError::NoAdvertiseAddress);
+        assert_eq!(refused(&["--kubeconfig=/k"]), ConfigError::NeedlessKubeconfig);
+        assert!(matches!(
+            refused(&["--service-cidr=10.96.0.0/30"]),
+            ConfigError::ServiceRangeTooSmall { .. }
+        ));
+        assert!(matches!(
+            refused(&["--cluster-dns=10.97.0.10"]),
+            ConfigError::DnsOutsideRange { .. }
+        ));
+        assert!(matches!(
+            refused(&["--cluster-dns=10.96.0.1"]),
+            ConfigError::DnsTaken { .. }
+        ));
+        assert!(matches!(
+            refused(&["--cluster-cidr=10.0.0.0/8"]),
+            ConfigError::RangesOverlap { .. }
+        ));
+        assert!(matches!(
+            refused(&["--extra-san=-bad-"]),
+            ConfigError::NotADomain { .. }
+        ));
+        assert!(matches!(
+            refused(&["--cluster-domain=a..b"]),
+            ConfigError::NotADomain { .. }
+        ));
+        let unusable = config(&["--advertise-address=0.0.0.0"]).unwrap_err();
+        assert!(matches!(unusable, ConfigError::UnusableAdvertiseAddress { .. }));
+    }
+}

@@ -1,0 +1,123 @@
+//! The cluster's keys and certificates: what there is, and making what is missing.
+//!
+//! One authority signs servers and clients; another, apart, signs the front proxy, because whoever holds one of its
+//! certificates may speak for any user. Authorities last ten years, what they sign one; certificates are issued
+//! again at start when they near their end or no longer say the right thing. Nothing that exists is ever replaced
+//! by a new authority: half an authority is an error.
+
+mod authority;
+mod inspect;
+mod leaf;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+
+use crate::files::{self, FileError};
+
+pub use authority::Authority;
+pub use leaf::{Issued, Leaf, Purpose};
+
+/// Why keys cannot be made or used.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{present} exists but {absent} does not; put it back, or remove both to start a new authority")]
+    Half { present: PathBuf, absent: PathBuf },
+    #[error("{path} cannot be used: {why}")]
+    Unusable { path: PathBuf, why: String },
+    #[error("a certificate for {name} cannot be made: {source}")]
+    Issue {
+        name: String,
+        #[source]
+        source: rcgen::Error,
+    },
+}
+
+/// Everything the API server and the controllers need, as PEM.
+pub struct Pki {
+    pub authority: Authority,
+    pub front_proxy_authority: Authority,
+    pub serving: Issued,
+    pub kubelet_client: Issued,
+    pub service_account_key_pem: String,
+}
+
+/// Makes what is missing in the directory and reads the rest. `serving_names` are the API server's.
+pub fn ensure(directory: &Path, serving_names: &BTreeSet<String>) -> Result<Pki, PkiError> {
+    let authority = Authority::ensure(directory, "ca", "kubernetes-ca")?;
+    let front_proxy_authority = Authority::ensure(directory, "front-proxy-ca", "front-proxy-ca")?;
+    let serving = Leaf {
+        common_name: "kube-apiserver".to_owned(),
+        organizations: vec![],
+        names: serving_names.clone(),
+        purpose: Purpose::Server,
+    };
+    let kubelet_client = client("kube-apiserver-kubelet-client", &["system:masters"]);
+    let front_proxy_client = client("front-proxy-client", &[]);
+    leaf::ensure(
+        directory,
+        "front-proxy-client",
+        &front_proxy_authority,
+        &front_proxy_client,
+    )?;
+    Ok(Pki {
+        serving: leaf::ensure(directory, "apiserver", &authority, &serving)?,
+        kubelet_client: leaf::ensure(directory, "kubelet-client", &authority, &kubelet_client)?,
+        service_account_key_pem: ensure_service_account_key(directory)?,
+        authority,
+        front_proxy_authority,
+    })
+}
+
+/// The authority that signs nodes and administrators.
+pub fn ensure_authority(directory: &Path) -> Result<Authority, PkiError> {
+    Authority::ensure(directory, "ca", "kubernetes-ca")
+}
+
+/// A certificate for a client of the API server: its name, and the groups it is in.
+pub fn client(name: &str, groups: &[&str]) -> Leaf {
+    Leaf {
+        common_name: name.to_owned(),
+        organizations: groups.iter().map(|&group| group.to_owned()).collect(),
+        names: BTreeSet::new(),
+        purpose: Purpose::Client,
+    }
+}
+
+/// The key that signs service-account tokens (ES256), and beside it its public half for others to verify with.
+fn ensure_service_account_key(directory: &Path) -> Result<String, PkiError> {
+    let (path, public) = (directory.join("sa.key"), directory.join("sa.pub"));
+    let (key, pem) = match files::read_if_present(&path)? {
+        Some(pem) => (parse_key(&path, &pem)?, pem),
+        None => {
+            let key = new_key("service accounts")?;
+            let pem = key.serialize_pem();
+            files::write_private(&path, pem.as_bytes())?;
+            (key, pem)
+        }
+    };
+    if files::read_if_present(&public)?.as_deref() != Some(key.public_key_pem().as_str()) {
+        files::write_private(&public, key.public_key_pem().as_bytes())?;
+    }
+    Ok(pem)
+}
+
+fn new_key(name: &str) -> Result<KeyPair, PkiError> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|source| PkiError::Issue {
+        name: name.to_owned(),
+        source,
+    })
+}
+
+fn parse_key(path: &Path, pem: &str) -> Result<KeyPair, PkiError> {
+    KeyPair::from_pem(pem).map_err(|source| PkiError::Unusable {
+        path: path.to_owned(),
+        why: source.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! A certificate that an authority signs: for a server or for a client.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyUsagePurpose};
+
+use super::authority::{Authority, BACKDATED};
+use super::{PkiError, inspect, new_key};
+use crate::files;
+
+const LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// With less than this left, a certificate is issued again.
+const RENEWAL: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// What a certificate says.
+#[derive(Clone, Debug)]
+pub struct Leaf {
+    pub common_name: String,
+    pub organizations: Vec<String>,
+    /// DNS names and addresses of a server.
+    pub names: BTreeSet<String>,
+    pub purpose: Purpose,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Server,
+    Client,
+}
+
+/// A certificate and its key.
+#[derive(Clone)]
+pub struct Issued {
+    pub certificate_pem: String,
+    pub key_pem: String,
+}
+
+// === impl Leaf ===
+
+impl Leaf {
+    /// Signs a new certificate with a new key.
+    pub fn issue(&self, authority: &Authority) -> Result<Issued, PkiError> {
+        let failed = |source| PkiError::Issue {
+            name: self.common_name.clone(),
+            source,
+        };
+        let key = new_key(&self.common_name)?;
+        let names: Vec<String> = self.names.iter().cloned().collect();
+        let mut params = CertificateParams::new(names).map_err(failed)?;
+        params.distinguished_name = DistinguishedName::new();
+        for organization in &self.organizations {
+            params
+                .distinguished_name
+                .push(DnType::OrganizationName, organization.as_str());
+        }
+        params
+            .distinguished_name
+            .push(DnType::CommonName, self.common_name.as_str());
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![match self.purpose {
+            Purpose::Server => ExtendedKeyUsagePurpose::ServerAuth,
+            Purpose::Client => ExtendedKeyUsagePurpose::ClientAuth,
+        }];
+        params.use_authority_key_identifier_extension = true;
+        let now = SystemTime::now();
+        params.not_before = (now - BACKDATED).into();
+        params.not_after = (now + LIFE).into();
+        let certificate = params.signed_by(&key, authority.issuer()).map_err(failed)?;
+        Ok(Issued {
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+        })
+    }
+
+    /// Why a certificate will not do, if it will not.
+    fn flaw(&self, authority: &Authority, issued: &Issued, now: SystemTime) -> Option<String> {
+        let facts = match inspect::certificate(&issued.certificate_pem) {
+            Ok(facts) => facts,
+            Err(why) => return Some(why),
+        };
+        match rcgen::KeyPair::from_pem(&issued.key_pem) {
+            Ok(key) if facts.is_for(&key) => {}
+            _ => return Some("its key is another one's".to_owned()),
+        }
+        if facts.authority_key_id != authority.key_id {
+            Some("another authority signed it".to_owned())
+        } else if facts.expires_at < now + RENEWAL {
+            Some("it nears its end".to_owned())
+        } else if facts.common_name != self.common_name || facts.names != self.names {
+            Some("it is for other names".to_owned())
+        } else {
+            None
+        }
+    }
+}
+
+/// Reads `<name>.crt` and `<name>.key` if they still say what they should, or issues them again.
+pub(super) fn ensure(
+    directory: &Path,
+    name: &str,
+    authority: &Authority,
+    leaf: &Leaf,
+) -> Result<Issued, PkiError> {
+    let certificate_path = directory.join(format!("{name}.crt"));
+    let key_path = directory.join(format!("{name}.key"));
+    if let (Some(certificate_pem), Some(key_pem)) = (
+        files::read_if_present(&certificate_path)?,
+        files::read_if_present(&key_path)?,
+    ) {
+        let issued = Issued {
+            certificate_pem,
+            key_pem,
+        };
+        match leaf.flaw(authority, &issued, SystemTime::now()) {
+            None => return Ok(issued),
+            Some(why) => tracing::info!(certificate = name, why, "issuing a certificate again"),
+        }
+    }
+    let issued = leaf.issue(authority)?;
+    files::write_private(&key_path, issued.key_pem.as_bytes())?;
+    files::write_private(&certificate_path, issued.certificate_pem.as_bytes())?;
+    Ok(issued)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_renewed_a_month_before_its_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::ensure(directory.path(), "ca", "test").unwrap();
+        let leaf = super::super::client("someone", &["group"]);
+        let issued = leaf.issue(&authority).unwrap();
+        let now = SystemTime::now();
+        assert_eq!(leaf.flaw(&authority, &issued, now), None);
+        let late = now + LIFE - RENEWAL + Duration::from_secs(3600);
+        assert_eq!(
+            leaf.flaw(&authority, &issued, late).as_deref(),
+            Some("it nears its end")
+        );
+    }
+}

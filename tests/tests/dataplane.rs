@@ -1,0 +1,76 @@
+//! The data plane on real sockets, in namespaces and cgroups of the test's own; what the kernel programs did is proven
+//! by their counters.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+mod dataplane {
+    mod connect;
+    mod nodeport;
+    mod udp;
+}
+
+/// No step of a test takes as long.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connects, says who answers and whom the socket believes to talk to.
+fn ask(to: &str) -> String {
+    let to: SocketAddr = to.parse().expect("an address in the test");
+    match TcpStream::connect_timeout(&to, PATIENCE) {
+        Ok(mut stream) => {
+            let mut name = String::new();
+            let peer = stream
+                .peer_addr()
+                .map_or_else(|error| error.to_string(), |peer| peer.to_string());
+            let _ = stream.set_read_timeout(Some(PATIENCE));
+            let _ = stream.read_to_string(&mut name);
+            format!("{name} as {peer}")
+        }
+        Err(error) => format!("{:?}", error.kind()),
+    }
+}
+
+/// Answers every connection with a name, until the test's process ends.
+fn serve(address: &str, name: &'static str) {
+    let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut stream = stream;
+            let _ = stream.write_all(name.as_bytes());
+        }
+    });
+}
+
+/// Answers every datagram with a name, until the test's process ends.
+fn serve_udp(address: &str, name: &'static str) {
+    let socket = UdpSocket::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+    std::thread::spawn(move || {
+        let mut datagram = [0; 64];
+        while let Ok((_, from)) = socket.recv_from(&mut datagram) {
+            let _ = socket.send_to(name.as_bytes(), from);
+        }
+    });
+}
+
+/// Sends a datagram and says who answers, and from which address.
+fn ask_udp(socket: &UdpSocket, to: &str) -> String {
+    let mut answer = [0; 64];
+    let _ = socket.set_read_timeout(Some(PATIENCE));
+    let exchange = socket
+        .send_to(b"?", to)
+        .and_then(|_| socket.recv_from(&mut answer));
+    match exchange {
+        Ok((length, from)) => format!("{} from {from}", String::from_utf8_lossy(&answer[..length])),
+        Err(error) => format!("{:?}", error.kind()),
+    }
+}
+
+/// Waits until something holds.
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::yield_now();
+    }
+}

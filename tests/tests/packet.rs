@@ -1,0 +1,110 @@
+//! The programs at the interfaces, run on packets: one file a flow, the flow drawn above its tests.
+//!
+//! Every test has this node (10.240.0.11) and its surroundings for itself:
+//!
+//! ```text
+//!   client 10.240.0.1 ── eth0 ┌ node 10.240.0.11 ┐ pod0 ── pod 10.244.1.2
+//!   node   10.240.0.12 ─ eth0 └──────────────────┘         (this node's pods: 10.244.1.0/24)
+//!     its pods 10.244.2.0/24
+//! ```
+
+use penstock_dataplane::{Counters, Dataplane};
+use penstock_tests::dataplane::{self, Outcome, Stand, desired};
+use penstock_tests::netns::{Netns, ifindex, ip, isolated, sysctl};
+use penstock_tests::packet::Packet;
+
+mod packet {
+    mod cluster_ip_from_pod;
+    mod host_network;
+    mod malformed;
+    mod no_backend;
+    mod nodeport_local;
+    mod nodeport_remote;
+    mod not_for_us;
+    mod shared_backend;
+    mod udp;
+}
+
+/// The node of a test.
+struct Node {
+    dataplane: Dataplane,
+    uplink: u32,
+    pod: u32,
+    _outside: Netns,
+    _pod: Netns,
+    _stand: Stand,
+}
+
+/// Where a packet comes in.
+#[derive(Clone, Copy)]
+enum At {
+    Uplink,
+    Pod,
+    /// Out of the node itself, by the uplink.
+    Leaving,
+}
+
+/// Runs a test on a node that serves these services; without what it needs the test is skipped.
+fn on_node(services: &str, test: impl FnOnce(&Node) + Send) {
+    let Some(object) = dataplane::object() else { return };
+    isolated(|| {
+        let outside = Netns::new().expect("the world outside");
+        outside
+            .join("eth0", "10.240.0.11/24", "eth0", "10.240.0.1/24")
+            .expect("an uplink");
+        let pod = Netns::new().expect("a pod");
+        pod.join("pod0", "10.244.1.1/24", "eth0", "10.244.1.2/24")
+            .expect("a pod's link");
+        sysctl("net.ipv4.ip_forward", "1").expect("forwarding");
+        ip("route add 10.244.2.0/24 via 10.240.0.12").expect("a route to the other node's pods");
+        let uplink = ifindex("eth0").expect("an uplink");
+        let stand = Stand::new(&object, "10.240.0.11", Some(uplink)).expect("a stand");
+        let dataplane = stand.load();
+        let services = format!("node_addresses: [10.240.0.11]\nservices:\n{services}");
+        dataplane.apply(&desired(&services)).expect("applied");
+        let pod_link = ifindex("pod0").expect("a pod's link");
+        test(&Node {
+            dataplane,
+            uplink,
+            pod: pod_link,
+            _outside: outside,
+            _pod: pod,
+            _stand: stand,
+        });
+    });
+}
+
+impl Node {
+    fn run_frame(&self, at: At, frame: &[u8]) -> Outcome {
+        let (program, ifindex) = match at {
+            At::Uplink => ("uplink_ingress", self.uplink),
+            At::Pod => ("pod_ingress", self.pod),
+            At::Leaving => ("uplink_egress", self.uplink),
+        };
+        dataplane::run(&self.dataplane, program, ifindex, frame)
+    }
+
+    /// The verdict on a packet, and what became of it; its checksums are right.
+    fn run(&self, at: At, packet: &Packet) -> (i32, Packet) {
+        let outcome = self.run_frame(at, &packet.bytes());
+        (outcome.verdict, Packet::read(&outcome.frame))
+    }
+
+    fn counters(&self) -> Counters {
+        self.dataplane.counters().expect("counters")
+    }
+
+    /// The only events, by name; everything else is zero.
+    fn assert_events(&self, expected: &[(&str, u64)]) {
+        let mut events = self.counters().events;
+        events.retain(|_, count| *count != 0);
+        assert_eq!(events.into_iter().collect::<Vec<_>>(), expected);
+    }
+
+    /// The only drops, by reason; everything else is zero.
+    fn assert_drops(&self, expected: &[(&str, u64)]) {
+        let mut drops = self.counters().drops;
+        drops.retain(|_, count| *count != 0);
+        assert_eq!(drops.into_iter().collect::<Vec<_>>(), expected);
+    }
+}

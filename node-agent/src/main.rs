@@ -1,3 +1,56 @@
-//! The node agent.
+//! The node agent: pods and network of one node, in one process or in two.
+//!
+//! It exists to read the command line and to put the halves together. It must not know what either half does.
 
-fn main() {}
+mod cluster;
+mod desired;
+mod inspect;
+mod kernel;
+mod network;
+mod options;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use options::{Command, LogFormat, Options};
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let outcome = match options.command {
+        Command::Run(run) => {
+            log_to_stderr(run.log_format);
+            start(run)
+        }
+        Command::Counters(inspect) => inspect::counters(&inspect),
+        Command::Maps(inspect) => inspect::maps(&inspect),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("node-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(options: Box<options::Run>) -> anyhow::Result<()> {
+    // Several crates bring TLS; the process decides once which cryptography they share.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(run::run(options));
+    // A hook or a disk that hangs must not keep the process from ending.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    outcome
+}
+
+fn log_to_stderr(format: LogFormat) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => subscriber.init(),
+        LogFormat::Json => subscriber.json().init(),
+    }
+}

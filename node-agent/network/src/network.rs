@@ -245,6 +245,11 @@ impl Network {
         }
     }
 
+    /// Index of the uplink in the node's namespace.
+    pub async fn observe_uplink_index(&self) -> Result<u32, NetworkError> {
+        Ok(self.kernel.observe_uplink(self.config.uplink.as_deref(), self.config.node_ip).await?.index)
+    }
+
     /// Puts `address` on `lo` for a server on this node. Its scope is `host`, so that the kernel never picks it as
     /// the source of other packets.
     pub async fn ensure_local_address(&self, address: Ipv4Addr) -> Result<(), NetworkError> {

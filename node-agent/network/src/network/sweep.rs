@@ -38,6 +38,19 @@ impl Network {
         Ok(())
     }
 
+    /// Hands every living link to the hooks again, for a data plane that came later than the network.
+    pub async fn attach_all(&self) {
+        let Ok(held) = self.with_ledger(|ledger| ledger.all().cloned().collect::<Vec<_>>()) else { return };
+        for attachment in held {
+            let name = attachment.host_link();
+            let Ok(Some(link)) = self.kernel.observe_link(&name).await else { continue };
+            let link = pod_link(&attachment, link.header.index);
+            if let Err(error) = self.hook(link, |hooks, link| hooks.attach(link)).await {
+                tracing::warn!(%error, link = name, "the data plane refused a pod's link");
+            }
+        }
+    }
+
     /// While serving: addresses whose link is gone come back.
     pub(super) async fn sweep(&self) {
         let Ok(held) = self.with_ledger(|ledger| ledger.all().cloned().collect::<Vec<_>>()) else { return };

@@ -1,0 +1,10 @@
+//! What the network half knows of the cluster: Services, EndpointSlices and Nodes, cut down to what it uses.
+//!
+//! It exists to keep the agent small: an object is turned into a few fields as it arrives, and the rest (managed
+//! fields, labels, status) is dropped at once. It must not know what is done with them.
+
+mod view;
+mod watch;
+
+pub use view::{NodeView, ObjectName, ServiceView, SliceView};
+pub use watch::{Event, watch};

@@ -1,0 +1,183 @@
+//! API objects cut down to the fields the network half uses. Pure.
+//!
+//! It exists so that defaults and odd values of the API are dealt with in one place. It must not decide anything.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use ipnetwork::Ipv4Network;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
+use penstock_dataplane::Protocol;
+
+/// The label by which a Service is left to somebody else's proxy.
+const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+/// The label by which a Service is no proxy's business, whatever addresses it has.
+const HEADLESS: &str = "service.kubernetes.io/headless";
+/// The label that names a slice's Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Affinity when the API gives no time: three hours, the API's default.
+const AFFINITY_SECONDS: u32 = 10_800;
+
+/// Name of any object; the namespace is empty for cluster-scoped ones.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectName {
+    pub namespace: String,
+    pub name: String,
+}
+
+/// A Service.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ServiceView {
+    pub cluster_ips: Vec<IpAddr>,
+    /// `clusterIP: None`.
+    pub headless: bool,
+    /// Not this proxy's business, though DNS's.
+    pub unproxied: bool,
+    pub external_name: Option<String>,
+    pub ports: Vec<ServicePortView>,
+    pub external_ips: Vec<IpAddr>,
+    pub load_balancer_ips: Vec<IpAddr>,
+    pub affinity_seconds: Option<u32>,
+    pub internal_local: bool,
+    pub external_local: bool,
+}
+
+/// A port of a Service.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ServicePortView {
+    pub name: String,
+    pub protocol: Protocol,
+    pub port: u16,
+    pub node_port: Option<u16>,
+}
+
+/// An EndpointSlice.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SliceView {
+    /// Name of its Service, in its own namespace; none for a slice of no Service.
+    pub service: Option<String>,
+    pub ports: Arc<[PortView]>,
+    pub endpoints: Vec<EndpointView>,
+}
+
+/// A port of a slice.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PortView {
+    pub name: String,
+    pub protocol: Protocol,
+    pub number: u16,
+}
+
+/// An endpoint of a slice.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndpointView {
+    pub address: IpAddr,
+    pub hostname: Option<String>,
+    pub node: Option<String>,
+    pub ready: bool,
+    pub serving: bool,
+    pub terminating: bool,
+}
+
+/// A Node.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NodeView {
+    pub address: Option<Ipv4Addr>,
+    pub pod_cidrs: Vec<Ipv4Network>,
+}
+
+impl From<core::Service> for ServiceView {
+    fn from(service: core::Service) -> Self {
+        let labels = service.metadata.labels.unwrap_or_default();
+        let Some(spec) = service.spec else { return Self::default() };
+        let external = spec.type_.as_deref() == Some("ExternalName");
+        let cluster_ips = spec.cluster_ips.unwrap_or_else(|| spec.cluster_ip.into_iter().collect());
+        let affinity = spec.session_affinity.as_deref() == Some("ClientIP");
+        let seconds = spec.session_affinity_config.and_then(|config| config.client_ip?.timeout_seconds);
+        let ingress = service.status.and_then(|status| status.load_balancer?.ingress).unwrap_or_default();
+        // With ipMode Proxy the load balancer wants the traffic itself, also from inside the cluster.
+        let vips = ingress.into_iter().filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
+        Self {
+            headless: !external && cluster_ips.iter().any(|ip| ip == "None"),
+            unproxied: labels.contains_key(PROXY_NAME) || labels.contains_key(HEADLESS),
+            cluster_ips: addresses(cluster_ips),
+            external_name: spec.external_name.filter(|_| external),
+            ports: spec.ports.unwrap_or_default().into_iter().filter_map(service_port).collect(),
+            external_ips: addresses(spec.external_ips.unwrap_or_default()),
+            load_balancer_ips: addresses(vips.filter_map(|ingress| ingress.ip)),
+            affinity_seconds: affinity
+                .then(|| seconds.and_then(|s| u32::try_from(s).ok()).unwrap_or(AFFINITY_SECONDS)),
+            internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+            external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+        }
+    }
+}
+
+impl From<discovery::EndpointSlice> for SliceView {
+    fn from(slice: discovery::EndpointSlice) -> Self {
+        let ports = slice.ports.unwrap_or_default().into_iter().filter_map(|port| {
+            Some(PortView {
+                name: port.name.unwrap_or_default(),
+                protocol: protocol(port.protocol.as_deref())?,
+                // Without a number a slice means every port, which no Service has.
+                number: u16::try_from(port.port?).ok()?,
+            })
+        });
+        Self {
+            service: slice.metadata.labels.and_then(|mut labels| labels.remove(SERVICE_NAME)),
+            ports: ports.collect(),
+            endpoints: slice.endpoints.unwrap_or_default().into_iter().filter_map(endpoint).collect(),
+        }
+    }
+}
+
+impl From<core::Node> for NodeView {
+    fn from(node: core::Node) -> Self {
+        let addresses = node.status.and_then(|status| status.addresses).unwrap_or_default();
+        let internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
+        let spec = node.spec.unwrap_or_default();
+        let cidrs = spec.pod_cidrs.unwrap_or_else(|| spec.pod_cidr.into_iter().collect());
+        Self {
+            address: internal.filter_map(|address| address.address.parse().ok()).next(),
+            pod_cidrs: cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect(),
+        }
+    }
+}
+
+fn service_port(port: core::ServicePort) -> Option<ServicePortView> {
+    Some(ServicePortView {
+        name: port.name.unwrap_or_default(),
+        protocol: protocol(port.protocol.as_deref())?,
+        port: u16::try_from(port.port).ok()?,
+        node_port: port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0),
+    })
+}
+
+fn endpoint(endpoint: discovery::Endpoint) -> Option<EndpointView> {
+    let conditions = endpoint.conditions.unwrap_or_default();
+    // Absent means unknown, to be read as ready; serving defaults to what ready is (discovery/v1).
+    let ready = conditions.ready.unwrap_or(true);
+    Some(EndpointView {
+        // Further addresses of one endpoint are interchangeable; the API says consumers use the first.
+        address: endpoint.addresses.first()?.parse().ok()?,
+        hostname: endpoint.hostname,
+        node: endpoint.node_name,
+        ready,
+        serving: conditions.serving.unwrap_or(ready),
+        terminating: conditions.terminating.unwrap_or(false),
+    })
+}
+
+fn protocol(name: Option<&str>) -> Option<Protocol> {
+    match name {
+        None | Some("TCP") => Some(Protocol::Tcp),
+        Some("UDP") => Some(Protocol::Udp),
+        Some("SCTP") => Some(Protocol::Sctp),
+        Some(_) => None,
+    }
+}
+
+fn addresses(texts: impl IntoIterator<Item = String>) -> Vec<IpAddr> {
+    texts.into_iter().filter_map(|text| text.parse().ok()).collect()
+}

@@ -1,0 +1,226 @@
+//! The API's rules about Services and endpoints, one test a rule.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+const NODE: &str = "node-1";
+
+fn name(text: &str) -> ObjectName {
+    ObjectName { namespace: "a".into(), name: text.into() }
+}
+
+fn service(services: &mut Services, spec: Value) {
+    let object = json!({"metadata": {"name": "web", "namespace": "a"}, "spec": spec});
+    let object: k8s_openapi::api::core::v1::Service = serde_json::from_value(object).unwrap();
+    services.see_service(Event::Is(name("web"), object.into()));
+}
+
+fn slice(services: &mut Services, slice: &str, ports: Value, endpoints: Value) {
+    let object = json!({
+        "metadata": {"name": slice, "namespace": "a", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4", "ports": ports, "endpoints": endpoints,
+    });
+    let object: k8s_openapi::api::discovery::v1::EndpointSlice = serde_json::from_value(object).unwrap();
+    services.see_slice(Event::Is(name(slice), object.into()));
+}
+
+fn compile(services: &mut Services, desired: &mut Desired) {
+    for name in services.take_dirty() {
+        services.compile_into(desired, &name, NODE);
+    }
+}
+
+fn web() -> Value {
+    json!({"clusterIPs": ["10.96.0.5"], "ports": [{"name": "http", "port": 80, "targetPort": "web", "nodePort": 30080}]})
+}
+
+#[test]
+fn a_port_takes_its_backends_from_slices_that_have_its_name() {
+    let (mut services, mut desired) = (Services::default(), Desired::default());
+    service(&mut services, web());
+    slice(
+        &mut services,
+        "web-1",
+        json!([{"name": "http", "port": 8080}, {"name": "metrics", "port": 9090}]),
+        json!([{"addresses": ["10.244.0.2"], "nodeName": NODE}, {"addresses": ["10.244.1.2"], "nodeName": "node-2"}]),
+    );
+    compile(&mut services, &mut desired);
+    let port = &desired.services[&ServiceKey::new("a", "web", "http")];
+    assert_eq!(port.node_port, Some(30080));
+    let backends: Vec<_> = port.backends.iter().map(|b| (b.address.to_string(), b.port, b.local)).collect();
+    assert_eq!(backends, [("10.244.0.2".to_string(), 8080, true), ("10.244.1.2".to_string(), 8080, false)]);
+}
+
+#[test]
+fn slices_may_resolve_a_named_port_differently() {
+    let (mut services, mut desired) = (Services::default(), Desired::default());
+    service(&mut services, web());
+    let endpoint = |address| json!([{"addresses": [address]}]);
+    slice(&mut services, "web-1", json!([{"name": "http", "port": 8080}]), endpoint("10.244.0.2"));
+    slice(&mut services, "web-2", json!([{"name": "http", "port": 8081}]), endpoint("10.244.0.3"));
+    compile(&mut services, &mut desired);
+    let ports: Vec<u16> =
+        desired.services[&ServiceKey::new("a", "web", "http")].backends.iter().map(|b| b.port).collect();
+    assert_eq!(ports, [8080, 8081]);
+}
+
+#[test]
+fn absent_conditions_mean_ready_and_terminating_endpoints_keep_theirs() {
+    let (mut services, mut desired) = (Services::default(), Desired::default());
+    service(&mut services, web());
+    slice(
+        &mut services,
+        "web-1",
+        json!([{"name": "http", "port": 8080}]),
+        json!([
+            {"addresses": ["10.244.0.2"]},
+            {"addresses": ["10.244.0.3"], "conditions": {"ready": false}},
+            {"addresses": ["10.244.0.4"], "conditions": {"ready": false, "serving": true, "terminating": true}},
+        ]),
+    );
+    compile(&mut services, &mut desired);
+    let conditions: Vec<_> = desired.services[&ServiceKey::new("a", "web", "http")]
+        .backends
+        .iter()
+        .map(|b| (b.ready, b.serving, b.terminating))
+        .collect();
+    assert_eq!(conditions, [(true, true, false), (false, false, false), (false, true, true)]);
+}
+
+#[test]
+fn an_endpoint_that_moves_between_slices_is_one_backend_and_ready_if_it_is_in_either() {
+    let (mut services, mut desired) = (Services::default(), Desired::default());
+    service(&mut services, web());
+    let ports = json!([{"name": "http", "port": 8080}]);
+    let not_ready = json!([{"addresses": ["10.244.0.2"], "conditions": {"ready": false}}]);
+    slice(&mut services, "web-1", ports.clone(), not_ready);
+    slice(&mut services, "web-2", ports, json!([{"addresses": ["10.244.0.2"]}]));
+    compile(&mut services, &mut desired);
+    let backends = &desired.services[&ServiceKey::new("a", "web", "http")].backends;
+    assert_eq!(backends.len(), 1);
+    assert!(backends[0].ready);
+}
+
+#[test]
+fn headless_external_and_foreign_services_are_not_proxied_but_named() {
+    for (spec, exposure) in [
+        (json!({"clusterIPs": ["None"], "ports": [{"port": 80}]}), "headless"),
+        (json!({"type": "ExternalName", "externalName": "example.com"}), "external"),
+    ] {
+        let (mut services, mut desired) = (Services::default(), Desired::default());
+        service(&mut services, spec);
+        compile(&mut services, &mut desired);
+        assert!(desired.services.is_empty(), "{exposure}");
+        let record = services.compile_record(&name("web")).unwrap();
+        match exposure {
+            "headless" => assert_eq!(record.exposure, Exposure::Headless(vec![])),
+            _ => assert_eq!(record.exposure, Exposure::External("example.com".into())),
+        }
+    }
+    let (mut services, mut desired) = (Services::default(), Desired::default());
+    let foreign = json!({
+        "metadata": {"labels": {"service.kubernetes.io/service-proxy-name": "other"}}, "spec": web(),
+    });
+    let foreign: k8s_openapi::api::core::v1::Service = serde_json::from_value(foreign).unwrap();
+    services.see_service(Event::Is(name("web"), foreign.into()));
+    compile(&mut services, &mut desired);
+    assert!(desired.services.is_empty());
+}
+
+#[test]
+fn a_headless_service_names_ready_endpoints_only() {
+    let mut services = Services::default();
+    service(&mut services, json!({"clusterIPs": ["None"], "ports": [{"name": "http", "port": 80}]}));
+    slice(
+        &mut services,
+        "web-1",
+        json!([{"name": "http", "port": 8080}]),
+        json!([
+            {"addresses": ["10.244.0.2"], "hostname": "web-0"},
+            {"addresses": ["10.244.0.3"], "conditions": {"ready": false}},
+        ]),
+    );
+    let Exposure::Headless(endpoints) = services.compile_record(&name("web")).unwrap().exposure else { panic!() };
+    assert_eq!(endpoints.len(), 1);
+    assert_eq!(endpoints[0].hostname.as_deref(), Some("web-0"));
+    assert_eq!(endpoints[0].ports[0].number, 8080);
+}
+
+#[test]
+fn a_port_that_is_renamed_and_a_service_that_is_deleted_leave_nothing() {
+    let (mut services, mut desired) = (Services::default(), Desired::default());
+    service(&mut services, web());
+    compile(&mut services, &mut desired);
+    service(&mut services, json!({"clusterIPs": ["10.96.0.5"], "ports": [{"name": "api", "port": 80}]}));
+    compile(&mut services, &mut desired);
+    let keys: Vec<String> = desired.services.keys().map(ToString::to_string).collect();
+    assert_eq!(keys, ["a/web:api"]);
+    services.see_service(Event::All(BTreeSet::new()));
+    compile(&mut services, &mut desired);
+    assert!(desired.services.is_empty());
+    assert_eq!(services.compile_record(&name("web")), None);
+}
+
+#[test]
+fn a_change_of_nothing_is_no_work() {
+    let mut services = Services::default();
+    service(&mut services, web());
+    services.take_dirty();
+    service(&mut services, web());
+    assert!(services.take_dirty().is_empty());
+}
+
+#[test]
+fn nothing_is_acted_on_before_both_kinds_were_listed() {
+    let mut services = Services::default();
+    services.see_service(Event::All(BTreeSet::new()));
+    assert!(!services.is_complete());
+    services.see_slice(Event::All(BTreeSet::new()));
+    assert!(services.is_complete());
+}
+
+#[test]
+fn policies_affinity_and_load_balancers_are_carried_over() {
+    let (mut services, mut desired) = (Services::default(), Desired::default());
+    let object = json!({
+        "metadata": {"name": "web", "namespace": "a"},
+        "spec": {
+            "clusterIPs": ["10.96.0.5"], "ports": [{"port": 53, "protocol": "UDP"}], "sessionAffinity": "ClientIP",
+            "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}, "internalTrafficPolicy": "Local",
+            "externalTrafficPolicy": "Local", "externalIPs": ["192.0.2.7"],
+        },
+        "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}, {"ip": "192.0.2.2", "ipMode": "Proxy"}]}},
+    });
+    let object: k8s_openapi::api::core::v1::Service = serde_json::from_value(object).unwrap();
+    services.see_service(Event::Is(name("web"), object.into()));
+    compile(&mut services, &mut desired);
+    let port = &desired.services[&ServiceKey::new("a", "web", "")];
+    assert_eq!(port.protocol, Protocol::Udp);
+    assert_eq!(port.affinity_seconds, Some(60));
+    assert!(port.internal_local && port.external_local);
+    assert_eq!(port.load_balancer_ips, ["192.0.2.1".parse::<IpAddr>().unwrap()]);
+    assert_eq!(port.external_ips, ["192.0.2.7".parse::<IpAddr>().unwrap()]);
+}
+
+#[test]
+fn a_host_port_lives_as_long_as_its_pod_and_never_meets_a_service_of_the_same_name() {
+    let (mut services, mut desired) = (Services::default(), Desired::default());
+    service(&mut services, web());
+    compile(&mut services, &mut desired);
+    let attachment: penstock_network::Attachment = serde_json::from_value(json!({
+        "id": {"container": "c", "interface": "eth0"}, "network": "penstock", "netns": "/n",
+        "pod": {"namespace": "a", "name": "web", "uid": "u"}, "address": "10.244.0.9",
+        "port_mappings": [{"hostPort": 8080, "containerPort": 80}, {"hostPort": 0, "containerPort": 81}],
+    }))
+    .unwrap();
+    let node_ip: IpAddr = "10.240.0.11".parse().unwrap();
+    compile_host_ports(&mut desired, &[attachment], node_ip);
+    assert_eq!(desired.services.len(), 2);
+    services.see_service(Event::Gone(name("web")));
+    compile(&mut services, &mut desired);
+    let (_, left) = desired.services.iter().next().unwrap();
+    assert_eq!((left.port, left.backends[0].port, left.external_ips[0]), (8080, 80, node_ip));
+    compile_host_ports(&mut desired, &[], node_ip);
+    assert!(desired.services.is_empty());
+}

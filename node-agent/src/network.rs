@@ -1,0 +1,99 @@
+//! The network half: what is watched, who is told, and in which order it starts.
+//!
+//! The order: the CNI socket (so that the runtime hears "not yet" instead of nothing), the programs, the node's
+//! range, the links that are there, and only then the runtime's configuration, with which the node becomes ready.
+//! It must not know how any part works.
+
+mod condition;
+mod names;
+mod programs;
+mod routes;
+mod services;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use penstock_network::{Netns, Network, NetworkConfig};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::watch;
+use crate::options::{Overlay, Run};
+
+use condition::Condition;
+use programs::Programs;
+use services::Change;
+
+/// Events waiting to be taken note of; a watch that is further ahead waits.
+const EVENTS_MAX: usize = 1024;
+
+/// Runs until `shutdown`. Pods keep their network when it returns.
+pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let node_ip = options.node_ipv4()?;
+    let programs = Arc::new(Programs::default());
+    let network = Network::open(network_config(options)?, programs.clone()).await?;
+    let listener = network.bind()?;
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(network.clone().serve(listener, shutdown.clone()));
+
+    let condition = Condition::new(client.clone(), &options.node_name);
+    let uplink = network.observe_uplink_index().await?;
+    programs.load(options, uplink, &condition).await;
+
+    let (events, changes) = mpsc::channel(EVENTS_MAX);
+    let (node_events, nodes) = mpsc::channel(EVENTS_MAX);
+    tasks.spawn(watch(Api::<Service>::all(client.clone()), "Services", Into::into, Change::Service, events.clone()));
+    let slices = Api::<EndpointSlice>::all(client.clone());
+    tasks.spawn(watch(slices, "EndpointSlices", Into::into, Change::Slice, events));
+    tasks.spawn(watch(Api::<Node>::all(client), "Nodes", Into::into, |event| event, node_events));
+
+    tasks.spawn(routes::run(network.clone(), options.node_name.clone(), nodes, condition.clone()));
+    tasks.spawn(programs::retry(programs.clone(), network.clone(), options.clone(), uplink, condition.clone()));
+    let (zone, serving) = names::start(options, network.clone(), shutdown.clone());
+    tasks.spawn(serving);
+    let plane = services::Plane {
+        node: options.node_name.clone(),
+        node_ip: IpAddr::V4(node_ip),
+        dns_ip: options.cluster_dns,
+        programs,
+        zone,
+        attachments: network.attachments(),
+    };
+    tasks.spawn(services::run(plane, changes));
+    tasks.spawn(condition.run());
+
+    shutdown.cancelled().await;
+    // Requests of the plugin that are under way end by themselves; nothing else holds anything half done.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(6), async {
+        let _ = tasks.join_next().await;
+    })
+    .await;
+    tasks.shutdown().await;
+    Ok(())
+}
+
+fn network_config(options: &Run) -> anyhow::Result<NetworkConfig> {
+    let plugin = options.cni_plugin.clone().unwrap_or_else(|| Run::beside("cni"));
+    std::fs::metadata(&plugin)
+        .with_context(|| format!("the CNI plugin {} is not there; name it with --cni-plugin", plugin.display()))?;
+    Ok(NetworkConfig {
+        node: options.node_name.clone(),
+        node_ip: options.node_ipv4()?,
+        uplink: options.uplink.clone(),
+        state_dir: options.state_dir.clone(),
+        conf_dir: Some(options.cni_conf_dir.clone()),
+        bin_dir: Some(options.cni_bin_dir.clone()),
+        plugin,
+        overlay: match options.overlay {
+            Overlay::Auto => penstock_network::Overlay::Auto,
+            Overlay::Never => penstock_network::Overlay::Never,
+            Overlay::Always => penstock_network::Overlay::Always,
+        },
+        fenced: vec![options.cluster_cidr, options.service_cidr],
+        netns: Netns::Own,
+    })
+}

@@ -1,0 +1,110 @@
+//! The Node's condition `NetworkUnavailable`: true, with the reason, until every part works.
+//!
+//! It exists so that a person finds out with `kubectl describe node` what is missing, and the scheduler keeps pods
+//! away from a node without a network. It must not know what the parts do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+/// Pause after a patch that failed: the server is away, or the node is not registered yet.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What can be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The eBPF programs.
+    Dataplane,
+    /// The node's range, and what depends on it.
+    PodNetwork,
+}
+
+/// The condition; clones share it.
+#[derive(Clone)]
+pub struct Condition {
+    nodes: Api<Node>,
+    node: String,
+    state: Arc<State>,
+}
+
+struct State {
+    parts: Mutex<BTreeMap<Part, Result<(), String>>>,
+    changed: Notify,
+}
+
+impl Condition {
+    /// Nothing is known to work yet.
+    pub fn new(client: kube::Client, node: &str) -> Self {
+        let parts = BTreeMap::from([(Part::PodNetwork, Err("the node has no range of pod addresses yet".into()))]);
+        let state = Arc::new(State { parts: Mutex::new(parts), changed: Notify::new() });
+        Self { nodes: Api::all(client), node: node.to_string(), state }
+    }
+
+    /// Notes how a part is. Whether that is news.
+    pub fn set(&self, part: Part, outcome: Result<(), String>) -> bool {
+        let mut parts = self.state.parts.lock();
+        let news = parts.get(&part) != Some(&outcome);
+        if news {
+            parts.insert(part, outcome);
+            self.state.changed.notify_one();
+        }
+        news
+    }
+
+    /// Keeps the Node's condition as it is noted here.
+    pub async fn run(self) {
+        let mut written = None;
+        loop {
+            let (status, reason, message) = summary(&self.state.parts.lock());
+            if written.as_ref() != Some(&(status, reason, message.clone())) {
+                match self.write(status, reason, &message).await {
+                    Ok(()) => written = Some((status, reason, message)),
+                    Err(error) => {
+                        tracing::debug!(%error, "the node's condition is not written yet");
+                        tokio::time::sleep(RETRY_AFTER).await;
+                        continue;
+                    }
+                }
+            }
+            self.state.changed.notified().await;
+        }
+    }
+
+    async fn write(&self, status: &str, reason: &str, message: &str) -> kube::Result<()> {
+        let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(k8s_openapi::jiff::Timestamp::now());
+        let patch: Value = json!({ "status": { "conditions": [{
+            "type": "NetworkUnavailable", "status": status, "reason": reason, "message": message,
+            "lastHeartbeatTime": now, "lastTransitionTime": now,
+        }]}});
+        self.nodes.patch_status(&self.node, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
+    }
+}
+
+fn summary(parts: &BTreeMap<Part, Result<(), String>>) -> (&'static str, &'static str, String) {
+    let missing = parts.iter().find_map(|(part, outcome)| Some((*part, outcome.as_ref().err()?)));
+    match missing {
+        None => ("False", "PenstockNetworkReady", "pods have addresses, routes and Services".into()),
+        Some((Part::Dataplane, why)) => ("True", "DataPlaneNotLoaded", why.clone()),
+        Some((Part::PodNetwork, why)) => ("True", "PodNetworkNotReady", why.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_missing_part_makes_the_network_unavailable_and_is_named() {
+        let mut parts = BTreeMap::from([(Part::PodNetwork, Ok(())), (Part::Dataplane, Err("no object".into()))]);
+        assert_eq!(summary(&parts), ("True", "DataPlaneNotLoaded", "no object".to_string()));
+        parts.insert(Part::Dataplane, Ok(()));
+        assert_eq!(summary(&parts).0, "False");
+    }
+}

@@ -1,0 +1,210 @@
+//! The command line.
+//!
+//! It exists as data, so that parser, help and defaults are one text. It must not act.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnetwork::Ipv4Network;
+
+/// Penstock's node agent: runs the pods of a node and its network, whose service proxy is in the kernel as eBPF.
+#[derive(Debug, Parser)]
+#[command(name = "node-agent", version, max_term_width = 110)]
+pub struct Options {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a node until told to stop (SIGTERM or SIGINT); pods and connections live on.
+    Run(Box<Run>),
+    /// What the kernel programs did: packets and connections by program, and drops by reason.
+    Counters(Inspect),
+    /// What the kernel programs know: each map with its size and how full it is.
+    Maps(Inspect),
+}
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The bpf file system the node's agent uses.
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
+    pub bpffs: PathBuf,
+    /// JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Run {
+    /// Name of the Node object.
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub node_name: String,
+    /// How to reach the API server, and as whom.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: PathBuf,
+    /// This node's address, its InternalIP.
+    #[arg(long, value_name = "IP")]
+    pub node_ip: IpAddr,
+    /// The agent's own files: address records, the CNI socket, checkpoints.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/penstock")]
+    pub state_dir: PathBuf,
+    /// The container runtime's CRI socket.
+    #[arg(long, value_name = "URL", default_value = "unix:///run/containerd/containerd.sock")]
+    pub runtime_endpoint: String,
+    /// What to run: both halves, or one beside somebody else's other half.
+    #[arg(long, value_delimiter = ',', value_name = "HALF,..", default_value = "pods,network")]
+    pub halves: Vec<Half>,
+
+    /// Certificate of the kubelet API on port 10250; made and self-signed when absent.
+    #[arg(long, value_name = "FILE", help_heading = "Pods", requires = "serving_key")]
+    pub serving_cert: Option<PathBuf>,
+    /// Its key.
+    #[arg(long, value_name = "FILE", help_heading = "Pods", requires = "serving_cert")]
+    pub serving_key: Option<PathBuf>,
+    /// Who signs the clients of the kubelet API; without it every caller is refused.
+    #[arg(long, value_name = "FILE", help_heading = "Pods")]
+    pub client_ca: Option<PathBuf>,
+    /// Directory of static pod manifests.
+    #[arg(long, value_name = "DIR", help_heading = "Pods")]
+    pub manifest_dir: Option<PathBuf>,
+    /// Volumes and files of pods.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet", help_heading = "Pods")]
+    pub kubelet_dir: PathBuf,
+    /// Container logs.
+    #[arg(long, value_name = "DIR", default_value = "/var/log/pods", help_heading = "Pods")]
+    pub pod_logs_dir: PathBuf,
+
+    /// Cgroup of this node, below which its pods run; the root when it is the machine's only node.
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
+    pub cgroup_parent: String,
+    /// Address of the cluster's DNS, served on this node.
+    #[arg(long, value_name = "IP", default_value = "10.96.0.10")]
+    pub cluster_dns: IpAddr,
+    /// Domain of the cluster's names.
+    #[arg(long, value_name = "NAME", default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// Where names outside the cluster are asked for.
+    #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
+    pub resolv_conf: PathBuf,
+
+    /// Range of Service addresses.
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16", help_heading = "Network")]
+    pub service_cidr: Ipv4Network,
+    /// Range of pod addresses of all nodes.
+    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16", help_heading = "Network")]
+    pub cluster_cidr: Ipv4Network,
+    /// Device that leads to other nodes [default: the one that has --node-ip].
+    #[arg(long, value_name = "DEVICE", help_heading = "Network")]
+    pub uplink: Option<String>,
+    /// When pods' packets between nodes go through VXLAN.
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN", help_heading = "Network")]
+    pub overlay: Overlay,
+    /// Where the runtime looks for network configurations.
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d", help_heading = "Network")]
+    pub cni_conf_dir: PathBuf,
+    /// Where the runtime looks for network plugins.
+    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin", help_heading = "Network")]
+    pub cni_bin_dir: PathBuf,
+    /// The plugin to install there [default: `cni` beside this program].
+    #[arg(long, value_name = "FILE", help_heading = "Network")]
+    pub cni_plugin: Option<PathBuf>,
+    /// The bpf file system, mounted if it is not.
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf", help_heading = "Network")]
+    pub bpffs: PathBuf,
+    /// The eBPF programs [default: `penstock.bpf.o` beside this program].
+    #[arg(long, value_name = "FILE", help_heading = "Network")]
+    pub ebpf_object: Option<PathBuf>,
+    /// Serve Ingress objects over HTTP on this address; off when empty.
+    #[arg(long, value_name = "IP:PORT", default_value = "", hide_default_value = true, help_heading = "Network")]
+    pub ingress_listen: String,
+
+    /// How to write the log.
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Half {
+    /// Register the node and run its pods.
+    Pods,
+    /// Services, pod network, DNS, ingress.
+    Network,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Overlay {
+    /// To nodes that are not on the uplink's subnet.
+    #[default]
+    Auto,
+    /// Not at all.
+    Never,
+    /// To every node.
+    Always,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+// === impl Run ===
+
+impl Run {
+    /// Whether this half is to run.
+    pub fn has(&self, half: Half) -> bool {
+        self.halves.contains(&half)
+    }
+
+    /// The node's IPv4 address, which the network half needs.
+    pub fn node_ipv4(&self) -> anyhow::Result<Ipv4Addr> {
+        match self.node_ip {
+            IpAddr::V4(address) => Ok(address),
+            IpAddr::V6(address) => {
+                anyhow::bail!("--node-ip {address}: the network half needs an IPv4 address for now")
+            }
+        }
+    }
+
+    /// A file that is installed beside this program.
+    pub fn beside(name: &str) -> PathBuf {
+        let program = std::env::current_exe().unwrap_or_default();
+        program.with_file_name(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn a_node_needs_a_name_an_address_and_a_kubeconfig() {
+        let least = ["node-agent", "run", "--node-name=n", "--node-ip=10.240.0.11", "--kubeconfig=/k"];
+        let Command::Run(run) = Options::try_parse_from(least).unwrap().command else { panic!() };
+        assert!(run.has(Half::Pods) && run.has(Half::Network));
+        assert_eq!(run.cluster_dns.to_string(), "10.96.0.10");
+        for missing in 2..5 {
+            let mut fewer = least.to_vec();
+            fewer.remove(missing);
+            assert!(Options::try_parse_from(fewer).is_err(), "without {}", least[missing]);
+        }
+    }
+
+    #[test]
+    fn one_half_can_be_asked_for() {
+        let line = ["node-agent", "run", "--node-name=n", "--node-ip=::1", "--kubeconfig=/k", "--halves=pods"];
+        let Command::Run(run) = Options::try_parse_from(line).unwrap().command else { panic!() };
+        assert!(!run.has(Half::Network));
+        assert!(run.node_ipv4().is_err());
+    }
+}

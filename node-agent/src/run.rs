@@ -1,0 +1,87 @@
+//! `run`: the halves, side by side, until a signal.
+//!
+//! It exists to start and stop them in order. It must not know how they work.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use penstock_pods::PodsConfig;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::network;
+use crate::options::{Half, Run};
+
+/// Runs until SIGTERM or SIGINT, or until a half cannot go on.
+pub async fn run(options: Box<Run>) -> anyhow::Result<()> {
+    let client = client(&options).await?;
+    let shutdown = CancellationToken::new();
+    tokio::spawn(cancel_on_signal(shutdown.clone())?);
+
+    let mut halves = tokio::task::JoinSet::new();
+    if options.has(Half::Network) {
+        let (options, client, shutdown) = (options.clone(), client.clone(), shutdown.clone());
+        halves.spawn(async move { network::run(&options, client, shutdown).await.context("the network half") });
+    }
+    if options.has(Half::Pods) {
+        let runtime = penstock_runtime::cri::Cri::connect(&options.runtime_endpoint).await?;
+        let config = pods_config(&options);
+        let shutdown = shutdown.clone();
+        halves.spawn(async move {
+            penstock_pods::run(config, client, Arc::new(runtime), shutdown).await.context("the pods half")
+        });
+    }
+    tracing::info!(node = options.node_name, halves = ?options.halves, "the node agent runs");
+
+    let mut outcome = Ok(());
+    while let Some(ended) = halves.join_next().await {
+        // One half that cannot go on ends the process: whoever supervises it starts both again.
+        let ended = ended.context("a half panicked").and_then(|half| half);
+        if let Err(error) = &ended {
+            tracing::error!("{error:#}");
+        }
+        shutdown.cancel();
+        outcome = outcome.and(ended);
+    }
+    outcome
+}
+
+/// A client for the kubeconfig. Whether the server is there is found out, and waited for, by whoever asks it.
+async fn client(options: &Run) -> anyhow::Result<kube::Client> {
+    let file = options.kubeconfig.display();
+    let kubeconfig =
+        Kubeconfig::read_from(&options.kubeconfig).with_context(|| format!("reading the kubeconfig {file}"))?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .with_context(|| format!("the kubeconfig {file} cannot be used"))?;
+    kube::Client::try_from(config).with_context(|| format!("the kubeconfig {file} cannot be used"))
+}
+
+fn pods_config(options: &Run) -> PodsConfig {
+    let mut config = PodsConfig::new(&options.node_name, options.node_ip, &options.state_dir);
+    config.kubelet_dir = options.kubelet_dir.clone();
+    config.pod_logs_dir = options.pod_logs_dir.clone();
+    config.manifest_dir = options.manifest_dir.clone();
+    config.cgroup_parent = options.cgroup_parent.clone();
+    config.cluster_dns = vec![options.cluster_dns];
+    config.cluster_domain = options.cluster_domain.clone();
+    config.resolv_conf = options.resolv_conf.clone();
+    config.serving_cert = options.serving_cert.clone();
+    config.serving_key = options.serving_key.clone();
+    config.client_ca = options.client_ca.clone();
+    config
+}
+
+fn cancel_on_signal(shutdown: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping; pods and connections live on");
+        shutdown.cancel();
+    })
+}

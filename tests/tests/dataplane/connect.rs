@@ -1,0 +1,170 @@
+//! TCP connections translated at connect(), on real sockets, proven by the counters.
+
+use std::net::TcpListener;
+
+use penstock_tests::dataplane::{self, Stand, desired};
+use penstock_tests::netns::{self, ip};
+
+use crate::{ask, serve};
+
+const HELLO: &str = "
+node_addresses: [10.240.0.11]
+services:
+  demo/hello:http:
+    cluster_ips: [10.96.0.7]
+    port: 80
+    node_port: 30080
+    backends:
+    - { address: 10.244.0.2, port: 8080, local: true }
+    - { address: 10.244.0.3, port: 8080, local: true }
+  demo/nobody:
+    cluster_ips: [10.96.0.8]
+    port: 80
+";
+
+fn node() {
+    for address in ["10.240.0.11", "10.244.0.2", "10.244.0.3"] {
+        ip(&format!("address add {address}/32 dev lo")).expect("an address");
+    }
+    serve("10.244.0.2:8080", "two");
+    serve("10.244.0.3:8080", "three");
+}
+
+#[test]
+fn a_connection_to_a_service_reaches_its_backends_and_believes_it_talks_to_the_service() {
+    let Some(object) = dataplane::object() else { return };
+    netns::isolated(|| {
+        node();
+        let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
+        let dataplane = stand.load();
+        let applied = dataplane.apply(&desired(HELLO)).expect("applied");
+        assert_eq!(applied.services, 2);
+
+        let answers = stand.in_cgroup(|| {
+            (0..32)
+                .map(|_| ask("10.96.0.7:80"))
+                .collect::<Vec<_>>()
+                .join("\n")
+        });
+        let answers: std::collections::BTreeSet<&str> = answers.lines().collect();
+        assert_eq!(
+            Vec::from_iter(answers),
+            ["three as 10.96.0.7:80", "two as 10.96.0.7:80"]
+        );
+
+        let counters = dataplane.counters().expect("counters");
+        assert_eq!(counters.events["connect_translated"], 32);
+        assert_eq!(counters.events["peer_named"], 32);
+        let hello = counters
+            .services
+            .iter()
+            .find(|it| it.service == "demo/hello:http")
+            .expect("counted");
+        assert_eq!(hello.connects, 32);
+    });
+}
+
+#[test]
+fn node_ports_answer_on_the_node_at_its_address_and_the_loopback() {
+    let Some(object) = dataplane::object() else { return };
+    netns::isolated(|| {
+        node();
+        let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
+        stand.load().apply(&desired(HELLO)).expect("applied");
+        let answers = stand.in_cgroup(|| format!("{}\n{}", ask("10.240.0.11:30080"), ask("127.0.0.1:30080")));
+        for (answer, address) in answers.lines().zip(["10.240.0.11", "127.0.0.1"]) {
+            assert!(answer.ends_with(&format!("as {address}:30080")), "{answer}");
+        }
+    });
+}
+
+#[test]
+fn a_pod_s_own_loopback_is_not_the_node_s() {
+    let Some(object) = dataplane::object() else { return };
+    netns::isolated(|| {
+        node();
+        let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
+        stand.load().apply(&desired(HELLO)).expect("applied");
+        let pod = netns::Netns::new().expect("a pod's namespace");
+        let said = pod.run(|| stand.in_cgroup(|| ask("127.0.0.1:30080")));
+        assert_eq!(said, "ConnectionRefused");
+    });
+}
+
+#[test]
+fn a_service_without_backends_refuses_and_is_counted() {
+    let Some(object) = dataplane::object() else { return };
+    netns::isolated(|| {
+        node();
+        let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
+        let dataplane = stand.load();
+        dataplane.apply(&desired(HELLO)).expect("applied");
+        assert_eq!(stand.in_cgroup(|| ask("10.96.0.8:80")), "ConnectionRefused");
+        let counters = dataplane.counters().expect("counters");
+        assert_eq!(counters.events["connect_refused"], 1);
+        let nobody = counters
+            .services
+            .iter()
+            .find(|it| it.service == "demo/nobody:")
+            .expect("counted");
+        assert_eq!(nobody.refused, 1);
+    });
+}
+
+#[test]
+fn a_listener_may_not_take_a_node_port_on_the_node_but_in_a_pod() {
+    let Some(object) = dataplane::object() else { return };
+    netns::isolated(|| {
+        node();
+        let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
+        stand.load().apply(&desired(HELLO)).expect("applied");
+        let bind = || {
+            TcpListener::bind("0.0.0.0:30080")
+                .map_or_else(|error| format!("{:?}", error.kind()), |_| "bound".into())
+        };
+        assert_eq!(stand.in_cgroup(bind), "AddrInUse");
+        let pod = netns::Netns::new().expect("a pod's namespace");
+        assert_eq!(pod.run(|| stand.in_cgroup(bind)), "bound");
+    });
+}
+
+#[test]
+fn an_agent_that_starts_again_takes_over_without_a_change() {
+    let Some(object) = dataplane::object() else { return };
+    netns::isolated(|| {
+        node();
+        let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
+        let first = stand.load();
+        first.apply(&desired(HELLO)).expect("applied");
+        assert!(
+            stand
+                .in_cgroup(|| ask("10.96.0.7:80"))
+                .ends_with("as 10.96.0.7:80")
+        );
+        drop(first);
+
+        // Without an agent.
+        assert!(
+            stand
+                .in_cgroup(|| ask("10.96.0.7:80"))
+                .ends_with("as 10.96.0.7:80")
+        );
+
+        let second = stand.load();
+        assert!(
+            stand
+                .in_cgroup(|| ask("10.96.0.7:80"))
+                .ends_with("as 10.96.0.7:80")
+        );
+        assert_eq!(
+            second.apply(&desired(HELLO)).expect("applied").operations,
+            0,
+            "the maps were kept"
+        );
+        assert_eq!(
+            second.counters().expect("counters").events["connect_translated"],
+            3,
+            "and the counters"
+        );
+    });
+}

@@ -1,0 +1,219 @@
+//! The names of the cluster, as one immutable value.
+//!
+//! It exists so that lookups take no lock: a writer clones the zone, changes the clone and swaps it in. Cloning is
+//! cheap because the tables are cut into shards that are shared until one of them changes. It must not know packets.
+
+mod shards;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnetwork::IpNetwork;
+
+use shards::Shards;
+
+/// What the zone is.
+#[derive(Debug, Clone)]
+pub struct ZoneConfig {
+    /// The cluster's domain, `cluster.local`.
+    pub domain: String,
+    /// Where this zone is served; the address of `ns.dns.<domain>`.
+    pub address: IpAddr,
+    /// Ranges whose reverse names are answered here even when nobody has them: services and pods. Queries about
+    /// them must not leak to upstream resolvers.
+    pub reverse: Vec<IpNetwork>,
+}
+
+/// A Service's name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What one Service puts into DNS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceRecord {
+    /// Whose.
+    pub name: ServiceName,
+    /// What the name leads to.
+    pub exposure: Exposure,
+    /// `spec.ports`, for SRV.
+    pub ports: Vec<Port>,
+}
+
+/// What a Service's name leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exposure {
+    /// Its own addresses.
+    Cluster(Vec<IpAddr>),
+    /// Those of its ready endpoints.
+    Headless(Vec<Endpoint>),
+    /// Another name.
+    External(String),
+}
+
+/// One ready endpoint of a headless Service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// Its address.
+    pub address: IpAddr,
+    /// `hostname`, when it has one.
+    pub hostname: Option<String>,
+    /// The ports of its slice; shared by all endpoints of the slice.
+    pub ports: Arc<[Port]>,
+}
+
+/// A named port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Port {
+    /// Empty when unnamed: it then has no SRV record.
+    pub name: String,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: &'static str,
+    /// Port number.
+    pub number: u16,
+}
+
+/// Everything DNS knows of the cluster.
+#[derive(Debug, Clone)]
+pub struct Zone {
+    pub(crate) config: Arc<ZoneConfig>,
+    /// Labels of the domain, the leftmost first, in lower case.
+    pub(crate) domain: Arc<[String]>,
+    services: Shards<ServiceName, Arc<ServiceRecord>>,
+    /// Names of an address, without the domain.
+    pointers: Shards<IpAddr, BTreeSet<String>>,
+    /// How many services each namespace has.
+    namespaces: Arc<BTreeMap<String, usize>>,
+}
+
+// === impl Zone ===
+
+impl Zone {
+    /// An empty zone.
+    pub fn new(config: ZoneConfig) -> Self {
+        let labels = config.domain.split('.').filter(|label| !label.is_empty());
+        Self {
+            domain: labels.map(str::to_ascii_lowercase).collect(),
+            config: Arc::new(config),
+            services: Shards::default(),
+            pointers: Shards::default(),
+            namespaces: Arc::default(),
+        }
+    }
+
+    /// Puts a service in, in the place of what it was before.
+    pub fn insert(&mut self, record: ServiceRecord) {
+        self.remove(&record.name);
+        for (address, name) in pointers_of(&record) {
+            self.pointers.entry(address).or_default().insert(name);
+        }
+        *Arc::make_mut(&mut self.namespaces).entry(record.name.namespace.clone()).or_default() += 1;
+        self.services.insert(record.name.clone(), Arc::new(record));
+    }
+
+    /// Takes a service out.
+    pub fn remove(&mut self, name: &ServiceName) {
+        let Some(record) = self.services.remove(name) else { return };
+        for (address, pointer) in pointers_of(&record) {
+            if let Some(names) = self.pointers.get_mut(&address) {
+                names.remove(&pointer);
+                if names.is_empty() {
+                    self.pointers.remove(&address);
+                }
+            }
+        }
+        let namespaces = Arc::make_mut(&mut self.namespaces);
+        match namespaces.get_mut(&name.namespace) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                namespaces.remove(&name.namespace);
+            }
+        }
+    }
+
+    pub(crate) fn service(&self, namespace: &str, name: &str) -> Option<&ServiceRecord> {
+        let name = ServiceName { namespace: namespace.to_string(), name: name.to_string() };
+        self.services.get(&name).map(Arc::as_ref)
+    }
+
+    pub(crate) fn has_namespace(&self, namespace: &str) -> bool {
+        self.namespaces.contains_key(namespace)
+    }
+
+    pub(crate) fn names_of(&self, address: IpAddr) -> Option<&BTreeSet<String>> {
+        self.pointers.get(&address)
+    }
+}
+
+impl Endpoint {
+    /// The label below the service's name: the hostname, or the address with dashes.
+    pub(crate) fn label(&self) -> String {
+        match &self.hostname {
+            Some(hostname) => hostname.to_ascii_lowercase(),
+            None => self.address.to_string().replace(['.', ':'], "-"),
+        }
+    }
+}
+
+/// Every address of a service and the name it points back to.
+fn pointers_of(record: &ServiceRecord) -> Vec<(IpAddr, String)> {
+    let ServiceName { namespace, name } = &record.name;
+    match &record.exposure {
+        Exposure::Cluster(addresses) => {
+            addresses.iter().map(|address| (*address, format!("{name}.{namespace}.svc"))).collect()
+        }
+        Exposure::Headless(endpoints) => {
+            let pointer = |e: &Endpoint| (e.address, format!("{}.{name}.{namespace}.svc", e.label()));
+            endpoints.iter().map(pointer).collect()
+        }
+        Exposure::External(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn zone() -> Zone {
+        Zone::new(ZoneConfig {
+            domain: "cluster.local".into(),
+            address: "10.96.0.10".parse().unwrap(),
+            reverse: vec![],
+        })
+    }
+
+    fn cluster(name: &str, address: &str) -> ServiceRecord {
+        ServiceRecord {
+            name: ServiceName { namespace: "a".into(), name: name.into() },
+            exposure: Exposure::Cluster(vec![address.parse().unwrap()]),
+            ports: vec![],
+        }
+    }
+
+    #[test]
+    fn replacing_a_service_leaves_no_pointer_of_the_old_address() {
+        let mut zone = zone();
+        zone.insert(cluster("web", "10.96.0.1"));
+        let before = zone.clone();
+        zone.insert(cluster("web", "10.96.0.2"));
+        assert!(zone.names_of("10.96.0.1".parse().unwrap()).is_none());
+        assert!(zone.names_of("10.96.0.2".parse().unwrap()).is_some());
+        assert!(before.names_of("10.96.0.1".parse().unwrap()).is_some(), "a clone is not changed");
+    }
+
+    #[test]
+    fn a_namespace_lives_as_long_as_its_last_service() {
+        let mut zone = zone();
+        zone.insert(cluster("one", "10.96.0.1"));
+        zone.insert(cluster("two", "10.96.0.2"));
+        zone.remove(&ServiceName { namespace: "a".into(), name: "one".into() });
+        assert!(zone.has_namespace("a"));
+        zone.remove(&ServiceName { namespace: "a".into(), name: "two".into() });
+        assert!(!zone.has_namespace("a"));
+    }
+}

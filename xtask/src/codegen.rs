@@ -28,7 +28,9 @@ pub fn run(args: &[String]) -> Result<()> {
         [only] if only == "--check" => true,
         other => bail!("codegen takes --check or nothing, got {other:?}"),
     };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("xtask lies in the workspace")?;
     let crates = ensure_sources()?;
     let types = json_side::read(&crates[0].join("src").join(LEVEL))?;
     let messages = proto_side::read(&crates[1].join("src"))?;
@@ -45,17 +47,26 @@ pub fn run(args: &[String]) -> Result<()> {
     } else {
         fs::write(&path, &made.text).with_context(|| format!("writing {}", path.display()))?;
     }
-    println!("{TABLE}: {} types, {} fields, {} bytes", made.types, made.fields, made.text.len());
+    println!(
+        "{TABLE}: {} types, {} fields, {} bytes",
+        made.types,
+        made.fields,
+        made.text.len()
+    );
     Ok(())
 }
 
 /// Lets cargo fetch the sources and says where they are, in the order of [`SOURCES`].
 fn ensure_sources() -> Result<Vec<PathBuf>> {
     let dir = tempfile::tempdir()?;
-    let mut manifest = String::from("[package]\nname = \"sources\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[dependencies]\n");
+    let mut manifest = String::from(
+        "[package]\nname = \"sources\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[dependencies]\n",
+    );
     for (name, version) in SOURCES {
         // k8s-openapi refuses to be resolved into a build without a level, which never happens here.
-        manifest.push_str(&format!("{name} = {{ version = \"={version}\", default-features = false }}\n"));
+        manifest.push_str(&format!(
+            "{name} = {{ version = \"={version}\", default-features = false }}\n"
+        ));
     }
     fs::create_dir(dir.path().join("src"))?;
     fs::write(dir.path().join("src/lib.rs"), "")?;
@@ -66,16 +77,28 @@ fn ensure_sources() -> Result<Vec<PathBuf>> {
         .output()
         .context("running cargo metadata")?;
     if !output.status.success() {
-        bail!("cargo could not fetch the sources: {}", String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "cargo could not fetch the sources: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let packages = metadata["packages"].as_array().context("cargo metadata lists packages")?;
+    let packages = metadata["packages"]
+        .as_array()
+        .context("cargo metadata lists packages")?;
     SOURCES
         .iter()
         .map(|(name, version)| {
-            let found = packages.iter().find(|p| p["name"] == *name && p["version"] == *version);
-            let manifest = found.and_then(|p| p["manifest_path"].as_str()).with_context(|| format!("{name} {version}"))?;
-            Ok(Path::new(manifest).parent().context("a manifest lies in a folder")?.to_owned())
+            let found = packages
+                .iter()
+                .find(|p| p["name"] == *name && p["version"] == *version);
+            let manifest = found
+                .and_then(|p| p["manifest_path"].as_str())
+                .with_context(|| format!("{name} {version}"))?;
+            Ok(Path::new(manifest)
+                .parent()
+                .context("a manifest lies in a folder")?
+                .to_owned())
         })
         .collect()
 }
@@ -104,7 +127,10 @@ fn doc_of(attrs: &[syn::Attribute]) -> String {
     for attr in attrs {
         if let syn::Meta::NameValue(pair) = &attr.meta
             && pair.path.is_ident("doc")
-            && let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) = &pair.value
+            && let syn::Expr::Lit(syn::ExprLit {
+                lit: syn::Lit::Str(text),
+                ..
+            }) = &pair.value
         {
             let text = text.value();
             lines.push(text.strip_prefix(' ').unwrap_or(&text).to_owned());
@@ -115,5 +141,49 @@ fn doc_of(attrs: &[syn::Attribute]) -> String {
 
 /// `ClusterIP`, `cluster_ip` and `clusterIP` are one name to the join.
 fn folded(name: &str) -> String {
-    name.trim_start_matches("r#").chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+    name.trim_start_matches("r#")
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|c| c.to_ascii_lowercase())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_both_crates_fold_to_one() {
+        for (json, rust) in [
+            ("clusterIPs", "cluster_i_ps"),
+            ("awsElasticBlockStore", "aws_elastic_block_store"),
+            ("$ref", "r#ref"),
+        ] {
+            assert_eq!(folded(json), folded(rust));
+        }
+        assert_eq!(
+            folded("x-kubernetes-embedded-resource"),
+            folded("x_kubernetes_embedded_resource")
+        );
+    }
+
+    #[test]
+    fn messages_are_found_by_openapi_name() {
+        let name = "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIServiceSpec";
+        assert_eq!(
+            proto_side::key(name),
+            "kube_aggregator::pkg::apis::apiregistration::v1::apiservicespec"
+        );
+    }
+
+    #[test]
+    fn docs_of_an_item_are_its_lines() {
+        let item: syn::ItemStruct = syn::parse_quote! {
+            /// One.
+            ///
+            /// Two.
+            struct S;
+        };
+        assert_eq!(doc_of(&item.attrs), "One.\n\nTwo.");
+    }
 }

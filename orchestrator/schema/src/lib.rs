@@ -20,7 +20,9 @@ mod walk;
 pub mod yaml;
 
 pub use error::{DecodeError, EncodeError, PatchError};
-pub use model::{Alternative, Field, Gvk, ListKind, ProtoSlot, Schema, SchemaBuilder, Struct, StructId, Type, TypeRef};
+pub use model::{
+    Alternative, Field, Gvk, ListKind, ProtoSlot, Schema, SchemaBuilder, Struct, StructId, Type, TypeRef,
+};
 pub use path::Path;
 pub use serde_json::{Map, Value};
 

@@ -173,7 +173,11 @@ impl Field {
 
     /// The default of the field when it is absent.
     pub fn default_value(&self) -> Option<Value> {
-        if self.default_text.is_empty() { None } else { serde_json::from_str(&self.default_text).ok() }
+        if self.default_text.is_empty() {
+            None
+        } else {
+            serde_json::from_str(&self.default_text).ok()
+        }
     }
 }
 
@@ -207,7 +211,10 @@ pub struct Struct {
 impl Struct {
     /// The field of that JSON name. Names are case-sensitive.
     pub fn field(&self, name: &str) -> Option<&Field> {
-        self.fields.binary_search_by(|f| f.name.as_ref().cmp(name)).ok().map(|i| &self.fields[i])
+        self.fields
+            .binary_search_by(|f| f.name.as_ref().cmp(name))
+            .ok()
+            .map(|i| &self.fields[i])
     }
 
     /// The documentation as published.
@@ -231,7 +238,12 @@ pub struct Schema {
 
 impl fmt::Debug for Schema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Schema({} structs, {} kinds)", self.structs.len(), self.kinds.len())
+        write!(
+            f,
+            "Schema({} structs, {} kinds)",
+            self.structs.len(),
+            self.kinds.len()
+        )
     }
 }
 
@@ -243,13 +255,24 @@ impl Schema {
 
     /// The type of a kind.
     pub fn kind(self: &Arc<Self>, group: &str, version: &str, kind: &str) -> Option<TypeRef> {
-        let gvk = Gvk { group: group.into(), version: version.into(), kind: kind.into() };
+        let gvk = Gvk {
+            group: group.into(),
+            version: version.into(),
+            kind: kind.into(),
+        };
         if let Some(id) = self.by_kind.get(&gvk) {
             return Some(self.at(*id));
         }
         // Upstream registers these in every group version, and clients name them by the group they talk to.
-        const EVERYWHERE: &[&str] =
-            &["CreateOptions", "DeleteOptions", "GetOptions", "ListOptions", "PatchOptions", "UpdateOptions", "WatchEvent"];
+        const EVERYWHERE: &[&str] = &[
+            "CreateOptions",
+            "DeleteOptions",
+            "GetOptions",
+            "ListOptions",
+            "PatchOptions",
+            "UpdateOptions",
+            "WatchEvent",
+        ];
         if EVERYWHERE.contains(&kind) && group != "meta.k8s.io" {
             return self.kind("meta.k8s.io", "v1", kind);
         }
@@ -273,7 +296,10 @@ impl Schema {
 
     /// A handle to a struct of this schema.
     pub fn at(self: &Arc<Self>, id: StructId) -> TypeRef {
-        TypeRef { schema: Arc::clone(self), id }
+        TypeRef {
+            schema: Arc::clone(self),
+            id,
+        }
     }
 
     /// The struct behind an id of this schema.
@@ -331,7 +357,12 @@ impl SchemaBuilder {
         }
         kinds.sort();
         kinds.dedup();
-        Ok(Arc::new(Schema { structs, by_name: self.by_name, by_kind, kinds }))
+        Ok(Arc::new(Schema {
+            structs,
+            by_name: self.by_name,
+            by_kind,
+            kinds,
+        }))
     }
 }
 

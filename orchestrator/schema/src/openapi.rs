@@ -25,7 +25,11 @@ pub fn v3_schemas(roots: &[TypeRef]) -> Map<String, Value> {
         if out.contains_key(ty.name()) {
             continue;
         }
-        let mut reached = Reached { todo: &mut todo, leaves: &mut leaves, ty: &ty };
+        let mut reached = Reached {
+            todo: &mut todo,
+            leaves: &mut leaves,
+            ty: &ty,
+        };
         let schema = structure(&mut reached, ty.schema(), ty.def());
         out.insert(ty.name().to_owned(), schema);
     }
@@ -84,7 +88,10 @@ fn structure(reached: &mut Reached<'_>, schema: &Schema, def: &Struct) -> Value 
         out.insert("required".into(), Value::Array(required));
     }
     if !def.kinds.is_empty() {
-        let kinds = def.kinds.iter().map(|k| json!({"group": k.group, "kind": k.kind, "version": k.version}));
+        let kinds = def
+            .kinds
+            .iter()
+            .map(|k| json!({"group": k.group, "kind": k.kind, "version": k.version}));
         out.insert("x-kubernetes-group-version-kind".into(), kinds.collect());
     }
     if def.atomic {
@@ -147,7 +154,10 @@ fn property(reached: &mut Reached<'_>, schema: &Schema, owner: &Struct, field: &
         out.insert("x-kubernetes-patch-strategy".into(), strategy.into());
     }
     if !field.patch_merge_key.is_empty() {
-        out.insert("x-kubernetes-patch-merge-key".into(), field.patch_merge_key.as_ref().into());
+        out.insert(
+            "x-kubernetes-patch-merge-key".into(),
+            field.patch_merge_key.as_ref().into(),
+        );
     }
     Value::Object(out)
 }
@@ -192,7 +202,13 @@ fn typed(reached: &mut Reached<'_>, schema: &Schema, owner: &Struct, field: &Fie
 }
 
 /// The schema of a list's items or a map's values, with the zero Go gives them.
-fn item_schema(reached: &mut Reached<'_>, schema: &Schema, owner: &Struct, field: &Field, ty: &Type) -> Value {
+fn item_schema(
+    reached: &mut Reached<'_>,
+    schema: &Schema,
+    owner: &Struct,
+    field: &Field,
+    ty: &Type,
+) -> Value {
     match (ty, typed(reached, schema, owner, field, ty)) {
         (Type::Struct(_), reference) => json!({"allOf": [reference], "default": {}}),
         (Type::String, Value::Object(mut shape)) => {
@@ -210,7 +226,9 @@ fn item_schema(reached: &mut Reached<'_>, schema: &Schema, owner: &Struct, field
 fn leaf(name: &str) -> Value {
     let short = name.rsplit('.').next().unwrap_or_default();
     match short {
-        "Time" => json!({"description": "A point in time, RFC 3339 to the second.", "type": "string", "format": "date-time"}),
+        "Time" => {
+            json!({"description": "A point in time, RFC 3339 to the second.", "type": "string", "format": "date-time"})
+        }
         "MicroTime" => {
             json!({"description": "A point in time, RFC 3339 to the microsecond.", "type": "string", "format": "date-time"})
         }
@@ -226,9 +244,13 @@ fn leaf(name: &str) -> Value {
         }),
         "FieldsV1" => json!({"description": "A set of fields, as a tree of their names.", "type": "object"}),
         "RawExtension" => json!({"description": "An object of any kind.", "type": "object"}),
-        "JSONSchemaPropsOrBool" => json!({"description": "A JSON Schema, or a boolean that allows all or nothing."}),
+        "JSONSchemaPropsOrBool" => {
+            json!({"description": "A JSON Schema, or a boolean that allows all or nothing."})
+        }
         "JSONSchemaPropsOrArray" => json!({"description": "A JSON Schema, or a list of them."}),
-        "JSONSchemaPropsOrStringArray" => json!({"description": "A JSON Schema, or a list of property names."}),
+        "JSONSchemaPropsOrStringArray" => {
+            json!({"description": "A JSON Schema, or a list of property names."})
+        }
         _ => json!({"description": "Any JSON value."}),
     }
 }
@@ -246,10 +268,21 @@ mod tests {
     fn a_pods_schema_carries_what_apply_and_explain_read() {
         let all = schemas("", "Pod");
         let pod = &all["io.k8s.api.core.v1.Pod"];
-        assert_eq!(pod["x-kubernetes-group-version-kind"], json!([{"group": "", "kind": "Pod", "version": "v1"}]));
-        assert_eq!(pod["properties"]["metadata"]["allOf"], json!([reference(&format!("{META}.ObjectMeta"))]));
+        assert_eq!(
+            pod["x-kubernetes-group-version-kind"],
+            json!([{"group": "", "kind": "Pod", "version": "v1"}])
+        );
+        assert_eq!(
+            pod["properties"]["metadata"]["allOf"],
+            json!([reference(&format!("{META}.ObjectMeta"))])
+        );
         assert_eq!(pod["properties"]["metadata"]["default"], json!({}));
-        assert!(pod["properties"]["apiVersion"]["description"].as_str().unwrap().contains("versioned schema"));
+        assert!(
+            pod["properties"]["apiVersion"]["description"]
+                .as_str()
+                .unwrap()
+                .contains("versioned schema")
+        );
         let spec = &all["io.k8s.api.core.v1.PodSpec"];
         assert_eq!(spec["required"], json!(["containers"]));
         let containers = &spec["properties"]["containers"];
@@ -258,7 +291,10 @@ mod tests {
         assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));
         let ports = &all["io.k8s.api.core.v1.ContainerPort"]["properties"];
         assert_eq!(ports["protocol"]["default"], "TCP");
-        assert_eq!(all["io.k8s.api.core.v1.LocalObjectReference"]["x-kubernetes-map-type"], "atomic");
+        assert_eq!(
+            all["io.k8s.api.core.v1.LocalObjectReference"]["x-kubernetes-map-type"],
+            "atomic"
+        );
     }
 
     #[test]
@@ -292,6 +328,9 @@ mod tests {
 
     #[test]
     fn a_recursive_type_ends() {
-        assert!(schemas("apiextensions.k8s.io", "CustomResourceDefinition").contains_key(&format!("{EXTENSIONS}.JSON")));
+        assert!(
+            schemas("apiextensions.k8s.io", "CustomResourceDefinition")
+                .contains_key(&format!("{EXTENSIONS}.JSON"))
+        );
     }
 }

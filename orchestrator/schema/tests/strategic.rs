@@ -11,8 +11,12 @@ fn pod_spec(spec: Value, change: Value) -> Result<Value, PatchError> {
 
 #[test]
 fn containers_merge_by_name() {
-    let spec = json!({"containers": [{"name": "a", "image": "a:1", "tty": true}, {"name": "b", "image": "b:1"}]});
-    let merged = pod_spec(spec, json!({"containers": [{"name": "a", "image": "a:2"}, {"name": "c", "image": "c:1"}]}));
+    let spec =
+        json!({"containers": [{"name": "a", "image": "a:1", "tty": true}, {"name": "b", "image": "b:1"}]});
+    let merged = pod_spec(
+        spec,
+        json!({"containers": [{"name": "a", "image": "a:2"}, {"name": "c", "image": "c:1"}]}),
+    );
     assert_eq!(
         merged.unwrap()["containers"],
         json!([{"name": "a", "image": "a:2", "tty": true}, {"name": "b", "image": "b:1"}, {"name": "c", "image": "c:1"}])
@@ -21,17 +25,30 @@ fn containers_merge_by_name() {
 
 #[test]
 fn nested_lists_merge_by_their_own_keys() {
-    let spec = json!({"containers": [{"name": "a", "env": [{"name": "X", "value": "1"}], "command": ["x", "y"]}]});
-    let change = json!({"containers": [{"name": "a", "env": [{"name": "Y", "value": "2"}], "command": ["z"]}]});
+    let spec =
+        json!({"containers": [{"name": "a", "env": [{"name": "X", "value": "1"}], "command": ["x", "y"]}]});
+    let change =
+        json!({"containers": [{"name": "a", "env": [{"name": "Y", "value": "2"}], "command": ["z"]}]});
     let merged = pod_spec(spec, change).unwrap();
-    assert_eq!(merged["containers"][0]["env"], json!([{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]));
-    assert_eq!(merged["containers"][0]["command"], json!(["z"]), "an atomic list is replaced");
+    assert_eq!(
+        merged["containers"][0]["env"],
+        json!([{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}])
+    );
+    assert_eq!(
+        merged["containers"][0]["command"],
+        json!(["z"]),
+        "an atomic list is replaced"
+    );
 }
 
 #[test]
 fn patch_delete_removes_an_item_and_null_a_field() {
     let spec = json!({"hostname": "h", "containers": [{"name": "a"}, {"name": "b"}]});
-    let merged = pod_spec(spec, json!({"hostname": null, "containers": [{"name": "a", "$patch": "delete"}]})).unwrap();
+    let merged = pod_spec(
+        spec,
+        json!({"hostname": null, "containers": [{"name": "a", "$patch": "delete"}]}),
+    )
+    .unwrap();
     assert_eq!(merged, json!({"containers": [{"name": "b"}]}));
 }
 
@@ -43,27 +60,40 @@ fn patch_replace_replaces_lists_and_objects() {
         "securityContext": {"$patch": "replace", "runAsGroup": 2}
     });
     let merged = pod_spec(spec, change).unwrap();
-    assert_eq!(merged, json!({"containers": [{"name": "z"}], "securityContext": {"runAsGroup": 2}}));
+    assert_eq!(
+        merged,
+        json!({"containers": [{"name": "z"}], "securityContext": {"runAsGroup": 2}})
+    );
 }
 
 #[test]
 fn patch_delete_removes_an_object() {
-    let merged = pod_spec(json!({"securityContext": {"runAsUser": 1}}), json!({"securityContext": {"$patch": "delete"}}));
+    let merged = pod_spec(
+        json!({"securityContext": {"runAsUser": 1}}),
+        json!({"securityContext": {"$patch": "delete"}}),
+    );
     assert_eq!(merged.unwrap(), json!({}));
 }
 
 #[test]
 fn retain_keys_clears_the_other_members_of_a_union() {
     let spec = json!({"volumes": [{"name": "v", "emptyDir": {}}]});
-    let change = json!({"volumes": [{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/x"}}]});
+    let change =
+        json!({"volumes": [{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/x"}}]});
     let merged = pod_spec(spec, change).unwrap();
-    assert_eq!(merged["volumes"], json!([{"name": "v", "hostPath": {"path": "/x"}}]));
+    assert_eq!(
+        merged["volumes"],
+        json!([{"name": "v", "hostPath": {"path": "/x"}}])
+    );
 }
 
 #[test]
 fn retain_keys_must_hold_every_patched_key() {
     let change = json!({"volumes": [{"name": "v", "$retainKeys": ["name"], "hostPath": {"path": "/x"}}]});
-    assert!(matches!(pod_spec(json!({}), change), Err(PatchError::Malformed { .. })));
+    assert!(matches!(
+        pod_spec(json!({}), change),
+        Err(PatchError::Malformed { .. })
+    ));
 }
 
 #[test]
@@ -74,7 +104,10 @@ fn set_element_order_orders_and_leaves_the_servers_items_where_they_were() {
         "containers": [{"name": "c"}]
     });
     let merged = pod_spec(spec, change).unwrap();
-    assert_eq!(merged["containers"], json!([{"name": "b"}, {"name": "c"}, {"name": "a"}, {"name": "sidecar"}]));
+    assert_eq!(
+        merged["containers"],
+        json!([{"name": "b"}, {"name": "c"}, {"name": "a"}, {"name": "sidecar"}])
+    );
     assert!(merged.get("$setElementOrder/containers").is_none());
 }
 
@@ -99,9 +132,16 @@ fn an_item_without_its_merge_key_is_refused() {
 
 #[test]
 fn labels_merge_and_null_removes_one() {
-    let ty = Schema::builtin().kind("apps", "v1", "Deployment").expect("Deployment");
+    let ty = Schema::builtin()
+        .kind("apps", "v1", "Deployment")
+        .expect("Deployment");
     let object = json!({"metadata": {"labels": {"a": "1", "b": "2"}}});
-    let merged = patch::strategic(&ty, &object, &json!({"metadata": {"labels": {"a": null, "c": "3"}}})).unwrap();
+    let merged = patch::strategic(
+        &ty,
+        &object,
+        &json!({"metadata": {"labels": {"a": null, "c": "3"}}}),
+    )
+    .unwrap();
     assert_eq!(merged["metadata"]["labels"], json!({"b": "2", "c": "3"}));
 }
 
@@ -109,13 +149,23 @@ fn labels_merge_and_null_removes_one() {
 fn service_ports_merge_by_port() {
     let ty = Schema::builtin().kind("", "v1", "Service").expect("Service");
     let object = json!({"spec": {"ports": [{"port": 80, "nodePort": 30080}]}});
-    let merged = patch::strategic(&ty, &object, &json!({"spec": {"ports": [{"port": 80, "name": "http"}]}})).unwrap();
-    assert_eq!(merged["spec"]["ports"], json!([{"port": 80, "nodePort": 30080, "name": "http"}]));
+    let merged = patch::strategic(
+        &ty,
+        &object,
+        &json!({"spec": {"ports": [{"port": 80, "name": "http"}]}}),
+    )
+    .unwrap();
+    assert_eq!(
+        merged["spec"]["ports"],
+        json!([{"port": 80, "nodePort": 30080, "name": "http"}])
+    );
 }
 
 #[test]
 fn nulls_of_a_new_object_are_not_kept() {
-    let ty = Schema::builtin().kind("apps", "v1", "Deployment").expect("Deployment");
+    let ty = Schema::builtin()
+        .kind("apps", "v1", "Deployment")
+        .expect("Deployment");
     let change = json!({"spec": {"strategy": {"rollingUpdate": null, "type": "Recreate"}}});
     let merged = patch::strategic(&ty, &json!({"spec": {}}), &change).unwrap();
     assert_eq!(merged["spec"]["strategy"], json!({"type": "Recreate"}));

@@ -46,10 +46,17 @@ pub fn read(dir: &Path) -> Result<BTreeMap<String, JsonType>> {
     let mut files = Vec::new();
     for path in rust_files(dir)? {
         let text = fs::read_to_string(&path)?;
-        let Some(name) = text.lines().next().and_then(|l| l.strip_prefix("// Generated from definition ")) else {
+        let Some(name) = text
+            .lines()
+            .next()
+            .and_then(|l| l.strip_prefix("// Generated from definition "))
+        else {
             continue;
         };
-        let relative = path.strip_prefix(dir)?.parent().context("a file lies in a folder")?;
+        let relative = path
+            .strip_prefix(dir)?
+            .parent()
+            .context("a file lies in a folder")?;
         let module = relative.to_string_lossy().replace('/', "::");
         let rust_name = name.rsplit('.').next().unwrap_or_default();
         names.insert(format!("{module}::{rust_name}"), name.to_owned());
@@ -65,7 +72,12 @@ pub fn read(dir: &Path) -> Result<BTreeMap<String, JsonType>> {
     Ok(out)
 }
 
-fn json_type(name: &str, file: &syn::File, text: &str, names: &BTreeMap<String, String>) -> Result<Option<JsonType>> {
+fn json_type(
+    name: &str,
+    file: &syn::File,
+    text: &str,
+    names: &BTreeMap<String, String>,
+) -> Result<Option<JsonType>> {
     let rust_name = name.rsplit('.').next().unwrap_or_default();
     let Some(item) = file.items.iter().find_map(|i| match i {
         syn::Item::Struct(s) if s.ident == rust_name => Some(s),
@@ -73,7 +85,10 @@ fn json_type(name: &str, file: &syn::File, text: &str, names: &BTreeMap<String, 
     }) else {
         return Ok(None);
     };
-    let mut ty = JsonType { doc: doc_of(&item.attrs), ..JsonType::default() };
+    let mut ty = JsonType {
+        doc: doc_of(&item.attrs),
+        ..JsonType::default()
+    };
     if !item.generics.params.is_empty() {
         return Ok(None);
     }
@@ -90,26 +105,40 @@ fn json_type(name: &str, file: &syn::File, text: &str, names: &BTreeMap<String, 
         let syn::Item::Impl(block) = item else { continue };
         for item in &block.items {
             if let syn::ImplItem::Const(c) = item
-                && let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(value), .. }) = &c.expr
+                && let syn::Expr::Lit(syn::ExprLit {
+                    lit: syn::Lit::Str(value),
+                    ..
+                }) = &c.expr
             {
                 constants.insert(c.ident.to_string(), value.value());
             }
         }
     }
-    if let (Some(group), Some(version), Some(kind)) =
-        (constants.get("GROUP"), constants.get("VERSION"), constants.get("KIND"))
-    {
+    if let (Some(group), Some(version), Some(kind)) = (
+        constants.get("GROUP"),
+        constants.get("VERSION"),
+        constants.get("KIND"),
+    ) {
         let group = if group.is_empty() { "-" } else { group };
         ty.kind = Some(format!("{group}/{version}/{kind}"));
         for key in ["apiVersion", "kind"] {
             let doc = type_meta_doc(text, key);
-            ty.fields.push(JsonField { name: key.into(), doc, ty: "string".into(), required: false, merge: None });
+            ty.fields.push(JsonField {
+                name: key.into(),
+                doc,
+                ty: "string".into(),
+                required: false,
+                merge: None,
+            });
         }
     }
     ty.list_kind = constants.get("LIST_KIND").cloned();
     for field in &item.fields {
         let ident = field.ident.as_ref().context("a named field")?.to_string();
-        let json = keys.names.get(&ident).with_context(|| format!("no JSON name for {ident}"))?;
+        let json = keys
+            .names
+            .get(&ident)
+            .with_context(|| format!("no JSON name for {ident}"))?;
         let (inner, required) = match generic(&field.ty, "Option") {
             Some(inner) => (inner, false),
             None => (&field.ty, true),
@@ -117,9 +146,7 @@ fn json_type(name: &str, file: &syn::File, text: &str, names: &BTreeMap<String, 
         // k8s-openapi leaves metadata out of Option although upstream does not require it.
         let required = required && !(json == "metadata" && ty.kind.is_some());
         let merge = merges.found.get(&ident).map(|m| match m {
-            Merge::ListMap(idents) => {
-                Merge::ListMap(idents.iter().map(|i| keys_of_other(i)).collect())
-            }
+            Merge::ListMap(idents) => Merge::ListMap(idents.iter().map(|i| keys_of_other(i)).collect()),
             other => other.clone(),
         });
         ty.fields.push(JsonField {
@@ -152,9 +179,16 @@ fn keys_of_other(ident: &str) -> String {
 
 fn type_meta_doc(text: &str, key: &str) -> String {
     let quoted = format!("\"{key}\": {{");
-    let Some(start) = text.find(&quoted) else { return String::new() };
+    let Some(start) = text.find(&quoted) else {
+        return String::new();
+    };
     let marker = "\"description\": ";
-    let Some(doc) = text[start..].find(marker).map(|i| &text[start + i + marker.len()..]) else { return String::new() };
+    let Some(doc) = text[start..]
+        .find(marker)
+        .map(|i| &text[start + i + marker.len()..])
+    else {
+        return String::new();
+    };
     let line = doc.lines().next().unwrap_or_default().trim_end_matches(',');
     serde_json::from_str(line).unwrap_or_default()
 }
@@ -170,7 +204,9 @@ fn notation(ty: &syn::Type, names: &BTreeMap<String, String>) -> Result<String> 
     if let Some(inner) = generic(ty, "Box") {
         return notation(inner, names);
     }
-    let syn::Type::Path(path) = ty else { bail!("not a path: {ty:?}") };
+    let syn::Type::Path(path) = ty else {
+        bail!("not a path: {ty:?}")
+    };
     let segments: Vec<String> = path.path.segments.iter().map(|s| s.ident.to_string()).collect();
     Ok(match segments.last().map(String::as_str).unwrap_or_default() {
         "bool" => "bool".into(),
@@ -200,7 +236,9 @@ fn leaf(name: &str) -> Option<&'static str> {
         "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON" => "raw",
         "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool" => "schemaor:bool",
         "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray" => "schemaor:schemas",
-        "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray" => "schemaor:strings",
+        "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray" => {
+            "schemaor:strings"
+        }
         _ => return None,
     })
 }
@@ -212,7 +250,9 @@ fn generic<'a>(ty: &'a syn::Type, constructor: &str) -> Option<&'a syn::Type> {
     if last.ident != constructor {
         return None;
     }
-    let syn::PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
+    let syn::PathArguments::AngleBracketed(arguments) = &last.arguments else {
+        return None;
+    };
     arguments.args.iter().rev().find_map(|a| match a {
         syn::GenericArgument::Type(ty) => Some(ty),
         _ => None,
@@ -227,7 +267,10 @@ struct KeyNames {
 
 impl Visit<'_> for KeyNames {
     fn visit_arm(&mut self, arm: &syn::Arm) {
-        if let syn::Pat::Lit(syn::ExprLit { lit: syn::Lit::Str(json), .. }) = &arm.pat
+        if let syn::Pat::Lit(syn::ExprLit {
+            lit: syn::Lit::Str(json),
+            ..
+        }) = &arm.pat
             && let syn::Expr::Path(path) = &*arm.body
             && let Some(last) = path.path.segments.last()
             && let Some(ident) = last.ident.to_string().strip_prefix("Key_")
@@ -245,10 +288,16 @@ struct Merges {
 
 impl Visit<'_> for Merges {
     fn visit_expr_call(&mut self, call: &syn::ExprCall) {
-        let syn::Expr::Path(path) = &*call.func else { return };
+        let syn::Expr::Path(path) = &*call.func else {
+            return;
+        };
         let path: Vec<String> = path.path.segments.iter().map(|s| s.ident.to_string()).collect();
-        let Some(at) = path.iter().position(|s| s == "merge_strategies") else { return };
-        let Some(field) = call.args.first().and_then(field_of_self) else { return };
+        let Some(at) = path.iter().position(|s| s == "merge_strategies") else {
+            return;
+        };
+        let Some(field) = call.args.first().and_then(field_of_self) else {
+            return;
+        };
         let merge = match path[at + 1..].join("::").as_str() {
             "list::atomic" => Merge::ListAtomic,
             "list::set" => Merge::ListSet,
@@ -267,8 +316,12 @@ impl Visit<'_> for Merges {
 }
 
 fn field_of_self(expr: &syn::Expr) -> Option<String> {
-    let syn::Expr::Reference(reference) = expr else { return None };
-    let syn::Expr::Field(field) = &*reference.expr else { return None };
+    let syn::Expr::Reference(reference) = expr else {
+        return None;
+    };
+    let syn::Expr::Field(field) = &*reference.expr else {
+        return None;
+    };
     match &field.member {
         syn::Member::Named(ident) => Some(ident.to_string()),
         syn::Member::Unnamed(_) => None,

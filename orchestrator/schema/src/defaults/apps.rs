@@ -10,7 +10,9 @@ pub(super) const HOOKS: &[(&str, Hook)] = &[
 ];
 
 fn deployment(deployment: &mut Object) {
-    let Some(spec) = child(deployment, "spec") else { return };
+    let Some(spec) = child(deployment, "spec") else {
+        return;
+    };
     fill(spec, "replicas", 1);
     fill(spec, "revisionHistoryLimit", 10);
     fill(spec, "progressDeadlineSeconds", 600);

@@ -16,13 +16,20 @@ fn v1(autoscaler: &mut Object) {
 }
 
 fn v2(autoscaler: &mut Object) {
-    let Some(spec) = child(autoscaler, "spec") else { return };
+    let Some(spec) = child(autoscaler, "spec") else {
+        return;
+    };
     fill(spec, "minReplicas", 1);
     if is_empty_list(spec, "metrics") {
         let target = json!({"type": "Utilization", "averageUtilization": 80});
-        spec.insert("metrics".into(), json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]));
+        spec.insert(
+            "metrics".into(),
+            json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]),
+        );
     }
-    let Some(behavior) = existing(spec, "behavior") else { return };
+    let Some(behavior) = existing(spec, "behavior") else {
+        return;
+    };
     if let Some(up) = child(behavior, "scaleUp") {
         fill(up, "stabilizationWindowSeconds", 0);
         fill(up, "selectPolicy", "Max");
@@ -38,7 +45,10 @@ fn v2(autoscaler: &mut Object) {
         // Its window's default is a flag of the controller.
         fill(down, "selectPolicy", "Max");
         if is_empty_list(down, "policies") {
-            down.insert("policies".into(), json!([{"type": "Percent", "value": 100, "periodSeconds": 15}]));
+            down.insert(
+                "policies".into(),
+                json!([{"type": "Percent", "value": 100, "periodSeconds": 15}]),
+            );
         }
     }
 }

@@ -3,9 +3,18 @@
 use super::{Hook, Object, child, fill, fill_zero, text};
 
 pub(super) const HOOKS: &[(&str, Hook)] = &[
-    ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionSpec", definition),
-    ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.ServiceReference", |o| fill(o, "port", 443)),
-    ("io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.ServiceReference", |o| fill(o, "port", 443)),
+    (
+        "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinitionSpec",
+        definition,
+    ),
+    (
+        "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.ServiceReference",
+        |o| fill(o, "port", 443),
+    ),
+    (
+        "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.ServiceReference",
+        |o| fill(o, "port", 443),
+    ),
 ];
 
 fn definition(spec: &mut Object) {

@@ -15,18 +15,30 @@ pub(super) const HOOKS: &[(&str, Hook)] = &[
     ("io.k8s.api.core.v1.Probe", probe),
     ("io.k8s.api.core.v1.HTTPGetAction", http_get),
     ("io.k8s.api.core.v1.GRPCAction", grpc),
-    ("io.k8s.api.core.v1.ContainerPort", |o| fill_zero(o, "protocol", "TCP")),
-    ("io.k8s.api.core.v1.ObjectFieldSelector", |o| fill_zero(o, "apiVersion", "v1")),
+    ("io.k8s.api.core.v1.ContainerPort", |o| {
+        fill_zero(o, "protocol", "TCP")
+    }),
+    ("io.k8s.api.core.v1.ObjectFieldSelector", |o| {
+        fill_zero(o, "apiVersion", "v1")
+    }),
     ("io.k8s.api.core.v1.Volume", volume),
     ("io.k8s.api.core.v1.SecretVolumeSource", default_mode),
     ("io.k8s.api.core.v1.ConfigMapVolumeSource", default_mode),
     ("io.k8s.api.core.v1.DownwardAPIVolumeSource", default_mode),
     ("io.k8s.api.core.v1.ProjectedVolumeSource", default_mode),
-    ("io.k8s.api.core.v1.ServiceAccountTokenProjection", |o| fill(o, "expirationSeconds", 3600)),
+    ("io.k8s.api.core.v1.ServiceAccountTokenProjection", |o| {
+        fill(o, "expirationSeconds", 3600)
+    }),
     ("io.k8s.api.core.v1.HostPathVolumeSource", |o| fill(o, "type", "")),
-    ("io.k8s.api.core.v1.ImageVolumeSource", |o| pull_policy(o, "reference", "pullPolicy")),
-    ("io.k8s.api.core.v1.ISCSIVolumeSource", |o| fill_zero(o, "iscsiInterface", "default")),
-    ("io.k8s.api.core.v1.ISCSIPersistentVolumeSource", |o| fill_zero(o, "iscsiInterface", "default")),
+    ("io.k8s.api.core.v1.ImageVolumeSource", |o| {
+        pull_policy(o, "reference", "pullPolicy")
+    }),
+    ("io.k8s.api.core.v1.ISCSIVolumeSource", |o| {
+        fill_zero(o, "iscsiInterface", "default")
+    }),
+    ("io.k8s.api.core.v1.ISCSIPersistentVolumeSource", |o| {
+        fill_zero(o, "iscsiInterface", "default")
+    }),
 ];
 
 /// What only a Pod gets and a template does not.
@@ -53,8 +65,12 @@ fn pod(pod: &mut Object) {
 
 /// A limit without a request is the request.
 fn requests_from_limits(container: &mut Object) {
-    let Some(resources) = existing(container, "resources") else { return };
-    let Some(limits) = resources.get("limits").and_then(Value::as_object).cloned() else { return };
+    let Some(resources) = existing(container, "resources") else {
+        return;
+    };
+    let Some(limits) = resources.get("limits").and_then(Value::as_object).cloned() else {
+        return;
+    };
     if limits.is_empty() {
         return;
     }
@@ -74,9 +90,16 @@ fn pod_level_requests(spec: &mut Object) {
         .filter_map(|c| c.pointer("/resources/requests").and_then(Value::as_object))
         .flat_map(|requests| requests.keys().cloned())
         .collect();
-    let Some(resources) = existing(spec, "resources") else { return };
-    let Some(limits) = resources.get("limits").and_then(Value::as_object).cloned() else { return };
-    let missing: Vec<_> = limits.into_iter().filter(|(name, _)| !asked.contains(name)).collect();
+    let Some(resources) = existing(spec, "resources") else {
+        return;
+    };
+    let Some(limits) = resources.get("limits").and_then(Value::as_object).cloned() else {
+        return;
+    };
+    let missing: Vec<_> = limits
+        .into_iter()
+        .filter(|(name, _)| !asked.contains(name))
+        .collect();
     if missing.is_empty() {
         return;
     }
@@ -94,7 +117,10 @@ fn pod_spec(spec: &mut Object) {
     fill(spec, "terminationGracePeriodSeconds", 30);
     fill_zero(spec, "schedulerName", "default-scheduler");
     // Two names of one field.
-    match (text(spec, "serviceAccountName").to_owned(), text(spec, "serviceAccount").to_owned()) {
+    match (
+        text(spec, "serviceAccountName").to_owned(),
+        text(spec, "serviceAccount").to_owned(),
+    ) {
         (name, _) if !name.is_empty() => {
             spec.insert("serviceAccount".into(), name.into());
         }
@@ -116,8 +142,14 @@ fn container(container: &mut Object) {
 /// `latest` is always pulled; any other tag or digest is not.
 fn pull_policy(object: &mut Object, image: &str, policy: &str) {
     let reference = text(object, image);
-    let (name, digest) = reference.split_once('@').map_or((reference, ""), |(name, digest)| (name, digest));
-    let tag = name.rsplit('/').next().and_then(|last| last.split_once(':')).map_or("", |(_, tag)| tag);
+    let (name, digest) = reference
+        .split_once('@')
+        .map_or((reference, ""), |(name, digest)| (name, digest));
+    let tag = name
+        .rsplit('/')
+        .next()
+        .and_then(|last| last.split_once(':'))
+        .map_or("", |(_, tag)| tag);
     let latest = tag == "latest" || (tag.is_empty() && digest.is_empty());
     fill_zero(object, policy, if latest { "Always" } else { "IfNotPresent" });
 }
@@ -139,7 +171,10 @@ fn grpc(action: &mut Object) {
 }
 
 fn volume(volume: &mut Object) {
-    if volume.iter().all(|(name, value)| name == "name" || is_zero(value)) {
+    if volume
+        .iter()
+        .all(|(name, value)| name == "name" || is_zero(value))
+    {
         volume.insert("emptyDir".into(), json!({}));
     }
 }

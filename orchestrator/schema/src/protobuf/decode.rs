@@ -29,7 +29,13 @@ enum Payload<'a> {
 }
 
 impl Decoder<'_> {
-    fn structure(&self, def: &Struct, raw: &[u8], path: &Path<'_>, depth: usize) -> Result<Value, DecodeError> {
+    fn structure(
+        &self,
+        def: &Struct,
+        raw: &[u8],
+        path: &Path<'_>,
+        depth: usize,
+    ) -> Result<Value, DecodeError> {
         let mut object = Map::new();
         self.slots(def, &def.proto, raw, &mut object, path, depth)?;
         Ok(Value::Object(object))
@@ -45,9 +51,15 @@ impl Decoder<'_> {
         depth: usize,
     ) -> Result<(), DecodeError> {
         if depth > DEPTH_MAX {
-            return Err(DecodeError::TooDeep { path: path.to_string(), depth_max: DEPTH_MAX });
+            return Err(DecodeError::TooDeep {
+                path: path.to_string(),
+                depth_max: DEPTH_MAX,
+            });
         }
-        let broken = |reason| DecodeError::Protobuf { path: path.to_string(), reason };
+        let broken = |reason| DecodeError::Protobuf {
+            path: path.to_string(),
+            reason,
+        };
         let mut reader = Reader::new(raw);
         while let Some((number, wire)) = reader.tag().map_err(broken)? {
             let Ok(at) = slots.binary_search_by_key(&number, |(n, _)| *n) else {
@@ -83,11 +95,16 @@ impl Decoder<'_> {
         path: &Path<'_>,
         depth: usize,
     ) -> Result<(), DecodeError> {
-        let broken = |reason| DecodeError::Protobuf { path: path.to_string(), reason };
+        let broken = |reason| DecodeError::Protobuf {
+            path: path.to_string(),
+            reason,
+        };
         match &field.ty {
             Type::List(item) => {
                 let slot = entry(object, &field.name, || Value::Array(Vec::new()));
-                let Value::Array(items) = slot else { return Err(broken("not a list")) };
+                let Value::Array(items) = slot else {
+                    return Err(broken("not a list"));
+                };
                 match (&**item, payload) {
                     // Packed scalars.
                     (Type::Bool | Type::Int32 | Type::Int64, Payload::Bytes(raw)) => {
@@ -111,10 +128,14 @@ impl Decoder<'_> {
                 }
             }
             Type::Map(value_type) => {
-                let Payload::Bytes(raw) = payload else { return Err(broken("a map entry of the wrong wire type")) };
+                let Payload::Bytes(raw) = payload else {
+                    return Err(broken("a map entry of the wrong wire type"));
+                };
                 let (key, value) = self.map_entry(value_type, raw, path, depth)?;
                 let slot = entry(object, &field.name, || Value::Object(Map::new()));
-                let Value::Object(entries) = slot else { return Err(broken("not a map")) };
+                let Value::Object(entries) = slot else {
+                    return Err(broken("not a map"));
+                };
                 entries.insert(key, value);
             }
             ty => {
@@ -135,7 +156,10 @@ impl Decoder<'_> {
         path: &Path<'_>,
         depth: usize,
     ) -> Result<(String, Value), DecodeError> {
-        let broken = |reason| DecodeError::Protobuf { path: path.to_string(), reason };
+        let broken = |reason| DecodeError::Protobuf {
+            path: path.to_string(),
+            reason,
+        };
         let (mut key, mut value) = (String::new(), None);
         let mut reader = Reader::new(raw);
         while let Some((number, wire)) = reader.tag().map_err(broken)? {
@@ -156,17 +180,30 @@ impl Decoder<'_> {
     }
 
     /// One value. Null means that the message says "none", as an empty time does.
-    fn value(&self, ty: &Type, payload: Payload<'_>, path: &Path<'_>, depth: usize) -> Result<Value, DecodeError> {
-        let broken = |reason| DecodeError::Protobuf { path: path.to_string(), reason };
+    fn value(
+        &self,
+        ty: &Type,
+        payload: Payload<'_>,
+        path: &Path<'_>,
+        depth: usize,
+    ) -> Result<Value, DecodeError> {
+        let broken = |reason| DecodeError::Protobuf {
+            path: path.to_string(),
+            reason,
+        };
         if depth > DEPTH_MAX {
-            return Err(DecodeError::TooDeep { path: path.to_string(), depth_max: DEPTH_MAX });
+            return Err(DecodeError::TooDeep {
+                path: path.to_string(),
+                depth_max: DEPTH_MAX,
+            });
         }
         Ok(match (ty, payload) {
             (Type::Bool, Payload::Varint(v)) => Value::Bool(v != 0),
             (Type::Int32, Payload::Varint(v)) => Value::from(v as i32),
             (Type::Int64, Payload::Varint(v)) => Value::from(v as i64),
             (Type::Double, Payload::Fixed64(v)) => {
-                let double = Number::from_f64(f64::from_bits(v)).ok_or_else(|| broken("not a finite number"))?;
+                let double =
+                    Number::from_f64(f64::from_bits(v)).ok_or_else(|| broken("not a finite number"))?;
                 Value::Number(double)
             }
             (Type::String, Payload::Bytes(raw)) => Value::String(text(raw, path)?),
@@ -176,14 +213,21 @@ impl Decoder<'_> {
                 if raw.is_empty() {
                     return Ok(Value::Null);
                 }
-                let at = Timestamp::new(seconds as i64, nanos as i32).map_err(|_| broken("a time out of range"))?;
-                Value::String(if *ty == Type::Time { print_time(at) } else { print_micro_time(at) })
+                let at = Timestamp::new(seconds as i64, nanos as i32)
+                    .map_err(|_| broken("a time out of range"))?;
+                Value::String(if *ty == Type::Time {
+                    print_time(at)
+                } else {
+                    print_micro_time(at)
+                })
             }
             (Type::Duration, Payload::Bytes(raw)) => {
                 let [_, nanos, _] = numbers(raw).map_err(broken)?;
                 Value::String(duration::print(nanos as i64))
             }
-            (Type::Quantity, Payload::Bytes(raw)) => Value::String(text(first_bytes(raw, 1).map_err(broken)?, path)?),
+            (Type::Quantity, Payload::Bytes(raw)) => {
+                Value::String(text(first_bytes(raw, 1).map_err(broken)?, path)?)
+            }
             (Type::IntOrString, Payload::Bytes(raw)) => {
                 let [_, is_text, int] = numbers(raw).map_err(broken)?;
                 match is_text {
@@ -205,14 +249,21 @@ impl Decoder<'_> {
                     match (number, wire) {
                         (1, Wire::Bytes) => {
                             let payload = Payload::Bytes(reader.bytes().map_err(broken)?);
-                            items.push(self.value(item, payload, &Path::Index(path, items.len()), depth + 1)?);
+                            items.push(self.value(
+                                item,
+                                payload,
+                                &Path::Index(path, items.len()),
+                                depth + 1,
+                            )?);
                         }
                         _ => reader.skip(wire).map_err(broken)?,
                     }
                 }
                 Value::Array(items)
             }
-            (Type::Struct(id), Payload::Bytes(raw)) => self.structure(self.schema.get(*id), raw, path, depth)?,
+            (Type::Struct(id), Payload::Bytes(raw)) => {
+                self.structure(self.schema.get(*id), raw, path, depth)?
+            }
             (Type::SchemaOr(alternative, id), Payload::Bytes(raw)) => {
                 self.alternative(*alternative, *id, raw, path, depth)?
             }
@@ -228,19 +279,27 @@ impl Decoder<'_> {
         path: &Path<'_>,
         depth: usize,
     ) -> Result<Value, DecodeError> {
-        let broken = |reason| DecodeError::Protobuf { path: path.to_string(), reason };
+        let broken = |reason| DecodeError::Protobuf {
+            path: path.to_string(),
+            reason,
+        };
         let schema = Type::Struct(id);
         let (mut allows, mut single, mut many) = (false, None, Vec::new());
         let mut reader = Reader::new(raw);
         while let Some((number, wire)) = reader.tag().map_err(broken)? {
             match (number, wire, alternative) {
                 (1, Wire::Varint, Alternative::Bool) => allows = reader.varint().map_err(broken)? != 0,
-                (1, Wire::Bytes, Alternative::Schemas | Alternative::Strings) | (2, Wire::Bytes, Alternative::Bool) => {
+                (1, Wire::Bytes, Alternative::Schemas | Alternative::Strings)
+                | (2, Wire::Bytes, Alternative::Bool) => {
                     let payload = Payload::Bytes(reader.bytes().map_err(broken)?);
                     single = Some(self.value(&schema, payload, path, depth + 1)?);
                 }
                 (2, Wire::Bytes, _) => {
-                    let ty = if alternative == Alternative::Schemas { &schema } else { &Type::String };
+                    let ty = if alternative == Alternative::Schemas {
+                        &schema
+                    } else {
+                        &Type::String
+                    };
                     let payload = Payload::Bytes(reader.bytes().map_err(broken)?);
                     many.push(self.value(ty, payload, &Path::Index(path, many.len()), depth + 1)?);
                 }
@@ -264,7 +323,10 @@ fn entry<'m>(object: &'m mut Map<String, Value>, key: &str, make: impl FnOnce() 
 }
 
 fn text(raw: &[u8], path: &Path<'_>) -> Result<String, DecodeError> {
-    let broken = || DecodeError::Protobuf { path: path.to_string(), reason: "text is not UTF-8" };
+    let broken = || DecodeError::Protobuf {
+        path: path.to_string(),
+        reason: "text is not UTF-8",
+    };
     std::str::from_utf8(raw).map(str::to_owned).map_err(|_| broken())
 }
 

@@ -21,7 +21,10 @@ pub(crate) struct Buffer {
 
 impl Buffer {
     pub fn with_capacity(capacity: usize) -> Self {
-        Buffer { bytes: vec![0; capacity], at: capacity }
+        Buffer {
+            bytes: vec![0; capacity],
+            at: capacity,
+        }
     }
 
     pub fn prepend(&mut self, data: &[u8]) {
@@ -84,7 +87,11 @@ impl Buffer {
         self.tag(number, Wire::Bytes);
     }
 
-    fn try_message_field<E>(&mut self, number: u32, body: impl FnOnce(&mut Self) -> Result<(), E>) -> Result<(), E> {
+    fn try_message_field<E>(
+        &mut self,
+        number: u32,
+        body: impl FnOnce(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
         let end = self.written();
         body(self)?;
         self.varint((self.written() - end) as u64);
@@ -110,8 +117,16 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn structure(&self, out: &mut Buffer, def: &Struct, v: &Value, path: &Path<'_>) -> Result<(), EncodeError> {
-        let Value::Object(object) = v else { return Err(mismatch(path, "an object", v)) };
+    fn structure(
+        &self,
+        out: &mut Buffer,
+        def: &Struct,
+        v: &Value,
+        path: &Path<'_>,
+    ) -> Result<(), EncodeError> {
+        let Value::Object(object) = v else {
+            return Err(mismatch(path, "an object", v));
+        };
         self.slots(out, def, &def.proto, object, path).map(drop)
     }
 
@@ -149,10 +164,19 @@ impl Writer<'_> {
         Ok(any)
     }
 
-    fn field(&self, out: &mut Buffer, number: u32, ty: &Type, v: &Value, path: &Path<'_>) -> Result<(), EncodeError> {
+    fn field(
+        &self,
+        out: &mut Buffer,
+        number: u32,
+        ty: &Type,
+        v: &Value,
+        path: &Path<'_>,
+    ) -> Result<(), EncodeError> {
         let refuse = |expected| mismatch(path, expected, v);
         match ty {
-            Type::Bool => out.varint_field(number, u64::from(v.as_bool().ok_or_else(|| refuse("a boolean"))?)),
+            Type::Bool => {
+                out.varint_field(number, u64::from(v.as_bool().ok_or_else(|| refuse("a boolean"))?))
+            }
             Type::Int32 | Type::Int64 => {
                 out.varint_field(number, v.as_i64().ok_or_else(|| refuse("an integer"))? as u64);
             }
@@ -234,7 +258,9 @@ impl Writer<'_> {
                 let def = self.schema.get(*id);
                 out.try_message_field(number, |out| self.structure(out, def, v, path))?;
             }
-            Type::SchemaOr(_, id) => out.try_message_field(number, |out| self.alternative(out, ty, *id, v, path))?,
+            Type::SchemaOr(_, id) => {
+                out.try_message_field(number, |out| self.alternative(out, ty, *id, v, path))?
+            }
         }
         Ok(())
     }
@@ -254,7 +280,11 @@ impl Writer<'_> {
             Value::Array(items) => {
                 for (index, item) in items.iter().enumerate().rev() {
                     let path = Path::Index(path, index);
-                    let ty = if item.is_string() { Type::String } else { Type::Struct(id) };
+                    let ty = if item.is_string() {
+                        Type::String
+                    } else {
+                        Type::Struct(id)
+                    };
                     self.field(out, 2, &ty, item, &path)?;
                 }
             }
@@ -285,5 +315,9 @@ fn mismatch(path: &Path<'_>, expected: &str, v: &Value) -> EncodeError {
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     };
-    EncodeError::Mismatch { path: path.to_string(), expected: expected.to_owned(), found: found.to_owned() }
+    EncodeError::Mismatch {
+        path: path.to_string(),
+        expected: expected.to_owned(),
+        found: found.to_owned(),
+    }
 }

@@ -29,10 +29,16 @@ pub(crate) fn parse(text: &str) -> Option<i64> {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, after) = rest.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if (whole.is_empty() && fraction.is_empty()) || whole.len() > 19 || fraction.len() > 19 || fraction.contains('.') {
+        if (whole.is_empty() && fraction.is_empty())
+            || whole.len() > 19
+            || fraction.len() > 19
+            || fraction.contains('.')
+        {
             return None;
         }
-        let end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let end = after
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(after.len());
         let (unit, after) = after.split_at(end);
         let scale = UNITS.iter().find(|(name, _)| *name == unit)?.1;
         let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
@@ -80,9 +86,14 @@ mod tests {
 
     #[test]
     fn durations_print_as_go_prints_them() {
-        for (given, printed) in
-            [("90s", "1m30s"), ("1h", "1h0m0s"), ("1.5s", "1.5s"), ("1500us", "1.5ms"), ("0", "0s"), ("-2m", "-2m0s")]
-        {
+        for (given, printed) in [
+            ("90s", "1m30s"),
+            ("1h", "1h0m0s"),
+            ("1.5s", "1.5s"),
+            ("1500us", "1.5ms"),
+            ("0", "0s"),
+            ("-2m", "-2m0s"),
+        ] {
             assert_eq!(parse(given).map(print).as_deref(), Some(printed), "{given}");
         }
         for wrong in ["", "5", "s", "1.2.3s", "1y", "99999999999h", "-"] {

@@ -20,7 +20,15 @@ impl Source {
     }
 
     fn text(&mut self) -> String {
-        const WORDS: &[&str] = &["a", "web-0", "grüße", "10.0.0.1", "\"quoted\"\n", "kubernetes.io/os", "日本"];
+        const WORDS: &[&str] = &[
+            "a",
+            "web-0",
+            "grüße",
+            "10.0.0.1",
+            "\"quoted\"\n",
+            "kubernetes.io/os",
+            "日本",
+        ];
         WORDS[self.below(WORDS.len() as u64) as usize].to_owned()
     }
 }
@@ -41,7 +49,10 @@ fn structure(schema: &Schema, def: &Struct, source: &mut Source, depth: u64) -> 
         if source.below(2 + depth * 2) != 0 {
             continue;
         }
-        out.insert(field.name.to_string(), value(schema, &field.ty, source, depth + 1));
+        out.insert(
+            field.name.to_string(),
+            value(schema, &field.ty, source, depth + 1),
+        );
     }
     Value::Object(out)
 }
@@ -60,10 +71,12 @@ fn value(schema: &Schema, ty: &Type, source: &mut Source, depth: u64) -> Value {
         Type::Duration => Value::from("1m30s"),
         Type::Quantity => Value::from(["500m", "1Gi", "12k"][source.below(3) as usize]),
         Type::IntOrString => [Value::from(8080), Value::from("http")][source.below(2) as usize].clone(),
-        Type::Raw => serde_json::json!({"f:metadata": {".": {}, "k:{\"name\":\"a\"}": null}, "n": [1, 2.5, "x"]}),
-        Type::List(item) | Type::WrappedList(item) => {
-            (0..repeat(source)).map(|_| value(schema, item, source, depth)).collect()
+        Type::Raw => {
+            serde_json::json!({"f:metadata": {".": {}, "k:{\"name\":\"a\"}": null}, "n": [1, 2.5, "x"]})
         }
+        Type::List(item) | Type::WrappedList(item) => (0..repeat(source))
+            .map(|_| value(schema, item, source, depth))
+            .collect(),
         Type::Map(inner) => {
             let count = repeat(source);
             let entries = (0..count).map(|n| (format!("key-{n}"), value(schema, inner, source, depth)));
@@ -72,7 +85,9 @@ fn value(schema: &Schema, ty: &Type, source: &mut Source, depth: u64) -> Value {
         Type::Struct(id) => structure(schema, schema.get(*id), source, depth),
         Type::SchemaOr(alternative, id) => match (source.below(2), alternative) {
             (0, Alternative::Bool) => Value::Bool(source.below(2) == 0),
-            (0, Alternative::Schemas) => Value::Array(vec![structure(schema, schema.get(*id), source, depth + 1)]),
+            (0, Alternative::Schemas) => {
+                Value::Array(vec![structure(schema, schema.get(*id), source, depth + 1)])
+            }
             (0, Alternative::Strings) => Value::Array(vec![Value::from(source.text())]),
             _ => structure(schema, schema.get(*id), source, depth + 1),
         },

@@ -14,6 +14,7 @@ use penstock_tests::netns::{Netns, ifindex, ip, isolated, sysctl};
 use penstock_tests::packet::Packet;
 
 mod packet {
+    mod affinity;
     mod cluster_ip_from_pod;
     mod host_network;
     mod malformed;

@@ -5,7 +5,7 @@
 
 use penstock_ebpf_common::{VipKey, VipValue};
 
-use crate::image::{MapImage, Set};
+use crate::image::{MapImage, Set, service_of};
 
 /// One change of one map.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,16 @@ pub enum Operation {
     DeleteSet(u32),
     /// Frees a service number.
     DeleteName(u32),
+}
+
+impl Operation {
+    /// The service whose backends it changes.
+    pub fn changed_service(&self) -> Option<u32> {
+        match self {
+            Self::PutSet(id, _) | Self::DeleteSet(id) => Some(service_of(*id)),
+            _ => None,
+        }
+    }
 }
 
 /// The operations that turn `from` into `to`.

@@ -68,10 +68,10 @@ impl MapImage {
             .collect()
     }
 
-    /// The backends that services here have and have no more in `next`, by service.
-    pub fn departed(&self, next: &Self) -> BTreeMap<u32, BTreeSet<Endpoint>> {
+    /// The backends that these services have here and have no more in `next`, by service.
+    pub fn departed(&self, next: &Self, services: &BTreeSet<u32>) -> BTreeMap<u32, BTreeSet<Endpoint>> {
         let mut departed = BTreeMap::new();
-        for service in self.names.keys() {
+        for service in services {
             let (before, after) = (self.endpoints(*service), next.endpoints(*service));
             let gone: BTreeSet<_> = before.difference(&after).copied().collect();
             if !gone.is_empty() {

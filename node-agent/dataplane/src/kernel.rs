@@ -1,6 +1,6 @@
 //! The kernel's maps as a [`MapSink`]: the only writer of them.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use aya::Pod;
@@ -20,12 +20,24 @@ use crate::sys;
 /// Lets the maps of one outer map differ in size (Linux 5.10).
 const BPF_F_INNER_MAP: u32 = 1 << 12;
 
+/// How many sets go to the kernel in one call: each is an open file until then.
+const SETS_BATCH_MAX: usize = 128;
+
+/// [`SetHeader::flags`]: stands for a set that was deleted. Entries of an array of maps can be cleared only one by one,
+/// and each time the kernel waits for running programs; nothing leads to such a set.
+const SET_VOID: u32 = 1 << 31;
+static VOID: Set = Set {
+    flags: SET_VOID,
+    affinity_seconds: 0,
+    backends: Vec::new(),
+};
+
 /// The maps, opened from their pins.
 pub struct KernelMaps {
     pub(crate) config: Array<MapData, Config>,
     pub(crate) vips: HashMap<MapData, VipKey, VipValue>,
     sets: ArrayOfMaps<MapData, Array<MapData, Backend>>,
-    /// The same map again: aya sets entries of an array of maps, but has no call to clear one.
+    /// The same map again, for calls that aya does not have.
     sets_data: MapData,
     names: HashMap<MapData, u32, ServiceName>,
     service_counts: PerCpuArray<MapData, ServiceCount>,
@@ -134,22 +146,24 @@ impl KernelMaps {
         Ok(values.iter().sum())
     }
 
-    fn put_set(&mut self, id: u32, set: &Set) -> Result<(), DataplaneError> {
-        let wrap = |error| failed("writing a set", format!("set {id}"), error);
-        let entries = set.backends.len() as u32 + 1;
-        let mut inner: Array<MapData, Backend> = Array::create(entries, BPF_F_INNER_MAP).map_err(wrap)?;
-        let header = SetHeader {
-            count: set.backends.len() as u32,
-            flags: set.flags,
-            affinity_seconds: set.affinity_seconds,
-            zero: [0; 3],
-        };
-        for (index, backend) in (1..).zip(&set.backends) {
-            inner.set(index, backend, 0).map_err(wrap)?;
+    /// Makes or replaces sets, in batches. Returns when no program runs any more that read the former ones.
+    fn put_sets<'a>(&mut self, sets: impl Iterator<Item = (u32, &'a Set)>) -> Result<(), DataplaneError> {
+        let mut sets = sets.peekable();
+        while sets.peek().is_some() {
+            let mut inner = Vec::with_capacity(SETS_BATCH_MAX);
+            for (id, set) in sets.by_ref().take(SETS_BATCH_MAX) {
+                inner.push((id, inner_map(id, set)?));
+            }
+            let entries: Vec<_> = inner.iter().map(|(id, map)| (*id, map.as_fd())).collect();
+            sys::update_array_of_maps(self.sets_data.fd().as_fd(), &entries).map_err(|source| {
+                DataplaneError::Kernel {
+                    doing: "writing sets",
+                    subject: format!("{} of them", entries.len()),
+                    source,
+                }
+            })?;
         }
-        inner.set(0, header_as_entry(&header), 0).map_err(wrap)?;
-        // Returns when no program runs any more that read the former set (the kernel waits for them).
-        self.sets.set(id, &inner, 0).map_err(wrap)
+        Ok(())
     }
 
     fn set(&self, id: u32) -> Result<Option<Set>, DataplaneError> {
@@ -160,6 +174,9 @@ impl KernelMaps {
             Err(error) => return Err(wrap(error)),
         };
         let header = entry_as_header(&inner.get(&0, 0).map_err(wrap)?);
+        if header.flags & SET_VOID != 0 {
+            return Ok(None);
+        }
         let count = header.count.min(inner.len().saturating_sub(1));
         let backends = (1..=count)
             .map(|index| inner.get(&index, 0).map_err(wrap))
@@ -197,22 +214,33 @@ impl MapSink for KernelMaps {
                     .insert(number, text_as_name(name), 0)
                     .map_err(|error| failed("writing a map", name, error))
             }
-            Operation::PutSet(id, set) => self.put_set(*id, set),
+            Operation::PutSet(id, set) => self.put_sets(std::iter::once((*id, set))),
             Operation::PutVip(key, value) => self
                 .vips
                 .insert(key, value, 0)
                 .map_err(|error| failed("writing a map", map::VIPS, error)),
             Operation::DeleteVip(key) => gone(self.vips.remove(key), map::VIPS),
-            Operation::DeleteSet(id) => match sys::delete_array_entry(self.sets_data.fd().as_fd(), *id) {
-                Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(DataplaneError::Kernel {
-                    doing: "deleting a set",
-                    subject: format!("set {id}"),
-                    source: error,
-                }),
-                _ => Ok(()),
-            },
+            Operation::DeleteSet(id) => self.put_sets(std::iter::once((*id, &VOID))),
             Operation::DeleteName(number) => gone(self.names.remove(number), map::NAMES),
         }
+    }
+
+    fn write_all(&mut self, operations: &[Operation]) -> Result<(), DataplaneError> {
+        // Sets are written in runs; all else is one quick call each.
+        let as_set =
+            |operation: &'_ Operation| matches!(operation, Operation::PutSet(..) | Operation::DeleteSet(_));
+        for run in operations.chunk_by(|a, b| as_set(a) && as_set(b)) {
+            if as_set(&run[0]) {
+                self.put_sets(run.iter().filter_map(|operation| match operation {
+                    Operation::PutSet(id, set) => Some((*id, set)),
+                    Operation::DeleteSet(id) => Some((*id, &VOID)),
+                    _ => None,
+                }))?;
+            } else {
+                self.write(&run[0])?;
+            }
+        }
+        Ok(())
     }
 
     fn observe(&self) -> Result<MapImage, DataplaneError> {
@@ -240,6 +268,28 @@ fn gone(answer: Result<(), MapError>, name: &'static str) -> Result<(), Dataplan
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         Err(error) => Err(failed("deleting from a map", name, error)),
     }
+}
+
+/// The map of one set.
+fn inner_map(id: u32, set: &Set) -> Result<OwnedFd, DataplaneError> {
+    let wrap = |source| DataplaneError::Kernel {
+        doing: "making a set",
+        subject: format!("set {id}"),
+        source,
+    };
+    let header = SetHeader {
+        count: set.backends.len() as u32,
+        flags: set.flags,
+        affinity_seconds: set.affinity_seconds,
+        zero: [0; 3],
+    };
+    let entries: Vec<Backend> = std::iter::once(header_as_entry(&header))
+        .chain(set.backends.iter().copied())
+        .collect();
+    let inner = sys::create_array(size_of::<Backend>() as u32, entries.len() as u32, BPF_F_INNER_MAP)
+        .map_err(wrap)?;
+    sys::fill_array(inner.as_fd(), &entries).map_err(wrap)?;
+    Ok(inner)
 }
 
 fn header_as_entry(header: &SetHeader) -> Backend {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use penstock_ebpf_common::{Address, Config, map};
 
 use crate::compile::compile;
-use crate::diff::diff;
+use crate::diff::{Operation, diff};
 use crate::ids::Ids;
 use crate::image::MapImage;
 use crate::kernel::{self, KernelMaps};
@@ -158,13 +158,12 @@ impl Dataplane {
         let State { maps, ids, image } = &mut *state;
         let compiled = compile(desired, ids);
         let operations = diff(image, &compiled.image);
-        for operation in &operations {
-            if let Err(error) = maps.write(operation) {
-                *image = maps.observe()?;
-                return Err(error);
-            }
+        if let Err(error) = maps.write_all(&operations) {
+            *image = maps.observe()?;
+            return Err(error);
         }
-        let departed = image.departed(&compiled.image);
+        let changed = operations.iter().filter_map(Operation::changed_service).collect();
+        let departed = image.departed(&compiled.image, &changed);
         // Noted before the sweep: the maps hold this now, whatever becomes of the flows.
         *image = compiled.image;
         *ids = compiled.ids;

@@ -13,6 +13,12 @@ pub trait MapSink {
     /// Carries out one operation.
     fn write(&mut self, operation: &Operation) -> Result<(), Self::Error>;
 
+    /// Carries out operations in order. After an error the maps hold what the operations before it made of them, and
+    /// maybe some of a run of equal operations after it.
+    fn write_all(&mut self, operations: &[Operation]) -> Result<(), Self::Error> {
+        operations.iter().try_for_each(|operation| self.write(operation))
+    }
+
     /// Reads everything back.
     fn observe(&self) -> Result<MapImage, Self::Error>;
 }

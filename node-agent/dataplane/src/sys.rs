@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-const MAP_DELETE_ELEM: libc::c_int = 3;
+const MAP_CREATE: libc::c_int = 0;
+const MAP_UPDATE_BATCH: libc::c_int = 26;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
@@ -135,13 +136,42 @@ pub fn link_target(link: BorrowedFd<'_>) -> io::Result<LinkTarget> {
     })
 }
 
-/// Clears an entry of an array of maps.
-pub fn delete_array_entry(map: BorrowedFd<'_>, index: u32) -> io::Result<()> {
-    bpf(
-        MAP_DELETE_ELEM,
-        &Attr::new().fd(0, map).u64(8, &raw const index as u64),
-    )
-    .map(drop)
+/// Makes an array map.
+pub fn create_array(value_size: u32, entries: u32, flags: u32) -> io::Result<OwnedFd> {
+    const TYPE_ARRAY: u32 = 2;
+    const KEY_SIZE: u32 = 4;
+    // struct { map_type, key_size, value_size, max_entries, map_flags }.
+    let attr = Attr::new()
+        .u32(0, TYPE_ARRAY)
+        .u32(4, KEY_SIZE)
+        .u32(8, value_size)
+        .u32(12, entries)
+        .u32(16, flags);
+    bpf(MAP_CREATE, &attr).map(owned)
+}
+
+/// Fills an array map from its first entry on. The map's values have the size of `T`.
+pub fn fill_array<T: aya::Pod>(map: BorrowedFd<'_>, values: &[T]) -> io::Result<()> {
+    let keys: Vec<u32> = (0..values.len() as u32).collect();
+    update_batch(map, &keys, values.as_ptr() as u64)
+}
+
+/// Sets entries of an array of maps, all in one call: after a single update the kernel waits until no program runs any
+/// more that may have read the former map, which takes milliseconds; after a batch it waits once.
+pub fn update_array_of_maps(map: BorrowedFd<'_>, entries: &[(u32, BorrowedFd<'_>)]) -> io::Result<()> {
+    let keys: Vec<u32> = entries.iter().map(|(key, _)| *key).collect();
+    let values: Vec<u32> = entries
+        .iter()
+        .map(|(_, inner)| inner.as_raw_fd() as u32)
+        .collect();
+    update_batch(map, &keys, values.as_ptr() as u64)
+}
+
+/// `values` is the address of as many values as there are keys, which outlive the call.
+fn update_batch(map: BorrowedFd<'_>, keys: &[u32], values: u64) -> io::Result<()> {
+    // struct { in_batch, out_batch, keys, values: u64; count, map_fd: u32; elem_flags, flags: u64 } batch.
+    let attr = Attr::new().u64(16, keys.as_ptr() as u64).u64(24, values);
+    bpf(MAP_UPDATE_BATCH, &attr.u32(32, keys.len() as u32).fd(36, map)).map(drop)
 }
 
 /// Gives an object a name in a bpf file system that keeps it alive.

@@ -168,3 +168,76 @@ fn an_agent_that_starts_again_takes_over_without_a_change() {
         );
     });
 }
+
+#[test]
+fn a_client_with_session_affinity_keeps_its_backend_until_that_leaves() {
+    let Some(object) = dataplane::object() else { return };
+    netns::isolated(|| {
+        node();
+        let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
+        let dataplane = stand.load();
+        let sticky = HELLO.replace("    node_port: 30080\n", "    affinity_seconds: 60\n");
+        dataplane.apply(&desired(&sticky)).expect("applied");
+        let ask_often = || {
+            let said = stand.in_cgroup(|| {
+                (0..16)
+                    .map(|_| ask("10.96.0.7:80"))
+                    .collect::<Vec<_>>()
+                    .join("\n")
+            });
+            std::collections::BTreeSet::from_iter(said.lines().map(str::to_owned))
+        };
+        let kept = ask_often();
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        assert_eq!(ask_often(), kept);
+
+        let (name, address) = if kept.iter().any(|it| it.starts_with("two")) {
+            ("three", "10.244.0.2")
+        } else {
+            ("two", "10.244.0.3")
+        };
+        let gone = sticky.replace(
+            &format!("    - {{ address: {address}, port: 8080, local: true }}\n"),
+            "",
+        );
+        dataplane.apply(&desired(&gone)).expect("applied");
+        assert_eq!(Vec::from_iter(ask_often()), [format!("{name} as 10.96.0.7:80")]);
+    });
+}
+
+#[test]
+fn deleting_a_service_leaves_its_address_untranslated_and_its_room_free() {
+    let Some(object) = dataplane::object() else { return };
+    netns::isolated(|| {
+        node();
+        let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
+        let dataplane = stand.load();
+        dataplane.apply(&desired(HELLO)).expect("applied");
+        let entries = || {
+            let maps = penstock_dataplane::observe_maps(stand.bpffs()).expect("maps");
+            let of = |name: &str| {
+                maps.iter()
+                    .find(|map| map.name == name)
+                    .and_then(|map| map.entries)
+            };
+            (of("vips_v1"), of("names_v1"))
+        };
+        assert_eq!(
+            entries(),
+            (Some(4), Some(2)),
+            "two cluster addresses, a node port at two addresses"
+        );
+        dataplane.apply(&desired("services: {}")).expect("applied");
+        assert_eq!(entries(), (Some(0), Some(0)));
+        assert_eq!(stand.in_cgroup(|| ask("10.96.0.7:80")), "NetworkUnreachable");
+
+        // What is left of the sets in the kernel is not taken for sets by the next agent.
+        let again = stand.load();
+        assert_eq!(again.apply(&desired(HELLO)).expect("applied").services, 2);
+        assert!(
+            stand
+                .in_cgroup(|| ask("10.96.0.7:80"))
+                .ends_with("as 10.96.0.7:80")
+        );
+    });
+}

@@ -15,6 +15,7 @@ mod memory;
 mod pki;
 mod run;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;

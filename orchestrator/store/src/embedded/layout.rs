@@ -10,8 +10,9 @@
 //! | expiry   | deadline in Unix seconds, revision → key                                 |
 //! | meta     | name → number                                                            |
 
-use std::fs;
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -56,15 +57,19 @@ pub(super) struct LogRow {
     pub(super) key: String,
 }
 
-/// Opens or creates the file and makes sure its tables exist.
+/// Opens or creates the file and makes sure its tables exist. What it creates is for its owner only: Secrets are in
+/// it.
 pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Database, StoreError> {
-    if let Some(directory) = path
-        .parent()
-        .filter(|directory| !directory.as_os_str().is_empty())
-    {
-        fs::create_dir_all(directory).map_err(|error| unopened(path, &error))?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(directory) = parent {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        made.map_err(|error| unopened(path, &error))?;
     }
-    let created = !path.exists();
+    let created = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => return Err(unopened(path, &error)),
+    };
     let reported = path.to_owned();
     let database = Builder::new()
         .set_cache_size(cache_bytes)
@@ -84,11 +89,7 @@ pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Database, StoreErr
     prepare(&database)?;
     if created {
         // The file's name must survive a crash as well as its content.
-        let directory = path
-            .parent()
-            .filter(|directory| !directory.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        fs::File::open(directory)
+        File::open(parent.unwrap_or(Path::new(".")))
             .and_then(|file| file.sync_all())
             .map_err(|error| unopened(path, &error))?;
     }

@@ -1,5 +1,8 @@
 //! Test harness: cluster, namespaces, packets, golden files, conditions, faults.
 
+pub mod cluster;
 pub mod dataplane;
+pub mod eventually;
+pub mod load;
 pub mod netns;
 pub mod packet;

@@ -1,0 +1,198 @@
+//! A whole cluster for tests: brought up and taken down by `cargo xtask`, driven by the stock kubectl.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long anything that a cluster does may take in a test. Generous: hosts are shared.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A running cluster; taken down when dropped.
+pub struct Cluster {
+    name: String,
+    nodes: u16,
+    xtask: PathBuf,
+    pub kubeconfig: PathBuf,
+}
+
+impl Cluster {
+    /// Why no cluster can be made here, if so.
+    pub fn missing() -> Option<String> {
+        if std::env::var_os("PENSTOCK_CLUSTER_TESTS").is_none() {
+            return Some("cluster tests run from `cargo xtask test`, as root".to_owned());
+        }
+        let kubectl = Command::new("kubectl").arg("version").arg("--client").output();
+        if !kubectl.is_ok_and(|output| output.status.success()) {
+            return Some("kubectl is not on the PATH".to_owned());
+        }
+        None
+    }
+
+    pub fn up(name: &str, nodes: u16) -> Result<Cluster> {
+        let xtask = PathBuf::from(
+            std::env::var_os("PENSTOCK_XTASK").context("PENSTOCK_XTASK does not name cargo xtask")?,
+        );
+        let mut cluster = Cluster {
+            name: name.to_owned(),
+            nodes,
+            xtask,
+            kubeconfig: PathBuf::new(),
+        };
+        cluster.start()?;
+        Ok(cluster)
+    }
+
+    /// `cargo xtask up`.
+    pub fn start(&mut self) -> Result<String> {
+        let nodes = self.nodes.to_string();
+        let said = self.xtask(&["up", "--name", &self.name, "--nodes", &nodes])?;
+        self.kubeconfig = PathBuf::from(self.xtask(&["kubeconfig", "--name", &self.name])?.trim());
+        Ok(said)
+    }
+
+    /// `cargo xtask down`.
+    pub fn stop(&self, keep_data: bool) -> Result<String> {
+        let mut words = vec!["down", "--name", &self.name];
+        if keep_data {
+            words.push("--keep-data");
+        }
+        self.xtask(&words)
+    }
+
+    fn xtask(&self, words: &[&str]) -> Result<String> {
+        succeeded(
+            Command::new(&self.xtask)
+                .args(words)
+                .stdin(Stdio::null())
+                .output()?,
+            "cargo xtask",
+            words,
+        )
+    }
+
+    /// Runs kubectl and returns what it printed; an error holds what it said on standard error.
+    pub fn kubectl(&self, words: &[&str]) -> Result<String> {
+        succeeded(
+            self.kubectl_command(words).stdin(Stdio::null()).output()?,
+            "kubectl",
+            words,
+        )
+    }
+
+    /// Runs kubectl with `input` on its standard input.
+    pub fn kubectl_with(&self, words: &[&str], input: &str) -> Result<String> {
+        let mut child = self
+            .kubectl_command(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        child
+            .stdin
+            .take()
+            .context("kubectl has no standard input")?
+            .write_all(input.as_bytes())?;
+        succeeded(child.wait_with_output()?, "kubectl", words)
+    }
+
+    /// A kubectl that is not started yet, for commands that run for a while.
+    pub fn kubectl_command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .arg("--request-timeout=60s")
+            .args(words);
+        command
+    }
+
+    pub fn node_names(&self) -> Vec<String> {
+        (1..=self.nodes).map(|number| format!("node-{number}")).collect()
+    }
+
+    /// InternalIP of every node.
+    pub fn node_addresses(&self) -> Result<Vec<String>> {
+        let path = "jsonpath={.items[*].status.addresses[?(@.type==\"InternalIP\")].address}";
+        Ok(self
+            .kubectl(&["get", "nodes", "-o", path])?
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// Runs a program inside a node's namespaces.
+    pub fn in_node(&self, node: &str, words: &[&str]) -> Result<String> {
+        let run = Path::new("/run/penstock").join(&self.name).join(node).join("ns");
+        let description = std::fs::read(Path::new("/run/penstock").join(&self.name).join("cluster.json"))?;
+        let description: serde_json::Value = serde_json::from_slice(&description)?;
+        let netns = format!("penstock{}-{node}", description["index"]);
+        let output = Command::new("nsenter")
+            .arg(format!("--net=/run/netns/{netns}"))
+            .arg(format!("--mount={}", run.join("mnt").display()))
+            .arg("--")
+            .args(words)
+            .stdin(Stdio::null())
+            .output()?;
+        succeeded(output, "nsenter", words)
+    }
+
+    /// Kills a process of the cluster with SIGKILL: `part` is `control` or a node's name, `program` as in /proc/PID/comm.
+    pub fn kill_9(&self, part: &str, program: &str) -> Result<Pid> {
+        let pid = self.pid(part, program)?;
+        kill(pid, Signal::SIGKILL).with_context(|| format!("cannot kill {program}"))?;
+        Ok(pid)
+    }
+
+    pub fn pid(&self, part: &str, program: &str) -> Result<Pid> {
+        let folder = match part {
+            "control" => format!("penstock/{}/control", self.name),
+            node => format!("penstock/{}/{node}/system", self.name),
+        };
+        let file = cgroup_v2()?.join(folder).join("cgroup.procs");
+        let pids =
+            std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        for pid in pids.lines() {
+            let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            if comm.trim() == program {
+                return Ok(Pid::from_raw(pid.parse()?));
+            }
+        }
+        bail!("no process {program} in {}", file.display())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop(false) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+fn cgroup_v2() -> Result<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let line = mounts
+        .lines()
+        .find(|line| line.split(' ').nth(2) == Some("cgroup2"));
+    line.and_then(|line| line.split(' ').nth(1))
+        .map(PathBuf::from)
+        .context("cgroup v2 is not mounted")
+}
+
+fn succeeded(output: Output, program: &str, words: &[&str]) -> Result<String> {
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complained = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "{program} {} failed: {}{}",
+        words.join(" "),
+        said.trim(),
+        complained.trim()
+    );
+    Ok(said)
+}

@@ -1,0 +1,85 @@
+//! Whole clusters, driven from outside: the stock kubectl, real containers, real packets.
+//!
+//! One cluster of three nodes serves all scenarios, one after another; each leaves it as it found it.
+
+#[path = "cluster/faults.rs"]
+mod faults;
+#[path = "cluster/lifetime.rs"]
+mod lifetime;
+#[path = "cluster/objects.rs"]
+mod objects;
+#[path = "cluster/sessions.rs"]
+mod sessions;
+#[path = "cluster/traffic.rs"]
+mod traffic;
+
+use std::sync::{Arc, RwLock};
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Failed, Trial};
+use penstock_tests::cluster::Cluster;
+
+type Scenario = (&'static str, fn(&Cluster) -> Result<()>);
+
+const NODES: u16 = 3;
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // Scenarios share the cluster and break parts of it.
+    arguments.test_threads = Some(1);
+    if let Some(why) = Cluster::missing() {
+        println!("SKIPPED: {why}");
+        libtest_mimic::run(&arguments, Vec::new()).exit();
+    }
+    if arguments.list {
+        libtest_mimic::run(&arguments, trials(&Arc::default())).exit();
+    }
+    let shared = Arc::new(RwLock::new(None));
+    match Cluster::up("e2e", NODES) {
+        Ok(cluster) => *shared.write().expect("nothing ran yet") = Some(cluster),
+        Err(error) => {
+            println!("no cluster came up: {error:#}");
+            std::process::exit(1);
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials(&shared));
+    drop(
+        shared
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take(),
+    );
+    conclusion.exit();
+}
+
+fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
+    let scenarios = [
+        objects::SCENARIOS,
+        sessions::SCENARIOS,
+        traffic::SCENARIOS,
+        faults::SCENARIOS,
+    ]
+    .concat();
+    let mut trials: Vec<Trial> = scenarios
+        .into_iter()
+        .map(|(name, scenario): Scenario| {
+            let shared = Arc::clone(shared);
+            Trial::test(name, move || {
+                let cluster = shared
+                    .read()
+                    .map_err(|_| Failed::from("an earlier scenario panicked"))?;
+                scenario(cluster.as_ref().ok_or("the cluster is gone")?)
+                    .map_err(|error| format!("{error:#}").into())
+            })
+        })
+        .collect();
+    let shared = Arc::clone(shared);
+    trials.push(Trial::test("a_kept_store_gives_every_object_back", move || {
+        let mut cluster = shared
+            .write()
+            .map_err(|_| Failed::from("an earlier scenario panicked"))?;
+        lifetime::kept_store(cluster.as_mut().ok_or("the cluster is gone")?)
+            .map_err(|error| format!("{error:#}").into())
+    }));
+    trials
+}

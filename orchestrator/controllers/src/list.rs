@@ -11,7 +11,11 @@ type Run = fn(Context) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 pub const CONTROLLERS: &[(&str, Run)] = &[
     ("deployment", |c| Box::pin(crate::deployment::run(c))),
     ("endpoints", |c| Box::pin(crate::endpoints::run(c))),
+    ("garbage-collector", |c| Box::pin(crate::garbage::run(c))),
+    ("namespace", |c| Box::pin(crate::namespace::run(c))),
     ("node-ipam", |c| Box::pin(crate::node_ipam::run(c))),
+    ("node-lifecycle", |c| Box::pin(crate::node_lifecycle::run(c))),
+    ("pod-gc", |c| Box::pin(crate::pod_gc::run(c))),
     ("replicas", |c| Box::pin(crate::replicas::run(c))),
     ("root-ca", |c| Box::pin(crate::root_ca::run(c))),
     ("service-account", |c| Box::pin(crate::service_account::run(c))),

@@ -15,6 +15,7 @@ pub mod patch;
 mod path;
 pub mod protobuf;
 mod scalar;
+pub mod structural;
 mod table;
 mod walk;
 pub mod yaml;

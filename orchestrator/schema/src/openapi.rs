@@ -118,6 +118,8 @@ fn property(reached: &mut Reached<'_>, schema: &Schema, owner: &Struct, field: &
     // Go's pointers may be absent; its plain values show the zero they always have.
     let pointer = !field.zero_is_absent && !field.required;
     let default = field.default_value().or_else(|| match &field.ty {
+        // Custom resources are no Go types: their schema says all there is.
+        _ if owner.proto.is_empty() => None,
         Type::Struct(_) if !pointer => Some(json!({})),
         Type::String if field.required => Some("".into()),
         Type::Int32 | Type::Int64 if field.required => Some(0.into()),

@@ -60,6 +60,17 @@ pub(crate) fn decode<'de, D: Deserializer<'de>>(
     }
 }
 
+/// YAML 1.1's key whose value, an alias as a rule, lends the fields that are not given.
+const MERGE_KEY: &str = "<<";
+
+fn merge_absent(out: &mut Map<String, Value>, merged: Value) {
+    if let Value::Object(fields) = merged {
+        for (name, value) in fields {
+            out.entry(name).or_insert(value);
+        }
+    }
+}
+
 struct Seed<'a> {
     schema: &'a Schema,
     ty: &'a Type,
@@ -122,7 +133,7 @@ impl Seed<'_> {
 
     /// An object with free keys. Null values are kept only where anything is allowed.
     fn map<'de, A: MapAccess<'de>>(self, mut map: A, value_type: &Type) -> Result<Value, A::Error> {
-        let mut out = Map::new();
+        let (mut out, mut lent) = (Map::new(), Map::new());
         while let Some(key) = map.next_key_seed(AnyKey)? {
             let path = Path::Key(self.path, &key);
             let seed = Seed {
@@ -133,6 +144,11 @@ impl Seed<'_> {
                 depth: self.depth + 1,
                 found: &mut *self.found,
             };
+            if key == MERGE_KEY && seed.found.lenient {
+                let merged = map.next_value_seed(Seed { ty: self.ty, ..seed })?;
+                merge_absent(&mut lent, merged);
+                continue;
+            }
             let value = map.next_value_seed(seed)?;
             if value.is_null() && *value_type != Type::Raw {
                 continue;
@@ -144,11 +160,12 @@ impl Seed<'_> {
             }
             out.insert(key.into_owned(), value);
         }
+        merge_absent(&mut out, Value::Object(lent));
         Ok(Value::Object(out))
     }
 
     fn structure<'de, A: MapAccess<'de>>(self, mut map: A, def: &Struct) -> Result<Value, A::Error> {
-        let mut out = Map::new();
+        let (mut out, mut lent) = (Map::new(), Map::new());
         let mut seen = Seen::new(def.fields.len());
         while let Some(key) = map.next_key_seed(FieldKey(def))? {
             let (name, field) = match key {
@@ -157,7 +174,18 @@ impl Seed<'_> {
             };
             let path = Path::Key(self.path, name);
             let Some((index, field)) = field else {
-                if def.preserve_unknown {
+                if name == MERGE_KEY && self.found.lenient {
+                    let seed = Seed {
+                        schema: self.schema,
+                        ty: self.ty,
+                        owner: self.owner,
+                        path: &path,
+                        depth: self.depth + 1,
+                        found: &mut *self.found,
+                    };
+                    let merged = map.next_value_seed(seed)?;
+                    merge_absent(&mut lent, merged);
+                } else if def.preserve_unknown {
                     let seed = Seed {
                         schema: self.schema,
                         ty: &Type::Raw,
@@ -198,6 +226,7 @@ impl Seed<'_> {
                 }
             }
         }
+        merge_absent(&mut out, Value::Object(lent));
         Ok(Value::Object(out))
     }
 }

@@ -119,6 +119,29 @@ spec:
 }
 
 #[test]
+fn yaml_merge_keys_lend_what_is_not_given() {
+    let text = "
+metadata:
+  labels: &l {app: web, tier: front}
+  annotations: {<<: *l, tier: back}
+spec:
+  template:
+    spec:
+      containers:
+      - &c {name: a, image: \"x:1\", tty: true}
+      - {<<: *c, name: b}
+";
+    let decoded = yaml::decode(&ty("apps", "Deployment"), text.as_bytes()).unwrap();
+    assert_eq!(decoded.issues, []);
+    assert_eq!(
+        decoded.object["metadata"]["annotations"],
+        json!({"app": "web", "tier": "back"})
+    );
+    let containers = &decoded.object["spec"]["template"]["spec"]["containers"];
+    assert_eq!(containers[1], json!({"name": "b", "image": "x:1", "tty": true}));
+}
+
+#[test]
 fn depth_bombs_are_refused() {
     let pod = ty("", "Pod");
     for opening in ["[", "{\"a\":", "{\"spec\":"] {

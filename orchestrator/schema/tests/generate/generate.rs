@@ -7,7 +7,7 @@ use penstock_schema::{Alternative, Map, Schema, Struct, Type, TypeRef, Value};
 pub struct Source(pub u64);
 
 impl Source {
-    pub fn next(&mut self) -> u64 {
+    fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -16,7 +16,7 @@ impl Source {
     }
 
     fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.draw() % bound
     }
 
     fn text(&mut self) -> String {

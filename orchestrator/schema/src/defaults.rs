@@ -99,17 +99,16 @@ fn holds_struct(ty: &Type) -> bool {
 
 /// Sets a field that is absent. For Go's pointers, where zero is a value.
 fn fill(object: &mut Object, name: &str, default: impl Into<Value>) {
-    let slot = object.entry(name).or_insert(Value::Null);
-    if slot.is_null() {
-        *slot = default.into();
+    // Most fields are there when an object is updated: no key is allocated for them.
+    if object.get(name).is_none_or(Value::is_null) {
+        object.insert(name.to_owned(), default.into());
     }
 }
 
 /// Sets a field that is absent, zero or empty. For Go's plain values.
 fn fill_zero(object: &mut Object, name: &str, default: impl Into<Value>) {
-    let slot = object.entry(name).or_insert(Value::Null);
-    if is_zero(slot) {
-        *slot = default.into();
+    if object.get(name).is_none_or(is_zero) {
+        object.insert(name.to_owned(), default.into());
     }
 }
 

@@ -302,3 +302,46 @@ fn loaded<'a>(programs: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>, Dataplan
         name: name.to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(folder: &Path) -> LoadOptions {
+        LoadOptions {
+            object: folder.join("penstock.bpf.o"),
+            bpffs: folder.join("penstock"),
+            cgroup_v2: folder.to_owned(),
+            uplink_ifindex: None,
+            node_ip: IpAddr::from([10, 240, 0, 11]),
+            limits: Limits::default(),
+        }
+    }
+
+    #[test]
+    fn a_folder_for_pins_that_is_no_bpf_file_system_is_named_with_what_to_do() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let error = Dataplane::load(options(folder.path()))
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            error.contains(&folder.path().display().to_string()) && error.contains("mount -t bpf"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_missing_or_broken_object_is_named_with_what_to_do() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let options = options(folder.path());
+        let error = load_object(&options).expect_err("refused").to_string();
+        assert!(
+            error.contains("penstock.bpf.o") && error.contains("cargo xtask ebpf"),
+            "{error}"
+        );
+
+        std::fs::write(&options.object, "not an object").expect("a file");
+        let error = load_object(&options).expect_err("refused");
+        assert!(matches!(error, DataplaneError::Object { .. }), "{error}");
+    }
+}

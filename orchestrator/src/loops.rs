@@ -33,6 +33,9 @@ pub struct Loops {
 impl Loops {
     /// Runs terms until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
+        if self.controllers.is_none() && self.scheduler.is_none() {
+            return shutdown.cancelled().await;
+        }
         loop {
             self.term(&shutdown.child_token()).await;
             let pause = tokio::time::sleep(NEXT_TERM_DELAY);
@@ -74,16 +77,22 @@ impl Loops {
             return;
         }
         let mut run = std::pin::pin!(run);
-        tokio::select! {
-            stopped = candidate.hold(over) => if !stopped {
-                tracing::error!(lease, "no longer leading; stopping the control loops");
+        let running = tokio::select! {
+            stopped = candidate.hold(over) => {
+                if !stopped {
+                    tracing::error!(lease, "no longer leading; stopping the control loops");
+                }
+                true
             },
-            () = &mut run => if !over.is_cancelled() {
-                tracing::error!(lease, "the control loops ended by themselves");
+            () = &mut run => {
+                if !over.is_cancelled() {
+                    tracing::error!(lease, "the control loops ended by themselves");
+                }
+                false
             },
-        }
+        };
         over.cancel();
-        if tokio::time::timeout(STOP_TIMEOUT, run).await.is_err() {
+        if running && tokio::time::timeout(STOP_TIMEOUT, run).await.is_err() {
             tracing::warn!(lease, "the control loops did not stop in time");
             return;
         }

@@ -10,6 +10,8 @@ mod priority;
 mod service_account;
 mod tolerations;
 
+use std::sync::OnceLock;
+
 use async_trait::async_trait;
 use serde_json::Value;
 
@@ -77,29 +79,43 @@ pub trait Plugin: Send + Sync {
 }
 
 /// The plugins in order.
-pub struct Chain(Vec<Box<dyn Plugin>>);
+pub struct Chain {
+    built_in: Vec<Box<dyn Plugin>>,
+    /// The authoriser's own check (escalation). It exists only once a server does, and runs last.
+    authorization: OnceLock<Box<dyn Plugin>>,
+}
 
 impl Default for Chain {
     fn default() -> Self {
-        Self(vec![
+        let built_in: Vec<Box<dyn Plugin>> = vec![
             Box::new(lifecycle::NamespaceLifecycle),
             Box::new(node_restriction::NodeRestriction),
             Box::new(service_account::ServiceAccount),
             Box::new(tolerations::DefaultTolerationSeconds),
             Box::new(priority::Priority),
             Box::new(defaults::DefaultClasses),
-        ])
+        ];
+        Self { built_in, authorization: OnceLock::new() }
     }
 }
 
 impl Chain {
+    /// Puts the authoriser's check at the end. Only the first one given is kept.
+    pub fn set_authorization(&self, plugin: Box<dyn Plugin>) {
+        let _ = self.authorization.set(plugin);
+    }
+
+    fn plugins(&self) -> impl Iterator<Item = &dyn Plugin> {
+        self.built_in.iter().chain(self.authorization.get()).map(|plugin| &**plugin)
+    }
+
     pub async fn admit(
         &self,
         registry: &Registry,
         attributes: &Attributes<'_>,
         object: &mut Value,
     ) -> Result<(), ApiError> {
-        for plugin in &self.0 {
+        for plugin in self.plugins() {
             plugin.admit(registry, attributes, object).await?;
         }
         Ok(())
@@ -111,7 +127,7 @@ impl Chain {
         attributes: &Attributes<'_>,
         object: Option<&Value>,
     ) -> Result<(), ApiError> {
-        for plugin in &self.0 {
+        for plugin in self.plugins() {
             plugin.validate(registry, attributes, object).await?;
         }
         Ok(())

@@ -48,13 +48,26 @@ const ERROR_BYTES_MAX: usize = 16 * 1024;
 
 impl Proxies {
     pub fn new(registry: Arc<Registry>, config: &ServerConfig) -> Result<Self, ServerError> {
-        Ok(Self { registry, dialer: Dialer::new(config)? })
+        Ok(Self {
+            registry,
+            dialer: Dialer::new(config)?,
+        })
     }
 
     /// One core object.
-    pub(crate) async fn find(&self, plural: &str, namespace: Option<&str>, name: &str) -> Result<Arc<CachedObject>, ApiError> {
-        let definition = self.registry.find("", "v1", plural).ok_or_else(ApiError::no_such_path)?;
-        self.registry.get(&Context::system(), &definition, &Target::named(namespace, name)).await
+    pub(crate) async fn find(
+        &self,
+        plural: &str,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Arc<CachedObject>, ApiError> {
+        let definition = self
+            .registry
+            .find("", "v1", plural)
+            .ok_or_else(ApiError::no_such_path)?;
+        self.registry
+            .get(&Context::system(), &definition, &Target::named(namespace, name))
+            .await
     }
 
     pub(crate) fn registry(&self) -> &Registry {
@@ -84,11 +97,20 @@ pub fn kind_of(definition: &Definition, subresource: &str) -> Option<Kind> {
 }
 
 /// Passes a request on and relays the answer.
-pub(crate) async fn serve(inner: &Arc<Inner>, call: Call, body: Body, kind: Kind) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn serve(
+    inner: &Arc<Inner>,
+    call: Call,
+    body: Body,
+    kind: Kind,
+) -> Result<Response<Body>, ApiError> {
     let proxies = &inner.proxies;
     match kind {
         Kind::NodeProxy => {
-            let (node, port) = call.info.name.split_once(':').map_or((call.info.name.as_str(), None), |(n, p)| (n, p.parse().ok()));
+            let (node, port) = call
+                .info
+                .name
+                .split_once(':')
+                .map_or((call.info.name.as_str(), None), |(n, p)| (n, p.parse().ok()));
             let mut endpoint = kubelet::endpoint(proxies, node).await?;
             endpoint.port = port.unwrap_or(endpoint.port);
             let path = location::with_query(&format!("/{}", call.info.remainder), call.parts.uri.query());
@@ -96,7 +118,10 @@ pub(crate) async fn serve(inner: &Arc<Inner>, call: Call, body: Body, kind: Kind
         }
         Kind::PodProxy | Kind::ServiceProxy => reverse::serve(proxies, call, body, kind).await,
         Kind::Log => {
-            let pod = proxies.find("pods", Some(&call.info.namespace), &call.info.name).await?.value();
+            let pod = proxies
+                .find("pods", Some(&call.info.namespace), &call.info.name)
+                .await?
+                .value();
             let Some(node) = location::node_of(&pod) else {
                 let mut empty = Response::new(Body::empty());
                 *empty.status_mut() = StatusCode::NO_CONTENT;
@@ -111,9 +136,15 @@ pub(crate) async fn serve(inner: &Arc<Inner>, call: Call, body: Body, kind: Kind
             if !relay::is_upgrade(&call.parts.headers) {
                 return Err(ApiError::bad_request("Upgrade request required"));
             }
-            let pod = proxies.find("pods", Some(&call.info.namespace), &call.info.name).await?.value();
+            let pod = proxies
+                .find("pods", Some(&call.info.namespace), &call.info.name)
+                .await?
+                .value();
             let Some(node) = location::node_of(&pod) else {
-                return Err(ApiError::bad_request(format!("pod {} does not have a host assigned", call.info.name)));
+                return Err(ApiError::bad_request(format!(
+                    "pod {} does not have a host assigned",
+                    call.info.name
+                )));
             };
             let path = match kind {
                 Kind::Exec => location::exec(&pod, &call.query)?,
@@ -130,7 +161,9 @@ pub(crate) async fn serve(inner: &Arc<Inner>, call: Call, body: Body, kind: Kind
 async fn checked_log(answer: Response<Body>) -> Result<Response<Body>, ApiError> {
     if answer.status().is_success() {
         let mut answer = answer;
-        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        answer
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         return Ok(answer);
     }
     let code = answer.status().as_u16();

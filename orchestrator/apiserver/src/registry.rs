@@ -178,6 +178,11 @@ impl Registry {
         self.allocations.clone()
     }
 
+    /// The admission chain, for the check the server adds to it.
+    pub(crate) fn admission(&self) -> &Chain {
+        &self.admission
+    }
+
     pub fn schema(&self) -> &Arc<Schema> {
         &self.schema
     }

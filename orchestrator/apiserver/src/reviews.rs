@@ -43,37 +43,89 @@ const AUTHENTICATION: &str = "authentication.k8s.io";
 const AUTHORIZATION: &str = "authorization.k8s.io";
 
 const fn review(what: Kind, group: &'static str, kind: &'static str, plural: &'static str) -> Review {
-    Review { what, group, kind, plural, namespaced: matches!(what, Kind::LocalSubjectAccess) }
+    Review {
+        what,
+        group,
+        kind,
+        plural,
+        namespaced: matches!(what, Kind::LocalSubjectAccess),
+    }
 }
 
 /// All of them; every one is version v1 and only created.
 pub const RESOURCES: [Review; 6] = [
-    review(Kind::SelfSubject, AUTHENTICATION, "SelfSubjectReview", "selfsubjectreviews"),
+    review(
+        Kind::SelfSubject,
+        AUTHENTICATION,
+        "SelfSubjectReview",
+        "selfsubjectreviews",
+    ),
     review(Kind::Token, AUTHENTICATION, "TokenReview", "tokenreviews"),
-    review(Kind::LocalSubjectAccess, AUTHORIZATION, "LocalSubjectAccessReview", "localsubjectaccessreviews"),
-    review(Kind::SelfSubjectAccess, AUTHORIZATION, "SelfSubjectAccessReview", "selfsubjectaccessreviews"),
-    review(Kind::SelfSubjectRules, AUTHORIZATION, "SelfSubjectRulesReview", "selfsubjectrulesreviews"),
-    review(Kind::SubjectAccess, AUTHORIZATION, "SubjectAccessReview", "subjectaccessreviews"),
+    review(
+        Kind::LocalSubjectAccess,
+        AUTHORIZATION,
+        "LocalSubjectAccessReview",
+        "localsubjectaccessreviews",
+    ),
+    review(
+        Kind::SelfSubjectAccess,
+        AUTHORIZATION,
+        "SelfSubjectAccessReview",
+        "selfsubjectaccessreviews",
+    ),
+    review(
+        Kind::SelfSubjectRules,
+        AUTHORIZATION,
+        "SelfSubjectRulesReview",
+        "selfsubjectrulesreviews",
+    ),
+    review(
+        Kind::SubjectAccess,
+        AUTHORIZATION,
+        "SubjectAccessReview",
+        "subjectaccessreviews",
+    ),
 ];
 
 /// The review a request is about.
 pub fn kind_of(info: &RequestInfo) -> Option<&'static Review> {
     RESOURCES.iter().find(|r| {
-        r.group == info.group && info.version == "v1" && r.plural == info.resource && info.subresource.is_empty()
+        r.group == info.group
+            && info.version == "v1"
+            && r.plural == info.resource
+            && info.subresource.is_empty()
     })
 }
 
 /// Answers a review.
-pub(crate) async fn serve(inner: &Arc<Inner>, call: Call, body: Body, review: &Review) -> Result<Response<Body>, ApiError> {
-    let Call { user, info, query, parts } = call;
+pub(crate) async fn serve(
+    inner: &Arc<Inner>,
+    call: Call,
+    body: Body,
+    review: &Review,
+) -> Result<Response<Body>, ApiError> {
+    let Call {
+        user,
+        info,
+        query,
+        parts,
+    } = call;
     if info.verb != "create" || !info.name.is_empty() {
-        return Err(ApiError::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource"));
+        return Err(ApiError::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        ));
     }
     let negotiated = negotiate::negotiate(accept(&parts.headers), query.flag("pretty"))
         .ok_or_else(respond::not_acceptable)?;
     let gzip = takes_gzip(&parts.headers);
     let body = intake::read_object(&parts.headers, body).await?;
-    let ty = inner.registry.schema().kind(review.group, "v1", review.kind).ok_or_else(ApiError::no_such_path)?;
+    let ty = inner
+        .registry
+        .schema()
+        .kind(review.group, "v1", review.kind)
+        .ok_or_else(ApiError::no_such_path)?;
     let mut object = decode(&ty, &body)?;
     let status = match review.what {
         Kind::SelfSubject => json!({"userInfo": identity::user_info(&user)}),
@@ -103,5 +155,9 @@ pub(crate) fn decode(ty: &TypeRef, body: &registry::Body) -> Result<Value, ApiEr
             penstock_schema::protobuf::decode(ty, &envelope.raw).map_err(bad)?
         }
     };
-    if object.is_object() { Ok(object) } else { Err(ApiError::bad_request("the body is not an object")) }
+    if object.is_object() {
+        Ok(object)
+    } else {
+        Err(ApiError::bad_request("the body is not an object"))
+    }
 }

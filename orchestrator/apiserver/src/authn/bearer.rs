@@ -51,8 +51,16 @@ pub struct BearerTokens {
 
 impl BearerTokens {
     pub fn new(registry: Arc<Registry>, issuer: Arc<Issuer>, fixed: &[StaticToken]) -> Self {
-        let fixed = fixed.iter().map(|t| (fingerprint(&t.token), t.user.clone())).collect();
-        Self { registry, issuer, fixed, checked: Mutex::default() }
+        let fixed = fixed
+            .iter()
+            .map(|t| (fingerprint(&t.token), t.user.clone()))
+            .collect();
+        Self {
+            registry,
+            issuer,
+            fixed,
+            checked: Mutex::default(),
+        }
     }
 
     /// The user of a token presented to the API server at `now` (seconds).
@@ -66,13 +74,22 @@ impl BearerTokens {
     }
 
     /// The user of a token presented to someone else, and those of `audiences` it is good for.
-    pub async fn review(&self, token: &str, audiences: &[String], now: i64) -> Result<(User, Vec<String>), BearerError> {
+    pub async fn review(
+        &self,
+        token: &str,
+        audiences: &[String],
+        now: i64,
+    ) -> Result<(User, Vec<String>), BearerError> {
         if let Some(user) = self.fixed.get(&fingerprint(token)) {
             return Ok((user.clone(), self.issuer.audiences().to_vec()));
         }
         let claims = self.issuer.verify(token, audiences, now)?;
         self.confirm_bound(&claims.kubernetes, now).await?;
-        let good = audiences.iter().filter(|a| claims.aud.contains(a)).cloned().collect();
+        let good = audiences
+            .iter()
+            .filter(|a| claims.aud.contains(a))
+            .cloned()
+            .collect();
         Ok((user_of(&claims), good))
     }
 
@@ -95,13 +112,25 @@ impl BearerTokens {
 
     async fn confirm_bound(&self, claims: &KubernetesClaims, now: i64) -> Result<(), BearerError> {
         let namespace = Some(claims.namespace.as_str());
-        self.confirm("serviceaccounts", "service account", namespace, &claims.serviceaccount, now).await?;
+        self.confirm(
+            "serviceaccounts",
+            "service account",
+            namespace,
+            &claims.serviceaccount,
+            now,
+        )
+        .await?;
         let node_of_pod = claims.pod.is_some();
         for (plural, kind, namespace, reference) in [
             ("pods", "pod", namespace, &claims.pod),
             ("secrets", "secret", namespace, &claims.secret),
             // A pod's token names its node only for information.
-            ("nodes", "node", None, if node_of_pod { &None } else { &claims.node }),
+            (
+                "nodes",
+                "node",
+                None,
+                if node_of_pod { &None } else { &claims.node },
+            ),
         ] {
             if let Some(reference) = reference {
                 self.confirm(plural, kind, namespace, reference, now).await?;
@@ -118,10 +147,17 @@ impl BearerTokens {
         reference: &Reference,
         now: i64,
     ) -> Result<(), BearerError> {
-        let gone = || BearerError::Unbound { kind, name: reference.name.clone() };
+        let gone = || BearerError::Unbound {
+            kind,
+            name: reference.name.clone(),
+        };
         let definition = self.registry.find("", "v1", plural).ok_or_else(gone)?;
         let target = Target::named(namespace, &reference.name);
-        let object = self.registry.get(&Context::system(), &definition, &target).await.map_err(|_| gone())?;
+        let object = self
+            .registry
+            .get(&Context::system(), &definition, &target)
+            .await
+            .map_err(|_| gone())?;
         if object.uid != reference.uid || deleted_before(&object, now - DELETION_LEEWAY_SECONDS) {
             return Err(gone());
         }
@@ -137,7 +173,9 @@ pub fn token_of(headers: &HeaderMap) -> Option<String> {
         return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned());
     }
     let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
-    let encoded = offered.split(',').find_map(|p| p.trim().strip_prefix(SUBPROTOCOL_PREFIX))?;
+    let encoded = offered
+        .split(',')
+        .find_map(|p| p.trim().strip_prefix(SUBPROTOCOL_PREFIX))?;
     String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
 }
 
@@ -147,8 +185,12 @@ fn fingerprint(token: &str) -> Fingerprint {
 
 fn deleted_before(object: &CachedObject, limit: i64) -> bool {
     let value = object.value();
-    let deleted = value.pointer("/metadata/deletionTimestamp").and_then(Value::as_str);
-    deleted.and_then(|at| at.parse::<Timestamp>().ok()).is_some_and(|at| at.as_second() < limit)
+    let deleted = value
+        .pointer("/metadata/deletionTimestamp")
+        .and_then(Value::as_str);
+    deleted
+        .and_then(|at| at.parse::<Timestamp>().ok())
+        .is_some_and(|at| at.as_second() < limit)
 }
 
 fn user_of(claims: &Claims) -> User {
@@ -163,7 +205,8 @@ fn user_of(claims: &Claims) -> User {
         ..User::default()
     };
     let mut add = |key: &str, value: String| {
-        user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value]);
+        user.extra
+            .insert(format!("authentication.kubernetes.io/{key}"), vec![value]);
     };
     if !claims.jti.is_empty() {
         add("credential-id", format!("JTI={}", claims.jti));
@@ -187,7 +230,10 @@ mod tests {
     fn tokens_are_found_where_clients_put_them() {
         let mut headers = HeaderMap::new();
         assert_eq!(token_of(&headers), None);
-        let offered = format!("v5.channel.k8s.io, {SUBPROTOCOL_PREFIX}{}", URL_SAFE_NO_PAD.encode("from-browser"));
+        let offered = format!(
+            "v5.channel.k8s.io, {SUBPROTOCOL_PREFIX}{}",
+            URL_SAFE_NO_PAD.encode("from-browser")
+        );
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, offered.parse().unwrap());
         assert_eq!(token_of(&headers).as_deref(), Some("from-browser"));
         headers.insert(header::AUTHORIZATION, "Bearer  abc ".parse().unwrap());

@@ -57,30 +57,48 @@ pub enum TrustError {
 impl Peer {
     /// Reads the chain a peer presented; an empty chain is a peer without a certificate.
     pub fn new(chain: &[CertificateDer<'_>], trust: &Trust) -> Self {
-        let Some((leaf, intermediates)) = chain.split_first() else { return Self::default() };
+        let Some((leaf, intermediates)) = chain.split_first() else {
+            return Self::default();
+        };
         let Ok((_, parsed)) = X509Certificate::from_der(leaf) else {
-            return Self { certificate: Some(Arc::new(PeerCertificate::unreadable())) };
+            return Self {
+                certificate: Some(Arc::new(PeerCertificate::unreadable())),
+            };
         };
         let names = |attributes: Vec<&str>| attributes.into_iter().map(str::to_owned).collect::<Vec<_>>();
         let subject = parsed.subject();
-        let common_names = names(subject.iter_common_name().filter_map(|a| a.as_str().ok()).collect());
+        let common_names = names(
+            subject
+                .iter_common_name()
+                .filter_map(|a| a.as_str().ok())
+                .collect(),
+        );
         let now = UnixTime::now();
         let trusted = |verifier: &Arc<dyn ClientCertVerifier>| {
             verifier.verify_client_cert(leaf, intermediates, now).is_ok()
         };
         let certificate = PeerCertificate {
             common_name: common_names.last().cloned().unwrap_or_default(),
-            organisations: names(subject.iter_organization().filter_map(|a| a.as_str().ok()).collect()),
+            organisations: names(
+                subject
+                    .iter_organization()
+                    .filter_map(|a| a.as_str().ok())
+                    .collect(),
+            ),
             not_after: parsed.validity().not_after.timestamp(),
             trusted_as_user: trusted(&trust.users),
             trusted_as_front_proxy: trust.front_proxies.as_ref().is_some_and(trusted),
         };
-        Self { certificate: Some(Arc::new(certificate)) }
+        Self {
+            certificate: Some(Arc::new(certificate)),
+        }
     }
 
     /// The user the certificate stands for. `Err` when there is a certificate nobody here trusts at `now` (seconds).
     pub fn user(&self, now: i64) -> Result<Option<User>, ()> {
-        let Some(certificate) = &self.certificate else { return Ok(None) };
+        let Some(certificate) = &self.certificate else {
+            return Ok(None);
+        };
         if certificate.trusted_as_front_proxy && !certificate.trusted_as_user {
             return Ok(None);
         }
@@ -97,7 +115,8 @@ impl Peer {
     /// The common name of a front proxy's certificate.
     pub fn front_proxy(&self, now: i64) -> Option<&str> {
         let certificate = self.certificate.as_deref()?;
-        (certificate.trusted_as_front_proxy && certificate.not_after >= now).then_some(certificate.common_name.as_str())
+        (certificate.trusted_as_front_proxy && certificate.not_after >= now)
+            .then_some(certificate.common_name.as_str())
     }
 }
 
@@ -120,7 +139,9 @@ impl Trust {
     pub fn new(client_ca_pem: &[u8], front_proxy_ca_pem: Option<&[u8]>) -> Result<Self, TrustError> {
         Ok(Self {
             users: verifier("client CA", client_ca_pem)?,
-            front_proxies: front_proxy_ca_pem.map(|pem| verifier("front-proxy CA", pem)).transpose()?,
+            front_proxies: front_proxy_ca_pem
+                .map(|pem| verifier("front-proxy CA", pem))
+                .transpose()?,
         })
     }
 }
@@ -136,10 +157,20 @@ pub fn roots(what: &'static str, pem: &[u8]) -> Result<RootCertStore, TrustError
     use rustls::pki_types::pem::PemObject;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|e| TrustError::Pem { what, why: e.to_string() })?;
-        roots.add(certificate).map_err(|e| TrustError::Pem { what, why: e.to_string() })?;
+        let certificate = certificate.map_err(|e| TrustError::Pem {
+            what,
+            why: e.to_string(),
+        })?;
+        roots.add(certificate).map_err(|e| TrustError::Pem {
+            what,
+            why: e.to_string(),
+        })?;
     }
-    if roots.is_empty() { Err(TrustError::Empty { what }) } else { Ok(roots) }
+    if roots.is_empty() {
+        Err(TrustError::Empty { what })
+    } else {
+        Ok(roots)
+    }
 }
 
 // The verifier of the handshake: asks for a certificate, accepts any, checks that the peer holds its key.
@@ -179,7 +210,9 @@ impl ClientCertVerifier for AcceptAnyHolder {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.trust.users.verify_tls12_signature(message, certificate, signature)
+        self.trust
+            .users
+            .verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -188,7 +221,9 @@ impl ClientCertVerifier for AcceptAnyHolder {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.trust.users.verify_tls13_signature(message, certificate, signature)
+        self.trust
+            .users
+            .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

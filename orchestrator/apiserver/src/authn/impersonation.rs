@@ -31,12 +31,20 @@ pub fn requested(headers: &HeaderMap) -> Result<Option<User>, ApiError> {
     if wanted == User::default() {
         return Ok(None);
     }
-    Err(ApiError::internal("requested groups, a uid or extra to be impersonated without impersonating a user"))
+    Err(ApiError::internal(
+        "requested groups, a uid or extra to be impersonated without impersonating a user",
+    ))
 }
 
 /// The user a request acts as: the caller, or whom the headers name if the caller may.
-pub async fn acting_user(caller: User, headers: &HeaderMap, authorizer: &Authorizer) -> Result<User, ApiError> {
-    let Some(wanted) = requested(headers)? else { return Ok(caller) };
+pub async fn acting_user(
+    caller: User,
+    headers: &HeaderMap,
+    authorizer: &Authorizer,
+) -> Result<User, ApiError> {
+    let Some(wanted) = requested(headers)? else {
+        return Ok(caller);
+    };
     for request in needed(&wanted) {
         authorizer.authorize(&caller, &request).await?;
     }
@@ -53,8 +61,9 @@ fn service_account(name: &str) -> Option<(&str, &str)> {
 }
 
 fn needed(wanted: &User) -> Vec<Attributes> {
-    let on = |group: &str, resource: &str, namespace: &str, name: &str| {
-        Attributes { version: "v1".to_owned(), ..Attributes::on("impersonate", group, resource, namespace, name) }
+    let on = |group: &str, resource: &str, namespace: &str, name: &str| Attributes {
+        version: "v1".to_owned(),
+        ..Attributes::on("impersonate", group, resource, namespace, name)
     };
     let mut needed = vec![match service_account(&wanted.name) {
         Some((namespace, name)) => on("", "serviceaccounts", namespace, name),
@@ -78,9 +87,16 @@ fn completed(mut user: User) -> User {
     if user.groups.is_empty()
         && let Some((namespace, _)) = service_account(&user.name)
     {
-        user.groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+        user.groups = vec![
+            "system:serviceaccounts".to_owned(),
+            format!("system:serviceaccounts:{namespace}"),
+        ];
     }
-    let group = if user.name == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED };
+    let group = if user.name == ANONYMOUS {
+        UNAUTHENTICATED
+    } else {
+        AUTHENTICATED
+    };
     if !user.is_in(AUTHENTICATED) && !user.is_in(UNAUTHENTICATED) {
         user.groups.push(group.to_owned());
     }
@@ -101,8 +117,13 @@ mod tests {
 
     #[test]
     fn each_part_of_the_identity_needs_its_own_permission() {
-        let headers =
-            headers(&[(USER, "bob"), (GROUP, "a"), (GROUP, "b"), (UID, "7"), ("impersonate-extra-team", "red")]);
+        let headers = headers(&[
+            (USER, "bob"),
+            (GROUP, "a"),
+            (GROUP, "b"),
+            (UID, "7"),
+            ("impersonate-extra-team", "red"),
+        ]);
         let wanted = requested(&headers).unwrap().unwrap();
         let told: Vec<_> = needed(&wanted)
             .into_iter()
@@ -110,15 +131,36 @@ mod tests {
             .collect();
         assert_eq!(
             told,
-            ["/users  bob", "/groups  a", "/groups  b", "authentication.k8s.io/uids  7", "authentication.k8s.io/userextras team red"]
+            [
+                "/users  bob",
+                "/groups  a",
+                "/groups  b",
+                "authentication.k8s.io/uids  7",
+                "authentication.k8s.io/userextras team red"
+            ]
         );
     }
 
     #[test]
     fn a_service_account_brings_its_groups() {
-        let wanted = requested(&headers(&[(USER, "system:serviceaccount:a:bot")])).unwrap().unwrap();
-        assert_eq!(needed(&wanted)[0], Attributes { version: "v1".into(), ..Attributes::on("impersonate", "", "serviceaccounts", "a", "bot") });
-        assert_eq!(completed(wanted).groups, ["system:serviceaccounts", "system:serviceaccounts:a", AUTHENTICATED]);
+        let wanted = requested(&headers(&[(USER, "system:serviceaccount:a:bot")]))
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            needed(&wanted)[0],
+            Attributes {
+                version: "v1".into(),
+                ..Attributes::on("impersonate", "", "serviceaccounts", "a", "bot")
+            }
+        );
+        assert_eq!(
+            completed(wanted).groups,
+            [
+                "system:serviceaccounts",
+                "system:serviceaccounts:a",
+                AUTHENTICATED
+            ]
+        );
     }
 
     #[test]

@@ -3,14 +3,58 @@
 //! A write of a role must be covered by the writer's own rules unless they may `escalate`; a write of a binding must
 //! name a role whose rules the writer holds, unless they may `bind` it. Must not know how objects are stored.
 
+use std::sync::Weak;
+
+use async_trait::async_trait;
 use serde_json::Value;
 
 use super::rules::{PolicyRule, uncovered};
 use super::{Attributes, Authorizer, MASTERS};
+use crate::admission::{self, Operation, Plugin};
 use crate::error::ApiError;
-use crate::registry::User;
+use crate::registry::{Registry, User};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
+
+/// The check as the last admission plugin. Weak, because the registry holds the plugin and the authoriser the registry.
+pub struct Escalation {
+    authorizer: Weak<Authorizer>,
+}
+
+// === impl Escalation ===
+
+impl Escalation {
+    pub fn new(authorizer: Weak<Authorizer>) -> Self {
+        Self { authorizer }
+    }
+}
+
+#[async_trait]
+impl Plugin for Escalation {
+    async fn validate(
+        &self,
+        _: &Registry,
+        attributes: &admission::Attributes<'_>,
+        object: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        let (Some(new), Some(authorizer)) = (object, self.authorizer.upgrade()) else {
+            return Ok(());
+        };
+        if attributes.operation == Operation::Delete || !attributes.subresource.is_empty() {
+            return Ok(());
+        }
+        let (definition, user) = (attributes.definition, &attributes.context.user);
+        check(
+            &authorizer,
+            user,
+            definition.group,
+            definition.plural,
+            new,
+            attributes.old,
+        )
+        .await
+    }
+}
 
 /// Checks the object about to be stored by a write of `plural` in [`GROUP`]; other resources always pass. `old` is the
 /// stored object, on updates.
@@ -29,7 +73,9 @@ pub async fn check(
     let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
     match plural {
         "roles" | "clusterroles" => {
-            let same = old.is_some_and(|o| o.get("rules") == new.get("rules") && o.get("aggregationRule") == new.get("aggregationRule"));
+            let same = old.is_some_and(|o| {
+                o.get("rules") == new.get("rules") && o.get("aggregationRule") == new.get("aggregationRule")
+            });
             let escalate = Attributes::on("escalate", GROUP, plural, namespace, name);
             if same || authorizer.decide(user, &escalate).await.is_allowed() {
                 return Ok(());
@@ -43,11 +89,17 @@ pub async fn check(
                 .map_err(|why| ApiError::forbidden(GROUP, plural, name, why))
         }
         "rolebindings" | "clusterrolebindings" => {
-            if old.is_some_and(|o| o.get("roleRef") == new.get("roleRef") && o.get("subjects") == new.get("subjects")) {
+            if old.is_some_and(|o| {
+                o.get("roleRef") == new.get("roleRef") && o.get("subjects") == new.get("subjects")
+            }) {
                 return Ok(());
             }
             let (kind, role) = (text("/roleRef/kind"), text("/roleRef/name"));
-            let role_plural = if kind == "ClusterRole" { "clusterroles" } else { "roles" };
+            let role_plural = if kind == "ClusterRole" {
+                "clusterroles"
+            } else {
+                "roles"
+            };
             let bind = Attributes::on("bind", GROUP, role_plural, namespace, role);
             if authorizer.decide(user, &bind).await.is_allowed() {
                 return Ok(());
@@ -65,12 +117,26 @@ pub async fn check(
 fn everything() -> [PolicyRule; 2] {
     let all = || vec!["*".to_owned()];
     [
-        PolicyRule { verbs: all(), api_groups: all(), resources: all(), ..PolicyRule::default() },
-        PolicyRule { verbs: all(), non_resource_urls: all(), ..PolicyRule::default() },
+        PolicyRule {
+            verbs: all(),
+            api_groups: all(),
+            resources: all(),
+            ..PolicyRule::default()
+        },
+        PolicyRule {
+            verbs: all(),
+            non_resource_urls: all(),
+            ..PolicyRule::default()
+        },
     ]
 }
 
-fn confirm(authorizer: &Authorizer, user: &User, namespace: &str, wanted: &[PolicyRule]) -> Result<(), String> {
+fn confirm(
+    authorizer: &Authorizer,
+    user: &User,
+    namespace: &str,
+    wanted: &[PolicyRule],
+) -> Result<(), String> {
     let missing = uncovered(&authorizer.rules_for(user, namespace), wanted);
     if missing.is_empty() {
         return Ok(());

@@ -43,7 +43,9 @@ pub async fn spawn(
     shutdown: CancellationToken,
 ) -> Result<(), ApiError> {
     for (plural, kind) in SOURCES {
-        let Some(definition) = registry.find(GROUP, "v1", plural) else { continue };
+        let Some(definition) = registry.find(GROUP, "v1", plural) else {
+            continue;
+        };
         let mut known = Known::new();
         let revision = load(&registry, &definition, kind, &policy, &mut known).await?;
         let (registry, policy, shutdown) = (registry.clone(), policy.clone(), shutdown.clone());
@@ -67,7 +69,9 @@ async fn load(
     known: &mut Known,
 ) -> Result<u64, ApiError> {
     let context = Context::system();
-    let listed = registry.list(&context, definition, &Target::default(), &ListOptions::default()).await?;
+    let listed = registry
+        .list(&context, definition, &Target::default(), &ListOptions::default())
+        .await?;
     let mut present = Known::new();
     let mut index = policy.write();
     for item in &listed.items {
@@ -91,8 +95,14 @@ async fn follow(
 ) {
     let context = Context::system();
     loop {
-        let options = ListOptions { resource_version: Some(revision.to_string()), ..ListOptions::default() };
-        if let Ok(mut events) = registry.watch(&context, definition, &Target::default(), &options).await {
+        let options = ListOptions {
+            resource_version: Some(revision.to_string()),
+            ..ListOptions::default()
+        };
+        if let Ok(mut events) = registry
+            .watch(&context, definition, &Target::default(), &options)
+            .await
+        {
             while let Some(event) = events.next().await {
                 match event {
                     WatchItem::Added(object) | WatchItem::Modified(object) => {
@@ -118,7 +128,9 @@ async fn follow(
                     revision = at;
                     break;
                 }
-                Err(error) => tracing::warn!(%error, resource = definition.plural, "policy could not be listed"),
+                Err(error) => {
+                    tracing::warn!(%error, resource = definition.plural, "policy could not be listed")
+                }
             }
         }
     }

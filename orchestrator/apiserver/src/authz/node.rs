@@ -17,7 +17,9 @@ const NODE_USER_PREFIX: &str = "system:node:";
 pub enum Verdict {
     Allow,
     /// Nothing allows it here; `why` explains, RBAC may still allow.
-    Refuse { why: String },
+    Refuse {
+        why: String,
+    },
     NoOpinion,
 }
 
@@ -70,11 +72,26 @@ const RULES: &[(&str, &str, &[&str], Tie)] = &[
     ("storage.k8s.io", "csinodes", OWN, Tie::OwnName),
     ("storage.k8s.io", "volumeattachments", GET, Tie::None),
     ("resource.k8s.io", "resourceclaims", GET, Tie::None),
-    ("resource.k8s.io", "resourceslices", &["get", "list", "watch", "create", "update", "patch", "delete"], Tie::None),
-    ("certificates.k8s.io", "certificatesigningrequests", &["create", "get", "list", "watch"], Tie::None),
+    (
+        "resource.k8s.io",
+        "resourceslices",
+        &["get", "list", "watch", "create", "update", "patch", "delete"],
+        Tie::None,
+    ),
+    (
+        "certificates.k8s.io",
+        "certificatesigningrequests",
+        &["create", "get", "list", "watch"],
+        Tie::None,
+    ),
     ("authentication.k8s.io", "tokenreviews", CREATE, Tie::None),
     ("authorization.k8s.io", "subjectaccessreviews", CREATE, Tie::None),
-    ("authorization.k8s.io", "localsubjectaccessreviews", CREATE, Tie::None),
+    (
+        "authorization.k8s.io",
+        "localsubjectaccessreviews",
+        CREATE,
+        Tie::None,
+    ),
 ];
 
 /// The node a user is, if it is one.
@@ -86,7 +103,9 @@ pub fn node_of(user: &User) -> Option<&str> {
 /// Decides a request of `node`.
 pub async fn decide(registry: &Registry, node: &str, request: &Attributes) -> Verdict {
     let ties: Vec<Tie> = ties(request).collect();
-    let Some(first) = ties.first().copied() else { return Verdict::NoOpinion };
+    let Some(first) = ties.first().copied() else {
+        return Verdict::NoOpinion;
+    };
     for tie in ties {
         let allowed = match tie {
             Tie::None => true,
@@ -112,8 +131,11 @@ fn ties(request: &Attributes) -> impl Iterator<Item = Tie> {
         format!("{}/{}", request.resource, request.subresource)
     };
     RULES.iter().filter_map(move |(group, name, verbs, tie)| {
-        (request.is_resource && *group == request.group && *name == resource && verbs.contains(&request.verb.as_str()))
-            .then_some(*tie)
+        (request.is_resource
+            && *group == request.group
+            && *name == resource
+            && verbs.contains(&request.verb.as_str()))
+        .then_some(*tie)
     })
 }
 
@@ -122,24 +144,40 @@ async fn used_by_pod(registry: &Registry, node: &str, request: &Attributes) -> b
     if request.name.is_empty() || request.namespace.is_empty() {
         return false;
     }
-    let Some(pods) = registry.find("", "v1", "pods") else { return false };
+    let Some(pods) = registry.find("", "v1", "pods") else {
+        return false;
+    };
     let options = ListOptions {
         field_selector: Some(format!("spec.nodeName={node}")),
         resource_version: Some("0".to_owned()),
         ..ListOptions::default()
     };
     let target = Target::collection(Some(&request.namespace));
-    let Ok(listed) = registry.list(&Context::system(), &pods, &target, &options).await else { return false };
-    listed.items.iter().any(|pod| refers(&pod.value(), &request.resource, &request.name))
+    let Ok(listed) = registry.list(&Context::system(), &pods, &target, &options).await else {
+        return false;
+    };
+    listed
+        .items
+        .iter()
+        .any(|pod| refers(&pod.value(), &request.resource, &request.name))
 }
 
 /// Whether a pod's spec refers to `name` of `resource`.
 fn refers(pod: &Value, resource: &str, name: &str) -> bool {
     let Some(spec) = pod.get("spec") else { return false };
     let named = |value: Option<&Value>, key: &str| {
-        value.and_then(|v| v.get(key)).and_then(Value::as_str).is_some_and(|found| found == name)
+        value
+            .and_then(|v| v.get(key))
+            .and_then(Value::as_str)
+            .is_some_and(|found| found == name)
     };
-    let list = |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let list = |value: &Value, key: &str| {
+        value
+            .get(key)
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default()
+    };
     if resource == "serviceaccounts" {
         return named(Some(spec), "serviceAccountName");
     }
@@ -148,16 +186,26 @@ fn refers(pod: &Value, resource: &str, name: &str) -> bool {
         "configmaps" => ("configMapKeyRef", "configMapRef"),
         _ => ("", ""),
     };
-    let in_containers = ["containers", "initContainers", "ephemeralContainers"].iter().any(|key| {
-        list(spec, key).iter().any(|container| {
-            list(container, "env").iter().any(|e| named(e.pointer(&format!("/valueFrom/{env_key}")), "name"))
-                || list(container, "envFrom").iter().any(|e| named(e.get(env_from_key), "name"))
-        })
-    });
+    let in_containers = ["containers", "initContainers", "ephemeralContainers"]
+        .iter()
+        .any(|key| {
+            list(spec, key).iter().any(|container| {
+                list(container, "env")
+                    .iter()
+                    .any(|e| named(e.pointer(&format!("/valueFrom/{env_key}")), "name"))
+                    || list(container, "envFrom")
+                        .iter()
+                        .any(|e| named(e.get(env_from_key), "name"))
+            })
+        });
     if in_containers {
         return true;
     }
-    if resource == "secrets" && list(spec, "imagePullSecrets").iter().any(|s| named(Some(s), "name")) {
+    if resource == "secrets"
+        && list(spec, "imagePullSecrets")
+            .iter()
+            .any(|s| named(Some(s), "name"))
+    {
         return true;
     }
     list(spec, "volumes").iter().any(|volume| match resource {
@@ -166,7 +214,8 @@ fn refers(pod: &Value, resource: &str, name: &str) -> bool {
                 || projected(volume, "secret", name)
                 || volume.as_object().is_some_and(|v| {
                     v.values().any(|source| {
-                        named(source.get("secretRef"), "name") || named(source.get("nodePublishSecretRef"), "name")
+                        named(source.get("secretRef"), "name")
+                            || named(source.get("nodePublishSecretRef"), "name")
                     })
                 })
         }
@@ -181,14 +230,23 @@ fn refers(pod: &Value, resource: &str, name: &str) -> bool {
 fn projected(volume: &Value, source: &str, name: &str) -> bool {
     let sources = volume.pointer("/projected/sources").and_then(Value::as_array);
     sources.is_some_and(|sources| {
-        sources.iter().any(|s| s.pointer(&format!("/{source}/name")).and_then(Value::as_str) == Some(name))
+        sources
+            .iter()
+            .any(|s| s.pointer(&format!("/{source}/name")).and_then(Value::as_str) == Some(name))
     })
 }
 
 /// A generic ephemeral volume's claim is named `<pod>-<volume>`.
 fn is_ephemeral_claim(pod: &Value, volume: &Value, name: &str) -> bool {
-    let text = |value: &Value, pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-    volume.get("ephemeral").is_some() && format!("{}-{}", text(pod, "/metadata/name"), text(volume, "/name")) == name
+    let text = |value: &Value, pointer: &str| {
+        value
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    volume.get("ephemeral").is_some()
+        && format!("{}-{}", text(pod, "/metadata/name"), text(volume, "/name")) == name
 }
 
 #[cfg(test)]
@@ -229,7 +287,10 @@ mod tests {
 
     #[test]
     fn only_members_of_the_nodes_group_are_nodes() {
-        let mut user = User { name: "system:node:n1".into(), ..User::default() };
+        let mut user = User {
+            name: "system:node:n1".into(),
+            ..User::default()
+        };
         assert_eq!(node_of(&user), None);
         user.groups.push("system:nodes".into());
         assert_eq!(node_of(&user), Some("n1"));
@@ -237,7 +298,13 @@ mod tests {
 
     #[test]
     fn what_no_row_names_is_left_to_rbac() {
-        assert_eq!(ties(&Attributes::on("delete", "", "secrets", "a", "s")).count(), 0);
-        assert_eq!(ties(&Attributes::on("get", "", "secrets", "a", "s")).next(), Some(Tie::UsedByPod));
+        assert_eq!(
+            ties(&Attributes::on("delete", "", "secrets", "a", "s")).count(),
+            0
+        );
+        assert_eq!(
+            ties(&Attributes::on("get", "", "secrets", "a", "s")).next(),
+            Some(Tie::UsedByPod)
+        );
     }
 }

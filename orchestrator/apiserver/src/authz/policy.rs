@@ -62,7 +62,11 @@ impl Subject {
             "User" => Some(Self::User(name)),
             "Group" => Some(Self::Group(name)),
             "ServiceAccount" => {
-                let namespace = if text("namespace").is_empty() { binding_namespace } else { text("namespace") };
+                let namespace = if text("namespace").is_empty() {
+                    binding_namespace
+                } else {
+                    text("namespace")
+                };
                 Some(Self::User(format!("system:serviceaccount:{namespace}:{name}")))
             }
             _ => None,
@@ -71,7 +75,10 @@ impl Subject {
 
     fn describe(&self) -> String {
         match self {
-            Self::User(name) => match name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
+            Self::User(name) => match name
+                .strip_prefix("system:serviceaccount:")
+                .and_then(|rest| rest.split_once(':'))
+            {
                 Some((namespace, name)) => format!("ServiceAccount \"{name}/{namespace}\""),
                 None => format!("User {name:?}"),
             },
@@ -86,13 +93,18 @@ impl Scope {
     fn put(&mut self, name: &str, binding: Binding) {
         self.remove(name);
         for subject in &binding.subjects {
-            self.by_subject.entry(subject.clone()).or_default().insert(name.to_owned());
+            self.by_subject
+                .entry(subject.clone())
+                .or_default()
+                .insert(name.to_owned());
         }
         self.bindings.insert(name.to_owned(), binding);
     }
 
     fn remove(&mut self, name: &str) {
-        let Some(old) = self.bindings.remove(name) else { return };
+        let Some(old) = self.bindings.remove(name) else {
+            return;
+        };
         for subject in old.subjects {
             if let Some(names) = self.by_subject.get_mut(&subject) {
                 names.remove(name);
@@ -112,7 +124,10 @@ impl Grant<'_> {
         let (kind, name) = if self.namespace.is_empty() {
             ("ClusterRoleBinding", format!("{:?}", self.binding_name))
         } else {
-            ("RoleBinding", format!("\"{}/{}\"", self.binding_name, self.namespace))
+            (
+                "RoleBinding",
+                format!("\"{}/{}\"", self.binding_name, self.namespace),
+            )
         };
         format!(
             "RBAC: allowed by {kind} {name} of {} {:?} to {}",
@@ -140,11 +155,26 @@ impl Policy {
 
     /// Adds or replaces a RoleBinding, or a ClusterRoleBinding when the object has no namespace.
     pub fn put_binding(&mut self, object: &Value) {
-        let Some((namespace, name)) = key_of(object) else { return };
-        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let subjects = object.get("subjects").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let Some((namespace, name)) = key_of(object) else {
+            return;
+        };
+        let text = |pointer: &str| {
+            object
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let subjects = object
+            .get("subjects")
+            .and_then(Value::as_array)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         let binding = Binding {
-            subjects: subjects.iter().filter_map(|s| Subject::from_value(s, &namespace)).collect(),
+            subjects: subjects
+                .iter()
+                .filter_map(|s| Subject::from_value(s, &namespace))
+                .collect(),
             role_kind: text("/roleRef/kind"),
             role: text("/roleRef/name"),
         };
@@ -168,21 +198,49 @@ impl Policy {
     }
 
     /// Every rule that applies to `user` in `namespace` (empty: cluster-wide only), until `found` says it is enough.
-    pub fn find<'a>(&'a self, user: &User, namespace: &str, mut found: impl FnMut(&Grant<'a>) -> bool) -> bool {
+    pub fn find<'a>(
+        &'a self,
+        user: &User,
+        namespace: &str,
+        mut found: impl FnMut(&Grant<'a>) -> bool,
+    ) -> bool {
         let subjects: Vec<Subject> = std::iter::once(Subject::User(user.name.clone()))
             .chain(user.groups.iter().map(|g| Subject::Group(g.clone())))
             .collect();
-        let scopes = if namespace.is_empty() { &[""][..] } else { &["", namespace][..] };
+        let scopes = if namespace.is_empty() {
+            &[""][..]
+        } else {
+            &["", namespace][..]
+        };
         for scope_name in scopes {
-            let Some((scope_name, scope)) = self.scopes.get_key_value(*scope_name) else { continue };
+            let Some((scope_name, scope)) = self.scopes.get_key_value(*scope_name) else {
+                continue;
+            };
             for subject in &subjects {
-                let Some((subject, names)) = scope.by_subject.get_key_value(subject) else { continue };
+                let Some((subject, names)) = scope.by_subject.get_key_value(subject) else {
+                    continue;
+                };
                 for name in names {
-                    let Some(binding) = scope.bindings.get(name) else { continue };
-                    let role_namespace = if binding.role_kind == "ClusterRole" { "" } else { scope_name.as_str() };
-                    let Some(rules) = self.roles.get(&(role_namespace.to_owned(), binding.role.clone())) else { continue };
+                    let Some(binding) = scope.bindings.get(name) else {
+                        continue;
+                    };
+                    let role_namespace = if binding.role_kind == "ClusterRole" {
+                        ""
+                    } else {
+                        scope_name.as_str()
+                    };
+                    let Some(rules) = self.roles.get(&(role_namespace.to_owned(), binding.role.clone()))
+                    else {
+                        continue;
+                    };
                     for rule in rules.iter() {
-                        if found(&Grant { rule, namespace: scope_name, binding_name: name, binding, subject }) {
+                        if found(&Grant {
+                            rule,
+                            namespace: scope_name,
+                            binding_name: name,
+                            binding,
+                            subject,
+                        }) {
                             return true;
                         }
                     }
@@ -205,7 +263,10 @@ impl Policy {
 
 fn key_of(object: &Value) -> Option<(String, String)> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-    Some((text("/metadata/namespace").unwrap_or_default(), text("/metadata/name")?))
+    Some((
+        text("/metadata/namespace").unwrap_or_default(),
+        text("/metadata/name")?,
+    ))
 }
 
 #[cfg(test)]
@@ -244,7 +305,14 @@ mod tests {
         assert_eq!(held(&policy, "ann", &["readers"], "b"), 1);
         assert_eq!(held(&policy, "ann", &[], "a"), 0);
         let bot = "system:serviceaccount:a:bot";
-        assert_eq!((held(&policy, bot, &[], "a"), held(&policy, bot, &[], "b"), held(&policy, bot, &[], "")), (1, 0, 0));
+        assert_eq!(
+            (
+                held(&policy, bot, &[], "a"),
+                held(&policy, bot, &[], "b"),
+                held(&policy, bot, &[], "")
+            ),
+            (1, 0, 0)
+        );
     }
 
     #[test]
@@ -253,7 +321,13 @@ mod tests {
         policy.put_binding(&json!({
             "metadata": {"name": "everyone"}, "roleRef": {"kind": "ClusterRole", "name": "reader"},
             "subjects": [{"kind": "User", "name": "zoe"}]}));
-        assert_eq!((held(&policy, "ann", &["readers"], ""), held(&policy, "zoe", &[], "")), (0, 1));
+        assert_eq!(
+            (
+                held(&policy, "ann", &["readers"], ""),
+                held(&policy, "zoe", &[], "")
+            ),
+            (0, 1)
+        );
         policy.remove_binding("", "everyone");
         assert_eq!(held(&policy, "zoe", &[], ""), 0);
     }
@@ -261,12 +335,19 @@ mod tests {
     #[test]
     fn the_reason_names_binding_role_and_subject() {
         let policy = policy();
-        let user = User { name: "ann".into(), groups: vec!["readers".into()], ..User::default() };
+        let user = User {
+            name: "ann".into(),
+            groups: vec!["readers".into()],
+            ..User::default()
+        };
         let mut reason = String::new();
         policy.find(&user, "", |grant| {
             reason = grant.reason();
             true
         });
-        assert_eq!(reason, r#"RBAC: allowed by ClusterRoleBinding "everyone" of ClusterRole "reader" to Group "readers""#);
+        assert_eq!(
+            reason,
+            r#"RBAC: allowed by ClusterRoleBinding "everyone" of ClusterRole "reader" to Group "readers""#
+        );
     }
 }

@@ -33,7 +33,10 @@ impl PolicyRule {
 
     /// The rules of a Role or ClusterRole object.
     pub fn all_of(role: &Value) -> Vec<Self> {
-        role.get("rules").and_then(Value::as_array).map(|rules| rules.iter().map(Self::from_value).collect()).unwrap_or_default()
+        role.get("rules")
+            .and_then(Value::as_array)
+            .map(|rules| rules.iter().map(Self::from_value).collect())
+            .unwrap_or_default()
     }
 
     /// Whether the rule allows the request.
@@ -42,10 +45,16 @@ impl PolicyRule {
             return false;
         }
         if !request.is_resource {
-            return self.non_resource_urls.iter().any(|url| url_matches(url, &request.path));
+            return self
+                .non_resource_urls
+                .iter()
+                .any(|url| url_matches(url, &request.path));
         }
         has(&self.api_groups, &request.group)
-            && self.resources.iter().any(|r| resource_matches(r, &request.resource, &request.subresource))
+            && self
+                .resources
+                .iter()
+                .any(|r| resource_matches(r, &request.resource, &request.subresource))
             && (self.resource_names.is_empty() || self.resource_names.contains(&request.name))
     }
 
@@ -54,14 +63,20 @@ impl PolicyRule {
         let verbs = narrow.verbs.iter().all(|v| has(&self.verbs, v));
         if !narrow.non_resource_urls.is_empty() {
             return verbs
-                && narrow.non_resource_urls.iter().all(|url| self.non_resource_urls.iter().any(|u| url_matches(u, url)));
+                && narrow
+                    .non_resource_urls
+                    .iter()
+                    .all(|url| self.non_resource_urls.iter().any(|u| url_matches(u, url)));
         }
         verbs
             && narrow.api_groups.iter().all(|g| has(&self.api_groups, g))
             && narrow.resources.iter().all(|r| self.covers_resource(r))
             && (self.resource_names.is_empty()
                 || (!narrow.resource_names.is_empty()
-                    && narrow.resource_names.iter().all(|n| self.resource_names.contains(n))))
+                    && narrow
+                        .resource_names
+                        .iter()
+                        .all(|n| self.resource_names.contains(n))))
     }
 
     fn covers_resource(&self, wanted: &str) -> bool {
@@ -114,9 +129,10 @@ fn atoms(rule: &PolicyRule) -> Vec<PolicyRule> {
                 if rule.resource_names.is_empty() {
                     atoms.push(atom);
                 } else {
-                    atoms.extend(
-                        rule.resource_names.iter().map(|n| PolicyRule { resource_names: vec![n.clone()], ..atom.clone() }),
-                    );
+                    atoms.extend(rule.resource_names.iter().map(|n| PolicyRule {
+                        resource_names: vec![n.clone()],
+                        ..atom.clone()
+                    }));
                 }
             }
         }
@@ -156,7 +172,9 @@ fn resource_matches(pattern: &str, resource: &str, subresource: &str) -> bool {
 fn url_matches(pattern: &str, path: &str) -> bool {
     pattern == "*"
         || pattern == path
-        || pattern.strip_suffix('*').is_some_and(|prefix| path.starts_with(prefix))
+        || pattern
+            .strip_suffix('*')
+            .is_some_and(|prefix| path.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -186,7 +204,9 @@ mod tests {
         let pods = rule(json!({"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]}));
         let logs = rule(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods/log"]}));
         let scales = rule(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*/scale"]}));
-        let named = rule(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["a"]}));
+        let named = rule(
+            json!({"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["a"]}),
+        );
         let all = rule(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}));
         let table = [
             (&pods, asks("get", "", "pods", "", "x"), true),
@@ -210,7 +230,11 @@ mod tests {
     #[test]
     fn plain_paths_match_exactly_or_by_prefix() {
         let rule = rule(json!({"verbs": ["get"], "nonResourceURLs": ["/healthz", "/openapi/*"]}));
-        let path = |path: &str| Attributes { verb: "get".into(), path: path.into(), ..Attributes::default() };
+        let path = |path: &str| Attributes {
+            verb: "get".into(),
+            path: path.into(),
+            ..Attributes::default()
+        };
         assert!(rule.allows(&path("/healthz")));
         assert!(!rule.allows(&path("/healthz/etcd")));
         assert!(rule.allows(&path("/openapi/v3/api/v1")));
@@ -219,15 +243,22 @@ mod tests {
     #[test]
     fn what_is_not_held_is_told_apart() {
         let held = [
-            rule(json!({"verbs": ["get", "list"], "apiGroups": ["", "apps"], "resources": ["pods", "deployments"]})),
-            rule(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["a"]})),
+            rule(
+                json!({"verbs": ["get", "list"], "apiGroups": ["", "apps"], "resources": ["pods", "deployments"]}),
+            ),
+            rule(
+                json!({"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["a"]}),
+            ),
         ];
         let fine = rule(json!({"verbs": ["list"], "apiGroups": ["apps"], "resources": ["deployments"]}));
         assert!(uncovered(&held, &[fine]).is_empty());
         let wide = rule(json!({"verbs": ["get", "delete"], "apiGroups": [""], "resources": ["pods"]}));
         let missing = uncovered(&held, &[wide]);
         assert_eq!(missing.len(), 1);
-        assert_eq!(missing[0].describe(), r#"{APIGroups:[""], Resources:["pods"], Verbs:["delete"]}"#);
+        assert_eq!(
+            missing[0].describe(),
+            r#"{APIGroups:[""], Resources:["pods"], Verbs:["delete"]}"#
+        );
         let unnamed = rule(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"]}));
         assert_eq!(uncovered(&held, &[unnamed]).len(), 1);
     }

@@ -15,7 +15,11 @@ const PATCHES: [&str; 5] = [
     "application/strategic-merge-patch+json",
     "application/apply-patch+cbor",
 ];
-const BODIES: [&str; 3] = ["application/json", "application/vnd.kubernetes.protobuf", "application/yaml"];
+const BODIES: [&str; 3] = [
+    "application/json",
+    "application/vnd.kubernetes.protobuf",
+    "application/yaml",
+];
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 /// Group, version and kind.
@@ -30,23 +34,46 @@ pub struct Gvk {
 pub type NameOf<'a> = &'a dyn Fn(&Gvk) -> Option<String>;
 
 /// All paths of `entries` under `root` (`/api/v1`, `/apis/apps/v1`).
-pub fn paths(root: &str, group: &str, version: &str, entries: &[Entry], name_of: NameOf<'_>) -> Map<String, Value> {
+pub fn paths(
+    root: &str,
+    group: &str,
+    version: &str,
+    entries: &[Entry],
+    name_of: NameOf<'_>,
+) -> Map<String, Value> {
     let mut paths = Map::new();
     for entry in entries {
-        let gvk = Gvk { group: group.to_owned(), version: version.to_owned(), kind: entry.kind.clone() };
+        let gvk = Gvk {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            kind: entry.kind.clone(),
+        };
         let base = if entry.namespaced {
             format!("{root}/namespaces/{{namespace}}/{}", entry.plural)
         } else {
             format!("{root}/{}", entry.plural)
         };
-        let scope = Scope { tag: tag(group, version), namespaced: entry.namespaced, gvk, name_of };
+        let scope = Scope {
+            tag: tag(group, version),
+            namespaced: entry.namespaced,
+            gvk,
+            name_of,
+        };
         put(&mut paths, base.clone(), scope.collection(entry));
         put(&mut paths, format!("{base}/{{name}}"), scope.object(entry));
         for sub in &entry.subresources {
-            put(&mut paths, format!("{base}/{{name}}/{}", sub.name), scope.subresource(entry, sub));
+            put(
+                &mut paths,
+                format!("{base}/{{name}}/{}", sub.name),
+                scope.subresource(entry, sub),
+            );
         }
         if entry.namespaced && entry.verbs.iter().any(|v| v == "list") {
-            put(&mut paths, format!("{root}/{}", entry.plural), scope.everywhere(entry));
+            put(
+                &mut paths,
+                format!("{root}/{}", entry.plural),
+                scope.everywhere(entry),
+            );
         }
     }
     paths
@@ -64,7 +91,10 @@ struct Scope<'a> {
 impl Scope<'_> {
     fn collection(&self, entry: &Entry) -> Map<String, Value> {
         let mut item = self.item(false);
-        let list = Gvk { kind: format!("{}List", entry.kind), ..self.gvk.clone() };
+        let list = Gvk {
+            kind: format!("{}List", entry.kind),
+            ..self.gvk.clone()
+        };
         for verb in &entry.verbs {
             match verb.as_str() {
                 "list" => {
@@ -72,11 +102,13 @@ impl Scope<'_> {
                     item.insert("get".into(), operation);
                 }
                 "create" => {
-                    let operation = self.operation("post", entry, "", Some(&self.gvk), &self.gvk, &parameters::WRITE);
+                    let operation =
+                        self.operation("post", entry, "", Some(&self.gvk), &self.gvk, &parameters::WRITE);
                     item.insert("post".into(), operation);
                 }
                 "deletecollection" => {
-                    let operation = self.operation("deletecollection", entry, "", None, &status(), &parameters::LIST);
+                    let operation =
+                        self.operation("deletecollection", entry, "", None, &status(), &parameters::LIST);
                     item.insert("delete".into(), operation);
                 }
                 _ => {}
@@ -87,8 +119,14 @@ impl Scope<'_> {
 
     fn everywhere(&self, entry: &Entry) -> Map<String, Value> {
         let mut item = Map::new();
-        let list = Gvk { kind: format!("{}List", entry.kind), ..self.gvk.clone() };
-        item.insert("get".into(), self.operation("list", entry, "ForAllNamespaces", None, &list, &parameters::LIST));
+        let list = Gvk {
+            kind: format!("{}List", entry.kind),
+            ..self.gvk.clone()
+        };
+        item.insert(
+            "get".into(),
+            self.operation("list", entry, "ForAllNamespaces", None, &list, &parameters::LIST),
+        );
         item
     }
 
@@ -97,17 +135,26 @@ impl Scope<'_> {
         for verb in &entry.verbs {
             self.put_verb(&mut item, verb, entry, "", &self.gvk);
         }
-        if item.keys().all(|k| k == "parameters") { Map::new() } else { item }
+        if item.keys().all(|k| k == "parameters") {
+            Map::new()
+        } else {
+            item
+        }
     }
 
     fn subresource(&self, entry: &Entry, sub: &SubresourceEntry) -> Map<String, Value> {
         let mut item = self.item(true);
-        let gvk = Gvk { group: sub.group.clone(), version: sub.version.clone(), kind: sub.kind.clone() };
+        let gvk = Gvk {
+            group: sub.group.clone(),
+            version: sub.version.clone(),
+            kind: sub.kind.clone(),
+        };
         let suffix = capitalised(&sub.name);
         for verb in &sub.verbs {
             match verb.as_str() {
                 "create" => {
-                    let operation = self.operation("post", entry, &suffix, Some(&gvk), &gvk, &parameters::WRITE);
+                    let operation =
+                        self.operation("post", entry, &suffix, Some(&gvk), &gvk, &parameters::WRITE);
                     item.insert("post".into(), operation);
                 }
                 other => self.put_verb(&mut item, other, entry, &suffix, &gvk),
@@ -119,13 +166,21 @@ impl Scope<'_> {
     fn put_verb(&self, item: &mut Map<String, Value>, verb: &str, entry: &Entry, suffix: &str, gvk: &Gvk) {
         let (method, operation) = match verb {
             "get" => ("get", self.operation("get", entry, suffix, None, gvk, &[])),
-            "update" => ("put", self.operation("put", entry, suffix, Some(gvk), gvk, &parameters::WRITE)),
-            "delete" => ("delete", self.operation("delete", entry, suffix, None, &status(), &parameters::DELETE)),
+            "update" => (
+                "put",
+                self.operation("put", entry, suffix, Some(gvk), gvk, &parameters::WRITE),
+            ),
+            "delete" => (
+                "delete",
+                self.operation("delete", entry, suffix, None, &status(), &parameters::DELETE),
+            ),
             "patch" => {
                 let mut operation = self.operation("patch", entry, suffix, None, gvk, &parameters::PATCH);
                 let body = reference(&format!("{META}.Patch"));
-                let content: Map<String, Value> =
-                    PATCHES.iter().map(|media| ((*media).to_owned(), json!({ "schema": body }))).collect();
+                let content: Map<String, Value> = PATCHES
+                    .iter()
+                    .map(|media| ((*media).to_owned(), json!({ "schema": body })))
+                    .collect();
                 operation["requestBody"] = json!({"content": content, "required": true});
                 ("patch", operation)
             }
@@ -138,10 +193,16 @@ impl Scope<'_> {
     fn item(&self, named: bool) -> Map<String, Value> {
         let mut list = Vec::new();
         if named {
-            list.push(parameters::in_path("name", &format!("name of the {}", self.gvk.kind)));
+            list.push(parameters::in_path(
+                "name",
+                &format!("name of the {}", self.gvk.kind),
+            ));
         }
         if self.namespaced {
-            list.push(parameters::in_path("namespace", "object name and auth scope, such as for teams and projects"));
+            list.push(parameters::in_path(
+                "namespace",
+                "object name and auth scope, such as for teams and projects",
+            ));
         }
         list.push(parameters::query("pretty"));
         Map::from_iter([("parameters".to_owned(), Value::Array(list))])
@@ -163,7 +224,11 @@ impl Scope<'_> {
             "deletecollection" => "deleteCollection",
             other => other,
         };
-        let scope = if self.namespaced && suffix != "ForAllNamespaces" { "Namespaced" } else { "" };
+        let scope = if self.namespaced && suffix != "ForAllNamespaces" {
+            "Namespaced"
+        } else {
+            ""
+        };
         let id = format!("{verb}{}{scope}{}{suffix}", camel(&self.tag), entry.kind);
         let mut operation = json!({
             "tags": [self.tag],
@@ -172,7 +237,10 @@ impl Scope<'_> {
             "x-kubernetes-action": action,
             "x-kubernetes-group-version-kind": gvk_value(if body.is_some() || suffix != "" { body.unwrap_or(&self.gvk) } else { &self.gvk }),
         });
-        if matches!(action, "get" | "put" | "patch") && answer.kind != self.gvk.kind && answer.kind != "Status" {
+        if matches!(action, "get" | "put" | "patch")
+            && answer.kind != self.gvk.kind
+            && answer.kind != "Status"
+        {
             operation["x-kubernetes-group-version-kind"] = gvk_value(answer);
         }
         if action == "post" {
@@ -189,7 +257,8 @@ impl Scope<'_> {
             operation["parameters"] = query.iter().map(|name| parameters::query(name)).collect();
         }
         if let Some(schema) = body.and_then(|gvk| (self.name_of)(gvk)) {
-            operation["requestBody"] = json!({"content": {"*/*": {"schema": reference(&schema)}}, "required": true});
+            operation["requestBody"] =
+                json!({"content": {"*/*": {"schema": reference(&schema)}}, "required": true});
         } else if matches!(action, "delete" | "deletecollection") {
             let schema = reference(&format!("{META}.DeleteOptions"));
             operation["requestBody"] = json!({"content": {"*/*": {"schema": schema}}});
@@ -198,10 +267,14 @@ impl Scope<'_> {
     }
 
     fn response(&self, gvk: &Gvk) -> Value {
-        let Some(name) = (self.name_of)(gvk) else { return json!({"description": "OK"}) };
+        let Some(name) = (self.name_of)(gvk) else {
+            return json!({"description": "OK"});
+        };
         let schema = reference(&name);
-        let content: Map<String, Value> =
-            BODIES.iter().map(|media| ((*media).to_owned(), json!({ "schema": schema }))).collect();
+        let content: Map<String, Value> = BODIES
+            .iter()
+            .map(|media| ((*media).to_owned(), json!({ "schema": schema })))
+            .collect();
         json!({"description": "OK", "content": content})
     }
 }
@@ -213,7 +286,11 @@ fn put(paths: &mut Map<String, Value>, path: String, item: Map<String, Value>) {
 }
 
 fn status() -> Gvk {
-    Gvk { group: String::new(), version: "v1".to_owned(), kind: "Status".to_owned() }
+    Gvk {
+        group: String::new(),
+        version: "v1".to_owned(),
+        kind: "Status".to_owned(),
+    }
 }
 
 fn gvk_value(gvk: &Gvk) -> Value {
@@ -242,7 +319,10 @@ fn camel(tag: &str) -> String {
 
 fn capitalised(word: &str) -> String {
     let mut chars = word.chars();
-    chars.next().map(|c| c.to_ascii_uppercase().to_string() + chars.as_str()).unwrap_or_default()
+    chars
+        .next()
+        .map(|c| c.to_ascii_uppercase().to_string() + chars.as_str())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -262,7 +342,9 @@ mod tests {
             plural: "deployments".into(),
             singular: "deployment".into(),
             namespaced: true,
-            verbs: ["create", "delete", "get", "list", "patch", "update"].map(str::to_owned).to_vec(),
+            verbs: ["create", "delete", "get", "list", "patch", "update"]
+                .map(str::to_owned)
+                .to_vec(),
             short_names: vec![],
             categories: vec![],
             subresources: vec![scale],
@@ -282,8 +364,12 @@ mod tests {
             patch["x-kubernetes-group-version-kind"],
             json!({"group": "apps", "version": "v1", "kind": "Deployment"})
         );
-        let names: Vec<&str> =
-            patch["parameters"].as_array().unwrap().iter().filter_map(|p| p["name"].as_str()).collect();
+        let names: Vec<&str> = patch["parameters"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|p| p["name"].as_str())
+            .collect();
         assert_eq!(names, ["dryRun", "fieldManager", "fieldValidation", "force"]);
         assert!(patch["requestBody"]["content"]["application/strategic-merge-patch+json"].is_object());
         assert_eq!(patch["operationId"], "patchAppsV1NamespacedDeployment");
@@ -294,7 +380,10 @@ mod tests {
         let paths = built();
         let scale = &paths["/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale"];
         assert_eq!(scale["get"]["x-kubernetes-group-version-kind"]["kind"], "Scale");
-        assert_eq!(scale["patch"]["x-kubernetes-group-version-kind"]["group"], "autoscaling");
+        assert_eq!(
+            scale["patch"]["x-kubernetes-group-version-kind"]["group"],
+            "autoscaling"
+        );
         assert!(scale.get("put").is_none());
     }
 

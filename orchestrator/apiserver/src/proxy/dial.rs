@@ -54,7 +54,8 @@ impl Dialer {
     pub fn new(config: &ServerConfig) -> Result<Self, ServerError> {
         let tls = |source| ServerError::Tls { source };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = || ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+        let builder =
+            || ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
         let trusted = if config.kubelet_ca_pem.is_empty() {
             // No kubelet to be reached: every handshake will fail, and say so.
             RootCertStore::empty()
@@ -70,11 +71,18 @@ impl Dialer {
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(unusable)?;
             let key = PrivateKeyDer::from_pem_slice(&config.kubelet_client_key_pem).map_err(unusable)?;
-            builder_with_roots.with_client_auth_cert(chain, key).map_err(tls)?
+            builder_with_roots
+                .with_client_auth_cert(chain, key)
+                .map_err(tls)?
         };
-        let any = Arc::new(AnyServer { schemes: provider.signature_verification_algorithms.supported_schemes() });
-        let unverified =
-            builder().map_err(tls)?.dangerous().with_custom_certificate_verifier(any).with_no_client_auth();
+        let any = Arc::new(AnyServer {
+            schemes: provider.signature_verification_algorithms.supported_schemes(),
+        });
+        let unverified = builder()
+            .map_err(tls)?
+            .dangerous()
+            .with_custom_certificate_verifier(any)
+            .with_no_client_auth();
         Ok(Self {
             kubelet: TlsConnector::from(Arc::new(kubelet)),
             unverified: TlsConnector::from(Arc::new(unverified)),
@@ -84,7 +92,8 @@ impl Dialer {
     /// Opens a connection, within the dial timeout.
     pub async fn dial(&self, endpoint: &Endpoint) -> Result<Box<dyn Stream>, ApiError> {
         let address = SocketAddr::new(endpoint.address, endpoint.port);
-        let failed = |why: String| ApiError::internal(format!("error dialing backend: dial tcp {address}: {why}"));
+        let failed =
+            |why: String| ApiError::internal(format!("error dialing backend: dial tcp {address}: {why}"));
         let connecting = async {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;

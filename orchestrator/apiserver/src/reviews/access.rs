@@ -52,7 +52,8 @@ pub(crate) fn rules(inner: &Inner, user: &User, review: &Value) -> Result<Value,
     let (mut resources, mut paths) = (Vec::new(), Vec::new());
     for rule in inner.authorizer.rules_for(user, &namespace) {
         if !rule.resources.is_empty() {
-            let mut shown = json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources});
+            let mut shown =
+                json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources});
             if !rule.resource_names.is_empty() {
                 shown["resourceNames"] = json!(rule.resource_names);
             }
@@ -91,9 +92,11 @@ fn attributes(review: &Value, kind: &str) -> Result<Attributes, ApiError> {
             path: String::new(),
             is_resource: true,
         }),
-        (None, Some(asked)) => {
-            Ok(Attributes { verb: text(asked, "/verb"), path: text(asked, "/path"), ..Attributes::default() })
-        }
+        (None, Some(asked)) => Ok(Attributes {
+            verb: text(asked, "/verb"),
+            path: text(asked, "/path"),
+            ..Attributes::default()
+        }),
         (both, _) => {
             let detail = if both.is_some() {
                 "cannot be specified in combination with resourceAttributes"
@@ -114,11 +117,18 @@ fn subject(review: &Value) -> User {
         ..User::default()
     };
     if let Some(extra) = review.pointer("/spec/extra").and_then(Value::as_object) {
-        user.extra = extra.iter().map(|(key, values)| (key.clone(), strings(Some(values)))).collect();
+        user.extra = extra
+            .iter()
+            .map(|(key, values)| (key.clone(), strings(Some(values))))
+            .collect();
     }
     user
 }
 
 fn text(value: &Value, pointer: &str) -> String {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
 }

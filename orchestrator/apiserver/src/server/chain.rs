@@ -61,7 +61,9 @@ pub(crate) async fn answer(inner: &Arc<Inner>, request: Request<Body>) -> Respon
     if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
         response.headers_mut().insert("audit-id", id);
     }
-    inner.metrics.end(observed, response.status().as_u16(), started.elapsed());
+    inner
+        .metrics
+        .end(observed, response.status().as_u16(), started.elapsed());
     response
 }
 
@@ -77,8 +79,17 @@ async fn pass(
     authn::strip_credentials(&mut parts.headers);
     // Audit of the request goes here; priority and fairness after it, now that the user is known.
     inner.authorizer.authorize(&user, &Attributes::of(&info)).await?;
-    let call = Call { user, info, query, parts };
-    if call.info.is_resource { resource::serve(inner, call, body).await } else { serve_path(inner, &call).await }
+    let call = Call {
+        user,
+        info,
+        query,
+        parts,
+    };
+    if call.info.is_resource {
+        resource::serve(inner, call, body).await
+    } else {
+        serve_path(inner, &call).await
+    }
 }
 
 async fn authenticate(inner: &Inner, parts: &Parts) -> Result<User, ApiError> {
@@ -92,7 +103,11 @@ async fn authenticate(inner: &Inner, parts: &Parts) -> Result<User, ApiError> {
 /// Everything that is not an API resource.
 async fn serve_path(inner: &Arc<Inner>, call: &Call) -> Result<Response<Body>, ApiError> {
     if !matches!(call.parts.method, Method::GET | Method::HEAD) {
-        return Err(ApiError::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource"));
+        return Err(ApiError::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        ));
     }
     let headers = &call.parts.headers;
     let parts: Vec<&str> = call.info.path.trim_matches('/').split('/').collect();
@@ -118,7 +133,12 @@ async fn serve_path(inner: &Arc<Inner>, call: &Call) -> Result<Response<Body>, A
         }
         ["openid", "v1", "jwks"] => {
             let keys = inner.issuer.key_set().to_string();
-            Ok(respond::bytes(200, "application/jwk-set+json", keys.into(), false))
+            Ok(respond::bytes(
+                200,
+                "application/jwk-set+json",
+                keys.into(),
+                false,
+            ))
         }
         _ => Err(ApiError::no_such_path()),
     }

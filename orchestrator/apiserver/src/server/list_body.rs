@@ -77,16 +77,25 @@ impl ListBody {
     /// As [`ListBody::json`], with items already laid out (metadata only).
     pub fn json_items(api_version: &str, kind: &str, meta: &Value, items: Vec<Bytes>) -> Self {
         let items = items.into_iter().map(Item::Bytes).collect();
-        Self::new(json_head(api_version, kind, meta), items, Layout::Json, Bytes::from_static(b"]}\n"))
+        Self::new(
+            json_head(api_version, kind, meta),
+            items,
+            Layout::Json,
+            Bytes::from_static(b"]}\n"),
+        )
     }
 
     /// The list message in its envelope; `items` are bare messages.
-    pub fn protobuf(api_version: &str, kind: &str, meta: &Value, items: Vec<Bytes>) -> Result<Self, ApiError> {
+    pub fn protobuf(
+        api_version: &str,
+        kind: &str,
+        meta: &Value,
+        items: Vec<Bytes>,
+    ) -> Result<Self, ApiError> {
         let meta = encode_list_meta(meta);
         let mut list = BytesMut::new();
         put_field(&mut list, 1, &meta);
-        let raw_length =
-            list.len() + items.iter().map(|i| field_length(i.len())).sum::<usize>();
+        let raw_length = list.len() + items.iter().map(|i| field_length(i.len())).sum::<usize>();
         // Sealing an empty message yields the envelope without its payload; the payload's own field follows.
         let mut head = BytesMut::from(&b"k8s\0"[..]);
         let mut type_meta = BytesMut::new();
@@ -121,9 +130,13 @@ impl ListBody {
     fn new(head: Bytes, items: Vec<Item>, layout: Layout, tail: Bytes) -> Self {
         let separators = match layout {
             Layout::Json => items.len().saturating_sub(1),
-            Layout::Protobuf => items.iter().map(|i| field_length(i.bytes().len()) - i.bytes().len()).sum(),
+            Layout::Protobuf => items
+                .iter()
+                .map(|i| field_length(i.bytes().len()) - i.bytes().len())
+                .sum(),
         };
-        let length = head.len() + tail.len() + separators + items.iter().map(|i| i.bytes().len()).sum::<usize>();
+        let length =
+            head.len() + tail.len() + separators + items.iter().map(|i| i.bytes().len()).sum::<usize>();
         Self {
             head,
             items: items.into_iter(),
@@ -193,14 +206,25 @@ impl Body for ListBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = self.get_mut();
-        let chunk = if this.gzip.is_some() { this.next_compressed() } else { this.next_chunk() };
+        let chunk = if this.gzip.is_some() {
+            this.next_compressed()
+        } else {
+            this.next_chunk()
+        };
         Poll::Ready(chunk.map(|bytes| Ok(Frame::data(bytes))))
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.gzip.is_some() { SizeHint::default() } else { SizeHint::with_exact(self.length) }
+        if self.gzip.is_some() {
+            SizeHint::default()
+        } else {
+            SizeHint::with_exact(self.length)
+        }
     }
 }
 
@@ -268,14 +292,20 @@ mod tests {
 
     fn drained(mut body: ListBody) -> Vec<u8> {
         let mut out = Vec::new();
-        while let Some(chunk) = if body.gzip.is_some() { body.next_compressed() } else { body.next_chunk() } {
+        while let Some(chunk) = if body.gzip.is_some() {
+            body.next_compressed()
+        } else {
+            body.next_chunk()
+        } {
             out.extend_from_slice(&chunk);
         }
         out
     }
 
     fn items(count: usize) -> Vec<Bytes> {
-        (0..count).map(|i| Bytes::from(json!({"metadata": {"name": format!("{i:0>2000}")}}).to_string())).collect()
+        (0..count)
+            .map(|i| Bytes::from(json!({"metadata": {"name": format!("{i:0>2000}")}}).to_string()))
+            .collect()
     }
 
     #[test]
@@ -297,14 +327,17 @@ mod tests {
         let mut compressed = list();
         assert!(compressed.compress_if_large());
         let mut inflated = Vec::new();
-        flate2::read::GzDecoder::new(&drained(compressed)[..]).read_to_end(&mut inflated).unwrap();
+        flate2::read::GzDecoder::new(&drained(compressed)[..])
+            .read_to_end(&mut inflated)
+            .unwrap();
         assert_eq!(inflated, drained(list()));
     }
 
     #[test]
     fn a_protobuf_list_is_as_long_as_announced() {
         for count in [0, 1, 300] {
-            let body = ListBody::protobuf("v1", "PodList", &json!({"resourceVersion": "7"}), items(count)).unwrap();
+            let body =
+                ListBody::protobuf("v1", "PodList", &json!({"resourceVersion": "7"}), items(count)).unwrap();
             let announced = body.length;
             let bytes = drained(body);
             assert_eq!(bytes.len() as u64, announced);

@@ -69,7 +69,9 @@ pub async fn serve(
             () = shutdown.cancelled() => break,
             accepted = accept(&listener, &room) => accepted,
         };
-        let Some((stream, permit)) = accepted else { continue };
+        let Some((stream, permit)) = accepted else {
+            continue;
+        };
         let (server, acceptor, trust, shutdown) =
             (server.clone(), acceptor.clone(), trust.clone(), shutdown.clone());
         connections.spawn(async move {
@@ -80,8 +82,14 @@ pub async fn serve(
     drop(listener);
     server.inner.stopping.cancel();
     connections.close();
-    if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
-        tracing::warn!(open = connections.len(), "connections were still open when the server stopped");
+    if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            open = connections.len(),
+            "connections were still open when the server stopped"
+        );
     }
 }
 

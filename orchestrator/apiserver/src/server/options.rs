@@ -20,11 +20,15 @@ pub fn list_options(query: &Query) -> Result<ListOptions, ApiError> {
         field_selector: owned("fieldSelector"),
         resource_version: owned("resourceVersion"),
         resource_version_match: owned("resourceVersionMatch"),
-        limit: integer(query, "limit")?.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0),
+        limit: integer(query, "limit")?
+            .and_then(|n| u64::try_from(n).ok())
+            .filter(|n| *n > 0),
         continue_token: owned("continue"),
         send_initial_events: query.optional_flag("sendInitialEvents"),
         allow_watch_bookmarks: query.flag("allowWatchBookmarks"),
-        timeout_seconds: integer(query, "timeoutSeconds")?.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0),
+        timeout_seconds: integer(query, "timeoutSeconds")?
+            .and_then(|n| u64::try_from(n).ok())
+            .filter(|n| *n > 0),
     })
 }
 
@@ -42,14 +46,23 @@ pub fn delete_options(query: &Query) -> Result<DeleteOptions, ApiError> {
 
 /// The circumstances of a write: `kind` names upstream's options type (`CreateOptions` ...) in errors. `agent` is the
 /// request's User-Agent, whose first part names the manager when the query does not.
-pub fn write_context(user: User, query: &Query, kind: &str, agent: Option<&str>) -> Result<Context, ApiError> {
+pub fn write_context(
+    user: User,
+    query: &Query,
+    kind: &str,
+    agent: Option<&str>,
+) -> Result<Context, ApiError> {
     let mut errors = Vec::new();
     let field_validation = match query.text("fieldValidation") {
         None | Some("Warn") => FieldValidation::Warn,
         Some("Ignore") => FieldValidation::Ignore,
         Some("Strict") => FieldValidation::Strict,
         Some(other) => {
-            errors.push(FieldError::not_supported("fieldValidation", other, &["Ignore", "Strict", "Warn"]));
+            errors.push(FieldError::not_supported(
+                "fieldValidation",
+                other,
+                &["Ignore", "Strict", "Warn"],
+            ));
             FieldValidation::Warn
         }
     };
@@ -59,7 +72,11 @@ pub fn write_context(user: User, query: &Query, kind: &str, agent: Option<&str>)
             errors.push(FieldError::too_long("fieldManager", FIELD_MANAGER_BYTES_MAX));
         }
         if manager.chars().any(char::is_control) {
-            errors.push(FieldError::invalid("fieldManager", manager, "should only contain printable characters"));
+            errors.push(FieldError::invalid(
+                "fieldManager",
+                manager,
+                "should only contain printable characters",
+            ));
         }
     }
     if !errors.is_empty() {
@@ -69,8 +86,9 @@ pub fn write_context(user: User, query: &Query, kind: &str, agent: Option<&str>)
     context.dry_run = dry_run(query, kind)?;
     context.field_validation = field_validation;
     context.force = query.flag("force");
-    context.field_manager =
-        manager.map(str::to_owned).or_else(|| agent.and_then(|a| a.split('/').next()).map(str::to_owned));
+    context.field_manager = manager
+        .map(str::to_owned)
+        .or_else(|| agent.and_then(|a| a.split('/').next()).map(str::to_owned));
     Ok(context)
 }
 
@@ -98,7 +116,9 @@ fn dry_run(query: &Query, kind: &str) -> Result<bool, ApiError> {
 
 /// An integer parameter, with Go's wording when it is none.
 pub fn integer(query: &Query, key: &str) -> Result<Option<i64>, ApiError> {
-    let Some(raw) = query.text(key) else { return Ok(None) };
+    let Some(raw) = query.text(key) else {
+        return Ok(None);
+    };
     raw.parse::<i64>().map(Some).map_err(|e| {
         let why = match e.kind() {
             IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
@@ -114,21 +134,34 @@ mod tests {
 
     #[test]
     fn a_list_reads_its_options() {
-        let options = list_options(&Query::parse("limit=2&continue=abc&labelSelector=a%3Db&sendInitialEvents=true")).unwrap();
-        assert_eq!((options.limit, options.continue_token.as_deref()), (Some(2), Some("abc")));
-        assert_eq!((options.label_selector.as_deref(), options.send_initial_events), (Some("a=b"), Some(true)));
+        let options = list_options(&Query::parse(
+            "limit=2&continue=abc&labelSelector=a%3Db&sendInitialEvents=true",
+        ))
+        .unwrap();
+        assert_eq!(
+            (options.limit, options.continue_token.as_deref()),
+            (Some(2), Some("abc"))
+        );
+        assert_eq!(
+            (options.label_selector.as_deref(), options.send_initial_events),
+            (Some("a=b"), Some(true))
+        );
     }
 
     #[test]
     fn malformed_numbers_are_bad_requests() {
         let error = list_options(&Query::parse("limit=two")).unwrap_err();
-        assert_eq!((error.code, error.message.as_str()), (400, "strconv.ParseInt: parsing \"two\": invalid syntax"));
+        assert_eq!(
+            (error.code, error.message.as_str()),
+            (400, "strconv.ParseInt: parsing \"two\": invalid syntax")
+        );
     }
 
     #[test]
     fn unknown_modes_are_invalid() {
         for query in ["fieldValidation=Perhaps", "dryRun=Some"] {
-            let error = write_context(User::default(), &Query::parse(query), "CreateOptions", None).unwrap_err();
+            let error =
+                write_context(User::default(), &Query::parse(query), "CreateOptions", None).unwrap_err();
             assert_eq!(error.code, 422, "{query}");
             assert!(error.message.contains("Unsupported value"), "{}", error.message);
         }
@@ -137,7 +170,11 @@ mod tests {
     #[test]
     fn the_agent_names_the_manager_when_the_query_does_not() {
         let agent = Some("kubectl/v1.32 (linux)");
-        let named = |q: &str| write_context(User::default(), &Query::parse(q), "CreateOptions", agent).unwrap().field_manager;
+        let named = |q: &str| {
+            write_context(User::default(), &Query::parse(q), "CreateOptions", agent)
+                .unwrap()
+                .field_manager
+        };
         assert_eq!(named("").as_deref(), Some("kubectl"));
         assert_eq!(named("fieldManager=helm").as_deref(), Some("helm"));
     }

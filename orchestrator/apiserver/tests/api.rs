@@ -1,0 +1,12 @@
+//! The API server as clients meet it: over a temporary embedded store, in process, over TLS, and by kubectl.
+
+#[path = "api/cluster.rs"]
+mod cluster;
+#[path = "api/in_process.rs"]
+mod in_process;
+#[path = "api/kubectl.rs"]
+mod kubectl;
+#[path = "api/over_tls.rs"]
+mod over_tls;
+#[path = "api/proxying.rs"]
+mod proxying;

@@ -87,7 +87,12 @@ fn to_stored(value: Value) -> Value {
 }
 
 fn from_stored(value: Value) -> Value {
-    rename(value, RENAMED.into_iter().map(|(new, old)| (old, new)))
+    let mut v = rename(value, RENAMED.into_iter().map(|(new, old)| (old, new)));
+    let is_empty = v["deprecatedSource"].as_object().is_some_and(Map::is_empty);
+    if is_empty && let Some(map) = v.as_object_mut() {
+        map.remove("deprecatedSource");
+    }
+    v
 }
 
 #[cfg(test)]

@@ -1,0 +1,12 @@
+//! The registry over an embedded store: one CRUD test for every kind, and the semantics clients rely on.
+
+#[path = "registry/catalogue.rs"]
+mod catalogue;
+#[path = "registry/cluster.rs"]
+mod cluster;
+#[path = "registry/lifecycle.rs"]
+mod lifecycle;
+#[path = "registry/reading.rs"]
+mod reading;
+#[path = "registry/services.rs"]
+mod services;

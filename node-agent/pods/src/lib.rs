@@ -78,6 +78,9 @@ pub async fn run(
     ] {
         ensure_dir(dir)?;
     }
+    if let Some(dir) = &config.manifest_dir {
+        tracing::warn!(path = %dir.display(), "static pods are not run yet; manifests in this directory are ignored");
+    }
     let mut tasks = JoinSet::new();
     let services = start_services(client.clone(), &mut tasks, shutdown.clone());
     let runtime_name = runtime

@@ -23,7 +23,3 @@ pub const POD_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 
 /// On mirror pods: the hash of the manifest they mirror.
 pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
-/// The hash of a static pod's manifest.
-pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
-/// `api` or `file`.
-pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";

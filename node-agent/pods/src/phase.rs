@@ -382,3 +382,6 @@ fn gates(inputs: &Inputs<'_>) -> Verdict {
         Verdict::no("ReadinessGatesNotReady", closed.join(", "))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -511,3 +511,6 @@ fn words(duration: SignedDuration) -> String {
         (m, s) => format!("{m}m{s}s"),
     }
 }
+
+#[cfg(test)]
+mod tests;

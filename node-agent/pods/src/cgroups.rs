@@ -18,7 +18,9 @@ pub struct Cgroups {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Tree {
     mount: PathBuf,
-    /// Controllers of a v1 tree; empty for v2.
+    /// v2.
+    unified: bool,
+    /// Controllers of a v1 tree that we set limits in; the runtime makes pods' cgroups in all the others too.
     controllers: Vec<String>,
 }
 
@@ -45,7 +47,11 @@ impl Cgroups {
     /// Makes a pod's cgroup with its limits.
     pub fn ensure(&self, limits: &PodLimits, uid: &str) {
         let path = self.path(limits.qos, uid);
-        for tree in &self.trees {
+        for tree in self
+            .trees
+            .iter()
+            .filter(|t| t.unified || !t.controllers.is_empty())
+        {
             let dir = tree.mount.join(path.trim_start_matches('/'));
             if let Err(error) = tree.make(&dir) {
                 tracing::debug!(path = %dir.display(), %error, "cgroup of the pod is left to the runtime");
@@ -83,7 +89,7 @@ fn remove_tree(dir: &Path) {
 impl Tree {
     fn make(&self, dir: &Path) -> std::io::Result<()> {
         fs::create_dir_all(dir)?;
-        if self.controllers.is_empty() {
+        if self.unified {
             // v2: a controller reaches a child only when every ancestor hands it down.
             let below = dir.strip_prefix(&self.mount).unwrap_or(dir);
             let mut at = self.mount.clone();
@@ -100,7 +106,7 @@ impl Tree {
     fn settings(&self, limits: &PodLimits) -> Vec<(&'static str, String)> {
         let has = |name: &str| self.controllers.iter().any(|c| c == name);
         let mut out = Vec::new();
-        if self.controllers.is_empty() {
+        if self.unified {
             // The kernel documents weights 1..10000 with default 100; shares 2..262144 map linearly, as runc does.
             let weight = 1 + (limits.cpu_shares - 2) * 9999 / 262_142;
             out.push(("cpu.weight", weight.to_string()));
@@ -129,7 +135,7 @@ impl Tree {
     }
 }
 
-/// Trees we set limits in: v1 `cpu` and `memory`, and v2.
+/// All cgroup trees of a mount table.
 fn parse(table: &str) -> Vec<Tree> {
     let mut trees: Vec<Tree> = Vec::new();
     for line in table.lines() {
@@ -141,21 +147,20 @@ fn parse(table: &str) -> Vec<Tree> {
         };
         let mut right = right.split(' ');
         let (kind, options) = (right.next().unwrap_or_default(), right.nth(1).unwrap_or_default());
-        let controllers: Vec<String> = match kind {
-            "cgroup2" => Vec::new(),
-            "cgroup" => options
-                .split(',')
-                .filter(|o| matches!(*o, "cpu" | "memory"))
-                .map(str::to_string)
-                .collect(),
-            _ => continue,
-        };
-        let wanted = kind == "cgroup2" || !controllers.is_empty();
-        // The same tree may be mounted twice; later mounts on the same point hide earlier ones.
-        trees.retain(|t| t.mount != mount && t.controllers != controllers);
-        if wanted {
-            trees.push(Tree { mount, controllers });
+        if !matches!(kind, "cgroup" | "cgroup2") {
+            continue;
         }
+        let unified = kind == "cgroup2";
+        let ours = options
+            .split(',')
+            .filter(|o| !unified && matches!(*o, "cpu" | "memory"));
+        // A later mount on the same point hides the earlier one.
+        trees.retain(|t| t.mount != mount);
+        trees.push(Tree {
+            mount,
+            unified,
+            controllers: ours.map(str::to_string).collect(),
+        });
     }
     trees
 }
@@ -169,13 +174,19 @@ mod tests {
         let table = "1 0 0:1 / / rw - ext4 /dev/vda rw\n\
             30 1 0:2 / /cg/memory rw,nosuid - cgroup cgroup rw,memory\n\
             31 1 0:3 / /cg/cpu rw - cgroup cgroup rw,cpu,cpuacct\n\
+            33 1 0:5 / /cg/blkio rw - cgroup cgroup rw,blkio\n\
             32 1 0:4 / /cg/unified rw - cgroup2 none rw\n";
         let mounts: Vec<_> = parse(table)
             .into_iter()
             .map(|t| (t.mount, t.controllers.len()))
             .collect();
-        let want =
-            [("/cg/memory", 1), ("/cg/cpu", 1), ("/cg/unified", 0)].map(|(p, n)| (PathBuf::from(p), n));
+        let want = [
+            ("/cg/memory", 1),
+            ("/cg/cpu", 1),
+            ("/cg/blkio", 0),
+            ("/cg/unified", 0),
+        ]
+        .map(|(p, n)| (PathBuf::from(p), n));
         assert_eq!(mounts, want);
     }
 

@@ -80,16 +80,16 @@ impl Routes {
         self.by_id.lock().retain(|_, w| !Arc::ptr_eq(w, worker));
     }
 
-    /// Wakes who is concerned; everyone when events may have been lost.
+    /// Wakes who is concerned; everyone when events may have been lost, or when the id is not known yet: a process may
+    /// end before its worker has seen that it began.
     pub fn wake(&self, event: Option<&RuntimeEvent>) {
         let routes = self.by_id.lock();
-        match event {
-            Some(event) if event.kind != RuntimeEventKind::Resync => {
-                if let Some(worker) = routes.get(&event.id) {
-                    worker.notify_one();
-                }
-            }
-            _ => routes.values().for_each(|w| w.notify_one()),
+        match event
+            .filter(|e| e.kind != RuntimeEventKind::Resync)
+            .and_then(|e| routes.get(&e.id))
+        {
+            Some(worker) => worker.notify_one(),
+            None => routes.values().for_each(|w| w.notify_one()),
         }
     }
 }

@@ -32,7 +32,7 @@ use operations::Done;
 pub(crate) use operations::remove_from_runtime;
 
 /// Look at least this often.
-const RESYNC: Duration = Duration::from_secs(30);
+const RESYNC: Duration = Duration::from_secs(10);
 /// Look this often when the runtime sends no events.
 const POLL: Duration = Duration::from_secs(1);
 /// Volumes show changes of what they are made from within this time.
@@ -204,11 +204,13 @@ impl Worker {
             self.apply(effect, &seen);
         }
         self.refresh_volumes(&seen, finished);
-        let pause = if context.runtime.has_events() || finished {
-            RESYNC
-        } else {
-            POLL
-        };
+        // What has just begun is looked at again soon: its end may have come before its beginning was seen.
+        let young = seen
+            .containers
+            .iter()
+            .any(|c| c.is_running() && is_young(c.status.started_at, now));
+        let eventful = context.runtime.has_events() && !young;
+        let pause = if eventful || finished { RESYNC } else { POLL };
         let pause = wake_after.map_or(pause, |w| pause.min(w + Duration::from_millis(5)));
         let pause = deadline_left.map_or(pause, |d| pause.min(d + Duration::from_millis(5)));
         let live = Volumes::is_live(&self.desired) && !finished;
@@ -644,28 +646,50 @@ impl Worker {
     }
 }
 
-/// Runtime events for the workers, and a second look shortly after each: CRI learns of an exit from the same event,
-/// and may not have done so when we ask.
+fn is_young(started_at_ns: i64, now: Timestamp) -> bool {
+    now.as_nanosecond() - i128::from(started_at_ns) < 2_000_000_000
+}
+
+/// Second looks after an event: CRI learns of an exit from the same event, and may not have done so when we ask.
+const SECOND_LOOKS: [Duration; 2] = [Duration::from_millis(40), Duration::from_millis(400)];
+
+/// Runtime events for the workers.
 pub async fn route_events(context: Arc<Context>, shutdown: CancellationToken) {
     let mut events = context.runtime.events();
-    let (late, mut again) = mpsc::channel(NEWS_MAX * 16);
+    let late = SECOND_LOOKS.map(|delay| {
+        let (queue, inbox) = mpsc::channel(NEWS_MAX * 16);
+        tokio::spawn(repeat_events(context.clone(), delay, inbox));
+        queue
+    });
     loop {
-        tokio::select! {
+        let event = tokio::select! {
             () = shutdown.cancelled() => return,
-            event = events.recv() => match event {
-                Ok(event) => {
-                    context.routes.wake(Some(&event));
-                    if event.kind != RuntimeEventKind::Started {
-                        let _ = late.try_send((tokio::time::Instant::now() + Duration::from_millis(40), event));
+            event = events.recv() => event,
+        };
+        match event {
+            Ok(event) => {
+                context.routes.wake(Some(&event));
+                if event.kind != RuntimeEventKind::Started {
+                    let now = tokio::time::Instant::now();
+                    for queue in &late {
+                        // A full queue loses a second look; the regular ones remain.
+                        let _ = queue.try_send((now, event.clone()));
                     }
                 }
-                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => context.routes.wake(None),
-                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
-            },
-            Some((at, event)) = again.recv() => {
-                tokio::time::sleep_until(at).await;
-                context.routes.wake(Some(&event));
             }
+            Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => context.routes.wake(None),
+            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
         }
+    }
+}
+
+async fn repeat_events(
+    context: Arc<Context>,
+    delay: Duration,
+    mut inbox: mpsc::Receiver<(tokio::time::Instant, penstock_runtime::RuntimeEvent)>,
+) {
+    while let Some((at, event)) = inbox.recv().await {
+        tokio::time::sleep_until(at + delay).await;
+        context.routes.wake(Some(&event));
     }
 }

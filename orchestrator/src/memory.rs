@@ -1,5 +1,5 @@
-//! Keeping the process small: glibc's allocator, told not to hoard (docs/adr/0003-embedded-store.md has the store's
-//! share; the goal is 60 MB when idle).
+//! Keeping the process small: glibc's allocator, told not to hoard (see docs/adr/0003-embedded-store.md; the
+//! goal is 60 MB when idle).
 //!
 //! glibc makes up to eight arenas a core, each of which keeps what was freed in it. Two arenas and a trim now and
 //! then cost nothing measurable here, and no other allocator has to be built.

@@ -76,7 +76,7 @@ pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Database, StoreErr
         .set_check_integrity_on_open(true)
         .set_repair_callback(move |session| {
             if session.progress() == 0.0 {
-                tracing::info!(path = %reported.display(), "the database was not closed; checking it");
+                tracing::debug!(path = %reported.display(), "checking the database");
             }
         })
         .create(path)

@@ -2,24 +2,38 @@
 //!
 //! It exists so that a person can look without the agent's help, even when it is not running. It must not write.
 
-use anyhow::{Context, bail};
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use penstock_observe::Format;
 
 use crate::kernel::PIN_DIR;
 use crate::options::Inspect;
 
 /// Packets, connections and drops.
 pub fn counters(options: &Inspect) -> anyhow::Result<()> {
-    let pins = pins(options)?;
-    bail!("{} holds programs that keep no counters", pins.display())
+    print(&penstock_observe::show_counters(&pins(options)?, format(options))?)
 }
 
 /// Maps and their fill.
 pub fn maps(options: &Inspect) -> anyhow::Result<()> {
-    let pins = pins(options)?;
-    bail!("{} holds no maps", pins.display())
+    print(&penstock_observe::show_maps(&pins(options)?, format(options))?)
 }
 
-fn pins(options: &Inspect) -> anyhow::Result<std::path::PathBuf> {
+fn format(options: &Inspect) -> Format {
+    match options.json {
+        true => Format::Json,
+        false => Format::Table,
+    }
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    // Not `println!`: a reader that stops reading, like `head`, is no panic.
+    writeln!(std::io::stdout(), "{}", text.trim_end()).context("writing to standard output")
+}
+
+fn pins(options: &Inspect) -> anyhow::Result<PathBuf> {
     let pins = options.bpffs.join(PIN_DIR);
     std::fs::read_dir(&pins).with_context(|| {
         format!("no programs are pinned at {}; is a node agent's network half running here?", pins.display())

@@ -34,6 +34,11 @@ const EVENTS_MAX: usize = 1024;
 /// Runs until `shutdown`. Pods keep their network when it returns.
 pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToken) -> anyhow::Result<()> {
     let node_ip = options.node_ipv4()?;
+    anyhow::ensure!(
+        options.ingress_listen.is_empty(),
+        "--ingress-listen {}: this version does not serve Ingress objects; leave the flag out",
+        options.ingress_listen
+    );
     let programs = Arc::new(Programs::default());
     let network = Network::open(network_config(options)?, programs.clone()).await?;
     let listener = network.bind()?;

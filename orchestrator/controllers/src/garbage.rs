@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
-use kube::core::ApiResource;
+use kube::core::{ApiResource, PartialObjectMeta};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use penstock_informers::failure::{During, gone_is_fine, is_not_found};
@@ -115,8 +115,8 @@ impl Collector {
     }
 
     async fn follow(self: Arc<Self>, resource: ApiResource, stop: CancellationToken) {
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
-        let mut stream = std::pin::pin!(watcher::metadata_watcher(api, watcher::Config::default()));
+        let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), &resource);
+        let mut stream = std::pin::pin!(watcher::watcher(api, watcher::Config::default()));
         let mut seen = std::collections::HashSet::new();
         let mut delay = Duration::from_millis(50);
         loop {
@@ -143,7 +143,7 @@ impl Collector {
 
     fn take_event(
         &self,
-        event: Event<kube::core::PartialObjectMeta<DynamicObject>>,
+        event: Event<PartialObjectMeta<DynamicObject>>,
         resource: &ApiResource,
         seen: &mut std::collections::HashSet<String>,
     ) -> Vec<String> {

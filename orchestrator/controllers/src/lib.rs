@@ -12,9 +12,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub mod claim;
+pub mod cluster_role;
 pub mod context;
+pub mod daemon_set;
 pub mod deployment;
 pub mod discovery;
+pub mod disruption;
 pub mod endpoints;
 pub mod garbage;
 pub mod intstr;
@@ -29,6 +32,7 @@ pub mod replicas;
 pub mod root_ca;
 pub mod service_account;
 pub mod template_hash;
+pub mod ttl_after_finished;
 
 /// What the loops need to know about the cluster.
 #[derive(Clone, Debug)]

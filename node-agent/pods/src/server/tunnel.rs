@@ -96,6 +96,8 @@ pub(super) async fn port_forward(request: Request, url: &str) -> Result<Response
 /// Host, port and path of a runtime's URL.
 pub(super) fn split_url(url: &str) -> Option<(String, String)> {
     let uri: http::Uri = url.parse().ok()?;
+    // A bare word parses as an authority; only a whole URL is one of ours.
+    uri.scheme_str().filter(|scheme| *scheme == "http")?;
     let authority = uri.authority()?;
     let path = uri.path_and_query().map_or("/", |p| p.as_str());
     let port = authority.port_u16().unwrap_or(80);

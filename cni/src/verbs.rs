@@ -6,6 +6,7 @@ mod add;
 mod check;
 mod del;
 mod gc;
+pub mod loopback;
 mod status;
 mod version;
 
@@ -21,6 +22,9 @@ pub fn run(environment: &Environment, config: &[u8]) -> Result<Option<Value>, Fa
         return version::run(config).map(Some);
     }
     let config = NetworkConfig::parse(config)?;
+    if config.kind == loopback::LOOPBACK {
+        return loopback::run(verb, environment, &config);
+    }
     match verb {
         Verb::Add => add::run(environment, &config).map(Some),
         Verb::Del => del::run(environment, &config).map(|()| None),

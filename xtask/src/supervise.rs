@@ -18,7 +18,7 @@ use crate::cluster::layout::Layout;
 use crate::cluster::processes::{Process, plan_processes};
 use crate::preflight;
 
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A process that ran this long has earned a restart without a pause.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
@@ -101,6 +101,9 @@ fn step(tree: &Path, it: &mut Running) {
 }
 
 fn start(tree: &Path, it: &mut Running) {
+    if it.process.after.as_ref().is_some_and(|file| !file.exists()) {
+        return;
+    }
     it.started = Instant::now();
     match spawn(tree, &it.process) {
         Ok(child) => it.child = Some(child),

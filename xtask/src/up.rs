@@ -69,12 +69,13 @@ pub fn run(options: &Options) -> Result<()> {
     archives.extend(preloaded(options)?);
     // The port is only known to be free now: building may have taken minutes.
     let layout = plan(options, binaries)?;
+    let kept_store = layout.control().join("store").exists() || layout.control().join("etcd").exists();
     phases.builds_are_over();
     let outcome = bring_up::bring_up(&layout, &archives, !options.no_demo, &mut phases);
     if let Err(error) = outcome {
         bring_up::show_last_words(&layout);
         eprintln!("removing what was made of cluster {}", layout.name);
-        if let Err(left) = teardown::remove(&layout, layout.control().join("store").exists()) {
+        if let Err(left) = teardown::remove(&layout, kept_store) {
             eprintln!("{left:#}");
         }
         return Err(error);

@@ -24,6 +24,8 @@ pub struct NetworkConfig {
     pub version: Version,
     /// `name`.
     pub name: String,
+    /// `type`: the plugin's name; empty when a stranger's tool leaves it out.
+    pub kind: String,
     /// `socket`: where the agent listens.
     pub socket: PathBuf,
     /// `runtimeConfig.portMappings`.
@@ -61,6 +63,7 @@ impl NetworkConfig {
         Ok(Self {
             version,
             name,
+            kind: value.get("type").and_then(Value::as_str).unwrap_or_default().to_string(),
             socket,
             port_mappings: port_mappings(&value)?,
             previous: value.get("prevResult").filter(|v| !v.is_null()).map(previous_addresses).transpose()?,

@@ -13,6 +13,8 @@ use serde_json::json;
 
 /// File name of the plugin in the runtime's binary directory, and `type` in the configuration.
 const PLUGIN: &str = "penstock";
+/// The plugin's second name (`penstock_cni::verbs::loopback`).
+const LOOPBACK: &str = "loopback";
 /// File name of the configuration. Runtimes take the first by name.
 const CONFLIST: &str = "10-penstock.conflist";
 /// `name` of the network.
@@ -46,10 +48,17 @@ pub fn ensure_conflist(conf_dir: &Path, socket: &Path) -> Result<(), InstallErro
     ensure_file(&conf_dir.join(CONFLIST), format!("{conflist:#}\n").as_bytes(), 0o644)
 }
 
-/// Copies the plugin from `source`.
+/// Copies the plugin from `source`. The runtime also calls for a `loopback` plugin: ours takes that name where the
+/// machine has none.
 pub fn ensure_plugin(bin_dir: &Path, source: &Path) -> Result<(), InstallError> {
     let bytes = fs::read(source).map_err(|error| InstallError { path: source.to_path_buf(), source: error })?;
-    ensure_file(&bin_dir.join(PLUGIN), &bytes, 0o755)
+    ensure_file(&bin_dir.join(PLUGIN), &bytes, 0o755)?;
+    let loopback = bin_dir.join(LOOPBACK);
+    if loopback.exists() {
+        return Ok(());
+    }
+    // A name of our plugin, not a copy: it is replaced with it, and easy to tell from a machine's own.
+    std::os::unix::fs::symlink(PLUGIN, &loopback).map_err(|source| InstallError { path: loopback, source })
 }
 
 fn ensure_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), InstallError> {
@@ -99,6 +108,21 @@ mod tests {
             assert_eq!(fs::read_to_string(&installed).unwrap(), version);
             assert_eq!(fs::metadata(&installed).unwrap().permissions().mode() & 0o777, 0o755);
         }
+    }
+
+    #[test]
+    fn a_loopback_plugin_of_the_machine_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("built");
+        fs::write(&source, "ours").unwrap();
+        let (with, without) = (dir.path().join("with"), dir.path().join("without"));
+        fs::create_dir(&with).unwrap();
+        fs::write(with.join(LOOPBACK), "theirs").unwrap();
+        for bin in [&with, &without] {
+            ensure_plugin(bin, &source).unwrap();
+        }
+        assert_eq!(fs::read_to_string(with.join(LOOPBACK)).unwrap(), "theirs");
+        assert_eq!(fs::read_to_string(without.join(LOOPBACK)).unwrap(), "ours");
     }
 
     #[test]

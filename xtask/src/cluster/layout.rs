@@ -167,6 +167,11 @@ impl NodeLayout {
         self.run.join("ns").join(kind)
     }
 
+    /// Made when the node's containerd has every image it is to have before pods come.
+    pub fn images_loaded(&self) -> PathBuf {
+        self.run.join("images-loaded")
+    }
+
     pub fn kubeconfig(&self) -> PathBuf {
         self.data.join("agent").join("kubeconfig")
     }

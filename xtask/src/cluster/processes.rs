@@ -13,6 +13,8 @@ pub struct Process {
     /// Folder in the cgroup v2 tree that it starts in; what it starts stays there.
     pub cgroup: String,
     pub log: PathBuf,
+    /// Not started before this file is there.
+    pub after: Option<PathBuf>,
     /// Processes stop in ascending order.
     pub stop_order: u8,
 }
@@ -61,6 +63,7 @@ fn etcd(layout: &Layout) -> Process {
         argv: argv.map(str::to_owned).to_vec(),
         cgroup: format!("{}/control", layout.cgroup()),
         log: layout.logs().join("etcd.log"),
+        after: None,
         stop_order: 3,
     }
 }
@@ -88,6 +91,7 @@ fn orchestrator(layout: &Layout) -> Process {
         argv,
         cgroup: format!("{}/control", layout.cgroup()),
         log: layout.logs().join("orchestrator.log"),
+        after: None,
         stop_order: 2,
     }
 }
@@ -104,6 +108,7 @@ fn containerd(layout: &Layout, node: &NodeLayout) -> Process {
         argv,
         cgroup: format!("{}/system", node.cgroup),
         log: layout.logs().join(format!("containerd-{}.log", node.name)),
+        after: None,
         stop_order: 1,
     }
 }
@@ -136,6 +141,8 @@ fn node_agent(layout: &Layout, node: &NodeLayout) -> Process {
         argv,
         cgroup: format!("{}/system", node.cgroup),
         log: layout.logs().join(format!("node-agent-{}.log", node.name)),
+        // A pod that comes before its image would wait for a back-off to end.
+        after: Some(node.images_loaded()),
         stop_order: 0,
     }
 }

@@ -38,9 +38,8 @@ pub fn bring_up(layout: &Layout, archives: &[PathBuf], with_demo: bool, phases: 
         wait_for(layout, &format!("containerd of {}", node.name), || {
             node.containerd_socket().exists()
         })?;
-        archives
-            .iter()
-            .try_for_each(|archive| containerd::import(node, archive))
+        archives.iter().try_for_each(|archive| containerd::import(node, archive))?;
+        std::fs::write(node.images_loaded(), "").context("cannot note that the images are loaded")
     })?;
     phases.reached("containerd up, images loaded");
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -40,11 +40,12 @@ where
     K: Resource + Clone + Debug + Serialize + DeserializeOwned,
 {
     let object: K = serde_yaml::from_str(document).context("demo.yaml is not what Kubernetes expects")?;
-    match api.create(&PostParams::default(), &object).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
-        Err(error) => Err(error).context("the API server did not take the demo"),
+    let name = object.meta().name.clone().context("an object of demo.yaml has no name")?;
+    // Looked for first: creating a Service twice fails by its node port, not by its name.
+    if api.get_opt(&name).await.context("the API server does not tell what of the demo is there")?.is_none() {
+        api.create(&PostParams::default(), &object).await.context("the API server did not take the demo")?;
     }
+    Ok(())
 }
 
 /// Waits until every node answers on the demo's NodePort.

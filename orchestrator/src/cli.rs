@@ -51,6 +51,10 @@ pub struct RunArguments {
     /// The cluster's DNS domain.
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,
+    /// Addresses for Services of type LoadBalancer, which get the lowest free one. Without any, such Services wait, and
+    /// an event on them says why. Hosts must reach these addresses through the nodes.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub load_balancer_pools: Vec<IpNetwork>,
     /// Where objects are kept.
     #[arg(long, value_enum, default_value_t = StoreKind::Embedded)]
     pub store: StoreKind,

@@ -35,6 +35,16 @@ pub enum ConfigError {
     DnsTaken { address: IpAddr },
     #[error("--service-cidr {services} and --cluster-cidr {pods} overlap")]
     RangesOverlap { services: IpNetwork, pods: IpNetwork },
+    #[error("--load-balancer-pools is for the controllers, which are not among --components")]
+    NeedlessPools,
+    #[error("--load-balancer-pools {pool} and {option} {range} overlap")]
+    PoolOverlaps {
+        pool: IpNetwork,
+        option: &'static str,
+        range: IpNetwork,
+    },
+    #[error("--load-balancer-pools {pool} holds the API server's own address, {address}")]
+    PoolHoldsServer { pool: IpNetwork, address: IpAddr },
     #[error("{name:?} is not a DNS name")]
     NotADomain { name: String },
 }
@@ -49,6 +59,8 @@ pub struct RunConfig {
     /// Present exactly when `server` is not.
     pub kubeconfig: Option<PathBuf>,
     pub cluster_cidr: IpNetwork,
+    /// Addresses for Services of type LoadBalancer; none overlaps another or a range of the cluster.
+    pub load_balancer_pools: Vec<IpNetwork>,
 }
 
 /// What concerns the API server only.
@@ -81,12 +93,14 @@ impl RunConfig {
             (Some(_), true) => return Err(ConfigError::NeedlessKubeconfig),
             _ => {}
         }
+        check_pools(&arguments, controllers)?;
         Ok(Self {
             data_dir: arguments.data_dir.clone(),
             controllers,
             scheduler,
             kubeconfig: arguments.kubeconfig.clone(),
             cluster_cidr: arguments.cluster_cidr,
+            load_balancer_pools: arguments.load_balancer_pools.clone(),
             server: if with_server {
                 Some(ServerPart::new(arguments)?)
             } else {
@@ -118,7 +132,7 @@ impl ServerPart {
             return Err(ConfigError::ServiceRangeTooSmall { range });
         }
         let pods = arguments.cluster_cidr;
-        if range.contains(pods.network()) || pods.contains(range.network()) {
+        if overlap(range, pods) {
             return Err(ConfigError::RangesOverlap {
                 services: range,
                 pods,
@@ -192,6 +206,37 @@ impl ServerPart {
             SocketAddr::new(self.advertise_address, self.listen.port())
         )
     }
+}
+
+/// Checks that no address of a load-balancer pool could mean something else too.
+fn check_pools(arguments: &RunArguments, controllers: bool) -> Result<(), ConfigError> {
+    let pools = &arguments.load_balancer_pools;
+    if !pools.is_empty() && !controllers {
+        return Err(ConfigError::NeedlessPools);
+    }
+    for (at, pool) in pools.iter().enumerate() {
+        let ranges = [
+            ("--service-cidr", arguments.service_cidr),
+            ("--cluster-cidr", arguments.cluster_cidr),
+        ];
+        let others = pools[..at].iter().map(|other| ("--load-balancer-pools", *other));
+        if let Some((option, range)) = ranges.into_iter().chain(others).find(|(_, r)| overlap(*pool, *r)) {
+            return Err(ConfigError::PoolOverlaps {
+                pool: *pool,
+                option,
+                range,
+            });
+        }
+        if let Some(address) = arguments.advertise_address.filter(|a| pool.contains(*a)) {
+            return Err(ConfigError::PoolHoldsServer { pool: *pool, address });
+        }
+    }
+    Ok(())
+}
+
+/// Whether two ranges share an address.
+fn overlap(a: IpNetwork, b: IpNetwork) -> bool {
+    a.contains(b.network()) || b.contains(a.network())
 }
 
 /// The address `offset` places after the network's.
@@ -276,6 +321,28 @@ mod tests {
         );
         let loops = config(&["--components=scheduler", "--kubeconfig=/k"]).unwrap();
         assert!(loops.server.is_none() && loops.scheduler && !loops.controllers);
+    }
+
+    #[test]
+    fn load_balancer_pools_stand_apart_from_every_other_range() {
+        let run = |words: &[&str]| config(&[&["--advertise-address=10.240.0.1"], words].concat());
+        let pools = run(&["--load-balancer-pools=10.240.0.192/27,192.0.2.0/28"])
+            .unwrap()
+            .load_balancer_pools;
+        assert_eq!(pools.len(), 2);
+        let refused = |pools: &str| run(&[&format!("--load-balancer-pools={pools}")]).unwrap_err();
+        for pools in ["10.96.1.0/24", "10.244.0.0/12", "192.0.2.0/24,192.0.2.16/28"] {
+            assert!(
+                matches!(refused(pools), ConfigError::PoolOverlaps { .. }),
+                "{pools}"
+            );
+        }
+        assert!(matches!(
+            refused("10.240.0.0/24"),
+            ConfigError::PoolHoldsServer { .. }
+        ));
+        let server_only = run(&["--components=apiserver", "--load-balancer-pools=192.0.2.0/28"]);
+        assert_eq!(server_only.unwrap_err(), ConfigError::NeedlessPools);
     }
 
     #[test]

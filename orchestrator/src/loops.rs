@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use kube::Client;
+use penstock_cloud::CloudConfig;
 use penstock_controllers::ControllersConfig;
 use penstock_informers::Informers;
 use penstock_scheduler::SchedulerConfig;
@@ -25,6 +26,8 @@ pub struct Loops {
     pub client: Client,
     pub identity: String,
     pub controllers: Option<ControllersConfig>,
+    /// The cloud's loops run where the controllers do, under their lease.
+    pub cloud: CloudConfig,
     pub scheduler: Option<SchedulerConfig>,
 }
 
@@ -51,8 +54,12 @@ impl Loops {
         let informers = Informers::new(self.client.clone(), over.clone());
         let controllers = async {
             if let Some(config) = &self.controllers {
-                let run =
+                let controllers =
                     penstock_controllers::run_all_shared(informers.clone(), config.clone(), over.clone());
+                let cloud = penstock_cloud::run_shared(informers.clone(), self.cloud.clone(), over.clone());
+                let run = async {
+                    tokio::join!(controllers, cloud);
+                };
                 self.lead(CONTROLLERS_LEASE, run, over).await;
             }
         };

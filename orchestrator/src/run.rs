@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use kube::Client;
 use penstock_apiserver::{ApiServer, Registry, RegistryConfig, ServerConfig, User};
+use penstock_cloud::CloudConfig;
 use penstock_controllers::ControllersConfig;
 use penstock_controllers::ipnet::Cidr;
 use penstock_scheduler::SchedulerConfig;
@@ -55,6 +56,9 @@ pub async fn run(config: RunConfig) -> anyhow::Result<()> {
         controllers: config
             .controllers
             .then(|| controllers_config(&config, server.as_ref())),
+        cloud: CloudConfig {
+            load_balancer_pools: config.load_balancer_pools.clone(),
+        },
         scheduler: config.scheduler.then(SchedulerConfig::default),
     };
     let stop_loops = stop.child_token();

@@ -1,0 +1,16 @@
+//! The control loops against the API they drive: embedded store, API server and loops in one process, no sockets.
+//!
+//! Nodes are objects only; a stand-in for their agents reports pods as running. Every wait is for a condition.
+
+#[path = "loops/cluster.rs"]
+mod cluster;
+#[path = "loops/deployments.rs"]
+mod deployments;
+#[path = "loops/nodes.rs"]
+mod nodes;
+#[path = "loops/ownership.rs"]
+mod ownership;
+#[path = "loops/services.rs"]
+mod services;
+#[path = "loops/stand_in.rs"]
+mod stand_in;

@@ -148,11 +148,8 @@ impl Controller {
         }
         changed.metadata.resource_version = None;
         let api: Api<Namespace> = Api::all(self.client.clone());
-        let bytes = serde_json::to_vec(&changed).map_err(|e| Failure::Terminal {
-            reason: e.to_string(),
-        })?;
         let done = api
-            .replace_subresource("finalize", namespace.name(), &PostParams::default(), &bytes)
+            .replace_subresource("finalize", namespace.name(), &PostParams::default(), &changed)
             .await;
         gone_is_fine(done)
             .map(drop)

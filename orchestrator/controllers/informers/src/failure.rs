@@ -26,10 +26,14 @@ impl Failure {
     pub fn api(what: impl Into<String>, error: kube::Error) -> Self {
         let what = what.into();
         match status_code(&error) {
-            Some(422) | Some(400) => Self::Wait {
-                reason: format!("{what}: {error}"),
-                after: Duration::from_secs(30),
-            },
+            // What we sent is not acceptable: trying soon again would not help, and somebody should know.
+            Some(422) | Some(400) => {
+                tracing::warn!(%what, %error, "the API server refuses a request of ours");
+                Self::Wait {
+                    reason: format!("{what}: {error}"),
+                    after: Duration::from_secs(30),
+                }
+            }
             _ => Self::Retry {
                 what,
                 source: Box::new(error),

@@ -115,7 +115,8 @@ impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
                 if let Some(key) = state.ready.pop_front() {
                     state.dirty.remove(&key);
                     state.working.insert(key.clone());
-                    if !state.ready.is_empty() {
+                    // Another worker sees to the rest, and watches the clock while this one works.
+                    if !state.ready.is_empty() || !state.later.is_empty() {
                         self.wake.notify_one();
                     }
                     return key;

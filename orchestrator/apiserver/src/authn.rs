@@ -48,7 +48,11 @@ impl Authenticator {
         if let Some(user) = front_proxy::user(peer, headers, &self.front_proxy_names, now) {
             return Ok(authenticated(user));
         }
-        if let Some(user) = peer.user(now).map_err(|()| ApiError::unauthorized())? {
+        let by_certificate = peer.user(now).map_err(|error| {
+            tracing::debug!(%error, "client certificate refused");
+            ApiError::unauthorized()
+        })?;
+        if let Some(user) = by_certificate {
             return Ok(authenticated(user));
         }
         if let Some(token) = bearer::token_of(headers) {

@@ -71,7 +71,7 @@ pub enum RegistryError {
     Bootstrap {
         what: String,
         #[source]
-        source: ApiError,
+        source: Box<ApiError>,
     },
 }
 

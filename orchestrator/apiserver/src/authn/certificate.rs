@@ -52,6 +52,11 @@ pub enum TrustError {
     },
 }
 
+/// There is a certificate, and nobody here trusts it as a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the client certificate is expired, names nobody or is signed by a stranger")]
+pub struct Untrusted;
+
 // === impl Peer ===
 
 impl Peer {
@@ -94,8 +99,8 @@ impl Peer {
         }
     }
 
-    /// The user the certificate stands for. `Err` when there is a certificate nobody here trusts at `now` (seconds).
-    pub fn user(&self, now: i64) -> Result<Option<User>, ()> {
+    /// The user the certificate stands for at `now` (seconds since 1970); `None` without a certificate for users.
+    pub fn user(&self, now: i64) -> Result<Option<User>, Untrusted> {
         let Some(certificate) = &self.certificate else {
             return Ok(None);
         };
@@ -103,7 +108,7 @@ impl Peer {
             return Ok(None);
         }
         if !certificate.trusted_as_user || certificate.not_after < now || certificate.common_name.is_empty() {
-            return Err(());
+            return Err(Untrusted);
         }
         Ok(Some(User {
             name: certificate.common_name.clone(),
@@ -149,7 +154,7 @@ impl Trust {
 fn verifier(what: &'static str, pem: &[u8]) -> Result<Arc<dyn ClientCertVerifier>, TrustError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let built = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(what, pem)?), provider).build();
-    Ok(built.map_err(|source| TrustError::Verifier { what, source })?)
+    built.map_err(|source| TrustError::Verifier { what, source })
 }
 
 /// The certificates of a PEM bundle as roots.

@@ -235,7 +235,7 @@ impl Scope<'_> {
             "operationId": id,
             "responses": {"200": self.response(answer), "401": {"description": "Unauthorized"}},
             "x-kubernetes-action": action,
-            "x-kubernetes-group-version-kind": gvk_value(if body.is_some() || suffix != "" { body.unwrap_or(&self.gvk) } else { &self.gvk }),
+            "x-kubernetes-group-version-kind": gvk_value(body.unwrap_or(&self.gvk)),
         });
         if matches!(action, "get" | "put" | "patch")
             && answer.kind != self.gvk.kind

@@ -82,7 +82,7 @@ async fn ensure_object(
     let what = format!("{} {name}", want["kind"].as_str().unwrap_or_default());
     let failed = |source: ApiError| RegistryError::Bootstrap {
         what: what.clone(),
-        source,
+        source: Box::new(source),
     };
     let api_version = want["apiVersion"].as_str().unwrap_or_default();
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));

@@ -29,7 +29,7 @@ pub(super) fn declarations() -> Vec<Declaration> {
         apps::deployments::declaration(),
         apps::replicasets::declaration(),
         apps::statefulsets::declaration(),
-        events::events::declaration(),
+        events::declaration(),
         autoscaling::horizontalpodautoscalers::v2(),
         autoscaling::horizontalpodautoscalers::v1(),
         batch::cronjobs::declaration(),

@@ -72,8 +72,13 @@ pub struct Observed {
 
 // === impl Metrics ===
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Metrics {
-    #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
         let mut registry = Registry::default();
         let requests = Family::<RequestLabels, Counter>::default();

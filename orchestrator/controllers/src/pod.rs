@@ -205,7 +205,7 @@ pub(crate) mod tests {
             )]
             .into(),
         );
-        let mut pods = vec![
+        let mut pods = [
             (test_pod("old", Some("n1"), "Running", Some(1000)), 1),
             (test_pod("crowded", Some("n2"), "Running", Some(1000)), 3),
             (cheap, 1),

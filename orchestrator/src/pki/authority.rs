@@ -1,6 +1,6 @@
 //! A certificate authority on disk.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
@@ -80,8 +80,8 @@ impl Authority {
 }
 
 fn make(
-    certificate_path: &PathBuf,
-    key_path: &PathBuf,
+    certificate_path: &Path,
+    key_path: &Path,
     common_name: &str,
 ) -> Result<(String, String), PkiError> {
     let key = new_key(common_name)?;

@@ -1,3 +1,5 @@
+//! The directory of keys and certificates: what a start makes, keeps, renews and refuses.
+
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;

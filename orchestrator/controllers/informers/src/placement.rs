@@ -22,7 +22,7 @@ pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let numbers = || Some((theirs.parse::<i64>().ok()?, mine.parse::<i64>().ok()?));
     match toleration.operator.as_deref() {
         Some("Exists") => true,
-        None | Some("" | "Equal") => mine == theirs && !(key.is_empty() && !taint.key.is_empty()),
+        None | Some("" | "Equal") => mine == theirs && key == taint.key,
         Some("Lt") => numbers().is_some_and(|(theirs, mine)| theirs < mine),
         Some("Gt") => numbers().is_some_and(|(theirs, mine)| theirs > mine),
         Some(_) => false,

@@ -171,9 +171,8 @@ fn plan_update(observed: &Observed, spec: &PodSpec, going: &[Arc<Pod>]) -> Vec<A
         .max(1);
     let pods = by_node(observed);
     let alive = |node: &str| {
-        let here = pods.get(node).into_iter().flatten();
-        here.filter(|p| pod::is_active(p) && !going.iter().any(|g| g.uid_str() == p.uid_str()))
-            .next()
+        let mut here = pods.get(node).into_iter().flatten();
+        here.find(|p| pod::is_active(p) && !going.iter().any(|g| g.uid_str() == p.uid_str()))
     };
     let mut unavailable = 0;
     let (mut broken, mut serving) = (Vec::new(), Vec::new());

@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn versions_of_a_key_sort_together_and_by_age() {
-        let mut rows = vec![
+        let mut rows = [
             version_key("/a/b", Revision(300)),
             version_key("/a", Revision(1)),
             version_key("/a", Revision(256)),

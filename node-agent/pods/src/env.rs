@@ -33,7 +33,7 @@ pub struct References {
 pub enum EnvError {
     /// The object is not there.
     #[error("{kind} \"{name}\" not found")]
-    NoObject {
+    ObjectMissing {
         /// `configmap` or `secret`.
         kind: &'static str,
         /// Name.
@@ -41,7 +41,7 @@ pub enum EnvError {
     },
     /// The object has no such key.
     #[error("couldn't find key {key} in {kind} {namespace}/{name}")]
-    NoKey {
+    KeyMissing {
         /// `ConfigMap` or `Secret`.
         kind: &'static str,
         /// Namespace.
@@ -53,7 +53,7 @@ pub enum EnvError {
     },
     /// A field path that does not exist.
     #[error("field {path} of variable {variable} is not supported")]
-    NoField {
+    FieldUnknown {
         /// Variable.
         variable: String,
         /// Path.
@@ -112,7 +112,7 @@ pub fn compile(
                 }
                 None if reference.optional == Some(true) => {}
                 None => {
-                    return Err(EnvError::NoObject {
+                    return Err(EnvError::ObjectMissing {
                         kind: "configmap",
                         name: reference.name.clone(),
                     });
@@ -131,7 +131,7 @@ pub fn compile(
                 }
                 None if reference.optional == Some(true) => {}
                 None => {
-                    return Err(EnvError::NoObject {
+                    return Err(EnvError::ObjectMissing {
                         kind: "secret",
                         name: reference.name.clone(),
                     });
@@ -165,7 +165,7 @@ fn value_of(
     let namespace = desired.namespace.clone();
     if let Some(field) = &from.field_ref {
         let value = fields::pod_field(&desired.pod, &field.field_path, addresses);
-        let missing = || EnvError::NoField {
+        let missing = || EnvError::FieldUnknown {
             variable: variable.name.clone(),
             path: field.field_path.clone(),
         };
@@ -178,7 +178,7 @@ fn value_of(
             .and_then(|n| desired.container(n))
             .map(|s| &s.container);
         let value = fields::resource_field(other.unwrap_or(container), field, node);
-        let missing = || EnvError::NoField {
+        let missing = || EnvError::FieldUnknown {
             variable: variable.name.clone(),
             path: field.resource.clone(),
         };
@@ -188,14 +188,14 @@ fn value_of(
         let Some(map) = sources.config_maps.get(&key.name) else {
             return absent(
                 key.optional,
-                EnvError::NoObject {
+                EnvError::ObjectMissing {
                     kind: "configmap",
                     name: key.name.clone(),
                 },
             );
         };
         let value = map.data.as_ref().and_then(|d| d.get(&key.key)).cloned();
-        let missing = EnvError::NoKey {
+        let missing = EnvError::KeyMissing {
             kind: "ConfigMap",
             namespace,
             name: key.name.clone(),
@@ -207,7 +207,7 @@ fn value_of(
         let Some(secret) = sources.secrets.get(&key.name) else {
             return absent(
                 key.optional,
-                EnvError::NoObject {
+                EnvError::ObjectMissing {
                     kind: "secret",
                     name: key.name.clone(),
                 },
@@ -215,7 +215,7 @@ fn value_of(
         };
         let value = secret.data.as_ref().and_then(|d| d.get(&key.key));
         let value = value.map(|v| String::from_utf8_lossy(&v.0).into_owned());
-        let missing = EnvError::NoKey {
+        let missing = EnvError::KeyMissing {
             kind: "Secret",
             namespace,
             name: key.name.clone(),
@@ -380,7 +380,7 @@ mod tests {
         assert_eq!(compiled(with(true), &sources), Ok(vec![]));
         assert_eq!(
             compiled(with(false), &sources),
-            Err(EnvError::NoObject {
+            Err(EnvError::ObjectMissing {
                 kind: "configmap",
                 name: "m".into()
             })

@@ -362,7 +362,7 @@ fn gates(inputs: &Inputs<'_>) -> Verdict {
     let closed: Vec<String> = gates
         .filter(|g| !open(&g.condition_type))
         .map(|g| {
-            let what = if known(&g.condition_type) {
+            if known(&g.condition_type) {
                 format!(
                     "the status of pod readiness gate \"{}\" is not \"True\", but False",
                     g.condition_type
@@ -372,8 +372,7 @@ fn gates(inputs: &Inputs<'_>) -> Verdict {
                     "corresponding condition of pod readiness gate \"{}\" does not exist.",
                     g.condition_type
                 )
-            };
-            what
+            }
         })
         .collect();
     if closed.is_empty() {

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 
 /// Where cgroup v2 is mounted, by a table in the format of /proc/mounts. The last one wins, as it covers the others.
 pub fn cgroup_v2(table: &str) -> Option<PathBuf> {
-    let mounts = table.lines().filter_map(|line| {
+    let mut mounts = table.lines().filter_map(|line| {
         let mut words = line.split(' ');
         let (_, at, kind) = (words.next()?, words.next()?, words.next()?);
         // The kernel writes a space in a path as \040.
         (kind == "cgroup2").then(|| PathBuf::from(at.replace("\\040", " ")))
     });
-    mounts.last()
+    mounts.next_back()
 }
 
 #[cfg(test)]

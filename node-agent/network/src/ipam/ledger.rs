@@ -184,7 +184,7 @@ mod tests {
         ledger.release(&b.id).unwrap();
         drop(ledger);
         let mut ledger = open(dir.path());
-        assert_eq!(ledger.all().cloned().collect::<Vec<_>>(), [a.clone()]);
+        assert_eq!(ledger.all().collect::<Vec<_>>(), [&a]);
         assert_ne!(ledger.ensure(&request("c")).unwrap().address, a.address);
     }
 

@@ -191,11 +191,13 @@ fn a_pod_without_containers_yet_is_pending() {
 
 #[test]
 fn a_pod_past_its_deadline_has_failed_and_says_why() {
-    let mut memory = Memory::default();
-    memory.failed = Some(Waiting {
-        reason: "DeadlineExceeded".into(),
-        message: "too long".into(),
-    });
+    let memory = Memory {
+        failed: Some(Waiting {
+            reason: "DeadlineExceeded".into(),
+            message: "too long".into(),
+        }),
+        ..Memory::default()
+    };
     let status = status(
         one(),
         vec![container("a", 0, Some(137))],

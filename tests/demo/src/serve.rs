@@ -22,8 +22,8 @@ pub fn run(ports: &[&str]) -> Result<(), String> {
     let http_port = port(ports.first(), 8080)?;
     let udp_port = port(ports.get(1), 8081)?;
     let name = Arc::new(who());
-    let listener = bind(|address| TcpListener::bind(address), http_port)?;
-    let datagrams = bind(|address| UdpSocket::bind(address), udp_port)?;
+    let listener = bind(TcpListener::bind, http_port)?;
+    let datagrams = bind(UdpSocket::bind, udp_port)?;
     println!(
         "{} serves HTTP on port {http_port} and UDP on port {udp_port}",
         name.trim_end()

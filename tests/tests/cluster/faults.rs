@@ -55,12 +55,10 @@ fn survives(cluster: &Cluster, part: &str, program: &str) -> Result<()> {
 }
 
 fn heals(cluster: &Cluster, program: &str) -> Result<()> {
-    let pod = format!(
-        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: after\nspec:\n  nodeName: node-1\n  terminationGracePeriodSeconds: 0\n  \
-         containers:\n  - name: main\n    image: penstock.local/demo:1\n    args: [serve]\n"
-    );
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: after\nspec:\n  nodeName: node-1\n  terminationGracePeriodSeconds: 0\n  \
+         containers:\n  - name: main\n    image: penstock.local/demo:1\n    args: [serve]\n";
     until(PATIENCE, "the API takes a pod", || {
-        cluster.kubectl_with(&["apply", "-f", "-"], &pod).is_ok()
+        cluster.kubectl_with(&["apply", "-f", "-"], pod).is_ok()
     })?;
     cluster
         .kubectl(&["wait", "--for=condition=Ready", "pod/after", "--timeout=90s"])

@@ -74,7 +74,6 @@ pub fn table(
     Ok(made)
 }
 
-#[allow(clippy::too_many_arguments)]
 fn field_lines(
     block: &mut String,
     type_name: &str,

@@ -1,4 +1,4 @@
-//! From Services and EndpointSlices to what the data plane and DNS are to serve. Pure.
+//! From Services and EndpointSlices to what the data plane, DNS and ingress are to serve. Pure.
 //!
 //! It exists to hold the API's rules about endpoints: which slices a port takes its backends from, what is local,
 //! what has a name. Only the services named as changed are computed again. It must not do I/O.
@@ -9,11 +9,12 @@ mod host_ports;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use penstock_dataplane::{Backend, Desired, Protocol, Service, ServiceKey};
 use penstock_dns::{Endpoint, Exposure, Port, ServiceName, ServiceRecord};
+use penstock_ingress::ServicePort;
 
 use crate::cluster::{Event, ObjectName, ServiceView, SliceView};
 
@@ -142,6 +143,25 @@ impl Services {
         Some(ServiceRecord { name: service_name(name), exposure, ports: ports.collect() })
     }
 
+    /// The endpoints ingress forwards to, of every TCP port; `None` when the Service is gone. Headless ones have them
+    /// too. Loopback and link-local addresses are left out: ingress connects from the node, and whoever may write
+    /// slices would reach what listens there for the node alone.
+    pub fn compile_upstream(&self, name: &ObjectName) -> Option<Vec<ServicePort>> {
+        let service = self.services.get(name)?;
+        // An external name would make the node ask anybody on anyone's behalf.
+        let ports = service.ports.iter().filter(|_| service.external_name.is_none());
+        let ports = ports.filter(|port| port.protocol == Protocol::Tcp).map(|port| {
+            let backends = self.backends(name, &port.name, port.protocol, "").into_iter();
+            let endpoints = backends.filter(|backend| is_elsewhere(backend.address));
+            ServicePort {
+                name: port.name.clone(),
+                number: port.port,
+                endpoints: endpoints.map(endpoint_of).collect(),
+            }
+        });
+        Some(ports.collect())
+    }
+
     /// Every endpoint that has the port, in the order of its address. An address in two slices, which happens while
     /// an endpoint moves between them, counts once, and ready if it is so in one.
     fn backends(&self, name: &ObjectName, port: &str, protocol: Protocol, node: &str) -> Vec<Backend> {
@@ -215,6 +235,24 @@ pub fn service_name(name: &ObjectName) -> ServiceName {
 
 fn is_proxied(service: &ServiceView) -> bool {
     !service.headless && !service.unproxied && service.external_name.is_none() && !service.cluster_ips.is_empty()
+}
+
+fn endpoint_of(backend: Backend) -> penstock_ingress::Endpoint {
+    penstock_ingress::Endpoint {
+        address: SocketAddr::new(backend.address, backend.port),
+        ready: backend.ready,
+        serving: backend.serving,
+    }
+}
+
+/// Whether an address can be another host's or a pod's.
+fn is_elsewhere(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let is_link_local = match address {
+        IpAddr::V4(four) => four.is_link_local() || four.is_broadcast(),
+        IpAddr::V6(six) => six.is_unicast_link_local(),
+    };
+    !(is_link_local || address.is_loopback() || address.is_unspecified() || address.is_multicast())
 }
 
 fn protocol_label(protocol: Protocol) -> &'static str {

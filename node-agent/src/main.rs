@@ -16,6 +16,9 @@ use clap::Parser;
 
 use options::{Command, LogFormat, Options};
 
+/// What is logged without `RUST_LOG`. The client's own lines repeat, for every attempt, what its callers say once.
+const LOG_DEFAULT: &str = "info,kube_client::client::builder=off";
+
 fn main() -> ExitCode {
     let options = Options::parse();
     let outcome = match options.command {
@@ -47,7 +50,7 @@ fn start(options: Box<options::Run>) -> anyhow::Result<()> {
 
 fn log_to_stderr(format: LogFormat) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => subscriber.init(),

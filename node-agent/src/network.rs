@@ -5,6 +5,7 @@
 //! It must not know how any part works.
 
 mod condition;
+mod ingress;
 mod names;
 mod programs;
 mod routes;
@@ -16,12 +17,13 @@ use std::sync::Arc;
 use anyhow::Context;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 use kube::Api;
 use penstock_network::{Netns, Network, NetworkConfig};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::watch;
+use crate::cluster::{class_view, ingress_view, watch};
 use crate::options::{Overlay, Run};
 
 use condition::Condition;
@@ -34,11 +36,7 @@ const EVENTS_MAX: usize = 1024;
 /// Runs until `shutdown`. Pods keep their network when it returns.
 pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToken) -> anyhow::Result<()> {
     let node_ip = options.node_ipv4()?;
-    anyhow::ensure!(
-        options.ingress_listen.is_empty(),
-        "--ingress-listen {}: this version does not serve Ingress objects; leave the flag out",
-        options.ingress_listen
-    );
+    let ingress_listen = ingress::listen_address(&options.ingress_listen)?;
     let programs = Arc::new(Programs::default());
     let network = Network::open(network_config(options)?, programs.clone()).await?;
     let listener = network.bind()?;
@@ -54,7 +52,19 @@ pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToke
     tasks.spawn(watch(Api::<Service>::all(client.clone()), "Services", Into::into, Change::Service, events.clone()));
     let slices = Api::<EndpointSlice>::all(client.clone());
     tasks.spawn(watch(slices, "EndpointSlices", Into::into, Change::Slice, events));
-    tasks.spawn(watch(Api::<Node>::all(client), "Nodes", Into::into, |event| event, node_events));
+    tasks.spawn(watch(Api::<Node>::all(client.clone()), "Nodes", Into::into, |event| event, node_events));
+    let mut draining = tokio::task::JoinSet::new();
+    let upstreams = ingress_listen.map(|address| {
+        use ingress::Change;
+        let (events, changes) = mpsc::channel(EVENTS_MAX);
+        let ingresses = Api::<Ingress>::all(client.clone());
+        tasks.spawn(watch(ingresses, "Ingresses", ingress_view, Change::Ingress, events.clone()));
+        let classes = Api::<IngressClass>::all(client);
+        tasks.spawn(watch(classes, "IngressClasses", class_view, Change::Class, events));
+        let upstreams = ingress::Upstreams::default();
+        draining.spawn(ingress::run(address, upstreams.clone(), changes, shutdown.clone()));
+        upstreams
+    });
 
     tasks.spawn(routes::run(network.clone(), options.node_name.clone(), nodes, condition.clone()));
     tasks.spawn(programs::retry(programs.clone(), network.clone(), options.clone(), uplink, condition.clone()));
@@ -66,15 +76,18 @@ pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToke
         dns_ip: options.cluster_dns,
         programs,
         zone,
+        upstreams,
         attachments: network.attachments(),
     };
     tasks.spawn(services::run(plane, changes));
     tasks.spawn(condition.run());
 
     shutdown.cancelled().await;
-    // Requests of the plugin that are under way end by themselves; nothing else holds anything half done.
+    // Requests of the plugin and of ingress's clients that are under way end by themselves; nothing else holds
+    // anything half done.
     let _ = tokio::time::timeout(std::time::Duration::from_secs(6), async {
         let _ = tasks.join_next().await;
+        while draining.join_next().await.is_some() {}
     })
     .await;
     tasks.shutdown().await;

@@ -116,7 +116,7 @@ pub struct Run {
     /// The eBPF programs [default: `penstock.bpf.o` beside this program].
     #[arg(long, value_name = "FILE", help_heading = "Network")]
     pub ebpf_object: Option<PathBuf>,
-    /// Serve Ingress objects over HTTP on this address; off when empty, and not yet possible.
+    /// Serve Ingress objects over HTTP on this address, without TLS yet; off when empty.
     #[arg(long, value_name = "IP:PORT", default_value = "", hide_default_value = true, help_heading = "Network")]
     pub ingress_listen: String,
 

@@ -26,6 +26,8 @@ use cli::{Cli, Command, LogFormat};
 /// More threads than this serve nothing that two cores could use, and each costs memory.
 const WORKER_THREADS_MAX: usize = 8;
 const BLOCKING_THREADS_MAX: usize = 64;
+/// What is logged without `RUST_LOG`. The client's own lines repeat, for every attempt, what its callers say once.
+const LOG_DEFAULT: &str = "info,kube_client::client::builder=off";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -59,7 +61,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
 
 /// What is logged is chosen by `RUST_LOG`; without it, what an operator should see.
 fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

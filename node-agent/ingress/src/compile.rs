@@ -29,10 +29,7 @@ pub fn compile<'a>(
     ingresses: impl IntoIterator<Item = (&'a Name, &'a Ingress)>,
     classes: &BTreeMap<String, Class>,
 ) -> Compiled {
-    let mut ours: Vec<_> = ingresses
-        .into_iter()
-        .filter(|(_, ingress)| is_ours(ingress, classes))
-        .collect();
+    let mut ours: Vec<_> = ingresses.into_iter().filter(|(_, ingress)| is_ours(ingress, classes)).collect();
     ours.sort_by_key(|(name, ingress)| (ingress.created_seconds, *name));
 
     let mut compiled = Compiled::default();
@@ -40,10 +37,7 @@ pub fn compile<'a>(
         compiled.add(name, ingress);
     }
     // An Ingress with nothing but a default backend is meant for everything; others mean what they leave over.
-    let by_meaning = |whole: bool| {
-        ours.iter()
-            .filter(move |(_, ingress)| ingress.rules.is_empty() == whole)
-    };
+    let by_meaning = |whole: bool| ours.iter().filter(move |(_, ingress)| ingress.rules.is_empty() == whole);
     compiled.table.default = by_meaning(true)
         .chain(by_meaning(false))
         .find_map(|(name, ingress)| Some(route(name, ingress.default_backend.as_ref()?)));
@@ -66,18 +60,12 @@ fn is_ours(ingress: &Ingress, classes: &BTreeMap<String, Class>) -> bool {
 fn route(ingress: &Name, backend: &Backend) -> Arc<Route> {
     let target = match backend {
         Backend::Service { name, port } => Target::Service {
-            service: Name {
-                namespace: ingress.namespace.clone(),
-                name: name.clone(),
-            },
+            service: Name { namespace: ingress.namespace.clone(), name: name.clone() },
             port: port.clone(),
         },
         Backend::Resource { kind, name } => Target::Unsupported(format!("{kind} {name}")),
     };
-    Arc::new(Route {
-        ingress: ingress.clone(),
-        target,
-    })
+    Arc::new(Route { ingress: ingress.clone(), target })
 }
 
 // === impl Compiled ===
@@ -91,10 +79,7 @@ impl Compiled {
                 )
             });
         }
-        let default = ingress
-            .default_backend
-            .as_ref()
-            .map(|backend| route(name, backend));
+        let default = ingress.default_backend.as_ref().map(|backend| route(name, backend));
         for rule in &ingress.rules {
             let entry = self.table.host_entry(&rule.host);
             if entry.default.is_none() {
@@ -104,15 +89,10 @@ impl Compiled {
                 let route = route(name, &path.backend);
                 if let Target::Unsupported(what) = &route.target {
                     self.note(|| {
-                        format!(
-                            "Ingress {name}: path {} leads to {what}, not to a Service",
-                            path.path
-                        )
+                        format!("Ingress {name}: path {} leads to {what}, not to a Service", path.path)
                     });
                 }
-                if let Err(holder) = self
-                    .table
-                    .insert(&rule.host, path.kind, &path.path, route.clone())
+                if let Err(holder) = self.table.insert(&rule.host, path.kind, &path.path, route.clone())
                     && holder != route
                 {
                     let (host, path) = (if rule.host.is_empty() { "*" } else { &rule.host }, &path.path);
@@ -141,39 +121,21 @@ mod tests {
     use crate::table::Decision;
 
     fn name(name: &str) -> Name {
-        Name {
-            namespace: "shop".into(),
-            name: name.into(),
-        }
+        Name { namespace: "shop".into(), name: name.into() }
     }
 
     fn service(name: &str) -> Backend {
-        Backend::Service {
-            name: name.into(),
-            port: Port::Number(80),
-        }
+        Backend::Service { name: name.into(), port: Port::Number(80) }
     }
 
     fn rule(host: &str, path: &str, to: &str) -> Rule {
-        let path = Path {
-            kind: PathKind::Prefix,
-            path: path.into(),
-            backend: service(to),
-        };
-        Rule {
-            host: host.into(),
-            paths: vec![path],
-        }
+        let path = Path { kind: PathKind::Prefix, path: path.into(), backend: service(to) };
+        Rule { host: host.into(), paths: vec![path] }
     }
 
     fn classes(of: &[(&str, &str, bool)]) -> BTreeMap<String, Class> {
-        let class = |controller: &str, is_default| Class {
-            controller: controller.into(),
-            is_default,
-        };
-        of.iter()
-            .map(|(name, controller, default)| (name.to_string(), class(controller, *default)))
-            .collect()
+        let class = |controller: &str, is_default| Class { controller: controller.into(), is_default };
+        of.iter().map(|(name, controller, default)| (name.to_string(), class(controller, *default))).collect()
     }
 
     fn ours() -> BTreeMap<String, Class> {
@@ -192,53 +154,27 @@ mod tests {
 
     #[test]
     fn an_ingress_is_ours_by_its_class_or_by_default() {
-        let named = |class: Option<&str>| Ingress {
-            class: class.map(Into::into),
-            ..Ingress::default()
-        };
-        let both = classes(&[
-            ("penstock", CONTROLLER, true),
-            ("nginx", "k8s.io/ingress-nginx", false),
-        ]);
+        let named = |class: Option<&str>| Ingress { class: class.map(Into::into), ..Ingress::default() };
+        let both = classes(&[("penstock", CONTROLLER, true), ("nginx", "k8s.io/ingress-nginx", false)]);
         assert!(is_ours(&named(Some("penstock")), &both));
         assert!(is_ours(&named(None), &both));
         assert!(!is_ours(&named(Some("nginx")), &both));
         assert!(!is_ours(&named(Some("unknown")), &both));
-        assert!(
-            !is_ours(&named(None), &classes(&[("penstock", CONTROLLER, false)])),
-            "not the default"
-        );
+        assert!(!is_ours(&named(None), &classes(&[("penstock", CONTROLLER, false)])), "not the default");
         assert!(!is_ours(&named(None), &classes(&[])), "no class at all");
-        let rivals = classes(&[
-            ("penstock", CONTROLLER, true),
-            ("nginx", "k8s.io/ingress-nginx", true),
-        ]);
+        let rivals = classes(&[("penstock", CONTROLLER, true), ("nginx", "k8s.io/ingress-nginx", true)]);
         assert!(!is_ours(&named(None), &rivals), "two defaults");
     }
 
     #[test]
     fn the_older_ingress_keeps_a_path_that_two_claim_and_the_other_is_told() {
-        let older = Ingress {
-            created_seconds: 1,
-            rules: vec![rule("a.test", "/x", "older")],
-            ..Ingress::default()
-        };
+        let older =
+            Ingress { created_seconds: 1, rules: vec![rule("a.test", "/x", "older")], ..Ingress::default() };
         let both = vec![rule("A.test", "/x/", "younger"), rule("a.test", "/y", "younger")];
-        let younger = Ingress {
-            created_seconds: 2,
-            rules: both,
-            ..Ingress::default()
-        };
-        let compiled = compile(
-            [(&name("a-younger"), &younger), (&name("older"), &older)],
-            &ours(),
-        );
+        let younger = Ingress { created_seconds: 2, rules: both, ..Ingress::default() };
+        let compiled = compile([(&name("a-younger"), &younger), (&name("older"), &older)], &ours());
         assert_eq!(answer(&compiled, "a.test", "/x"), "older");
-        assert_eq!(
-            answer(&compiled, "a.test", "/y"),
-            "younger",
-            "its other routes are untouched"
-        );
+        assert_eq!(answer(&compiled, "a.test", "/y"), "younger", "its other routes are untouched");
         assert_eq!(
             compiled.problems,
             ["Ingress shop/a-younger: host A.test path /x/ is already that of Ingress shop/older"]
@@ -247,31 +183,15 @@ mod tests {
 
     #[test]
     fn a_default_backend_answers_for_its_own_hosts_before_that_of_others() {
-        let whole = Ingress {
-            default_backend: Some(service("whole")),
-            created_seconds: 9,
-            ..Ingress::default()
-        };
+        let whole =
+            Ingress { default_backend: Some(service("whole")), created_seconds: 9, ..Ingress::default() };
         let host = Ingress {
             default_backend: Some(service("rest-of-a")),
-            rules: vec![
-                rule("a.test", "/x", "x"),
-                Rule {
-                    host: "bare.test".into(),
-                    paths: vec![],
-                },
-            ],
+            rules: vec![rule("a.test", "/x", "x"), Rule { host: "bare.test".into(), paths: vec![] }],
             ..Ingress::default()
         };
-        let other = Ingress {
-            rules: vec![rule("b.test", "/x", "b")],
-            ..Ingress::default()
-        };
-        let all = [
-            (&name("whole"), &whole),
-            (&name("host"), &host),
-            (&name("other"), &other),
-        ];
+        let other = Ingress { rules: vec![rule("b.test", "/x", "b")], ..Ingress::default() };
+        let all = [(&name("whole"), &whole), (&name("host"), &host), (&name("other"), &other)];
         let compiled = compile(all, &ours());
         assert_eq!(answer(&compiled, "a.test", "/x"), "x");
         assert_eq!(answer(&compiled, "a.test", "/z"), "rest-of-a");
@@ -298,25 +218,10 @@ mod tests {
         let path = Path {
             kind: PathKind::Exact,
             path: "/icons".into(),
-            backend: Backend::Resource {
-                kind: "StorageBucket".into(),
-                name: "icons".into(),
-            },
+            backend: Backend::Resource { kind: "StorageBucket".into(), name: "icons".into() },
         };
-        let rules = vec![Rule {
-            host: String::new(),
-            paths: vec![path],
-        }];
-        let compiled = compile(
-            [(
-                &name("a"),
-                &Ingress {
-                    rules,
-                    ..Ingress::default()
-                },
-            )],
-            &ours(),
-        );
+        let rules = vec![Rule { host: String::new(), paths: vec![path] }];
+        let compiled = compile([(&name("a"), &Ingress { rules, ..Ingress::default() })], &ours());
         assert_eq!(answer(&compiled, "a.test", "/icons"), "StorageBucket icons");
         assert_eq!(compiled.problems.len(), 1);
     }

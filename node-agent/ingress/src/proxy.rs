@@ -76,24 +76,14 @@ pub async fn serve(
     });
     // Whatever ends this future ends what it started.
     let _cut = desk.cut.clone().drop_guard();
-    tokio::spawn(
-        desk.cut
-            .clone()
-            .run_until_cancelled_owned(sweep(desk.pool.clone(), desk.limits.idle_for)),
-    );
+    tokio::spawn(desk.cut.clone().run_until_cancelled_owned(sweep(desk.pool.clone(), desk.limits.idle_for)));
     let connections = TaskTracker::new();
     while let Some(accepted) = shutdown.run_until_cancelled(accept(&listener, &slots)).await {
         let Some((stream, peer, slot)) = accepted else {
             tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
             continue;
         };
-        connections.spawn(serve_connection(
-            desk.clone(),
-            stream,
-            peer,
-            Arc::new(slot),
-            shutdown.clone(),
-        ));
+        connections.spawn(serve_connection(desk.clone(), stream, peer, Arc::new(slot), shutdown.clone()));
     }
     drop(listener);
     connections.close();

@@ -74,9 +74,8 @@ impl Table {
     /// Decides about a request for `host` (the Host header, with or without a port) and `path` (without a query).
     pub fn route(&self, host: &str, path: &str) -> Decision<'_> {
         let found = self.find_host(&host_name(host));
-        let route = found
-            .and_then(|host| host.find(path).or(host.default.as_ref()))
-            .or(self.default.as_ref());
+        let route =
+            found.and_then(|host| host.find(path).or(host.default.as_ref())).or(self.default.as_ref());
         match (route, found) {
             (Some(route), _) => Decision::To(route),
             (None, Some(_)) => Decision::NoPath,

@@ -96,12 +96,7 @@ impl Upstreams {
 
     /// The endpoints of a Service's port, in turn.
     pub fn candidates(&self, service: &Name, port: &Port) -> Result<Candidates, Unavailable> {
-        let ports = self
-            .services
-            .read()
-            .get(service)
-            .cloned()
-            .ok_or(Unavailable::NoService)?;
+        let ports = self.services.read().get(service).cloned().ok_or(Unavailable::NoService)?;
         let is_wanted = |upstream: &Upstream| match port {
             Port::Name(name) => upstream.name == *name,
             Port::Number(number) => upstream.number == *number,
@@ -111,30 +106,18 @@ impl Upstreams {
             return Err(Unavailable::NoEndpoint);
         }
         let turn = ports[port].turn.fetch_add(1, Ordering::Relaxed);
-        Ok(Candidates {
-            ports,
-            port,
-            turn,
-            tried: 0,
-        })
+        Ok(Candidates { ports, port, turn, tried: 0 })
     }
 }
 
 /// The ready ones; where none is, those that terminate but still serve, as for Services.
 fn usable(endpoints: &[Endpoint]) -> Vec<SocketAddr> {
-    let ready: Vec<_> = endpoints
-        .iter()
-        .filter(|endpoint| endpoint.ready)
-        .map(|endpoint| endpoint.address)
-        .collect();
+    let ready: Vec<_> =
+        endpoints.iter().filter(|endpoint| endpoint.ready).map(|endpoint| endpoint.address).collect();
     if !ready.is_empty() {
         return ready;
     }
-    endpoints
-        .iter()
-        .filter(|endpoint| endpoint.serving)
-        .map(|endpoint| endpoint.address)
-        .collect()
+    endpoints.iter().filter(|endpoint| endpoint.serving).map(|endpoint| endpoint.address).collect()
 }
 
 // === impl Candidates ===
@@ -158,26 +141,15 @@ mod tests {
     use super::*;
 
     fn web() -> Name {
-        Name {
-            namespace: "a".into(),
-            name: "web".into(),
-        }
+        Name { namespace: "a".into(), name: "web".into() }
     }
 
     fn endpoint(i: u8, ready: bool, serving: bool) -> Endpoint {
-        Endpoint {
-            address: ([10, 0, 0, i], 8080).into(),
-            ready,
-            serving,
-        }
+        Endpoint { address: ([10, 0, 0, i], 8080).into(), ready, serving }
     }
 
     fn port(name: &str, number: u16, endpoints: &[Endpoint]) -> ServicePort {
-        ServicePort {
-            name: name.into(),
-            number,
-            endpoints: endpoints.to_vec(),
-        }
+        ServicePort { name: name.into(), number, endpoints: endpoints.to_vec() }
     }
 
     fn last_octets(upstreams: &Upstreams, port: &Port) -> Result<Vec<u8>, Unavailable> {
@@ -206,10 +178,7 @@ mod tests {
         let eighty = Port::Number(80);
         assert_eq!(last_octets(&upstreams, &eighty), Err(Unavailable::NoService));
         upstreams.set(web(), Some(vec![port("http", 80, &[endpoint(1, false, false)])]));
-        assert_eq!(
-            last_octets(&upstreams, &Port::Name("admin".into())),
-            Err(Unavailable::NoPort)
-        );
+        assert_eq!(last_octets(&upstreams, &Port::Name("admin".into())), Err(Unavailable::NoPort));
         assert_eq!(last_octets(&upstreams, &eighty), Err(Unavailable::NoEndpoint));
         upstreams.set(web(), None);
         assert_eq!(last_octets(&upstreams, &eighty), Err(Unavailable::NoService));

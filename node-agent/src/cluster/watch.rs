@@ -45,7 +45,8 @@ where
                 continue;
             }
         };
-        if std::mem::take(&mut away) {
+        // `Init` says that a list is about to be asked for, not that the server answered.
+        if !matches!(event, watcher::Event::Init) && std::mem::take(&mut away) {
             tracing::info!("watching {what} works again");
         }
         let event = match event {

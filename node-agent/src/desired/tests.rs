@@ -224,3 +224,25 @@ fn a_host_port_lives_as_long_as_its_pod_and_never_meets_a_service_of_the_same_na
     compile_host_ports(&mut desired, &[], node_ip);
     assert!(desired.services.is_empty());
 }
+
+#[test]
+fn ingress_gets_the_tcp_endpoints_of_headless_services_too_and_none_on_the_node_itself() {
+    let mut services = Services::default();
+    let ports = json!([{"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]);
+    service(&mut services, json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": ports}));
+    let endpoints = json!([
+        {"addresses": ["10.244.0.2"], "conditions": {"ready": false, "serving": true, "terminating": true}},
+        {"addresses": ["127.0.0.1"]},
+        {"addresses": ["169.254.169.254"]},
+    ]);
+    slice(&mut services, "web-1", json!([{"name": "http", "port": 8080}]), endpoints);
+    let address = "10.244.0.2:8080".parse().unwrap();
+    let endpoint = penstock_ingress::Endpoint { address, ready: false, serving: true };
+    let http = ServicePort { name: "http".into(), number: 80, endpoints: vec![endpoint] };
+    assert_eq!(services.compile_upstream(&name("web")), Some(vec![http]));
+
+    service(&mut services, json!({"type": "ExternalName", "externalName": "a.test", "ports": ports}));
+    assert_eq!(services.compile_upstream(&name("web")), Some(vec![]), "an external name is not forwarded to");
+    services.see_service(Event::Gone(name("web")));
+    assert_eq!(services.compile_upstream(&name("web")), None);
+}

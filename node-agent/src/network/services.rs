@@ -1,4 +1,4 @@
-//! From changes of Services and slices to the kernel and to DNS.
+//! From changes of Services and slices to the kernel, to DNS and to ingress.
 //!
 //! It exists to gather changes for a few milliseconds, so that a rollout is a handful of map updates and one change
 //! still arrives at once. It must not know the API's rules; `desired` does.
@@ -12,6 +12,7 @@ use penstock_network::Attachment;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::ingress::Upstreams;
 use super::names::Names;
 use super::programs::Programs;
 use crate::cluster::{Event, ServiceView, SliceView};
@@ -38,6 +39,8 @@ pub struct Plane {
     pub dns_ip: IpAddr,
     pub programs: Arc<Programs>,
     pub zone: Names,
+    /// Where ingress is served.
+    pub upstreams: Option<Upstreams>,
     pub attachments: watch::Receiver<Arc<Vec<Attachment>>>,
 }
 
@@ -76,6 +79,10 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
                 }
             }
         });
+        if let Some(upstreams) = &plane.upstreams {
+            dirty.iter().for_each(|name| upstreams.set(name, services.compile_upstream(name)));
+            upstreams.all_listed();
+        }
         tracing::debug!(changed = dirty.len(), before, now = desired.services.len(), "services");
         if let Some(dataplane) = plane.programs.get() {
             let outcome;

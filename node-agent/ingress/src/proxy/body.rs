@@ -55,24 +55,12 @@ impl Watched {
     /// Watches a body.
     pub fn new(inner: Incoming, idle: Duration) -> Self {
         let inner = Some(inner).filter(|inner| !inner.is_end_stream());
-        Self {
-            inner,
-            idle,
-            timer: None,
-            is_waiting: false,
-            progress: Arc::default(),
-        }
+        Self { inner, idle, timer: None, is_waiting: false, progress: Arc::default() }
     }
 
     /// A body of no bytes.
     pub fn empty() -> Self {
-        Self {
-            inner: None,
-            idle: Duration::ZERO,
-            timer: None,
-            is_waiting: false,
-            progress: Arc::default(),
-        }
+        Self { inner: None, idle: Duration::ZERO, timer: None, is_waiting: false, progress: Arc::default() }
     }
 
     /// How far it is; stays true after the body went elsewhere.
@@ -99,9 +87,7 @@ impl Body for Watched {
             return Poll::Ready(frame.map(|frame| frame.map_err(|source| BodyError::Broken { source })));
         }
         let deadline = Instant::now() + this.idle;
-        let timer = this
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if !std::mem::replace(&mut this.is_waiting, true) {
             timer.as_mut().reset(deadline);
         }
@@ -118,9 +104,7 @@ impl Body for Watched {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner
-            .as_ref()
-            .map_or(SizeHint::with_exact(0), Body::size_hint)
+        self.inner.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
@@ -128,9 +112,7 @@ impl Body for Watched {
 
 impl Default for Progress {
     fn default() -> Self {
-        Self {
-            state: Mutex::new((Instant::now(), false)),
-        }
+        Self { state: Mutex::new((Instant::now(), false)) }
     }
 }
 

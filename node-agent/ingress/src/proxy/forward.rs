@@ -35,13 +35,11 @@ pub async fn handle(
     slot: &Slot,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    Ok(forward(desk, peer, slot, request)
-        .await
-        .unwrap_or_else(|refusal| {
-            // Anybody can cause these as often as they like, so they are not for the usual log.
-            tracing::debug!(%peer, status = refusal.status().as_u16(), "{refusal}");
-            refusal.response().map(Either::Right)
-        }))
+    Ok(forward(desk, peer, slot, request).await.unwrap_or_else(|refusal| {
+        // Anybody can cause these as often as they like, so they are not for the usual log.
+        tracing::debug!(%peer, status = refusal.status().as_u16(), "{refusal}");
+        refusal.response().map(Either::Right)
+    }))
 }
 
 /// Where a request goes.
@@ -85,10 +83,7 @@ async fn forward(
     head.version = Version::HTTP_11;
     head.extensions = http::Extensions::new();
     forward_headers(&mut head.headers, switched);
-    Ok(Response::from_parts(
-        head,
-        Either::Left(Watched::new(body, desk.limits.backend_idle)),
-    ))
+    Ok(Response::from_parts(head, Either::Left(Watched::new(body, desk.limits.backend_idle))))
 }
 
 /// The host asked for. A target with a host in it counts more than the header (RFC 9112, section 3.2.2).
@@ -103,9 +98,7 @@ fn host_of(request: &Request<Incoming>) -> Result<HeaderValue, Refusal> {
         // Name and password, which the form allows, are not part of a host.
         Some(authority) if authority.as_str().contains('@') => Err(Refusal::Host),
         Some(authority) => HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::Host),
-        None => header
-            .filter(|header| header.to_str().is_ok())
-            .ok_or(Refusal::Host),
+        None => header.filter(|header| header.to_str().is_ok()).ok_or(Refusal::Host),
     }
 }
 
@@ -128,32 +121,17 @@ fn decide(desk: &Desk, host: &HeaderValue, path: &str) -> Result<Destination, Re
         Decision::To(route) => route,
         Decision::NoHost => return Err(Refusal::NoHost { host: host.into() }),
         Decision::NoPath => {
-            return Err(Refusal::NoPath {
-                host: host.into(),
-                path: path.into(),
-            });
+            return Err(Refusal::NoPath { host: host.into(), path: path.into() });
         }
     };
     let ingress = || route.ingress.clone();
     match &route.target {
-        Target::Unsupported(what) => Err(Refusal::Unsupported {
-            ingress: ingress(),
-            what: what.clone(),
-        }),
+        Target::Unsupported(what) => Err(Refusal::Unsupported { ingress: ingress(), what: what.clone() }),
         Target::Service { service, port } => {
             let (service, port) = (service.clone(), port.clone());
             match desk.routing.upstreams.candidates(&service, &port) {
-                Ok(candidates) => Ok(Destination {
-                    service,
-                    port,
-                    candidates,
-                }),
-                Err(why) => Err(Refusal::Unavailable {
-                    ingress: ingress(),
-                    service,
-                    port,
-                    why,
-                }),
+                Ok(candidates) => Ok(Destination { service, port, candidates }),
+                Err(why) => Err(Refusal::Unavailable { ingress: ingress(), service, port, why }),
             }
         }
     }
@@ -225,31 +203,19 @@ impl Destination {
     }
 
     fn unreachable(&self) -> Refusal {
-        Refusal::Unreachable {
-            service: self.service.clone(),
-            port: self.port.clone(),
-        }
+        Refusal::Unreachable { service: self.service.clone(), port: self.port.clone() }
     }
 
     fn silent(&self) -> Refusal {
-        Refusal::Silent {
-            service: self.service.clone(),
-            port: self.port.clone(),
-        }
+        Refusal::Silent { service: self.service.clone(), port: self.port.clone() }
     }
 
     fn broken(&self) -> Refusal {
-        Refusal::Broken {
-            service: self.service.clone(),
-            port: self.port.clone(),
-        }
+        Refusal::Broken { service: self.service.clone(), port: self.port.clone() }
     }
 
     fn switched(&self) -> Refusal {
-        Refusal::Switched {
-            service: self.service.clone(),
-            port: self.port.clone(),
-        }
+        Refusal::Switched { service: self.service.clone(), port: self.port.clone() }
     }
 }
 

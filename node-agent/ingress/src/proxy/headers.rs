@@ -69,10 +69,7 @@ fn has_token(headers: &HeaderMap, name: HeaderName, wanted: &str) -> bool {
 }
 
 fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
-    let values = headers
-        .get_all(name)
-        .into_iter()
-        .filter_map(|value| value.to_str().ok());
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
@@ -119,19 +116,12 @@ mod tests {
             ("te", "trailers, gzip"),
         ]);
         let wanted = upgrade(&all);
-        assert_eq!(
-            wanted.as_ref().map(HeaderValue::as_bytes),
-            Some(&b"websocket"[..])
-        );
+        assert_eq!(wanted.as_ref().map(HeaderValue::as_bytes), Some(&b"websocket"[..]));
         forward_headers(&mut all, wanted);
         assert_eq!(all[CONNECTION], "upgrade");
         assert_eq!(all[UPGRADE], "websocket");
         assert_eq!(all[TE], "trailers");
-        assert_eq!(
-            upgrade(&headers(&[("upgrade", "websocket")])),
-            None,
-            "Connection does not name it"
-        );
+        assert_eq!(upgrade(&headers(&[("upgrade", "websocket")])), None, "Connection does not name it");
     }
 
     #[test]
@@ -143,10 +133,7 @@ mod tests {
         ]);
         let client = "::ffff:192.0.2.7".parse().unwrap();
         set_forwarded(&mut all, client, &HeaderValue::from_static("a.test:8080"));
-        assert_eq!(
-            all.get_all(X_FORWARDED_FOR).iter().collect::<Vec<_>>(),
-            ["192.0.2.7"]
-        );
+        assert_eq!(all.get_all(X_FORWARDED_FOR).iter().collect::<Vec<_>>(), ["192.0.2.7"]);
         assert_eq!(all[X_FORWARDED_HOST], "a.test:8080");
         assert_eq!(all[HOST], "a.test:8080");
         assert!(!all.contains_key(FORWARDED));

@@ -72,10 +72,7 @@ struct Idle {
 impl Pool {
     /// An empty pool.
     pub fn new(limits: &Limits) -> Self {
-        Self {
-            idle: Mutex::default(),
-            limits: limits.clone(),
-        }
+        Self { idle: Mutex::default(), limits: limits.clone() }
     }
 
     /// A connection that is kept, if there is one.
@@ -87,10 +84,7 @@ impl Pool {
         while let Some((sender, since)) = kept.pop() {
             dropped += 1;
             if sender.is_ready() && since.elapsed() < self.limits.idle_for {
-                found = Some(Connection {
-                    sender,
-                    is_reused: true,
-                });
+                found = Some(Connection { sender, is_reused: true });
                 break;
             }
         }
@@ -118,10 +112,7 @@ impl Pool {
             .map_err(|source| ConnectError::Handshake { source })?;
         // Ends when the sender is dropped and the response was read, or the endpoint closes.
         tokio::spawn(connection.with_upgrades());
-        Ok(Connection {
-            sender,
-            is_reused: false,
-        })
+        Ok(Connection { sender, is_reused: false })
     }
 
     /// Keeps a connection once its response was read to the end; closes it when there are enough.

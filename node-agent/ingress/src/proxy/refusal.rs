@@ -27,12 +27,7 @@ pub enum Refusal {
     #[error("Ingress {ingress} leads to {what}, which is not a Service")]
     Unsupported { ingress: Name, what: String },
     #[error("Service {service}, which Ingress {ingress} names, {}", reason(*why, port))]
-    Unavailable {
-        ingress: Name,
-        service: Name,
-        port: Port,
-        why: Unavailable,
-    },
+    Unavailable { ingress: Name, service: Name, port: Port, why: Unavailable },
     #[error("no endpoint of Service {service} port {port} can be reached")]
     Unreachable { service: Name, port: Port },
     #[error("an endpoint of Service {service} port {port} broke off before it answered")]
@@ -76,10 +71,7 @@ impl Refusal {
         let mut response = Response::new(Full::from(format!("{self}\n")));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         // The text repeats what the client sent.
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         response

@@ -9,10 +9,7 @@ fn table(of: &[(&str, PathKind, &str)]) -> Table {
     let mut table = Table::default();
     for (i, (host, kind, path)) in of.iter().enumerate() {
         let route = Route {
-            ingress: Name {
-                namespace: "a".into(),
-                name: i.to_string(),
-            },
+            ingress: Name { namespace: "a".into(), name: i.to_string() },
             target: Target::Unsupported(String::new()),
         };
         // The first of two has it; the model says so too.
@@ -60,12 +57,7 @@ fn paths_match_as_the_api_documents() {
 #[test]
 fn the_longest_path_wins_and_exact_beats_prefix() {
     use PathKind::{Exact, Prefix};
-    let table = table(&[
-        ("", Prefix, "/"),
-        ("", Prefix, "/aaa"),
-        ("", Prefix, "/foo"),
-        ("", Exact, "/foo"),
-    ]);
+    let table = table(&[("", Prefix, "/"), ("", Prefix, "/aaa"), ("", Prefix, "/foo"), ("", Exact, "/foo")]);
     assert_eq!(ask(&table, "", "/aaa/ccc"), Some(1));
     assert_eq!(ask(&table, "", "/ccc"), Some(0));
     assert_eq!(ask(&table, "", "/foo"), Some(3));
@@ -75,24 +67,12 @@ fn the_longest_path_wins_and_exact_beats_prefix() {
 #[test]
 fn an_exact_host_beats_a_wildcard_and_that_beats_none() {
     let prefix = PathKind::Prefix;
-    let table = table(&[
-        ("", prefix, "/"),
-        ("*.foo.com", prefix, "/"),
-        ("bar.foo.com", prefix, "/bar"),
-    ]);
+    let table = table(&[("", prefix, "/"), ("*.foo.com", prefix, "/"), ("bar.foo.com", prefix, "/bar")]);
     assert_eq!(ask(&table, "bar.foo.com", "/bar"), Some(2));
     assert_eq!(ask(&table, "baz.foo.com", "/bar"), Some(1));
     assert_eq!(ask(&table, "foo.com", "/"), Some(0), "the star is a label");
-    assert_eq!(
-        ask(&table, "baz.bar.foo.com", "/"),
-        Some(0),
-        "the star is one label"
-    );
-    assert_eq!(
-        table.route("bar.foo.com", "/"),
-        Decision::NoPath,
-        "another host's paths are not its own"
-    );
+    assert_eq!(ask(&table, "baz.bar.foo.com", "/"), Some(0), "the star is one label");
+    assert_eq!(table.route("bar.foo.com", "/"), Decision::NoPath, "another host's paths are not its own");
 }
 
 #[test]

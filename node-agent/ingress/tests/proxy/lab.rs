@@ -41,69 +41,34 @@ impl Lab {
     pub async fn new(limits: Limits, rules: &[(&str, PathKind, &str, &str, Port)]) -> Self {
         let routing = Arc::new(Routing::default());
         let rules = rules.iter().map(|(host, kind, path, service, port)| {
-            let backend = Backend::Service {
-                name: service.to_string(),
-                port: port.clone(),
-            };
+            let backend = Backend::Service { name: service.to_string(), port: port.clone() };
             Rule {
                 host: host.to_string(),
-                paths: vec![Path {
-                    kind: *kind,
-                    path: path.to_string(),
-                    backend,
-                }],
+                paths: vec![Path { kind: *kind, path: path.to_string(), backend }],
             }
         });
-        let ingress = Ingress {
-            rules: rules.collect(),
-            ..Ingress::default()
-        };
-        let classes = BTreeMap::from([(
-            "p".into(),
-            Class {
-                controller: CONTROLLER.into(),
-                is_default: true,
-            },
-        )]);
-        let name = Name {
-            namespace: "shop".into(),
-            name: "front".into(),
-        };
-        routing
-            .table
-            .store(Arc::new(compile([(&name, &ingress)], &classes).table));
+        let ingress = Ingress { rules: rules.collect(), ..Ingress::default() };
+        let classes =
+            BTreeMap::from([("p".into(), Class { controller: CONTROLLER.into(), is_default: true })]);
+        let name = Name { namespace: "shop".into(), name: "front".into() };
+        routing.table.store(Arc::new(compile([(&name, &ingress)], &classes).table));
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         tokio::spawn(serve(listener, routing.clone(), limits, shutdown.clone()));
-        Self {
-            address,
-            routing,
-            _guard: shutdown.clone().drop_guard(),
-            shutdown,
-        }
+        Self { address, routing, _guard: shutdown.clone().drop_guard(), shutdown }
     }
 
     /// Says where Service `name` is, on its port 80 named `http`.
     pub fn set(&self, name: &str, endpoints: &[SocketAddr]) {
-        let endpoint = |address: &SocketAddr| Endpoint {
-            address: *address,
-            ready: true,
-            serving: true,
-        };
+        let endpoint = |address: &SocketAddr| Endpoint { address: *address, ready: true, serving: true };
         let port = ServicePort {
             name: "http".into(),
             number: 80,
             endpoints: endpoints.iter().map(endpoint).collect(),
         };
-        self.routing.upstreams.set(
-            Name {
-                namespace: "shop".into(),
-                name: name.into(),
-            },
-            Some(vec![port]),
-        );
+        self.routing.upstreams.set(Name { namespace: "shop".into(), name: name.into() }, Some(vec![port]));
     }
 
     pub async fn connect(&self) -> TcpStream {
@@ -118,10 +83,7 @@ impl Lab {
     }
 
     pub async fn get(&self, host: &str, path: &str) -> String {
-        self.exchange(&format!(
-            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-        ))
-        .await
+        self.exchange(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")).await
     }
 }
 
@@ -140,11 +102,7 @@ impl Echo {
                 tokio::spawn(connection);
             }
         });
-        Self {
-            address,
-            connections,
-            accepting,
-        }
+        Self { address, connections, accepting }
     }
 
     /// Stops listening; the address refuses connections from then on.
@@ -167,18 +125,13 @@ async fn echo(name: &str, request: Request<Incoming>) -> Result<Response<Full<By
 
 /// An address on which nothing listens.
 pub async fn nowhere() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
 pub async fn read_all(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
-    let read = tokio::time::timeout(WITHIN, stream.read_to_end(&mut bytes))
-        .await
-        .expect("it should have closed");
+    let read =
+        tokio::time::timeout(WITHIN, stream.read_to_end(&mut bytes)).await.expect("it should have closed");
     // A reset after the answer is as good as an end.
     let _ = read;
     String::from_utf8_lossy(&bytes).into_owned()

@@ -20,11 +20,8 @@ async fn host_and_path_choose_the_service_and_its_endpoints_take_turns() {
         ("*.b.test", PathKind::Prefix, "/", "two", http()),
     ];
     let lab = Lab::new(Limits::default(), &rules).await;
-    let (first, second, two) = (
-        Echo::start("first").await,
-        Echo::start("second").await,
-        Echo::start("two").await,
-    );
+    let (first, second, two) =
+        (Echo::start("first").await, Echo::start("second").await, Echo::start("two").await);
     lab.set("one", &[first.address, second.address]);
     lab.set("two", &[two.address]);
 
@@ -76,11 +73,7 @@ async fn one_connection_carries_many_requests_on_both_sides() {
         assert!(answer.contains(&format!("one POST /{i}\n")), "{answer}");
     }
     // The first may still have been on its way back when the second came.
-    assert!(
-        one.connections.load(Ordering::SeqCst) <= 2,
-        "{:?}",
-        one.connections
-    );
+    assert!(one.connections.load(Ordering::SeqCst) <= 2, "{:?}", one.connections);
 }
 
 #[tokio::test]
@@ -97,10 +90,7 @@ async fn bodies_stream_in_both_directions_before_they_are_complete() {
     client.write_all(b"5\r\nfirst\r\n").await.unwrap();
     let (mut server, _) = backend.accept().await.unwrap();
     read_until(&mut server, "first").await;
-    server
-        .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nsoon\r\n")
-        .await
-        .unwrap();
+    server.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nsoon\r\n").await.unwrap();
     read_until(&mut client, "soon").await;
     client.write_all(b"6\r\nsecond\r\n0\r\n\r\n").await.unwrap();
     read_until(&mut server, "second").await;
@@ -115,8 +105,5 @@ async fn an_old_client_gets_a_body_it_can_read() {
     lab.set("one", &[one.address]);
     let answer = lab.exchange("GET /old HTTP/1.0\r\nHost: a\r\n\r\n").await;
     assert_eq!(status(&answer), "200");
-    assert!(
-        answer.contains("one GET /old\n") && !answer.contains("chunked"),
-        "{answer}"
-    );
+    assert!(answer.contains("one GET /old\n") && !answer.contains("chunked"), "{answer}");
 }

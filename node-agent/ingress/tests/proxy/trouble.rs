@@ -27,23 +27,9 @@ async fn a_service_that_is_missing_empty_or_without_the_port_is_named() {
     let front = "Service shop/one, which Ingress shop/front names,";
     expect(&lab.get("a", "/").await, "503", &format!("{front} is not there"));
     lab.set("one", &[]);
-    expect(
-        &lab.get("a", "/").await,
-        "503",
-        &format!("{front} has no ready endpoint for port 80"),
-    );
-    lab.routing.upstreams.set(
-        Name {
-            namespace: "shop".into(),
-            name: "one".into(),
-        },
-        Some(vec![]),
-    );
-    expect(
-        &lab.get("a", "/").await,
-        "503",
-        &format!("{front} has no TCP port 80"),
-    );
+    expect(&lab.get("a", "/").await, "503", &format!("{front} has no ready endpoint for port 80"));
+    lab.routing.upstreams.set(Name { namespace: "shop".into(), name: "one".into() }, Some(vec![]));
+    expect(&lab.get("a", "/").await, "503", &format!("{front} has no TCP port 80"));
 }
 
 #[tokio::test]
@@ -56,11 +42,7 @@ async fn a_backend_that_is_gone_is_a_503_and_another_one_takes_over() {
     leaving.stop().await;
     let unused = nowhere().await;
     lab.set("one", &[unused]);
-    expect(
-        &lab.get("a", "/").await,
-        "503",
-        "no endpoint of Service shop/one port 80 can be reached",
-    );
+    expect(&lab.get("a", "/").await, "503", "no endpoint of Service shop/one port 80 can be reached");
     lab.set("one", &[unused, staying.address]);
     for _ in 0..4 {
         assert!(lab.get("a", "/").await.contains("staying GET"));
@@ -77,10 +59,7 @@ async fn a_kept_connection_that_the_backend_closed_costs_no_request() {
             let (mut server, _) = backend.accept().await.unwrap();
             read_until(&mut server, "\r\n\r\n").await;
             // It does not say that it closes, and it does.
-            server
-                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-                .await
-                .unwrap();
+            server.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
         }
     });
     for _ in 0..5 {
@@ -99,11 +78,7 @@ async fn a_backend_that_breaks_off_is_a_502() {
         let (mut server, _) = backend.accept().await.unwrap();
         read_until(&mut server, "\r\n\r\n").await;
     };
-    expect(
-        &tokio::join!(client, server).0,
-        "502",
-        "broke off before it answered",
-    );
+    expect(&tokio::join!(client, server).0, "502", "broke off before it answered");
     let client = lab.get("a", "/");
     let server = async {
         let (mut server, _) = backend.accept().await.unwrap();
@@ -111,51 +86,26 @@ async fn a_backend_that_breaks_off_is_a_502() {
         server.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").await.unwrap();
         server
     };
-    expect(
-        &tokio::join!(client, server).0,
-        "502",
-        "broke off before it answered",
-    );
+    expect(&tokio::join!(client, server).0, "502", "broke off before it answered");
 }
 
 #[tokio::test]
 async fn a_silent_backend_is_a_504() {
-    let lab = lab(Limits {
-        backend_idle: SOON,
-        ..Limits::default()
-    })
-    .await;
+    let lab = lab(Limits { backend_idle: SOON, ..Limits::default() }).await;
     // Bound and never accepted from: the kernel completes the connection.
     let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
     lab.set("one", &[backend.local_addr().unwrap()]);
-    expect(
-        &lab.get("a", "/").await,
-        "504",
-        "no endpoint of Service shop/one port 80 answered in time",
-    );
+    expect(&lab.get("a", "/").await, "504", "no endpoint of Service shop/one port 80 answered in time");
 }
 
 #[tokio::test]
 async fn a_client_that_stops_half_way_is_cut_off() {
-    let lab = lab(Limits {
-        body_idle: SOON,
-        header_within: SOON,
-        ..Limits::default()
-    })
-    .await;
+    let lab = lab(Limits { body_idle: SOON, header_within: SOON, ..Limits::default() }).await;
     let one = Echo::start("one").await;
     lab.set("one", &[one.address]);
     let body = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nten bytes.";
-    expect(
-        &lab.exchange(body).await,
-        "408",
-        "the request's body did not come in time",
-    );
-    assert_eq!(
-        lab.exchange("GET / HTTP/1.1\r\nHos").await,
-        "",
-        "no whole request, no answer"
-    );
+    expect(&lab.exchange(body).await, "408", "the request's body did not come in time");
+    assert_eq!(lab.exchange("GET / HTTP/1.1\r\nHos").await, "", "no whole request, no answer");
 }
 
 #[tokio::test]
@@ -167,34 +117,13 @@ async fn requests_that_two_servers_could_read_differently_are_refused() {
     let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(200));
     for (request, code) in [
         ("GET / HTTP/1.1\r\nConnection: close\r\n\r\n", "400"),
-        (
-            "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n",
-            "400",
-        ),
-        (
-            "GET http://u@a/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
-            "400",
-        ),
-        (
-            "OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
-            "400",
-        ),
-        (
-            "CONNECT a:80 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
-            "405",
-        ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
-            "400",
-        ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc",
-            "400",
-        ),
-        (
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
-            "400",
-        ),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n", "400"),
+        ("GET http://u@a/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "400"),
+        ("OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "400"),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "405"),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", "400"),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc", "400"),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n", "400"),
         ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", "400"),
         ("\u{16}\u{3}\u{1}hello\r\n\r\n", "400"),
         (&long, "431"),
@@ -202,11 +131,7 @@ async fn requests_that_two_servers_could_read_differently_are_refused() {
     ] {
         assert_eq!(status(&lab.exchange(request).await), code, "{:.60}", request);
     }
-    assert_eq!(
-        status(&lab.get("a", "/").await),
-        "200",
-        "others are served as before"
-    );
+    assert_eq!(status(&lab.get("a", "/").await), "200", "others are served as before");
 }
 
 #[tokio::test]
@@ -217,39 +142,23 @@ async fn of_two_framings_only_one_goes_on_and_the_rest_is_no_request() {
     let smuggled = "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n\
                     0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
     let answer = lab.exchange(smuggled).await;
-    assert!(
-        answer.contains("one POST /a\n") && !answer.contains("content-length: 4"),
-        "{answer}"
-    );
+    assert!(answer.contains("one POST /a\n") && !answer.contains("content-length: 4"), "{answer}");
     assert!(!answer.contains("smuggled"), "{answer}");
 }
 
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_for_their_turn() {
-    let lab = lab(Limits {
-        connections_max: 1,
-        ..Limits::default()
-    })
-    .await;
+    let lab = lab(Limits { connections_max: 1, ..Limits::default() }).await;
     let one = Echo::start("one").await;
     lab.set("one", &[one.address]);
     let mut first = lab.connect().await;
-    first
-        .write_all(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\n")
-        .await
-        .unwrap();
+    first.write_all(b"GET /first HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     read_until(&mut first, "one GET /first\n").await;
     let mut second = lab.connect().await;
-    second
-        .write_all(b"GET /second HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        .await
-        .unwrap();
+    second.write_all(b"GET /second HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut byte = [0; 1];
     let early = tokio::time::timeout(SOON, second.peek(&mut byte)).await;
-    assert!(
-        early.is_err(),
-        "it was answered while the first connection held the only slot"
-    );
+    assert!(early.is_err(), "it was answered while the first connection held the only slot");
     drop(first);
     assert!(read_all(&mut second).await.contains("one GET /second\n"));
 }

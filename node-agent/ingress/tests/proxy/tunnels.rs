@@ -12,10 +12,7 @@ const UPGRADE: &[u8] =
     b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
 async fn lab() -> (Lab, TcpListener) {
-    let limits = Limits {
-        drain_within: Duration::from_millis(100),
-        ..Limits::default()
-    };
+    let limits = Limits { drain_within: Duration::from_millis(100), ..Limits::default() };
     let lab = Lab::new(limits, &[("", PathKind::Prefix, "/", "one", Port::Number(80))]).await;
     let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
     lab.set("one", &[backend.local_addr().unwrap()]);
@@ -29,10 +26,7 @@ async fn an_upgraded_connection_is_copied_both_ways_until_one_side_ends() {
     client.write_all(UPGRADE).await.unwrap();
     let (mut server, _) = backend.accept().await.unwrap();
     let asked = read_until(&mut server, "\r\n\r\n").await.to_ascii_lowercase();
-    assert!(
-        asked.contains("connection: upgrade\r\n") && asked.contains("upgrade: websocket\r\n"),
-        "{asked}"
-    );
+    assert!(asked.contains("connection: upgrade\r\n") && asked.contains("upgrade: websocket\r\n"), "{asked}");
 
     // The first bytes of the new protocol come with the answer.
     server
@@ -43,10 +37,7 @@ async fn an_upgraded_connection_is_copied_both_ways_until_one_side_ends() {
         .unwrap();
     let answer = read_until(&mut client, "hello").await;
     assert_eq!(status(&answer), "101");
-    assert!(
-        answer.to_ascii_lowercase().contains("upgrade: websocket\r\n"),
-        "{answer}"
-    );
+    assert!(answer.to_ascii_lowercase().contains("upgrade: websocket\r\n"), "{answer}");
 
     client.write_all(b"\x00ping").await.unwrap();
     read_until(&mut server, "\x00ping").await;
@@ -62,10 +53,7 @@ async fn a_backend_may_answer_an_upgrade_like_any_request() {
     client.write_all(UPGRADE).await.unwrap();
     let (mut server, _) = backend.accept().await.unwrap();
     read_until(&mut server, "\r\n\r\n").await;
-    server
-        .write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
-        .await
-        .unwrap();
+    server.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").await.unwrap();
     assert_eq!(status(&read_until(&mut client, "\r\n\r\nno").await), "403");
 }
 
@@ -73,10 +61,7 @@ async fn a_backend_may_answer_an_upgrade_like_any_request() {
 async fn a_protocol_nobody_asked_for_is_refused() {
     let (lab, backend) = lab().await;
     let mut client = lab.connect().await;
-    client
-        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        .await
-        .unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
     let (mut server, _) = backend.accept().await.unwrap();
     read_until(&mut server, "\r\n\r\n").await;
     server
@@ -93,10 +78,7 @@ async fn tunnels_end_with_the_ingress() {
     client.write_all(UPGRADE).await.unwrap();
     let (mut server, _) = backend.accept().await.unwrap();
     read_until(&mut server, "\r\n\r\n").await;
-    server
-        .write_all(b"HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-        .await
-        .unwrap();
+    server.write_all(b"HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await.unwrap();
     read_until(&mut client, "\r\n\r\n").await;
     lab.shutdown.cancel();
     read_all(&mut client).await;

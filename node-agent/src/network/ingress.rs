@@ -1,0 +1,223 @@
+//! From Ingresses and IngressClasses to the routing table, and the listener that serves by it.
+//!
+//! It exists to say when: the listener opens once everything was listed, because "no such host" about a host that
+//! exists would be a lie; the table is compiled again a moment after a change. It must not know the API's rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use penstock_ingress::{Class, Ingress, Limits, Name, Routing, ServicePort, compile};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{Event, ObjectName};
+
+/// How long to wait for more after a first change.
+const GATHER: Duration = Duration::from_millis(3);
+/// Pause between attempts to bind.
+const RETRY_EVERY: Duration = Duration::from_secs(5);
+
+/// One thing learnt.
+#[derive(Debug)]
+pub enum Change {
+    /// About an Ingress.
+    Ingress(Event<Ingress>),
+    /// About an IngressClass.
+    Class(Event<Class>),
+}
+
+/// The endpoints, for whoever knows them.
+#[derive(Clone, Default)]
+pub struct Upstreams {
+    routing: Arc<Routing>,
+    listed: CancellationToken,
+}
+
+/// What `--ingress-listen` says; `None` when ingress is off.
+pub fn listen_address(option: &str) -> anyhow::Result<Option<SocketAddr>> {
+    if option.is_empty() {
+        return Ok(None);
+    }
+    let address = option.parse().with_context(|| {
+        format!("--ingress-listen {option}: write an address and a port, such as 0.0.0.0:80 or [::]:80")
+    })?;
+    Ok(Some(address))
+}
+
+/// Keeps the table and serves by it, until `shutdown`.
+pub async fn run(
+    address: SocketAddr,
+    upstreams: Upstreams,
+    changes: mpsc::Receiver<Change>,
+    shutdown: CancellationToken,
+) {
+    let Upstreams { routing, listed } = upstreams;
+    let compiled = CancellationToken::new();
+    let serving = async {
+        let ready = async { tokio::join!(compiled.cancelled(), listed.cancelled()) };
+        if shutdown.run_until_cancelled(ready).await.is_some() {
+            listen(address, &routing, &shutdown).await;
+        }
+    };
+    tokio::select! {
+        () = keep_table(&routing, changes, &compiled) => {}
+        () = serving => {}
+    }
+}
+
+async fn listen(address: SocketAddr, routing: &Arc<Routing>, shutdown: &CancellationToken) {
+    let mut said = false;
+    while !shutdown.is_cancelled() {
+        match TcpListener::bind(address).await {
+            Ok(listener) => {
+                tracing::info!(%address, "Ingress is served");
+                return penstock_ingress::serve(
+                    listener,
+                    routing.clone(),
+                    Limits::default(),
+                    shutdown.clone(),
+                )
+                .await;
+            }
+            Err(error) if !std::mem::replace(&mut said, true) => {
+                tracing::error!("Ingress is not served on this node: {address}: {error}");
+            }
+            Err(_) => {}
+        }
+        shutdown.run_until_cancelled(tokio::time::sleep(RETRY_EVERY)).await;
+    }
+}
+
+/// Compiles after every change, until the watches end.
+async fn keep_table(routing: &Routing, mut changes: mpsc::Receiver<Change>, compiled: &CancellationToken) {
+    let mut known = Known::default();
+    let mut told = BTreeSet::new();
+    while let Some(change) = changes.recv().await {
+        known.see(change);
+        let until = Instant::now() + GATHER;
+        while let Ok(Some(change)) = tokio::time::timeout_at(until, changes.recv()).await {
+            known.see(change);
+        }
+        if !known.ingresses.is_listed || !known.classes.is_listed || !std::mem::take(&mut known.is_dirty) {
+            continue;
+        }
+        let outcome = compile(&known.ingresses.objects, &known.classes.objects);
+        tracing::info!(routes = outcome.table.len(), "ingress");
+        routing.table.store(Arc::new(outcome.table));
+        compiled.cancel();
+        let problems: BTreeSet<String> = outcome.problems.into_iter().collect();
+        problems.difference(&told).for_each(|problem| tracing::warn!("{problem}"));
+        told = problems;
+    }
+}
+
+/// What was learnt so far.
+#[derive(Default)]
+struct Known {
+    ingresses: Kind<Name, Ingress>,
+    classes: Kind<String, Class>,
+    is_dirty: bool,
+}
+
+struct Kind<K, V> {
+    objects: BTreeMap<K, V>,
+    is_listed: bool,
+}
+
+// === impl Upstreams ===
+
+impl Upstreams {
+    /// Says what a Service is now; `None` when it is gone.
+    pub fn set(&self, service: &ObjectName, ports: Option<Vec<ServicePort>>) {
+        self.routing.upstreams.set(ingress_name(service.clone()), ports);
+    }
+
+    /// Says that every Service was set once.
+    pub fn all_listed(&self) {
+        self.listed.cancel();
+    }
+}
+
+// === impl Known ===
+
+impl Known {
+    fn see(&mut self, change: Change) {
+        self.is_dirty |= match change {
+            Change::Ingress(event) => self.ingresses.see(event, ingress_name),
+            Change::Class(event) => self.classes.see(event, |name| name.name),
+        };
+    }
+}
+
+// === impl Kind ===
+
+impl<K: Ord, V: PartialEq> Kind<K, V> {
+    /// Takes note of an object. Whether anything is different now: status changes more often than routes do.
+    fn see(&mut self, event: Event<V>, key: fn(ObjectName) -> K) -> bool {
+        match event {
+            Event::Is(name, view) => {
+                let name = key(name);
+                let differs = self.objects.get(&name) != Some(&view);
+                self.objects.insert(name, view);
+                differs
+            }
+            Event::Gone(name) => self.objects.remove(&key(name)).is_some(),
+            Event::All(all) => {
+                let all: BTreeSet<K> = all.into_iter().map(key).collect();
+                let before = self.objects.len();
+                self.objects.retain(|name, _| all.contains(name));
+                !std::mem::replace(&mut self.is_listed, true) || self.objects.len() != before
+            }
+        }
+    }
+}
+
+impl<K, V> Default for Kind<K, V> {
+    fn default() -> Self {
+        Self { objects: BTreeMap::new(), is_listed: false }
+    }
+}
+
+fn ingress_name(name: ObjectName) -> Name {
+    Name { namespace: name.namespace, name: name.name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(name: &str) -> ObjectName {
+        ObjectName { namespace: "a".into(), name: name.into() }
+    }
+
+    #[test]
+    fn the_address_is_off_right_or_explained() {
+        assert_eq!(listen_address("").unwrap(), None);
+        assert_eq!(listen_address("0.0.0.0:80").unwrap(), Some(([0, 0, 0, 0], 80).into()));
+        let error = format!("{:#}", listen_address("80").unwrap_err());
+        assert!(error.contains("--ingress-listen 80: write an address and a port"), "{error}");
+    }
+
+    #[test]
+    fn only_what_differs_makes_a_new_table() {
+        let mut known = Known::default();
+        let mut changed = |change| {
+            known.is_dirty = false;
+            known.see(change);
+            known.is_dirty
+        };
+        let all = |names: &[&str]| Event::All(names.iter().map(|n| name(n)).collect());
+        assert!(changed(Change::Ingress(Event::Is(name("x"), Ingress::default()))));
+        assert!(!changed(Change::Ingress(Event::Is(name("x"), Ingress::default()))), "the same again");
+        assert!(changed(Change::Ingress(all(&["x"]))), "the first list is complete");
+        assert!(!changed(Change::Ingress(all(&["x"]))), "listed again");
+        assert!(changed(Change::Ingress(all(&[]))), "gone while the server was away");
+        assert!(!changed(Change::Ingress(Event::Gone(name("x")))));
+        assert!(changed(Change::Class(Event::Is(name("c"), Class::default()))));
+    }
+}

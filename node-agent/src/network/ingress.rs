@@ -220,4 +220,48 @@ mod tests {
         assert!(!changed(Change::Ingress(Event::Gone(name("x")))));
         assert!(changed(Change::Class(Event::Is(name("c"), Class::default()))));
     }
+
+    async fn get(address: SocketAddr) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        // It may not listen yet: that it does is what is waited for.
+        let mut stream = loop {
+            match tokio::net::TcpStream::connect(address).await {
+                Ok(stream) => break stream,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn nothing_listens_until_all_is_listed_and_then_changes_arrive() {
+        use penstock_ingress::{Backend, CONTROLLER, Port};
+        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let (events, changes) = mpsc::channel(8);
+        let (upstreams, shutdown) = (Upstreams::default(), CancellationToken::new());
+        let running = tokio::spawn(run(address, upstreams.clone(), changes, shutdown.clone()));
+
+        let class = Class { controller: CONTROLLER.into(), is_default: true };
+        events.send(Change::Class(Event::Is(name("c"), class))).await.unwrap();
+        events.send(Change::Class(Event::All([name("c")].into()))).await.unwrap();
+        events.send(Change::Ingress(Event::All(BTreeSet::new()))).await.unwrap();
+        assert!(tokio::net::TcpStream::connect(address).await.is_err(), "endpoints are not listed yet");
+        upstreams.all_listed();
+        let within = Duration::from_secs(10);
+        let first = tokio::time::timeout(within, get(address)).await.unwrap();
+        assert!(first.starts_with("HTTP/1.1 404 "), "{first}");
+
+        let backend = Backend::Service { name: "web".into(), port: Port::Number(80) };
+        let whole = Ingress { default_backend: Some(backend), ..Ingress::default() };
+        events.send(Change::Ingress(Event::Is(name("i"), whole))).await.unwrap();
+        let sentence = "Service a/web, which Ingress a/i names, is not there";
+        let routed = async { while !get(address).await.contains(sentence) {} };
+        tokio::time::timeout(within, routed).await.unwrap();
+
+        shutdown.cancel();
+        tokio::time::timeout(within, running).await.unwrap().unwrap();
+    }
 }

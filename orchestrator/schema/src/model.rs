@@ -221,11 +221,6 @@ impl Struct {
     pub fn doc(&self) -> String {
         unescape_doc(&self.doc)
     }
-
-    /// Whether the type is a kind of its own or embeds apiVersion and kind.
-    pub fn has_type_meta(&self) -> bool {
-        self.field("apiVersion").is_some() && self.field("kind").is_some()
-    }
 }
 
 /// A set of struct types, the kinds among them, and their names. Immutable and shared.
@@ -415,18 +410,6 @@ impl TypeRef {
     /// The OpenAPI name.
     pub fn name(&self) -> &str {
         &self.def().name
-    }
-
-    /// The struct a field leads to, through lists and maps; `None` if it ends in a scalar.
-    pub fn field_struct(&self, name: &str) -> Option<TypeRef> {
-        let mut ty = &self.def().field(name)?.ty;
-        loop {
-            match ty {
-                Type::List(inner) | Type::WrappedList(inner) | Type::Map(inner) => ty = inner,
-                Type::Struct(id) => return Some(self.schema.at(*id)),
-                _ => return None,
-            }
-        }
     }
 }
 

@@ -77,15 +77,6 @@ pub fn seal_envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
     buffer.finish()
 }
 
-/// A `metav1.WatchEvent` frame's message around an object that is already in its envelope (or is JSON).
-/// Watches send it with a four-byte big-endian length in front, and without an envelope of its own.
-pub fn watch_event(event_type: &str, object: &[u8]) -> Vec<u8> {
-    let mut buffer = Buffer::with_capacity(object.len() + event_type.len() + 16);
-    buffer.message_field(2, |raw| raw.bytes_field(1, object));
-    buffer.bytes_field(1, event_type.as_bytes());
-    buffer.finish()
-}
-
 /// The protobuf of a list, from its encoded metadata (ListMeta) and the encoded items, so that items are encoded
 /// once and shared by every list.
 pub fn list<'a>(metadata: &[u8], items: impl DoubleEndedIterator<Item = &'a [u8]>) -> Vec<u8> {

@@ -376,12 +376,6 @@ impl ApiError {
         Self::new(504, "Timeout", message)
     }
 
-    pub fn server_timeout(message: impl Into<String>) -> Self {
-        let mut e = Self::new(500, "ServerTimeout", message);
-        e.retry_after_seconds = Some(1);
-        e
-    }
-
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(503, "ServiceUnavailable", message)
     }

@@ -238,10 +238,6 @@ impl Definition {
         self.subresource("status").is_some()
     }
 
-    pub fn has_verb(&self, verb: &str) -> bool {
-        self.verbs.contains(&verb)
-    }
-
     /// `(group, version, plural)` of the storage.
     pub fn storage(&self) -> (&'static str, &'static str, &'static str) {
         match &self.stored_as {

@@ -240,14 +240,6 @@ impl FieldSelector {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-
-    /// The one name the selector allows, if it pins one.
-    pub fn pinned_name(&self) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(l, _, equal)| l == "metadata.name" && *equal)
-            .map(|(_, v, _)| v.as_str())
-    }
 }
 
 fn split_escaped(text: &str) -> Vec<String> {

@@ -11,6 +11,12 @@ const CONTAINERS: Column = Column::text("Containers", "Names of the containers."
 const IMAGES: Column = Column::text("Images", "Images of the containers.").wide();
 const SELECTOR: Column = Column::text("Selector", "Which pods belong to it.").wide();
 
+/// Pods ready of wanted, as `2/3`.
+fn ready_of_wanted(o: &Value) -> Value {
+    let (ready, wanted) = (number(o, "/status/readyReplicas"), number(o, "/spec/replicas"));
+    format!("{ready}/{wanted}").into()
+}
+
 /// Containers, images, selector: the wide end of every workload's row.
 fn tail(o: &Value, row: &mut Vec<Value>) {
     let (names, images) = containers(o.pointer("/spec/template/spec"));
@@ -35,12 +41,7 @@ pub(crate) const DEPLOYMENTS: Columns = Columns {
     cells: |o, now| {
         let mut row = vec![
             name(o),
-            format!(
-                "{}/{}",
-                number(o, "/status/readyReplicas"),
-                number(o, "/spec/replicas")
-            )
-            .into(),
+            ready_of_wanted(o),
             json!(number(o, "/status/updatedReplicas")),
             json!(number(o, "/status/availableReplicas")),
             age(o, now),
@@ -106,12 +107,7 @@ pub(crate) const STATEFUL_SETS: Columns = Columns {
         let (names, images) = containers(o.pointer("/spec/template/spec"));
         vec![
             name(o),
-            format!(
-                "{}/{}",
-                number(o, "/status/readyReplicas"),
-                number(o, "/spec/replicas")
-            )
-            .into(),
+            ready_of_wanted(o),
             age(o, now),
             names.into(),
             images.into(),

@@ -50,7 +50,13 @@ pub(super) fn validate(
         &["File", "FallbackToLogsOnError"],
         errors,
     );
-    let is_sidecar = kind == Kind::Init && str_at(c, "/restartPolicy") == "Always";
+    let is_sidecar = str_at(c, "/restartPolicy") == "Always";
+    // Why nobody watches over the container, so that probes and hooks would never run.
+    let unattended = match kind {
+        Kind::Ephemeral => Some("cannot be set for an Ephemeral Container"),
+        Kind::Init if !is_sidecar => Some("may not be set for init containers without restartPolicy=Always"),
+        Kind::Init | Kind::Main => None,
+    };
     ports(c, at, host_network, host_ports, errors);
     environment(c, at, errors);
     mounts(c, at, volumes, errors);
@@ -58,32 +64,16 @@ pub(super) fn validate(
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let Some(value) = c.get(probe) else { continue };
         let path = format!("{at}.{probe}");
-        if kind == Kind::Ephemeral {
-            errors.push(FieldError::forbidden(
-                path,
-                "cannot be set for an Ephemeral Container",
-            ));
-        } else if kind == Kind::Init && !is_sidecar {
-            errors.push(FieldError::forbidden(
-                path,
-                "may not be set for init containers without restartPolicy=Always",
-            ));
+        if let Some(why) = unattended {
+            errors.push(FieldError::forbidden(path, why));
         } else {
             validate_probe(value, &path, probe, errors);
         }
     }
     if let Some(hooks) = c.get("lifecycle") {
         let path = format!("{at}.lifecycle");
-        if kind == Kind::Ephemeral {
-            errors.push(FieldError::forbidden(
-                path,
-                "cannot be set for an Ephemeral Container",
-            ));
-        } else if kind == Kind::Init && !is_sidecar {
-            errors.push(FieldError::forbidden(
-                path,
-                "may not be set for init containers without restartPolicy=Always",
-            ));
+        if let Some(why) = unattended {
+            errors.push(FieldError::forbidden(path, why));
         } else {
             for hook in ["postStart", "preStop"] {
                 if let Some(h) = hooks.get(hook) {

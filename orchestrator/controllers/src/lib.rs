@@ -5,7 +5,6 @@
 
 use context::Context;
 use ipnet::Cidr;
-use kube::Client;
 use penstock_informers::Informers;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,13 +76,8 @@ impl Default for ControllersConfig {
     }
 }
 
-/// Runs all controllers until `shutdown`. Needs no warm-up: each loop starts when its own caches are filled.
-pub async fn run_all(client: Client, config: ControllersConfig, shutdown: CancellationToken) {
-    run_all_shared(Informers::new(client, shutdown.clone()), config, shutdown).await;
-}
-
-/// The same over caches shared with other loops of the process (the scheduler's), so that each object is held
-/// once.
+/// Runs all controllers until `shutdown`. Needs no warm-up: each loop starts when its own caches are filled. The
+/// caches may be shared with other loops of the process (the scheduler's), so that each object is held once.
 pub async fn run_all_shared(informers: Informers, config: ControllersConfig, shutdown: CancellationToken) {
     let context = Context {
         informers,

@@ -16,7 +16,6 @@ use penstock_informers::cache::{Cache, Cached, Delta};
 use penstock_informers::expectations::Expectations;
 use penstock_informers::failure::{During, is_namespace_terminating, is_not_found};
 use penstock_informers::identity::controller_reference;
-use penstock_informers::selector::Selector;
 use penstock_informers::{EventType, Failure, Key, Meta, Next, Reconcile, Recorder, WorkQueue, run_workers};
 
 use crate::claim::{apply_claims, observe_candidates, plan_claims};
@@ -295,8 +294,3 @@ impl<R: Replicated> Reconcile for Engine<R> {
 /// Bound shared by the generic parts.
 pub(crate) trait Owner: Cached + Resource<Scope = NamespaceResourceScope> {}
 impl<K: Cached + Resource<Scope = NamespaceResourceScope>> Owner for K {}
-
-/// The selector of a ReplicaSet, for those who look at it from outside.
-pub fn selector_of(set: &ReplicaSet) -> Selector {
-    set.selector()
-}

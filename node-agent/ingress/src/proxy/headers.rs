@@ -5,7 +5,10 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
+};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -21,7 +24,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     http::header::PROXY_AUTHENTICATE,
     http::header::PROXY_AUTHORIZATION,
     TE,
-    http::header::TRANSFER_ENCODING,
+    TRANSFER_ENCODING,
     UPGRADE,
 ];
 
@@ -33,11 +36,15 @@ pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
 
 /// Makes a message fit for the next connection: without the fields of this one, and asking for `upgrade`, if any.
 pub fn forward_headers(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
+    // Of two framings the chunks count, and the length must not go on (RFC 9112, section 6.3).
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
     let takes_trailers = has_token(headers, TE, "trailers");
     let named: Vec<HeaderName> = tokens(headers, CONNECTION)
         .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
         // Without these the message would mean something else; no honest sender names them.
-        .filter(|name| *name != HOST && *name != http::header::CONTENT_LENGTH)
+        .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
@@ -98,7 +105,6 @@ mod tests {
             ("x-mine", "1"),
             ("keep-alive", "timeout=5"),
             ("te", "gzip;q=0.5"),
-            ("transfer-encoding", "chunked"),
             ("upgrade", "h2c"),
             ("content-length", "3"),
             ("host", "a.test"),
@@ -106,6 +112,14 @@ mod tests {
         ]);
         forward_headers(&mut all, None);
         assert_eq!(names(&all), ["accept", "content-length", "host"]);
+    }
+
+    #[test]
+    fn of_two_framings_the_length_goes_no_further() {
+        let mut all =
+            headers(&[("content-length", "3"), ("transfer-encoding", "chunked"), ("accept", "*/*")]);
+        forward_headers(&mut all, None);
+        assert_eq!(names(&all), ["accept"]);
     }
 
     #[test]

@@ -107,3 +107,38 @@ async fn an_old_client_gets_a_body_it_can_read() {
     assert_eq!(status(&answer), "200");
     assert!(answer.contains("one GET /old\n") && !answer.contains("chunked"), "{answer}");
 }
+
+#[tokio::test]
+async fn answers_without_a_body_and_with_two_framings_arrive_whole() {
+    let lab = Lab::new(Limits::default(), &[("", PathKind::Prefix, "/", "one", http())]).await;
+    let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    lab.set("one", &[backend.local_addr().unwrap()]);
+    for (method, given, expected) in [
+        ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", "200 content-length: 5 ;"),
+        ("GET", "HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n", "304 ;"),
+        ("GET", "HTTP/1.1 204 No Content\r\n\r\n", "204 ;"),
+        (
+            "GET",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            "200 content-length: 2 ;ok",
+        ),
+        ("GET", "HTTP/1.0 200 OK\r\n\r\nuntil the end", "200 ;D\r\nuntil the end\r\n0\r\n\r\n"),
+        (
+            "GET",
+            "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            "200 ;2\r\nok\r\n0\r\n\r\n",
+        ),
+    ] {
+        let request = format!("{method} / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let serving = async {
+            let (mut server, _) = backend.accept().await.unwrap();
+            read_until(&mut server, "\r\n\r\n").await;
+            server.write_all(given.as_bytes()).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(lab.exchange(&request), serving);
+        let (head, body) = answer.split_once("\r\n\r\n").expect(&answer);
+        let length = head.lines().find(|line| line.to_ascii_lowercase().starts_with("content-length"));
+        let length = length.map(|line| line.to_ascii_lowercase() + " ").unwrap_or_default();
+        assert_eq!(format!("{} {length};{body}", status(&answer)), expected, "{given:?}: {answer}");
+    }
+}

@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 
 use super::body::Watched;
 use super::headers::{forward_headers, set_forwarded, upgrade};
-use super::pool::ConnectError;
+use super::pool::{ConnectError, Connection};
 use super::refusal::Refusal;
 use super::{Desk, Slot};
 use crate::spec::{Name, Port};
@@ -47,6 +47,13 @@ struct Destination {
     service: Name,
     port: Port,
     candidates: Candidates,
+}
+
+/// How sending on one connection went.
+enum Attempt {
+    Answered(Response<Incoming>),
+    /// Nobody has read it, or it may be read twice.
+    Unread(Request<Watched>),
 }
 
 async fn forward(
@@ -142,64 +149,66 @@ fn decide(desk: &Desk, host: &HeaderValue, path: &str) -> Result<Destination, Re
 impl Destination {
     /// Sends the request to the first endpoint that takes it. Only a request no endpoint has begun to read goes to
     /// another one, or one that has no body and may be repeated, on a kept connection its endpoint just closed.
-    async fn send(
-        &mut self,
-        desk: &Desk,
-        mut request: Request<Watched>,
-    ) -> Result<Response<Incoming>, Refusal> {
-        let progress = request.body().progress();
+    async fn send(&mut self, desk: &Desk, mut request: Request<Watched>) -> Result<Response<Incoming>, Refusal> {
         let mut refusal = self.unreachable();
         for _ in 0..desk.limits.endpoints_tried_max {
-            let Some(address) = self.candidates.next() else {
-                break;
-            };
-            let mut kept = desk.pool.take(address);
-            // Twice at most: with a kept connection, and with a new one.
-            loop {
-                let mut connection = match kept.take() {
-                    Some(connection) => connection,
-                    None => match desk.pool.connect(address).await {
-                        Ok(connection) => connection,
-                        Err(error) => {
-                            tracing::debug!(%address, service = %self.service, "an endpoint cannot be reached: {error}");
-                            if matches!(error, ConnectError::Timeout { .. }) {
-                                refusal = self.silent();
-                            }
-                            break;
-                        }
-                    },
-                };
-                let copy = connection.is_reused.then(|| repeatable(&request)).flatten();
-                let sent = connection.sender.try_send_request(request);
-                let Some(sent) = progress.wait(desk.limits.backend_idle, sent).await else {
-                    return Err(self.silent());
-                };
-                let mut error = match sent {
-                    Ok(response) => {
-                        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                            desk.pool.put_back(address, connection.sender);
-                        }
-                        return Ok(response);
-                    }
-                    Err(error) => error,
-                };
-                if progress.is_stalled() {
-                    return Err(Refusal::SlowClient);
-                }
-                request = match error.take_message().or(copy) {
-                    Some(request) => request,
-                    None => {
-                        tracing::debug!(%address, service = %self.service, "an endpoint broke off: {}", error.error());
-                        return Err(self.broken());
-                    }
-                };
-                if !connection.is_reused {
-                    refusal = self.broken();
-                    break;
+            let Some(address) = self.candidates.next() else { break };
+            if let Some(kept) = desk.pool.take(address) {
+                match self.attempt(desk, address, kept, request).await? {
+                    Attempt::Answered(response) => return Ok(response),
+                    Attempt::Unread(again) => request = again,
                 }
             }
+            let connection = match desk.pool.connect(address).await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::debug!(%address, service = %self.service, "an endpoint cannot be reached: {error}");
+                    if matches!(error, ConnectError::Timeout { .. }) {
+                        refusal = self.silent();
+                    }
+                    continue;
+                }
+            };
+            match self.attempt(desk, address, connection, request).await? {
+                Attempt::Answered(response) => return Ok(response),
+                Attempt::Unread(again) => request = again,
+            }
+            refusal = self.broken();
         }
         Err(refusal)
+    }
+
+    /// Sends the request on one connection.
+    async fn attempt(
+        &self,
+        desk: &Desk,
+        address: SocketAddr,
+        mut connection: Connection,
+        request: Request<Watched>,
+    ) -> Result<Attempt, Refusal> {
+        let progress = request.body().progress();
+        let copy = connection.is_reused.then(|| repeatable(&request)).flatten();
+        let sent = connection.sender.try_send_request(request);
+        let Some(sent) = progress.wait(desk.limits.backend_idle, sent).await else {
+            return Err(self.silent());
+        };
+        let mut error = match sent {
+            Ok(response) => {
+                if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    desk.pool.put_back(address, connection.sender);
+                }
+                return Ok(Attempt::Answered(response));
+            }
+            Err(error) => error,
+        };
+        if progress.is_stalled() {
+            return Err(Refusal::SlowClient);
+        }
+        if let Some(unread) = error.take_message().or(copy) {
+            return Ok(Attempt::Unread(unread));
+        }
+        tracing::debug!(%address, service = %self.service, "an endpoint broke off: {}", error.error());
+        Err(self.broken())
     }
 
     fn unreachable(&self) -> Refusal {

@@ -51,7 +51,8 @@ fn reason(why: Unavailable, port: &Port) -> String {
 // === impl Refusal ===
 
 impl Refusal {
-    /// 503 where no backend has seen the request, so that it is safe to send it again; 502 and 504 where one may have.
+    /// 503 where no backend has seen the request, so that it is safe to send it again; 502 and 504 where one may
+    /// have.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Host | Self::Target => StatusCode::BAD_REQUEST,

@@ -1,7 +1,7 @@
 //! From pods as a source tells them to workers: one for each UID, made when it is first seen, gone when it is done.
-//! Pods the runtime has and no source knows are stopped and removed once the source has told everything.
+//! The sources are the API server and the manifests of this node. Pods the runtime has and no source knows are stopped and removed once the source has told everything.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::context::Context;
 use crate::desired::{Desired, Origin};
 use crate::worker::{self, Order};
-use crate::{names, worker_cleanup};
+use crate::{mirror, names, worker_cleanup};
 
 struct Handle {
     orders: watch::Sender<Order>,
@@ -30,10 +30,16 @@ struct Dispatch {
     tasks: JoinSet<String>,
     /// UIDs seen during a relist.
     listed: Option<Vec<String>>,
+    /// UIDs of pods from manifests.
+    statics: BTreeSet<String>,
 }
 
 /// Watches this node's pods and runs their workers until shutdown.
-pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
+pub async fn run(
+    context: Arc<Context>,
+    mut statics: watch::Receiver<BTreeMap<String, Pod>>,
+    shutdown: CancellationToken,
+) {
     let pods: Api<Pod> = Api::all(context.client.clone());
     let mine = watcher::Config::default().fields(&format!("spec.nodeName={}", context.config.node_name));
     let mut stream = watcher(pods, mine).default_backoff().boxed();
@@ -43,7 +49,11 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
         workers: HashMap::new(),
         tasks: JoinSet::new(),
         listed: None,
+        statics: BTreeSet::new(),
     };
+    let first = statics.borrow_and_update().clone();
+    dispatch.take_statics(first);
+    let mut watching_statics = true;
     let mut swept = false;
     loop {
         tokio::select! {
@@ -52,6 +62,11 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
                 if let Ok(uid) = ended {
                     dispatch.forget(&uid);
                 }
+            }
+            changed = statics.changed(), if watching_statics => {
+                watching_statics = changed.is_ok();
+                let pods = statics.borrow_and_update().clone();
+                dispatch.take_statics(pods);
             }
             event = stream.next() => match event {
                 Some(Ok(event)) => {
@@ -87,7 +102,7 @@ impl Dispatch {
                 let gone: Vec<String> = self
                     .workers
                     .keys()
-                    .filter(|uid| !listed.contains(uid))
+                    .filter(|uid| !listed.contains(uid) && !self.is_static(uid))
                     .cloned()
                     .collect();
                 gone.iter().for_each(|uid| self.delete(uid));
@@ -103,18 +118,59 @@ impl Dispatch {
         false
     }
 
+    /// Whether a worker's pod is or was one from a manifest; the API's list says nothing about those.
+    fn is_static(&self, uid: &str) -> bool {
+        let file = |d: &Arc<Desired>| d.origin == Origin::File;
+        self.statics.contains(uid)
+            || self
+                .workers
+                .get(uid)
+                .is_some_and(|h| file(&h.orders.borrow().desired))
+    }
+
+    /// Pods from manifests, all of them.
+    fn take_statics(&mut self, pods: BTreeMap<String, Pod>) {
+        let gone: Vec<String> = self
+            .statics
+            .iter()
+            .filter(|uid| !pods.contains_key(*uid))
+            .cloned()
+            .collect();
+        gone.iter().for_each(|uid| self.delete(uid));
+        self.statics = pods.keys().cloned().collect();
+        for pod in pods.into_values() {
+            if let Some(desired) = Desired::new(pod, Origin::File) {
+                self.order(Arc::new(desired));
+            }
+        }
+    }
+
     fn upsert(&mut self, pod: Pod) {
-        let mirror = pod
-            .metadata
-            .annotations
-            .as_ref()
-            .is_some_and(|a| a.contains_key(names::CONFIG_MIRROR));
-        let Some(desired) = Desired::new(pod, Origin::Api).map(Arc::new) else {
-            return;
-        };
-        if mirror {
+        if let Some(uid) = mirror::mirrored(&pod) {
+            if pod.metadata.deletion_timestamp.is_some() || !self.is_static(uid) {
+                self.remove_mirror(pod);
+            }
             return;
         }
+        if let Some(desired) = Desired::new(pod, Origin::Api) {
+            self.order(Arc::new(desired));
+        }
+    }
+
+    /// A mirror somebody asked to delete goes at once (its writer makes a new one), as does one without a manifest.
+    fn remove_mirror(&self, pod: Pod) {
+        let context = self.context.clone();
+        let text = |value: Option<String>| value.unwrap_or_default();
+        let meta = pod.metadata;
+        tokio::spawn(async move {
+            let (namespace, name, uid) = (text(meta.namespace), text(meta.name), text(meta.uid));
+            if let Err(error) = mirror::remove(&context, &namespace, &name, &uid).await {
+                tracing::warn!(pod = %format!("{namespace}/{name}"), %error, "mirror not removed");
+            }
+        });
+    }
+
+    fn order(&mut self, desired: Arc<Desired>) {
         self.context
             .pods
             .lock()

@@ -37,21 +37,25 @@ mod events;
 mod last_words;
 mod logs;
 mod metrics;
+mod mirror;
 mod names;
 mod node;
 mod objects;
 mod server;
+mod static_pods;
 mod status_writer;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Api;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use penstock_runtime::Runtime;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -77,9 +81,6 @@ pub async fn run(
         &config.pod_logs_dir,
     ] {
         ensure_dir(dir)?;
-    }
-    if let Some(dir) = &config.manifest_dir {
-        tracing::warn!(path = %dir.display(), "static pods are not run yet; manifests in this directory are ignored");
     }
     let mut tasks = JoinSet::new();
     let services = start_services(client.clone(), &mut tasks, shutdown.clone());
@@ -119,7 +120,8 @@ pub async fn run(
     tasks.spawn(node::run_lease(context.clone(), shutdown.clone()));
     tasks.spawn(worker::route_events(context.clone(), shutdown.clone()));
     tasks.spawn(logs::rotate::run(context.clone(), shutdown.clone()));
-    tasks.spawn(dispatch::run(context, shutdown));
+    let statics = start_static_pods(&context.config, &mut tasks, shutdown.clone());
+    tasks.spawn(dispatch::run(context, statics, shutdown));
     while tasks.join_next().await.is_some() {}
     Ok(())
 }
@@ -129,6 +131,21 @@ fn ensure_dir(path: &Path) -> Result<(), PodsError> {
         path: path.to_path_buf(),
         source,
     })
+}
+
+/// Pods of the manifest directory; none, for ever, when there is no such directory.
+fn start_static_pods(
+    config: &PodsConfig,
+    tasks: &mut JoinSet<()>,
+    shutdown: CancellationToken,
+) -> watch::Receiver<BTreeMap<String, Pod>> {
+    let Some(dir) = config.manifest_dir.clone() else {
+        return watch::channel(BTreeMap::new()).1;
+    };
+    let node = config.node_name.clone();
+    let (sender, receiver) = watch::channel(static_pods::observe(&dir, &node));
+    tasks.spawn(static_pods::run(dir, node, sender, shutdown));
+    receiver
 }
 
 /// Keeps all services at hand: containers learn of them by their environment.

@@ -23,3 +23,7 @@ pub const POD_GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 
 /// On mirror pods: the hash of the manifest they mirror.
 pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+/// On static pods: the hash of the manifest.
+pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+/// On static pods: where the manifest lies.
+pub const CONFIG_SOURCE: &str = "kubernetes.io/config.source";

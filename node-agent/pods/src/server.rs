@@ -5,7 +5,9 @@
 //! names are those of other kubelets, because any API server may call.
 
 mod access;
+mod channels;
 mod log_requests;
+mod spdy;
 mod stats;
 mod streams;
 pub mod tls;

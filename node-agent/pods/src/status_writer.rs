@@ -10,9 +10,12 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use crate::context::Context;
+use crate::desired::{Desired, Origin};
+use crate::mirror;
 
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+const MIRROR_CHECK: Duration = Duration::from_secs(10);
 
 /// One pod's writer; its task ends with it, after the last status was written or refused.
 pub struct StatusWriter {
@@ -22,16 +25,10 @@ pub struct StatusWriter {
 
 impl StatusWriter {
     /// `current` is the status the API server has.
-    pub fn start(
-        context: Arc<Context>,
-        namespace: String,
-        name: String,
-        uid: String,
-        current: PodStatus,
-    ) -> Self {
+    pub fn start(context: Arc<Context>, desired: Arc<Desired>, current: PodStatus) -> Self {
         let (wanted, orders) = watch::channel(None);
         let (done, written) = watch::channel(None);
-        tokio::spawn(write(context, (namespace, name, uid), current, orders, done));
+        tokio::spawn(write(context, desired, current, orders, done));
         Self { wanted, written }
     }
 
@@ -61,50 +58,78 @@ impl StatusWriter {
 
 async fn write(
     context: Arc<Context>,
-    (namespace, name, uid): (String, String, String),
-    current: PodStatus,
+    desired: Arc<Desired>,
+    mut current: PodStatus,
     mut orders: watch::Receiver<Option<PodStatus>>,
     done: watch::Sender<Option<PodStatus>>,
 ) {
-    let api: Api<Pod> = Api::namespaced(context.client.clone(), &namespace);
-    let mut current = current;
+    let Desired { namespace, name, .. } = &*desired;
+    let api: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+    let is_static = desired.origin == Origin::File;
+    // Whose status is written: the pod itself, or the mirror of a pod from a manifest once it is known.
+    let mut uid = (!is_static).then(|| desired.uid.clone());
     let mut pause = RETRY_MIN;
-    while orders.changed().await.is_ok() {
+    loop {
+        tokio::select! {
+            changed = orders.changed() => if changed.is_err() { return },
+            // Somebody may have removed the mirror.
+            () = tokio::time::sleep(MIRROR_CHECK), if is_static => uid = None,
+        }
         loop {
             let Some(wanted) = orders.borrow_and_update().clone() else {
                 break;
             };
-            let Some(patch) = compile_patch(&uid, &current, &wanted) else {
-                done.send_replace(Some(wanted));
-                break;
-            };
-            match api
-                .patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch))
-                .await
-            {
-                Ok(_) => {
-                    context.metrics.status_writes.inc();
-                    current = wanted.clone();
+            let result = write_once(&context, &desired, &api, &mut uid, &mut current, &wanted).await;
+            match result {
+                Ok(()) => {
                     pause = RETRY_MIN;
                     done.send_replace(Some(wanted));
                     break;
                 }
-                // Gone, or another pod of that name: nobody wants this status any more.
+                // Gone, or another pod of that name: nobody wants this status any more. A mirror is made anew.
                 Err(kube::Error::Api(e)) if e.code == 404 || e.code == 409 => {
                     done.send_replace(Some(wanted));
-                    break;
+                    if !is_static {
+                        break;
+                    }
+                    uid = None;
                 }
                 Err(error) => {
                     tracing::warn!(pod = %format!("{namespace}/{name}"), %error, "status not written; trying again");
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
-                        closed = orders.changed() => if closed.is_err() { return },
-                    }
-                    pause = (pause * 2).min(RETRY_MAX);
                 }
             }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                closed = orders.changed() => if closed.is_err() { return },
+            }
+            pause = (pause * 2).min(RETRY_MAX);
         }
     }
+}
+
+async fn write_once(
+    context: &Context,
+    desired: &Desired,
+    api: &Api<Pod>,
+    uid: &mut Option<String>,
+    current: &mut PodStatus,
+    wanted: &PodStatus,
+) -> Result<(), kube::Error> {
+    let uid = match uid {
+        Some(uid) => uid,
+        None => {
+            let (found, status) = mirror::ensure(context, desired).await?;
+            *current = status;
+            uid.insert(found)
+        }
+    };
+    if let Some(patch) = compile_patch(uid, current, wanted) {
+        api.patch_status(&desired.name, &PatchParams::default(), &Patch::Strategic(patch))
+            .await?;
+        context.metrics.status_writes.inc();
+        *current = wanted.clone();
+    }
+    Ok(())
 }
 
 /// The strategic patch from one status to the other; `None` when nothing changed. The UID in it keeps the status of a

@@ -27,7 +27,7 @@ use crate::plan::{Effect, Plan, Stop, plan};
 use crate::probes::{self, Kind, Verdict, check::Checker};
 use crate::status_writer::StatusWriter;
 use crate::volumes::Volumes;
-use crate::{last_words, phase, resources, sandbox};
+use crate::{last_words, mirror, phase, resources, sandbox};
 use operations::Done;
 pub(crate) use operations::remove_from_runtime;
 
@@ -60,13 +60,7 @@ pub async fn run(
     let status = desired.pod.status.clone().unwrap_or_default();
     let (news, inbox) = mpsc::channel(NEWS_MAX);
     let (verdicts, verdict_inbox) = mpsc::channel(NEWS_MAX);
-    let writer = StatusWriter::start(
-        context.clone(),
-        desired.namespace.clone(),
-        desired.name.clone(),
-        desired.uid.clone(),
-        status.clone(),
-    );
+    let writer = StatusWriter::start(context.clone(), desired.clone(), status.clone());
     let mut worker = Worker {
         context,
         desired,
@@ -296,7 +290,7 @@ impl Worker {
             self.cleaned = true;
         }
         if self.gone {
-            return Ok(None);
+            return Ok(self.finish_mirror().await);
         }
         if self.desired.origin == Origin::Api && !self.deleted {
             let api: Api<Pod> = Api::namespaced(self.context.client.clone(), &self.desired.namespace);
@@ -319,6 +313,16 @@ impl Worker {
         }
         // The source tells when it is gone.
         Ok(Some(RESYNC))
+    }
+
+    /// A pod from a manifest that is gone takes its mirror along.
+    async fn finish_mirror(&self) -> Option<Duration> {
+        if self.desired.origin != Origin::File {
+            return None;
+        }
+        let error = mirror::remove_of(&self.context, &self.desired).await.err()?;
+        tracing::warn!(pod = %self.title(), %error, "mirror not removed; trying again");
+        Some(Duration::from_secs(1))
     }
 
     // === probes ===

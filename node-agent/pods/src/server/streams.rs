@@ -176,7 +176,7 @@ async fn forward(context: &Context, ns: &str, pod: &str, request: Request) -> Re
     let query = parse(request.uri().query().unwrap_or_default());
     let sandbox = find_sandbox(context, ns, pod).await?;
     let url = context.runtime.port_forward_url(&sandbox, &query.ports).await?;
-    tunnel::port_forward(request, &url).await
+    tunnel::port_forward(request, &url, &query.ports).await
 }
 
 /// Runs a command to its end and answers with its output.

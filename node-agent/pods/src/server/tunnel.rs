@@ -1,8 +1,8 @@
 //! Hands an upgraded connection over to the runtime's streaming server.
 //!
 //! The runtime speaks SPDY/3.1 and the older WebSocket protocols; those are passed through byte for byte, the
-//! handshake repeated on its side. A client that offers only what the runtime does not speak is refused before the
-//! upgrade, and then falls back to SPDY by itself.
+//! handshake repeated on its side. Version 5 of the WebSocket protocol ends here, in `channels`. A client that offers
+//! none of them is refused before the upgrade, and may fall back to SPDY.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use penstock_runtime::StreamOptions;
 use tokio::net::TcpStream;
 
-use super::Refusal;
+use super::{Refusal, channels};
 
 /// WebSocket subprotocols of remote commands the runtime understands.
 const RUNTIME_PROTOCOLS: [&str; 4] = [
@@ -56,11 +56,14 @@ fn offered(headers: &HeaderMap) -> Vec<String> {
 pub(super) async fn remote_command(
     request: Request,
     url: &str,
-    _streams: StreamOptions,
+    streams: StreamOptions,
 ) -> Result<Response, Refusal> {
     match upgrade(request.headers()).as_str() {
         "websocket" => {
             let offered = offered(request.headers());
+            if offered.iter().any(|p| p == channels::PROTOCOL) {
+                return channels::remote_command(request, url, streams).await;
+            }
             let common: Vec<&str> = RUNTIME_PROTOCOLS
                 .into_iter()
                 .filter(|p| offered.iter().any(|o| o == p))
@@ -79,12 +82,15 @@ pub(super) async fn remote_command(
 }
 
 /// port-forward.
-pub(super) async fn port_forward(request: Request, url: &str) -> Result<Response, Refusal> {
+pub(super) async fn port_forward(request: Request, url: &str, ports: &[u16]) -> Result<Response, Refusal> {
     match upgrade(request.headers()).as_str() {
         "websocket" => {
             let offered = offered(request.headers());
             if offered.iter().any(|p| p == super::tunnel_spdy::PROTOCOL) {
                 return super::tunnel_spdy::serve(request, url).await;
+            }
+            if offered.iter().any(|p| p == channels::PROTOCOL) {
+                return channels::port_forward(request, url, ports).await;
             }
             pass_through(request, url, Some(offered.join(", "))).await
         }

@@ -77,17 +77,6 @@ pub fn seal_envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
     buffer.finish()
 }
 
-/// The protobuf of a list, from its encoded metadata (ListMeta) and the encoded items, so that items are encoded
-/// once and shared by every list.
-pub fn list<'a>(metadata: &[u8], items: impl DoubleEndedIterator<Item = &'a [u8]>) -> Vec<u8> {
-    let mut buffer = Buffer::with_capacity(4096);
-    for item in items.rev() {
-        buffer.bytes_field(2, item);
-    }
-    buffer.bytes_field(1, metadata);
-    buffer.finish()
-}
-
 /// Decodes the protobuf of a type. `apiVersion` and `kind` of a kind are not in it: they are the envelope's.
 ///
 /// # Errors

@@ -76,40 +76,15 @@ pub fn run(options: &Options) -> Result<()> {
         )
     });
     stage("unit tests", &mut counts, &mut |counts| {
-        let arguments = [
-            "test",
-            "--locked",
-            "--workspace",
-            "--exclude",
-            "penstock-tests",
-            "--no-fail-fast",
-            "--",
-            "--show-output",
-        ];
-        follow(
-            artifacts::cargo().args(arguments).envs(environment.clone()),
-            "unit",
-            counts,
-        )
+        let scope = ["--workspace", "--exclude", "penstock-tests"];
+        follow(cargo_test(&scope).envs(environment.clone()), "unit", counts)
     });
     if root && !options.no_cluster {
         environment.push(("PENSTOCK_CLUSTER_TESTS", "1".into()));
     }
     stage("packet, network and cluster tests", &mut counts, &mut |counts| {
-        let arguments = [
-            "test",
-            "--locked",
-            "--package",
-            "penstock-tests",
-            "--no-fail-fast",
-            "--",
-            "--show-output",
-        ];
-        follow(
-            artifacts::cargo().args(arguments).envs(environment.clone()),
-            "system",
-            counts,
-        )
+        let scope = ["--package", "penstock-tests"];
+        follow(cargo_test(&scope).envs(environment.clone()), "system", counts)
     });
     if !options.no_lints {
         stage("lints", &mut counts, &mut |counts| {
@@ -135,6 +110,16 @@ pub fn run(options: &Options) -> Result<()> {
         bail!("failed: {}", failed_stages.join(", "));
     }
     Ok(())
+}
+
+/// `cargo test` of some packages, whatever fails, with what the tests say: skipped ones say so.
+fn cargo_test(scope: &[&str]) -> Command {
+    let mut command = artifacts::cargo();
+    command
+        .args(["test", "--locked"])
+        .args(scope)
+        .args(["--no-fail-fast", "--", "--show-output"]);
+    command
 }
 
 /// Runs a command, shows the lines that matter, keeps all of them in a file and counts the tests.

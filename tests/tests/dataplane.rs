@@ -5,6 +5,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use penstock_tests::dataplane::{Stand, object};
+use penstock_tests::netns;
+
 mod dataplane {
     mod connect;
     mod nodeport;
@@ -13,6 +16,19 @@ mod dataplane {
 
 /// No step of a test takes as long.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs a test in namespaces of its own that hold a node's address and those of two backends, which `serve` starts.
+/// Without an eBPF object there is nothing to test.
+fn on_a_node(serve: impl FnOnce() + Send, test: impl FnOnce(&Stand) + Send) {
+    let Some(object) = object() else { return };
+    netns::isolated(|| {
+        for address in ["10.240.0.11", "10.244.0.2", "10.244.0.3"] {
+            netns::ip(&format!("address add {address}/32 dev lo")).expect("an address");
+        }
+        serve();
+        test(&Stand::new(&object, "10.240.0.11", None).expect("a stand"));
+    });
+}
 
 /// Connects, says who answers and whom the socket believes to talk to.
 fn ask(to: &str) -> String {

@@ -2,10 +2,10 @@
 
 use std::net::TcpListener;
 
-use penstock_tests::dataplane::{self, Stand, desired};
-use penstock_tests::netns::{self, ip};
+use penstock_tests::dataplane::desired;
+use penstock_tests::netns;
 
-use crate::{ask, serve};
+use crate::{ask, on_a_node, serve};
 
 const HELLO: &str = "
 node_addresses: [10.240.0.11]
@@ -22,20 +22,14 @@ services:
     port: 80
 ";
 
-fn node() {
-    for address in ["10.240.0.11", "10.244.0.2", "10.244.0.3"] {
-        ip(&format!("address add {address}/32 dev lo")).expect("an address");
-    }
+fn backends() {
     serve("10.244.0.2:8080", "two");
     serve("10.244.0.3:8080", "three");
 }
 
 #[test]
 fn a_connection_to_a_service_reaches_its_backends_and_believes_it_talks_to_the_service() {
-    let Some(object) = dataplane::object() else { return };
-    netns::isolated(|| {
-        node();
-        let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
+    on_a_node(backends, |stand| {
         let dataplane = stand.load();
         let applied = dataplane.apply(&desired(HELLO)).expect("applied");
         assert_eq!(applied.services, 2);
@@ -66,10 +60,7 @@ fn a_connection_to_a_service_reaches_its_backends_and_believes_it_talks_to_the_s
 
 #[test]
 fn node_ports_answer_on_the_node_at_its_address_and_the_loopback() {
-    let Some(object) = dataplane::object() else { return };
-    netns::isolated(|| {
-        node();
-        let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
+    on_a_node(backends, |stand| {
         stand.load().apply(&desired(HELLO)).expect("applied");
         let answers = stand.in_cgroup(|| format!("{}\n{}", ask("10.240.0.11:30080"), ask("127.0.0.1:30080")));
         for (answer, address) in answers.lines().zip(["10.240.0.11", "127.0.0.1"]) {
@@ -80,10 +71,7 @@ fn node_ports_answer_on_the_node_at_its_address_and_the_loopback() {
 
 #[test]
 fn a_pod_s_own_loopback_is_not_the_node_s() {
-    let Some(object) = dataplane::object() else { return };
-    netns::isolated(|| {
-        node();
-        let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
+    on_a_node(backends, |stand| {
         stand.load().apply(&desired(HELLO)).expect("applied");
         let pod = netns::Netns::new().expect("a pod's namespace");
         let said = pod.run(|| stand.in_cgroup(|| ask("127.0.0.1:30080")));
@@ -93,10 +81,7 @@ fn a_pod_s_own_loopback_is_not_the_node_s() {
 
 #[test]
 fn a_service_without_backends_refuses_and_is_counted() {
-    let Some(object) = dataplane::object() else { return };
-    netns::isolated(|| {
-        node();
-        let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
+    on_a_node(backends, |stand| {
         let dataplane = stand.load();
         dataplane.apply(&desired(HELLO)).expect("applied");
         assert_eq!(stand.in_cgroup(|| ask("10.96.0.8:80")), "ConnectionRefused");
@@ -113,10 +98,7 @@ fn a_service_without_backends_refuses_and_is_counted() {
 
 #[test]
 fn a_listener_may_not_take_a_node_port_on_the_node_but_in_a_pod() {
-    let Some(object) = dataplane::object() else { return };
-    netns::isolated(|| {
-        node();
-        let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
+    on_a_node(backends, |stand| {
         stand.load().apply(&desired(HELLO)).expect("applied");
         let bind = || {
             TcpListener::bind("0.0.0.0:30080")
@@ -130,10 +112,7 @@ fn a_listener_may_not_take_a_node_port_on_the_node_but_in_a_pod() {
 
 #[test]
 fn an_agent_that_starts_again_takes_over_without_a_change() {
-    let Some(object) = dataplane::object() else { return };
-    netns::isolated(|| {
-        node();
-        let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
+    on_a_node(backends, |stand| {
         let first = stand.load();
         first.apply(&desired(HELLO)).expect("applied");
         assert!(
@@ -171,10 +150,7 @@ fn an_agent_that_starts_again_takes_over_without_a_change() {
 
 #[test]
 fn a_client_with_session_affinity_keeps_its_backend_until_that_leaves() {
-    let Some(object) = dataplane::object() else { return };
-    netns::isolated(|| {
-        node();
-        let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
+    on_a_node(backends, |stand| {
         let dataplane = stand.load();
         let sticky = HELLO.replace("    node_port: 30080\n", "    affinity_seconds: 60\n");
         dataplane.apply(&desired(&sticky)).expect("applied");
@@ -207,10 +183,7 @@ fn a_client_with_session_affinity_keeps_its_backend_until_that_leaves() {
 
 #[test]
 fn deleting_a_service_leaves_its_address_untranslated_and_its_room_free() {
-    let Some(object) = dataplane::object() else { return };
-    netns::isolated(|| {
-        node();
-        let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
+    on_a_node(backends, |stand| {
         let dataplane = stand.load();
         dataplane.apply(&desired(HELLO)).expect("applied");
         let entries = || {

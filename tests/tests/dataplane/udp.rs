@@ -3,10 +3,9 @@
 
 use std::net::UdpSocket;
 
-use penstock_tests::dataplane::{self, Stand, desired};
-use penstock_tests::netns::{self, ip};
+use penstock_tests::dataplane::desired;
 
-use crate::{PATIENCE, ask_udp, serve_udp, wait_until};
+use crate::{PATIENCE, ask_udp, on_a_node, serve_udp, wait_until};
 
 fn talk(backend: &str) -> String {
     format!(
@@ -21,20 +20,14 @@ services:
     )
 }
 
-fn node() {
-    for address in ["10.240.0.11", "10.244.0.2", "10.244.0.3"] {
-        ip(&format!("address add {address}/32 dev lo")).expect("an address");
-    }
+fn backends() {
     serve_udp("10.244.0.2:5353", "two");
     serve_udp("10.244.0.3:5353", "three");
 }
 
 #[test]
 fn an_answer_seems_to_come_from_the_service() {
-    let Some(object) = dataplane::object() else { return };
-    netns::isolated(|| {
-        node();
-        let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
+    on_a_node(backends, |stand| {
         let dataplane = stand.load();
         dataplane.apply(&desired(&talk("10.244.0.2"))).expect("applied");
         let said =
@@ -47,10 +40,7 @@ fn an_answer_seems_to_come_from_the_service() {
 
 #[test]
 fn a_connected_socket_sees_the_service_as_its_peer() {
-    let Some(object) = dataplane::object() else { return };
-    netns::isolated(|| {
-        node();
-        let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
+    on_a_node(backends, |stand| {
         stand
             .load()
             .apply(&desired(&talk("10.244.0.2")))
@@ -75,10 +65,7 @@ fn a_connected_socket_sees_the_service_as_its_peer() {
 
 #[test]
 fn a_socket_that_stays_open_goes_to_the_next_backend_when_its_own_leaves() {
-    let Some(object) = dataplane::object() else { return };
-    netns::isolated(|| {
-        node();
-        let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
+    on_a_node(backends, |stand| {
         let dataplane = stand.load();
         dataplane.apply(&desired(&talk("10.244.0.2"))).expect("applied");
         std::thread::scope(|scope| {
@@ -112,10 +99,7 @@ fn a_socket_that_stays_open_goes_to_the_next_backend_when_its_own_leaves() {
 
 #[test]
 fn a_service_without_backends_refuses_datagrams() {
-    let Some(object) = dataplane::object() else { return };
-    netns::isolated(|| {
-        node();
-        let stand = Stand::new(&object, "10.240.0.11", None).expect("a stand");
+    on_a_node(backends, |stand| {
         let dataplane = stand.load();
         let nobody = "services: { demo/talk: { cluster_ips: [10.96.0.9], port: 53, protocol: UDP } }";
         dataplane.apply(&desired(nobody)).expect("applied");

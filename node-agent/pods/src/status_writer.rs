@@ -155,12 +155,61 @@ fn compile_patch(uid: &str, from: &PodStatus, to: &PodStatus) -> Option<Value> {
             new.insert(0, json!({"$patch": "replace"}));
         }
     }
+    // Conditions are merged by type: what one no longer has must be taken out by name, or an old reason stays for ever.
+    if let (Some(Value::Array(new)), Some(Value::Array(old))) =
+        (patch.get_mut("conditions"), from.get("conditions"))
+    {
+        clear_what_left(new, old);
+    }
     (!patch.is_empty()).then(|| json!({"metadata": {"uid": uid}, "status": patch}))
+}
+
+fn clear_what_left(new: &mut Vec<Value>, old: &[Value]) {
+    let mut removed = Vec::new();
+    for before in old.iter().filter_map(Value::as_object) {
+        let kind = before.get("type");
+        let now = new.iter_mut().filter_map(Value::as_object_mut);
+        match now.into_iter().find(|c| c.get("type") == kind) {
+            Some(now) => {
+                for key in before.keys() {
+                    now.entry(key.clone()).or_insert(Value::Null);
+                }
+            }
+            None => removed.push(json!({"type": kind, "$patch": "delete"})),
+        }
+    }
+    new.extend(removed);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::core::v1::PodCondition;
+
+    #[test]
+    fn a_condition_that_turned_true_loses_its_reason_and_one_that_went_is_deleted() {
+        let condition = |kind: &str, status: &str, reason: Option<&str>| PodCondition {
+            type_: kind.into(),
+            status: status.into(),
+            reason: reason.map(str::to_string),
+            ..Default::default()
+        };
+        let with = |conditions: Vec<PodCondition>| PodStatus {
+            conditions: Some(conditions),
+            ..Default::default()
+        };
+        let from = with(vec![
+            condition("Ready", "False", Some("ContainersNotReady")),
+            condition("Old", "True", None),
+        ]);
+        let to = with(vec![condition("Ready", "True", None)]);
+        let patch = compile_patch("u", &from, &to).unwrap();
+        let want = json!([
+            {"type": "Ready", "status": "True", "reason": null},
+            {"type": "Old", "$patch": "delete"},
+        ]);
+        assert_eq!(patch["status"]["conditions"], want);
+    }
 
     #[test]
     fn a_patch_holds_what_changed_and_nothing_else() {

@@ -75,8 +75,12 @@ pub(super) fn compile(inputs: &Inputs<'_>, spec: &Spec) -> ContainerStatus {
         },
     });
     if spec.role == Role::Ephemeral {
+        // Nobody sends traffic to these: they are never ready, and have no start to wait for.
         status.started = None;
+        status.ready = false;
     }
+    // Upstream's is never absent, and clients look into it without asking.
+    status.last_state.get_or_insert_default();
     status
 }
 

@@ -227,3 +227,14 @@ fn a_readiness_gate_that_nobody_opened_keeps_the_pod_out() {
         Some("ReadinessGatesNotReady")
     );
 }
+
+#[test]
+fn an_ephemeral_container_is_never_ready() {
+    let spec = json!({"containers": [{"name": "a", "image": "i"}], "ephemeralContainers": [{"name": "e", "image": "i"}]});
+    let containers = vec![container("a", 0, None), container("e", 0, None)];
+    let status = status(spec, containers, &healthy(), &Plan::default(), false);
+    let ephemeral = &status.ephemeral_container_statuses.as_ref().unwrap()[0];
+    assert!(!ephemeral.ready && ephemeral.started.is_none());
+    assert!(ephemeral.state.as_ref().unwrap().running.is_some());
+    assert_eq!(ephemeral.last_state, Some(Default::default()));
+}

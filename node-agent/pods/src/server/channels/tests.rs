@@ -1,4 +1,4 @@
-//! The relay between a WebSocket client and a runtime's SPDY server, both played here.
+//! Which channels a session has, and what a message of the client means on the streams behind them.
 
 use super::*;
 

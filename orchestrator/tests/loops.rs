@@ -6,11 +6,15 @@
 mod cluster;
 #[path = "loops/deployments.rs"]
 mod deployments;
+#[path = "loops/jobs.rs"]
+mod jobs;
 #[path = "loops/nodes.rs"]
 mod nodes;
 #[path = "loops/ownership.rs"]
 mod ownership;
 #[path = "loops/services.rs"]
 mod services;
+#[path = "loops/sets.rs"]
+mod sets;
 #[path = "loops/stand_in.rs"]
 mod stand_in;

@@ -1,7 +1,8 @@
 //! DaemonSet: one pod on every node that fits, replaced node by node when the template changes.
 //!
-//! Not done yet: ControllerRevisions (so `rollout undo` has no history) and `maxSurge`.
+//! Not done yet: `maxSurge`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use penstock_informers::{EventType, Failure, Key, Meta, Next, Reconcile, Recorde
 
 use crate::claim::{apply_claims, observe_candidates, plan_claims};
 use crate::context::Context;
+use crate::revisions::{HASH_LABEL, Revisions};
 
 pub mod plan;
 
@@ -30,6 +32,10 @@ pub async fn run(context: Context) {
         sets: context.informers.cache(),
         pods: context.informers.cache(),
         nodes: context.informers.cache(),
+        revisions: Revisions {
+            client: context.client(),
+            cache: context.informers.cache(),
+        },
         expectations: Expectations::default(),
         queue: Arc::new(WorkQueue::new()),
         recorder: context.recorder("daemonset-controller"),
@@ -37,7 +43,8 @@ pub async fn run(context: Context) {
     tokio::join!(
         controller.sets.wait_synced(),
         controller.pods.wait_synced(),
-        controller.nodes.wait_synced()
+        controller.nodes.wait_synced(),
+        controller.revisions.cache.wait_synced()
     );
     let queue = controller.queue.clone();
     controller
@@ -66,6 +73,7 @@ struct Controller {
     sets: Arc<Cache<DaemonSet>>,
     pods: Arc<Cache<Pod>>,
     nodes: Arc<Cache<Node>>,
+    revisions: Revisions,
     expectations: Expectations,
     queue: Arc<WorkQueue<Key>>,
     recorder: Recorder,
@@ -159,6 +167,18 @@ impl Controller {
     }
 }
 
+impl Controller {
+    /// The template's revision is the newest, and history no longer than wanted.
+    async fn ensure_history(&self, set: &DaemonSet, pods: &[Arc<Pod>]) -> Result<(), Failure> {
+        let Some(spec) = &set.spec else { return Ok(()) };
+        let newest = self.revisions.ensure(set, &spec.template).await?;
+        let hashes = pods.iter().filter_map(|p| p.label(HASH_LABEL));
+        let mut live: BTreeSet<String> = hashes.map(|hash| format!("{}-{hash}", set.name())).collect();
+        live.insert(newest.name().to_owned());
+        self.revisions.trim(set, &live, spec.revision_history_limit).await
+    }
+}
+
 impl Reconcile for Controller {
     type Key = Key;
     const NAME: &'static str = "daemon-set";
@@ -172,6 +192,9 @@ impl Reconcile for Controller {
         let candidates = observe_candidates(&self.pods, set.uid_str(), set.ns());
         let claims = plan_claims(set.uid_str(), set.deleting(), &selector, candidates, |_| true);
         let pods = apply_claims(&self.client, set.as_ref(), claims).await?;
+        if !set.deleting() {
+            self.ensure_history(&set, &pods).await?;
+        }
         let settled = self.expectations.satisfied(key);
         let observed = Observed {
             set: set.clone(),

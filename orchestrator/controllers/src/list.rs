@@ -10,11 +10,13 @@ type Run = fn(Context) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Name and entry point of every controller.
 pub const CONTROLLERS: &[(&str, Run)] = &[
     ("cluster-role", |c| Box::pin(crate::cluster_role::run(c))),
+    ("cron-job", |c| Box::pin(crate::cron_job::run(c))),
     ("daemon-set", |c| Box::pin(crate::daemon_set::run(c))),
     ("deployment", |c| Box::pin(crate::deployment::run(c))),
     ("disruption", |c| Box::pin(crate::disruption::run(c))),
     ("endpoints", |c| Box::pin(crate::endpoints::run(c))),
     ("garbage-collector", |c| Box::pin(crate::garbage::run(c))),
+    ("job", |c| Box::pin(crate::job::run(c))),
     ("namespace", |c| Box::pin(crate::namespace::run(c))),
     ("node-ipam", |c| Box::pin(crate::node_ipam::run(c))),
     ("node-lifecycle", |c| Box::pin(crate::node_lifecycle::run(c))),
@@ -22,6 +24,7 @@ pub const CONTROLLERS: &[(&str, Run)] = &[
     ("replicas", |c| Box::pin(crate::replicas::run(c))),
     ("root-ca", |c| Box::pin(crate::root_ca::run(c))),
     ("service-account", |c| Box::pin(crate::service_account::run(c))),
+    ("stateful-set", |c| Box::pin(crate::stateful_set::run(c))),
     ("ttl-after-finished", |c| {
         Box::pin(crate::ttl_after_finished::run(c))
     }),

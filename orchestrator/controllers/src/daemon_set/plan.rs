@@ -14,9 +14,9 @@ use penstock_informers::placement::{node_affinity_holds, taints, untolerated};
 
 use crate::intstr::{Round, resolve};
 use crate::pod;
+use crate::revisions::HASH_LABEL;
 use crate::template_hash::hash_template;
 
-const HASH_LABEL: &str = "controller-revision-hash";
 /// Taints a daemon stays through: it is part of the node.
 const TOLERATED: &[(&str, &str)] = &[
     ("node.kubernetes.io/not-ready", "NoExecute"),

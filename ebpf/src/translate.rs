@@ -57,7 +57,7 @@ pub fn arriving(ctx: &TcContext, side: Side) -> i32 {
     match asking(ctx, &packet, side, &vip, set) {
         Ok(verdict) => verdict,
         Err(reason) => {
-            count::dropped(reason, vip.service);
+            count::dropped(ctx, &packet, reason, vip.service);
             DROP
         }
     }
@@ -141,11 +141,11 @@ fn replying(ctx: &TcContext, packet: &Packet, side: Side) -> i32 {
         return NEXT;
     };
     if !packet.whole {
-        count::dropped(Reason::Malformed, to.service);
+        count::dropped(ctx, packet, Reason::Malformed, to.service);
         return DROP;
     }
     if rewrite::apply(ctx, packet, &to).is_err() {
-        count::dropped(Reason::NotRewritten, to.service);
+        count::dropped(ctx, packet, Reason::NotRewritten, to.service);
         return DROP;
     }
     count::event(if side == Side::Uplink {
@@ -174,7 +174,7 @@ pub fn leaving(ctx: &TcContext) -> i32 {
         return NEXT;
     };
     if !packet.whole || rewrite::apply(ctx, &packet, &to).is_err() {
-        count::dropped(Reason::NotRewritten, to.service);
+        count::dropped(ctx, &packet, Reason::NotRewritten, to.service);
         return DROP;
     }
     count::event(Event::UplinkReplied);

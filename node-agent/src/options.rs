@@ -98,6 +98,9 @@ pub struct Run {
     /// Device that leads to other nodes [default: the one that has --node-ip].
     #[arg(long, value_name = "DEVICE", help_heading = "Network")]
     pub uplink: Option<String>,
+    /// Log every packet that the programs drop, with its addresses and the reason. Counting needs no flag.
+    #[arg(long, help_heading = "Network")]
+    pub log_drops: bool,
     /// When pods' packets between nodes go through VXLAN.
     #[arg(long, value_enum, default_value_t, value_name = "WHEN", help_heading = "Network")]
     pub overlay: Overlay,

@@ -106,6 +106,8 @@ impl Stand {
                 socket_flows_max: 1024,
                 affinity_max: 1024,
             },
+            // The larger programs: what the verifier takes with the telling in, it takes without.
+            tell_drops: true,
         };
         Ok(Self {
             options,

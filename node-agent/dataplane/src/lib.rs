@@ -8,6 +8,7 @@
 mod compile;
 mod desired;
 mod diff;
+mod drop_log;
 mod error;
 mod ids;
 mod image;
@@ -23,6 +24,7 @@ mod sys;
 pub use compile::{Compiled, compile};
 pub use desired::{Backend, BadServiceKey, Desired, Protocol, Service, ServiceKey};
 pub use diff::{Operation, diff};
+pub use drop_log::DropLog;
 pub use error::DataplaneError;
 pub use ids::Ids;
 pub use image::{MapImage, Set};

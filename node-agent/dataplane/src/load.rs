@@ -11,6 +11,7 @@ use penstock_ebpf_common::{Address, Config, map};
 
 use crate::compile::compile;
 use crate::diff::{Operation, diff};
+use crate::drop_log::{self, DropLog};
 use crate::ids::Ids;
 use crate::image::MapImage;
 use crate::kernel::{self, KernelMaps};
@@ -34,6 +35,8 @@ pub struct LoadOptions {
     pub node_ip: IpAddr,
     /// Sizes of the maps.
     pub limits: Limits,
+    /// Whether the programs tell of every dropped packet; read by [`Dataplane::take_drop_log`]. Off, it costs nothing.
+    pub tell_drops: bool,
 }
 
 /// How much fits; the maps are created with these sizes, and pinned maps keep the size they were created with.
@@ -80,6 +83,7 @@ pub struct Dataplane {
     programs: Ebpf,
     links: Links,
     state: Mutex<State>,
+    drop_log: Mutex<Option<DropLog>>,
 }
 
 pub(crate) struct State {
@@ -121,7 +125,11 @@ impl Dataplane {
     pub fn load(options: LoadOptions) -> Result<Self, DataplaneError> {
         let directory = &options.bpffs;
         ensure_directories(directory)?;
-        let programs = load_object(&options)?;
+        let mut programs = load_object(&options)?;
+        let drop_log = match options.tell_drops {
+            true => Some(DropLog::open(&mut programs)?),
+            false => None,
+        };
         let mut maps = KernelMaps::open(directory)?;
         maps.configure(&config(&options)?)?;
         let image = maps.observe()?;
@@ -148,7 +156,14 @@ impl Dataplane {
             programs,
             links,
             state: Mutex::new(State { maps, ids, image }),
+            drop_log: Mutex::new(drop_log),
         })
+    }
+
+    /// The dropped packets as they are dropped, when [`LoadOptions::tell_drops`] was set. There is one: the first who asks
+    /// gets it.
+    pub fn take_drop_log(&self) -> Option<DropLog> {
+        self.drop_log.lock().take()
     }
 
     /// Brings the maps from what they hold to what is desired. What does not fit is reported in the answer, the rest
@@ -255,6 +270,8 @@ fn load_object(options: &LoadOptions) -> Result<Ebpf, DataplaneError> {
     ] {
         loader.map_max_entries(name, entries_max);
     }
+    let level = drop_log::level(options.tell_drops);
+    loader.override_global(aya_log::LEVEL, &level, false);
     let mut programs = loader.load(&bytes).map_err(|error| refused(&error))?;
     for (_, program) in programs.programs_mut() {
         let done = match program {
@@ -315,6 +332,7 @@ mod tests {
             uplink_ifindex: None,
             node_ip: IpAddr::from([10, 240, 0, 11]),
             limits: Limits::default(),
+            tell_drops: false,
         }
     }
 

@@ -8,8 +8,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use penstock_dataplane::{Dataplane, Limits, LoadOptions};
+use penstock_dataplane::{Dataplane, DropLog, Limits, LoadOptions};
 use penstock_network::{HookError, Network, PodHooks, PodLink};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 use super::condition::{Condition, Part};
@@ -49,6 +51,9 @@ impl Programs {
         let loaded = tokio::task::spawn_blocking(move || load(&options, uplink)).await;
         match loaded.context("loading panicked").and_then(|loaded| loaded) {
             Ok(dataplane) => {
+                if let Some(drops) = dataplane.take_drop_log() {
+                    tokio::spawn(follow(drops));
+                }
                 let _ = self.dataplane.set(Arc::new(dataplane));
                 self.loaded.notify_waiters();
                 condition.set(Part::Dataplane, Ok(()));
@@ -112,8 +117,21 @@ fn load(options: &Run, uplink: u32) -> anyhow::Result<Dataplane> {
         uplink_ifindex: Some(uplink),
         node_ip: IpAddr::V4(options.node_ipv4()?),
         limits: Limits::default(),
+        tell_drops: options.log_drops,
     };
     Ok(Dataplane::load(options)?)
+}
+
+/// Logs dropped packets as the programs tell of them.
+async fn follow(drops: DropLog) {
+    let mut drops = match AsyncFd::register_with_interest(drops, Interest::READABLE) {
+        Ok(drops) => drops,
+        Err(error) => return tracing::error!("dropped packets are counted but not logged: {error}"),
+    };
+    while let Ok(mut ready) = drops.readable_mut().await {
+        ready.get_inner_mut().flush();
+        ready.clear_ready();
+    }
 }
 
 fn failed(error: penstock_dataplane::DataplaneError) -> HookError {

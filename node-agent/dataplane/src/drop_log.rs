@@ -4,7 +4,7 @@
 //! arrives through aya-log's ring buffer as log records of the target [`TARGET`]; a reason is a number there and gets its
 //! name here.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -52,9 +52,9 @@ impl DropLog {
     }
 }
 
-impl AsFd for DropLog {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.logger.as_fd()
+impl AsRawFd for DropLog {
+    fn as_raw_fd(&self) -> RawFd {
+        self.logger.as_fd().as_raw_fd()
     }
 }
 

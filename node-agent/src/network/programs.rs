@@ -124,7 +124,9 @@ fn load(options: &Run, uplink: u32) -> anyhow::Result<Dataplane> {
 
 /// Logs dropped packets as the programs tell of them.
 async fn follow(drops: DropLog) {
-    let mut drops = match AsyncFd::register_with_interest(drops, Interest::READABLE) {
+    // SAFETY: the log owns the descriptor of its ring buffer, and the registration owns the log.
+    let registered = unsafe { AsyncFd::register_with_interest(drops, Interest::READABLE) };
+    let mut drops = match registered {
         Ok(drops) => drops,
         Err(error) => return tracing::error!("dropped packets are counted but not logged: {error}"),
     };

@@ -24,8 +24,9 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Response, Failure> {
     stream.set_read_timeout(Some(ANSWER_WITHIN)).map_err(|error| away("connecting", error))?;
     stream.set_write_timeout(Some(ANSWER_WITHIN)).map_err(|error| away("connecting", error))?;
 
-    let mut line = serde_json::to_vec(request)
-        .map_err(|error| Failure::new(Code::InputOutput, "the request cannot be written").details(error.to_string()))?;
+    let mut line = serde_json::to_vec(request).map_err(|error| {
+        Failure::new(Code::InputOutput, "the request cannot be written").details(error.to_string())
+    })?;
     line.push(b'\n');
     stream.write_all(&line).map_err(|error| away("asking", error))?;
 

@@ -201,9 +201,8 @@ mod tests {
 
     #[test]
     fn a_request_is_one_line_that_names_its_verb() {
-        let request = Request::Del(DelRequest {
-            id: AttachmentId { container: "c".into(), interface: "eth0".into() },
-        });
+        let request =
+            Request::Del(DelRequest { id: AttachmentId { container: "c".into(), interface: "eth0".into() } });
         let line = serde_json::to_string(&request).unwrap();
         assert!(!line.contains('\n'));
         assert_eq!(line, r#"{"verb":"del","id":{"container":"c","interface":"eth0"}}"#);

@@ -50,5 +50,8 @@ fn refused(refusal: Refusal) -> Failure {
 
 /// An agent that answers another question than the one asked is another version's.
 fn out_of_step() -> Failure {
-    Failure::new(Code::AgentFailed, "the node agent answered another verb; plugin and agent are of different versions")
+    Failure::new(
+        Code::AgentFailed,
+        "the node agent answered another verb; plugin and agent are of different versions",
+    )
 }

@@ -19,12 +19,7 @@ pub fn kept(key: &AffinityKey, timeout_seconds: u32) -> Option<Backend> {
         return None;
     }
     value.seen_ns = now;
-    Some(Backend {
-        address: value.address,
-        port: value.port,
-        local: value.local,
-        id: value.id,
-    })
+    Some(Backend { address: value.address, port: value.port, local: value.local, id: value.id })
 }
 
 /// Remembers a client's backend.

@@ -19,11 +19,7 @@ pub fn bind4(ctx: SockAddrContext) -> i32 {
         return socket::ALLOW;
     };
     // Bound to every address is bound to the node's.
-    let asked = if address.v4() == 0 {
-        config.node_address
-    } else {
-        address
-    };
+    let asked = if address.v4() == 0 { config.node_address } else { address };
     let Some(vip) = service::find(asked, port, socket::protocol(&ctx)) else {
         return socket::ALLOW;
     };

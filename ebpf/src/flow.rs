@@ -39,18 +39,11 @@ pub fn find(packet: &Packet, key: &FlowKey) -> Option<FlowValue> {
     if packet.closes() && value.flags & FLOW_CLOSING == 0 {
         stored.flags |= FLOW_CLOSING;
         stored.seen_ns = now;
-        let closing = FlowValue {
-            flags: value.flags | FLOW_CLOSING,
-            seen_ns: now,
-            ..value
-        };
+        let closing = FlowValue { flags: value.flags | FLOW_CLOSING, seen_ns: now, ..value };
         let _ = FLOWS.insert(&key.other_key(&value), &key.other_value(&closing), BPF_ANY as u64);
     } else if idle > SECOND_NS {
         stored.seen_ns = now;
-        let seen = FlowValue {
-            seen_ns: now,
-            ..value
-        };
+        let seen = FlowValue { seen_ns: now, ..value };
         mend(key, &seen);
     }
     Some(value)
@@ -73,10 +66,7 @@ fn mend(key: &FlowKey, value: &FlowValue) {
         // SAFETY: as in `find`.
         Some(there) => unsafe { (*there).seen_ns = value.seen_ns },
         None => {
-            if FLOWS
-                .insert(&other, &key.other_value(value), BPF_NOEXIST as u64)
-                .is_ok()
-            {
+            if FLOWS.insert(&other, &key.other_value(value), BPF_NOEXIST as u64).is_ok() {
                 count::event(Event::FlowMended);
             }
         }

@@ -11,13 +11,7 @@ use crate::socket;
 #[cgroup_sock_addr(recvmsg4)]
 pub fn recvmsg4(ctx: SockAddrContext) -> i32 {
     let (address, port) = socket::peer(&ctx);
-    let key = SocketFlowKey {
-        cookie: socket::cookie(&ctx),
-        address,
-        port,
-        half: HALF_REPLY as u16,
-        zero: 0,
-    };
+    let key = SocketFlowKey { cookie: socket::cookie(&ctx), address, port, half: HALF_REPLY as u16, zero: 0 };
     // SAFETY: the value is copied at once.
     if let Some(vip) = unsafe { SOCKET_FLOWS.get(&key) }.copied() {
         socket::set_peer(&ctx, vip.address, vip.port);

@@ -21,13 +21,7 @@ pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
     };
 
     let cookie = socket::cookie(&ctx);
-    let forward = SocketFlowKey {
-        cookie,
-        address,
-        port,
-        half: HALF_FORWARD as u16,
-        zero: 0,
-    };
+    let forward = SocketFlowKey { cookie, address, port, half: HALF_FORWARD as u16, zero: 0 };
     // SAFETY: the value is copied at once.
     let known = unsafe { SOCKET_FLOWS.get(&forward) }.copied();
     let to = match known {
@@ -53,19 +47,9 @@ pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
             value
         }
     };
-    let reply = SocketFlowKey {
-        cookie,
-        address: to.address,
-        port: to.port,
-        half: HALF_REPLY as u16,
-        zero: 0,
-    };
-    let back = SocketFlowValue {
-        address,
-        port,
-        zero: 0,
-        service: vip.service,
-    };
+    let reply =
+        SocketFlowKey { cookie, address: to.address, port: to.port, half: HALF_REPLY as u16, zero: 0 };
+    let back = SocketFlowValue { address, port, zero: 0, service: vip.service };
     // SAFETY: only fields are compared, at once.
     let recorded = unsafe { SOCKET_FLOWS.get(&reply) }
         .is_some_and(|known| known.address == address && known.port == port);

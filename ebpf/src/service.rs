@@ -21,12 +21,7 @@ pub enum Choice {
 /// Looks up what is reached by an address, if anything.
 #[inline(always)]
 pub fn find(address: Address, port: u16, protocol: u8) -> Option<VipValue> {
-    let key = VipKey {
-        address,
-        port,
-        protocol,
-        zero: 0,
-    };
+    let key = VipKey { address, port, protocol, zero: 0 };
     // SAFETY: the value is copied at once; user space replaces values as a whole.
     unsafe { VIPS.get(&key) }.copied()
 }
@@ -45,11 +40,7 @@ pub fn choose(set: u32, number: u32, client: impl FnOnce() -> Address) -> Choice
     // SAFETY: entry 0 of a set is a header by construction; both types have one size and alignment.
     let header = unsafe { *first.cast::<SetHeader>() };
     if header.count == 0 {
-        return if header.flags & SET_EMPTY_IS_DROP != 0 {
-            Choice::NobodyHere
-        } else {
-            Choice::Nobody
-        };
+        return if header.flags & SET_EMPTY_IS_DROP != 0 { Choice::NobodyHere } else { Choice::Nobody };
     }
     if header.affinity_seconds == 0 {
         return match set_map.get(1 + hash::reduce(number, header.count)) {
@@ -57,11 +48,7 @@ pub fn choose(set: u32, number: u32, client: impl FnOnce() -> Address) -> Choice
             None => Choice::NoSet,
         };
     }
-    let key = AffinityKey {
-        client: client(),
-        set,
-        zero: 0,
-    };
+    let key = AffinityKey { client: client(), set, zero: 0 };
     if let Some(kept) = affinity::kept(&key, header.affinity_seconds) {
         return Choice::Backend(kept);
     }

@@ -68,9 +68,7 @@ pub fn netns_cookie(ctx: &SockAddrContext) -> u64 {
 /// Whether the socket is in the node's own network namespace, not in a pod's.
 #[inline(always)]
 pub fn is_host(ctx: &SockAddrContext) -> bool {
-    CONFIG
-        .get(0)
-        .is_some_and(|config| config.netns_cookie == netns_cookie(ctx))
+    CONFIG.get(0).is_some_and(|config| config.netns_cookie == netns_cookie(ctx))
 }
 
 /// Makes the refused call fail with this error instead of EPERM.

@@ -39,11 +39,7 @@ pub fn arriving(ctx: &TcContext, side: Side) -> i32 {
     let Some(packet) = packet::parse(ctx) else {
         return NEXT;
     };
-    let vip = service::find(
-        Address::from_v4(packet.destination),
-        packet.destination_port,
-        packet.protocol,
-    );
+    let vip = service::find(Address::from_v4(packet.destination), packet.destination_port, packet.protocol);
     let Some(vip) = vip else {
         return replying(ctx, &packet, side);
     };
@@ -94,11 +90,7 @@ fn asking(ctx: &TcContext, packet: &Packet, side: Side, vip: &VipValue, set: u32
             let by_node =
                 (side == Side::Uplink && backend.local == 0) || backend.address.v4() == packet.source;
             let mut to = FlowValue {
-                source: if by_node {
-                    config.node_address
-                } else {
-                    Address::from_v4(packet.source)
-                },
+                source: if by_node { config.node_address } else { Address::from_v4(packet.source) },
                 destination: backend.address,
                 source_port: packet.source_port,
                 destination_port: backend.port,
@@ -118,18 +110,10 @@ fn asking(ctx: &TcContext, packet: &Packet, side: Side, vip: &VipValue, set: u32
     rewrite::apply(ctx, packet, &to).map_err(|_| Reason::NotRewritten)?;
     count::service_count(vip.service, |count| count.packets += 1);
     if to.source.v4() == packet.source {
-        count::event(if side == Side::Uplink {
-            Event::UplinkToLocal
-        } else {
-            Event::PodToBackend
-        });
+        count::event(if side == Side::Uplink { Event::UplinkToLocal } else { Event::PodToBackend });
         return Ok(NEXT);
     }
-    count::event(if side == Side::Uplink {
-        Event::UplinkToRemote
-    } else {
-        Event::PodToBackend
-    });
+    count::event(if side == Side::Uplink { Event::UplinkToRemote } else { Event::PodToBackend });
     let ifindex = route(ctx, to.source.v4(), to.destination.v4()).ok_or(Reason::NoRoute)?;
     Ok(send(ifindex))
 }
@@ -148,11 +132,7 @@ fn replying(ctx: &TcContext, packet: &Packet, side: Side) -> i32 {
         count::dropped(ctx, packet, Reason::NotRewritten, to.service);
         return DROP;
     }
-    count::event(if side == Side::Uplink {
-        Event::UplinkReplied
-    } else {
-        Event::PodReplied
-    });
+    count::event(if side == Side::Uplink { Event::UplinkReplied } else { Event::PodReplied });
     count::service_count(to.service, |count| count.replies += 1);
     send(to.client_ifindex)
 }
@@ -164,10 +144,7 @@ pub fn leaving(ctx: &TcContext) -> i32 {
         return NEXT;
     };
     // Nothing else that leaves can be the answer of such a backend.
-    if CONFIG
-        .get(0)
-        .is_none_or(|config| config.node_address.v4() != packet.source)
-    {
+    if CONFIG.get(0).is_none_or(|config| config.node_address.v4() != packet.source) {
         return NEXT;
     }
     let Some(to) = flow::find(&packet, &packet.key(HALF_REPLY)) else {

@@ -234,7 +234,10 @@ pub fn service_name(name: &ObjectName) -> ServiceName {
 }
 
 fn is_proxied(service: &ServiceView) -> bool {
-    !service.headless && !service.unproxied && service.external_name.is_none() && !service.cluster_ips.is_empty()
+    !service.headless
+        && !service.unproxied
+        && service.external_name.is_none()
+        && !service.cluster_ips.is_empty()
 }
 
 fn endpoint_of(backend: Backend) -> penstock_ingress::Endpoint {

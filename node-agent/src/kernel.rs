@@ -21,7 +21,8 @@ pub fn ensure_bpffs(path: &Path) -> anyhow::Result<()> {
     if is_bpf() {
         return Ok(());
     }
-    fs::create_dir_all(path).with_context(|| format!("the directory {} for the bpf file system", path.display()))?;
+    fs::create_dir_all(path)
+        .with_context(|| format!("the directory {} for the bpf file system", path.display()))?;
     mount(Some("bpf"), path, Some("bpf"), MsFlags::empty(), None::<&str>)
         .with_context(|| format!("mounting a bpf file system at {} (needs root)", path.display()))
 }

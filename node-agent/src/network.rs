@@ -49,7 +49,13 @@ pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToke
 
     let (events, changes) = mpsc::channel(EVENTS_MAX);
     let (node_events, nodes) = mpsc::channel(EVENTS_MAX);
-    tasks.spawn(watch(Api::<Service>::all(client.clone()), "Services", Into::into, Change::Service, events.clone()));
+    tasks.spawn(watch(
+        Api::<Service>::all(client.clone()),
+        "Services",
+        Into::into,
+        Change::Service,
+        events.clone(),
+    ));
     let slices = Api::<EndpointSlice>::all(client.clone());
     tasks.spawn(watch(slices, "EndpointSlices", Into::into, Change::Slice, events));
     tasks.spawn(watch(Api::<Node>::all(client.clone()), "Nodes", Into::into, |event| event, node_events));
@@ -67,7 +73,13 @@ pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToke
     });
 
     tasks.spawn(routes::run(network.clone(), options.node_name.clone(), nodes, condition.clone()));
-    tasks.spawn(programs::retry(programs.clone(), network.clone(), options.clone(), uplink, condition.clone()));
+    tasks.spawn(programs::retry(
+        programs.clone(),
+        network.clone(),
+        options.clone(),
+        uplink,
+        condition.clone(),
+    ));
     let (zone, serving) = names::start(options, network.clone(), shutdown.clone());
     tasks.spawn(serving);
     let plane = services::Plane {
@@ -96,8 +108,9 @@ pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToke
 
 fn network_config(options: &Run) -> anyhow::Result<NetworkConfig> {
     let plugin = options.cni_plugin.clone().unwrap_or_else(|| Run::beside("cni"));
-    std::fs::metadata(&plugin)
-        .with_context(|| format!("the CNI plugin {} is not there; name it with --cni-plugin", plugin.display()))?;
+    std::fs::metadata(&plugin).with_context(|| {
+        format!("the CNI plugin {} is not there; name it with --cni-plugin", plugin.display())
+    })?;
     Ok(NetworkConfig {
         node: options.node_name.clone(),
         node_ip: options.node_ipv4()?,

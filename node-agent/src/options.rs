@@ -120,7 +120,13 @@ pub struct Run {
     #[arg(long, value_name = "FILE", help_heading = "Network")]
     pub ebpf_object: Option<PathBuf>,
     /// Serve Ingress objects over HTTP on this address, without TLS yet; off when empty.
-    #[arg(long, value_name = "IP:PORT", default_value = "", hide_default_value = true, help_heading = "Network")]
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        default_value = "",
+        hide_default_value = true,
+        help_heading = "Network"
+    )]
     pub ingress_listen: String,
 
     /// How to write the log.
@@ -205,7 +211,8 @@ mod tests {
 
     #[test]
     fn one_half_can_be_asked_for() {
-        let line = ["node-agent", "run", "--node-name=n", "--node-ip=::1", "--kubeconfig=/k", "--halves=pods"];
+        let line =
+            ["node-agent", "run", "--node-name=n", "--node-ip=::1", "--kubeconfig=/k", "--halves=pods"];
         let Command::Run(run) = Options::try_parse_from(line).unwrap().command else { panic!() };
         assert!(!run.has(Half::Network));
         assert!(run.node_ipv4().is_err());

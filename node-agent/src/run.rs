@@ -22,7 +22,8 @@ pub async fn run(options: Box<Run>) -> anyhow::Result<()> {
     let mut halves = tokio::task::JoinSet::new();
     if options.has(Half::Network) {
         let (options, client, shutdown) = (options.clone(), client.clone(), shutdown.clone());
-        halves.spawn(async move { network::run(&options, client, shutdown).await.context("the network half") });
+        halves
+            .spawn(async move { network::run(&options, client, shutdown).await.context("the network half") });
     }
     if options.has(Half::Pods) {
         let runtime = penstock_runtime::cri::Cri::connect(&options.runtime_endpoint).await?;
@@ -50,8 +51,8 @@ pub async fn run(options: Box<Run>) -> anyhow::Result<()> {
 /// A client for the kubeconfig. Whether the server is there is found out, and waited for, by whoever asks it.
 async fn client(options: &Run) -> anyhow::Result<kube::Client> {
     let file = options.kubeconfig.display();
-    let kubeconfig =
-        Kubeconfig::read_from(&options.kubeconfig).with_context(|| format!("reading the kubeconfig {file}"))?;
+    let kubeconfig = Kubeconfig::read_from(&options.kubeconfig)
+        .with_context(|| format!("reading the kubeconfig {file}"))?;
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .with_context(|| format!("the kubeconfig {file} cannot be used"))?;

@@ -59,12 +59,7 @@ pub struct RunArguments {
     #[arg(long, value_enum, default_value_t = StoreKind::Embedded)]
     pub store: StoreKind,
     /// Members of the etcd cluster, for --store etcd.
-    #[arg(
-        long,
-        value_name = "URL",
-        value_delimiter = ',',
-        required_if_eq("store", "etcd")
-    )]
+    #[arg(long, value_name = "URL", value_delimiter = ',', required_if_eq("store", "etcd"))]
     pub etcd_endpoints: Vec<String>,
     /// What to run in this process.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Component::Apiserver, Component::Controllers, Component::Scheduler])]
@@ -153,9 +148,7 @@ mod tests {
             "--store=etcd",
             "--etcd-endpoints=http://a:1,http://b:2",
         ]);
-        let Command::Run(run) = cli.command else {
-            panic!("{cli:?}")
-        };
+        let Command::Run(run) = cli.command else { panic!("{cli:?}") };
         assert_eq!(run.components, [Component::Controllers, Component::Scheduler]);
         assert_eq!(run.etcd_endpoints, ["http://a:1", "http://b:2"]);
     }

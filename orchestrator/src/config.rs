@@ -38,11 +38,7 @@ pub enum ConfigError {
     #[error("--load-balancer-pools is for the controllers, which are not among --components")]
     NeedlessPools,
     #[error("--load-balancer-pools {pool} and {option} {range} overlap")]
-    PoolOverlaps {
-        pool: IpNetwork,
-        option: &'static str,
-        range: IpNetwork,
-    },
+    PoolOverlaps { pool: IpNetwork, option: &'static str, range: IpNetwork },
     #[error("--load-balancer-pools {pool} holds the API server's own address, {address}")]
     PoolHoldsServer { pool: IpNetwork, address: IpAddr },
     #[error("{name:?} is not a DNS name")]
@@ -101,11 +97,7 @@ impl RunConfig {
             kubeconfig: arguments.kubeconfig.clone(),
             cluster_cidr: arguments.cluster_cidr,
             load_balancer_pools: arguments.load_balancer_pools.clone(),
-            server: if with_server {
-                Some(ServerPart::new(arguments)?)
-            } else {
-                None
-            },
+            server: if with_server { Some(ServerPart::new(arguments)?) } else { None },
         })
     }
 }
@@ -114,52 +106,32 @@ impl RunConfig {
 
 impl ServerPart {
     fn new(arguments: RunArguments) -> Result<Self, ConfigError> {
-        let advertise_address = arguments
-            .advertise_address
-            .ok_or(ConfigError::NoAdvertiseAddress)?;
+        let advertise_address = arguments.advertise_address.ok_or(ConfigError::NoAdvertiseAddress)?;
         if advertise_address.is_unspecified() || advertise_address.is_multicast() {
-            return Err(ConfigError::UnusableAdvertiseAddress {
-                address: advertise_address,
-            });
+            return Err(ConfigError::UnusableAdvertiseAddress { address: advertise_address });
         }
         let range = arguments.service_cidr;
-        let prefix_max = if range.is_ipv4() {
-            SERVICE_PREFIX_V4_MAX
-        } else {
-            SERVICE_PREFIX_V6_MAX
-        };
+        let prefix_max = if range.is_ipv4() { SERVICE_PREFIX_V4_MAX } else { SERVICE_PREFIX_V6_MAX };
         if range.prefix() > prefix_max {
             return Err(ConfigError::ServiceRangeTooSmall { range });
         }
         let pods = arguments.cluster_cidr;
         if overlap(range, pods) {
-            return Err(ConfigError::RangesOverlap {
-                services: range,
-                pods,
-            });
+            return Err(ConfigError::RangesOverlap { services: range, pods });
         }
         let kubernetes_address = nth_address(range, 1);
-        let cluster_dns = arguments
-            .cluster_dns
-            .unwrap_or_else(|| nth_address(range, DNS_OFFSET));
+        let cluster_dns = arguments.cluster_dns.unwrap_or_else(|| nth_address(range, DNS_OFFSET));
         if !range.contains(cluster_dns) {
-            return Err(ConfigError::DnsOutsideRange {
-                address: cluster_dns,
-                range,
-            });
+            return Err(ConfigError::DnsOutsideRange { address: cluster_dns, range });
         }
         if cluster_dns == kubernetes_address {
             return Err(ConfigError::DnsTaken { address: cluster_dns });
         }
         if !is_domain(&arguments.cluster_domain) {
-            return Err(ConfigError::NotADomain {
-                name: arguments.cluster_domain,
-            });
+            return Err(ConfigError::NotADomain { name: arguments.cluster_domain });
         }
-        let wrong = arguments
-            .extra_san
-            .iter()
-            .find(|name| name.parse::<IpAddr>().is_err() && !is_domain(name));
+        let wrong =
+            arguments.extra_san.iter().find(|name| name.parse::<IpAddr>().is_err() && !is_domain(name));
         if let Some(name) = wrong {
             return Err(ConfigError::NotADomain { name: name.clone() });
         }
@@ -178,17 +150,11 @@ impl ServerPart {
 
     /// Every name and address clients may know the API server by.
     pub fn serving_names(&self) -> BTreeSet<String> {
-        let mut names: BTreeSet<String> = [
-            "kubernetes",
-            "kubernetes.default",
-            "kubernetes.default.svc",
-            "localhost",
-            "127.0.0.1",
-            "::1",
-        ]
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
+        let mut names: BTreeSet<String> =
+            ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", "127.0.0.1", "::1"]
+                .into_iter()
+                .map(str::to_owned)
+                .collect();
         names.insert(format!("kubernetes.default.svc.{}", self.cluster_domain));
         names.insert(self.advertise_address.to_string());
         names.insert(self.kubernetes_address.to_string());
@@ -201,10 +167,7 @@ impl ServerPart {
 
     /// The URL an administrator on any machine can use.
     pub fn url(&self) -> String {
-        format!(
-            "https://{}",
-            SocketAddr::new(self.advertise_address, self.listen.port())
-        )
+        format!("https://{}", SocketAddr::new(self.advertise_address, self.listen.port()))
     }
 }
 
@@ -215,17 +178,10 @@ fn check_pools(arguments: &RunArguments, controllers: bool) -> Result<(), Config
         return Err(ConfigError::NeedlessPools);
     }
     for (at, pool) in pools.iter().enumerate() {
-        let ranges = [
-            ("--service-cidr", arguments.service_cidr),
-            ("--cluster-cidr", arguments.cluster_cidr),
-        ];
+        let ranges = [("--service-cidr", arguments.service_cidr), ("--cluster-cidr", arguments.cluster_cidr)];
         let others = pools[..at].iter().map(|other| ("--load-balancer-pools", *other));
         if let Some((option, range)) = ranges.into_iter().chain(others).find(|(_, r)| overlap(*pool, *r)) {
-            return Err(ConfigError::PoolOverlaps {
-                pool: *pool,
-                option,
-                range,
-            });
+            return Err(ConfigError::PoolOverlaps { pool: *pool, option, range });
         }
         if let Some(address) = arguments.advertise_address.filter(|a| pool.contains(*a)) {
             return Err(ConfigError::PoolHoldsServer { pool: *pool, address });
@@ -269,17 +225,12 @@ mod tests {
 
     fn config(words: &[&str]) -> Result<RunConfig, ConfigError> {
         let cli = Cli::parse_from(["orchestrator", "run", "--data-dir=/d"].iter().chain(words));
-        let Command::Run(arguments) = cli.command else {
-            panic!("{cli:?}")
-        };
+        let Command::Run(arguments) = cli.command else { panic!("{cli:?}") };
         RunConfig::new(*arguments)
     }
 
     fn server(words: &[&str]) -> ServerPart {
-        config(&[&["--advertise-address=10.240.0.1"], words].concat())
-            .unwrap()
-            .server
-            .unwrap()
+        config(&[&["--advertise-address=10.240.0.1"], words].concat()).unwrap().server.unwrap()
     }
 
     #[test]
@@ -315,10 +266,7 @@ mod tests {
 
     #[test]
     fn the_loops_alone_need_to_know_an_api_server() {
-        assert_eq!(
-            config(&["--components=scheduler"]).unwrap_err(),
-            ConfigError::NoKubeconfig
-        );
+        assert_eq!(config(&["--components=scheduler"]).unwrap_err(), ConfigError::NoKubeconfig);
         let loops = config(&["--components=scheduler", "--kubeconfig=/k"]).unwrap();
         assert!(loops.server.is_none() && loops.scheduler && !loops.controllers);
     }
@@ -326,21 +274,13 @@ mod tests {
     #[test]
     fn load_balancer_pools_stand_apart_from_every_other_range() {
         let run = |words: &[&str]| config(&[&["--advertise-address=10.240.0.1"], words].concat());
-        let pools = run(&["--load-balancer-pools=10.240.0.192/27,192.0.2.0/28"])
-            .unwrap()
-            .load_balancer_pools;
+        let pools = run(&["--load-balancer-pools=10.240.0.192/27,192.0.2.0/28"]).unwrap().load_balancer_pools;
         assert_eq!(pools.len(), 2);
         let refused = |pools: &str| run(&[&format!("--load-balancer-pools={pools}")]).unwrap_err();
         for pools in ["10.96.1.0/24", "10.244.0.0/12", "192.0.2.0/24,192.0.2.16/28"] {
-            assert!(
-                matches!(refused(pools), ConfigError::PoolOverlaps { .. }),
-                "{pools}"
-            );
+            assert!(matches!(refused(pools), ConfigError::PoolOverlaps { .. }), "{pools}");
         }
-        assert!(matches!(
-            refused("10.240.0.0/24"),
-            ConfigError::PoolHoldsServer { .. }
-        ));
+        assert!(matches!(refused("10.240.0.0/24"), ConfigError::PoolHoldsServer { .. }));
         let server_only = run(&["--components=apiserver", "--load-balancer-pools=192.0.2.0/28"]);
         assert_eq!(server_only.unwrap_err(), ConfigError::NeedlessPools);
     }
@@ -355,26 +295,11 @@ mod tests {
             refused(&["--service-cidr=10.96.0.0/30"]),
             ConfigError::ServiceRangeTooSmall { .. }
         ));
-        assert!(matches!(
-            refused(&["--cluster-dns=10.97.0.10"]),
-            ConfigError::DnsOutsideRange { .. }
-        ));
-        assert!(matches!(
-            refused(&["--cluster-dns=10.96.0.1"]),
-            ConfigError::DnsTaken { .. }
-        ));
-        assert!(matches!(
-            refused(&["--cluster-cidr=10.0.0.0/8"]),
-            ConfigError::RangesOverlap { .. }
-        ));
-        assert!(matches!(
-            refused(&["--extra-san=-bad-"]),
-            ConfigError::NotADomain { .. }
-        ));
-        assert!(matches!(
-            refused(&["--cluster-domain=a..b"]),
-            ConfigError::NotADomain { .. }
-        ));
+        assert!(matches!(refused(&["--cluster-dns=10.97.0.10"]), ConfigError::DnsOutsideRange { .. }));
+        assert!(matches!(refused(&["--cluster-dns=10.96.0.1"]), ConfigError::DnsTaken { .. }));
+        assert!(matches!(refused(&["--cluster-cidr=10.0.0.0/8"]), ConfigError::RangesOverlap { .. }));
+        assert!(matches!(refused(&["--extra-san=-bad-"]), ConfigError::NotADomain { .. }));
+        assert!(matches!(refused(&["--cluster-domain=a..b"]), ConfigError::NotADomain { .. }));
         let unusable = config(&["--advertise-address=0.0.0.0"]).unwrap_err();
         assert!(matches!(unusable, ConfigError::UnusableAdvertiseAddress { .. }));
     }

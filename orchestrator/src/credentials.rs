@@ -76,14 +76,8 @@ fn write_node(
     };
     let serving = serving.issue(authority)?;
     files::write_private(&beside(&issue.out, "serving.key"), serving.key_pem.as_bytes())?;
-    files::write_private(
-        &beside(&issue.out, "serving.crt"),
-        serving.certificate_pem.as_bytes(),
-    )?;
-    files::write_private(
-        &beside(&issue.out, "ca.crt"),
-        authority.certificate_pem.as_bytes(),
-    )?;
+    files::write_private(&beside(&issue.out, "serving.crt"), serving.certificate_pem.as_bytes())?;
+    files::write_private(&beside(&issue.out, "ca.crt"), authority.certificate_pem.as_bytes())?;
     let server = &issue.server;
     let kubeconfig = Kubeconfig {
         server,
@@ -96,9 +90,7 @@ fn write_node(
 
 fn authority(issue: &IssueArguments) -> Result<Authority, CredentialsError> {
     if !issue.server.starts_with("https://") || issue.server.len() == "https://".len() {
-        return Err(CredentialsError::NotAUrl {
-            url: issue.server.clone(),
-        });
+        return Err(CredentialsError::NotAUrl { url: issue.server.clone() });
     }
     let data = DataDir::ensure(&issue.data_dir)?;
     let _turn = data.lock_pki()?;
@@ -129,25 +121,14 @@ mod tests {
     fn a_node_gets_a_kubeconfig_a_serving_certificate_and_the_authority() {
         let directory = tempfile::tempdir().unwrap();
         let issue = issue(directory.path(), "https://10.240.0.1:6443");
-        let of = CredentialsOf::Node {
-            name: "node-1".to_owned(),
-            issue,
-            address: "10.240.0.11".parse().unwrap(),
-        };
+        let of =
+            CredentialsOf::Node { name: "node-1".to_owned(), issue, address: "10.240.0.11".parse().unwrap() };
         write(of).unwrap();
-        for name in [
-            "kubeconfig",
-            "kubeconfig.serving.crt",
-            "kubeconfig.serving.key",
-            "kubeconfig.ca.crt",
-        ] {
+        for name in ["kubeconfig", "kubeconfig.serving.crt", "kubeconfig.serving.key", "kubeconfig.ca.crt"] {
             assert!(directory.path().join(name).exists(), "{name} is missing");
         }
         let authority = std::fs::read(directory.path().join("data/pki/ca.crt")).unwrap();
-        assert_eq!(
-            std::fs::read(directory.path().join("kubeconfig.ca.crt")).unwrap(),
-            authority
-        );
+        assert_eq!(std::fs::read(directory.path().join("kubeconfig.ca.crt")).unwrap(), authority);
     }
 
     #[test]
@@ -157,12 +138,7 @@ mod tests {
         assert!(error.to_string().contains("https://10.0.0.1:6443"), "{error}");
         let address = "10.0.0.1".parse().unwrap();
         let issue = issue(directory.path(), "https://10.0.0.1:6443");
-        let error = write(CredentialsOf::Node {
-            name: "Node_1".to_owned(),
-            issue,
-            address,
-        })
-        .unwrap_err();
+        let error = write(CredentialsOf::Node { name: "Node_1".to_owned(), issue, address }).unwrap_err();
         assert!(error.to_string().contains("Node_1"), "{error}");
     }
 }

@@ -32,9 +32,7 @@ impl DataDir {
     /// The directory, made private if need be.
     pub fn ensure(root: &Path) -> Result<Self, DataDirError> {
         files::ensure_private_directory(root)?;
-        let data = Self {
-            root: root.to_owned(),
-        };
+        let data = Self { root: root.to_owned() };
         files::ensure_private_directory(&data.pki())?;
         Ok(data)
     }
@@ -56,9 +54,7 @@ impl DataDir {
         let lock = self.open_lock("lock")?;
         match lock.try_lock() {
             Ok(()) => Ok(Owned { _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse {
-                path: self.root.clone(),
-            }),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: self.root.clone() }),
             Err(TryLockError::Error(source)) => Err(self.failed("lock", source)),
         }
     }
@@ -93,21 +89,11 @@ impl DataDir {
             .create(true)
             .truncate(false)
             .open(&path)
-            .map_err(|source| {
-                DataDirError::File(FileError {
-                    action: "open",
-                    path,
-                    source,
-                })
-            })
+            .map_err(|source| DataDirError::File(FileError { action: "open", path, source }))
     }
 
     fn failed(&self, action: &'static str, source: std::io::Error) -> DataDirError {
-        DataDirError::File(FileError {
-            action,
-            path: self.root.clone(),
-            source,
-        })
+        DataDirError::File(FileError { action, path: self.root.clone(), source })
     }
 }
 
@@ -121,10 +107,7 @@ mod tests {
         let data = DataDir::ensure(&directory.path().join("data")).unwrap();
         let owned = data.own().unwrap();
         let second = data.own().unwrap_err();
-        assert!(
-            second.to_string().ends_with("is in use by another orchestrator"),
-            "{second}"
-        );
+        assert!(second.to_string().ends_with("is in use by another orchestrator"), "{second}");
         drop(owned);
         data.own().unwrap();
     }

@@ -55,11 +55,7 @@ enum Plan {
 
 impl Candidate {
     pub fn new(client: Client, name: &'static str, identity: String) -> Self {
-        Self {
-            api: Api::namespaced(client, NAMESPACE),
-            name,
-            identity,
-        }
+        Self { api: Api::namespaced(client, NAMESPACE), name, identity }
     }
 
     /// Waits until this process leads; false if `shutdown` came first.
@@ -79,11 +75,7 @@ impl Candidate {
                     wait = (wait * 2).min(RETRY_INTERVAL);
                 }
             }
-            if shutdown
-                .run_until_cancelled(tokio::time::sleep(wait))
-                .await
-                .is_none()
-            {
+            if shutdown.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
                 return false;
             }
         }
@@ -95,11 +87,7 @@ impl Candidate {
         let mut renewed = Instant::now();
         let mut wait = RENEW_INTERVAL;
         loop {
-            if shutdown
-                .run_until_cancelled(tokio::time::sleep(wait))
-                .await
-                .is_none()
-            {
+            if shutdown.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
                 return true;
             }
             let attempt = tokio::time::timeout(RENEW_DEADLINE, self.attempt(&mut observed));
@@ -147,14 +135,8 @@ impl Candidate {
         let written = match observed.plan(&self.identity, now) {
             Plan::Wait => return Ok(false),
             Plan::Create => {
-                let metadata = ObjectMeta {
-                    name: Some(self.name.to_owned()),
-                    ..ObjectMeta::default()
-                };
-                let lease = Lease {
-                    metadata,
-                    spec: Some(claimed(None, &self.identity)),
-                };
+                let metadata = ObjectMeta { name: Some(self.name.to_owned()), ..ObjectMeta::default() };
+                let lease = Lease { metadata, spec: Some(claimed(None, &self.identity)) };
                 self.api.create(&params, &lease).await
             }
             Plan::Take | Plan::Renew => {
@@ -180,11 +162,8 @@ impl Candidate {
 impl Observed {
     /// Notes a lease; one that has not changed keeps its age.
     fn see(&mut self, lease: Option<Lease>, now: Instant) {
-        let version = |lease: &Option<Lease>| {
-            lease
-                .as_ref()
-                .map(|lease| lease.metadata.resource_version.clone())
-        };
+        let version =
+            |lease: &Option<Lease>| lease.as_ref().map(|lease| lease.metadata.resource_version.clone());
         if self.since.is_none() || version(&self.lease) != version(&lease) {
             self.since = Some(now);
         }
@@ -202,18 +181,10 @@ impl Observed {
         if holder == identity {
             return Plan::Renew;
         }
-        let seconds = spec
-            .lease_duration_seconds
-            .and_then(|seconds| u64::try_from(seconds).ok());
+        let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
         let duration = seconds.map_or(LEASE_DURATION, Duration::from_secs);
-        let unchanged = self
-            .since
-            .map_or(Duration::ZERO, |since| now.duration_since(since));
-        if holder.is_empty() || unchanged >= duration {
-            Plan::Take
-        } else {
-            Plan::Wait
-        }
+        let unchanged = self.since.map_or(Duration::ZERO, |since| now.duration_since(since));
+        if holder.is_empty() || unchanged >= duration { Plan::Take } else { Plan::Wait }
     }
 }
 
@@ -225,11 +196,7 @@ fn claimed(before: Option<&LeaseSpec>, identity: &str) -> LeaseSpec {
     LeaseSpec {
         holder_identity: Some(identity.to_owned()),
         lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
-        acquire_time: if ours {
-            before.and_then(|spec| spec.acquire_time.clone())
-        } else {
-            now.clone()
-        },
+        acquire_time: if ours { before.and_then(|spec| spec.acquire_time.clone()) } else { now.clone() },
         renew_time: now,
         lease_transitions: Some(if ours || before.is_none() {
             transitions
@@ -288,10 +255,7 @@ mod tests {
         let first = claimed(None, "a");
         assert_eq!(first.lease_transitions, Some(0));
         let renewed = claimed(Some(&first), "a");
-        assert_eq!(
-            (renewed.lease_transitions, &renewed.acquire_time),
-            (Some(0), &first.acquire_time)
-        );
+        assert_eq!((renewed.lease_transitions, &renewed.acquire_time), (Some(0), &first.acquire_time));
         assert_eq!(claimed(Some(&renewed), "b").lease_transitions, Some(1));
     }
 }

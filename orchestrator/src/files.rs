@@ -27,11 +27,7 @@ fn describe(error: &io::Error) -> String {
 /// Makes a directory (and its parents) that only its owner can enter.
 pub fn ensure_private_directory(path: &Path) -> Result<(), FileError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|source| FileError {
-        action: "make",
-        path: path.to_owned(),
-        source,
-    })?;
+    made.map_err(|source| FileError { action: "make", path: path.to_owned(), source })?;
     // It may have been there before, more open.
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(|source| FileError {
         action: "protect",
@@ -45,29 +41,19 @@ pub fn ensure_private_directory(path: &Path) -> Result<(), FileError> {
 pub fn write_private(path: &Path, content: &[u8]) -> Result<(), FileError> {
     let temporary = beside(path);
     let written = (|| {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        let directory = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(directory)?.sync_all()
     })();
     written.map_err(|source| {
         drop(fs::remove_file(&temporary));
-        FileError {
-            action: "write",
-            path: path.to_owned(),
-            source,
-        }
+        FileError { action: "write", path: path.to_owned(), source }
     })
 }
 
@@ -76,11 +62,7 @@ pub fn read_if_present(path: &Path) -> Result<Option<String>, FileError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(FileError {
-            action: "read",
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(FileError { action: "read", path: path.to_owned(), source }),
     }
 }
 
@@ -108,15 +90,8 @@ mod tests {
         fs::write(&file, "old").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
         write_private(&file, b"new").unwrap();
-        assert_eq!(
-            (mode(&file), fs::read_to_string(&file).unwrap().as_str()),
-            (0o600, "new")
-        );
-        assert_eq!(
-            fs::read_dir(&folder).unwrap().count(),
-            1,
-            "nothing temporary is left"
-        );
+        assert_eq!((mode(&file), fs::read_to_string(&file).unwrap().as_str()), (0o600, "new"));
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing temporary is left");
     }
 
     #[test]
@@ -124,10 +99,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("missing/key");
         let error = write_private(&file, b"x").unwrap_err().to_string();
-        assert!(
-            error.contains("missing/key") && error.contains("no such file"),
-            "{error}"
-        );
+        assert!(error.contains("missing/key") && error.contains("no such file"), "{error}");
         assert_eq!(read_if_present(&file).unwrap(), None);
     }
 }

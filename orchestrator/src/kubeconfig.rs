@@ -53,10 +53,7 @@ mod tests {
 
     #[test]
     fn a_client_library_understands_it() {
-        let credentials = Issued {
-            certificate_pem: "certificate".to_owned(),
-            key_pem: "key".to_owned(),
-        };
+        let credentials = Issued { certificate_pem: "certificate".to_owned(), key_pem: "key".to_owned() };
         let text = Kubeconfig {
             server: "https://10.0.0.1:6443",
             authority_pem: "authority",
@@ -68,14 +65,8 @@ mod tests {
         assert_eq!(parsed.current_context.as_deref(), Some("penstock"));
         let cluster = parsed.clusters[0].cluster.as_ref().unwrap();
         assert_eq!(cluster.server.as_deref(), Some("https://10.0.0.1:6443"));
-        assert_eq!(
-            cluster.certificate_authority_data.as_deref(),
-            Some(BASE64.encode("authority").as_str())
-        );
+        assert_eq!(cluster.certificate_authority_data.as_deref(), Some(BASE64.encode("authority").as_str()));
         let user = parsed.auth_infos[0].auth_info.as_ref().unwrap();
-        assert_eq!(
-            user.client_certificate_data.as_deref(),
-            Some(BASE64.encode("certificate").as_str())
-        );
+        assert_eq!(user.client_certificate_data.as_deref(), Some(BASE64.encode("certificate").as_str()));
     }
 }

@@ -25,11 +25,7 @@ pub fn limit_arenas() {
 /// Gives freed memory back to the system from time to time.
 pub async fn trim_regularly(shutdown: CancellationToken) {
     let mut wait = FIRST_TRIM;
-    while shutdown
-        .run_until_cancelled(tokio::time::sleep(wait))
-        .await
-        .is_some()
-    {
+    while shutdown.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
         // SAFETY: malloc_trim takes the allocator's own locks and touches only free memory.
         #[cfg(target_env = "gnu")]
         unsafe {

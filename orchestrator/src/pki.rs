@@ -57,12 +57,7 @@ pub fn ensure(directory: &Path, serving_names: &BTreeSet<String>) -> Result<Pki,
     };
     let kubelet_client = client("kube-apiserver-kubelet-client", &["system:masters"]);
     let front_proxy_client = client("front-proxy-client", &[]);
-    leaf::ensure(
-        directory,
-        "front-proxy-client",
-        &front_proxy_authority,
-        &front_proxy_client,
-    )?;
+    leaf::ensure(directory, "front-proxy-client", &front_proxy_authority, &front_proxy_client)?;
     Ok(Pki {
         serving: leaf::ensure(directory, "apiserver", &authority, &serving)?,
         kubelet_client: leaf::ensure(directory, "kubelet-client", &authority, &kubelet_client)?,
@@ -106,17 +101,13 @@ fn ensure_service_account_key(directory: &Path) -> Result<String, PkiError> {
 }
 
 fn new_key(name: &str) -> Result<KeyPair, PkiError> {
-    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|source| PkiError::Issue {
-        name: name.to_owned(),
-        source,
-    })
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
+        .map_err(|source| PkiError::Issue { name: name.to_owned(), source })
 }
 
 fn parse_key(path: &Path, pem: &str) -> Result<KeyPair, PkiError> {
-    KeyPair::from_pem(pem).map_err(|source| PkiError::Unusable {
-        path: path.to_owned(),
-        why: source.to_string(),
-    })
+    KeyPair::from_pem(pem)
+        .map_err(|source| PkiError::Unusable { path: path.to_owned(), why: source.to_string() })
 }
 
 #[cfg(test)]

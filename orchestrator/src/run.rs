@@ -53,12 +53,8 @@ pub async fn run(config: RunConfig) -> anyhow::Result<()> {
     let loops = Loops {
         client,
         identity,
-        controllers: config
-            .controllers
-            .then(|| controllers_config(&config, server.as_ref())),
-        cloud: CloudConfig {
-            load_balancer_pools: config.load_balancer_pools.clone(),
-        },
+        controllers: config.controllers.then(|| controllers_config(&config, server.as_ref())),
+        cloud: CloudConfig { load_balancer_pools: config.load_balancer_pools.clone() },
         scheduler: config.scheduler.then(SchedulerConfig::default),
     };
     let stop_loops = stop.child_token();
@@ -114,11 +110,7 @@ async fn serve(data: &DataDir, part: &ServerPart) -> anyhow::Result<Running> {
     let registry = Registry::new(store.shared(), registry_config(part)).await?;
     let server = ApiServer::new(registry, server_config(part, &pki)).await?;
     let groups = LOOPS_GROUPS.map(str::to_owned).to_vec();
-    let client = server.client(User {
-        name: LOOPS_USER.to_owned(),
-        groups,
-        ..User::default()
-    });
+    let client = server.client(User { name: LOOPS_USER.to_owned(), groups, ..User::default() });
     let stop = CancellationToken::new();
     let serving = tokio::spawn({
         let stop = stop.clone();
@@ -129,13 +121,7 @@ async fn serve(data: &DataDir, part: &ServerPart) -> anyhow::Result<Running> {
         kubeconfig = %data.admin_kubeconfig().display(),
         "the API server serves"
     );
-    Ok(Running {
-        client,
-        pki,
-        store,
-        stop,
-        serving,
-    })
+    Ok(Running { client, pki, store, stop, serving })
 }
 
 // === impl Running ===
@@ -180,22 +166,20 @@ impl OpenStore {
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                anyhow::anyhow!(
-                    "cannot listen on {address}: another program uses this port; choose another with --listen"
-                )
-            }
-            std::io::ErrorKind::AddrNotAvailable => {
-                anyhow::anyhow!("cannot listen on {address}: this machine has no such address")
-            }
-            std::io::ErrorKind::PermissionDenied => {
-                anyhow::anyhow!("cannot listen on {address}: ports below 1024 need root")
-            }
-            _ => anyhow::anyhow!("cannot listen on {address}: {error}"),
-        })
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            anyhow::anyhow!(
+                "cannot listen on {address}: another program uses this port; choose another with --listen"
+            )
+        }
+        std::io::ErrorKind::AddrNotAvailable => {
+            anyhow::anyhow!("cannot listen on {address}: this machine has no such address")
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            anyhow::anyhow!("cannot listen on {address}: ports below 1024 need root")
+        }
+        _ => anyhow::anyhow!("cannot listen on {address}: {error}"),
+    })
 }
 
 fn registry_config(part: &ServerPart) -> RegistryConfig {

@@ -37,12 +37,7 @@ impl Cluster {
         let xtask = PathBuf::from(
             std::env::var_os("PENSTOCK_XTASK").context("PENSTOCK_XTASK does not name cargo xtask")?,
         );
-        let mut cluster = Cluster {
-            name: name.to_owned(),
-            nodes,
-            xtask,
-            kubeconfig: PathBuf::new(),
-        };
+        let mut cluster = Cluster { name: name.to_owned(), nodes, xtask, kubeconfig: PathBuf::new() };
         cluster.start()?;
         Ok(cluster)
     }
@@ -65,23 +60,12 @@ impl Cluster {
     }
 
     fn xtask(&self, words: &[&str]) -> Result<String> {
-        succeeded(
-            Command::new(&self.xtask)
-                .args(words)
-                .stdin(Stdio::null())
-                .output()?,
-            "cargo xtask",
-            words,
-        )
+        succeeded(Command::new(&self.xtask).args(words).stdin(Stdio::null()).output()?, "cargo xtask", words)
     }
 
     /// Runs kubectl and returns what it printed; an error holds what it said on standard error.
     pub fn kubectl(&self, words: &[&str]) -> Result<String> {
-        succeeded(
-            self.kubectl_command(words).stdin(Stdio::null()).output()?,
-            "kubectl",
-            words,
-        )
+        succeeded(self.kubectl_command(words).stdin(Stdio::null()).output()?, "kubectl", words)
     }
 
     /// Runs kubectl with `input` on its standard input.
@@ -92,22 +76,14 @@ impl Cluster {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        child
-            .stdin
-            .take()
-            .context("kubectl has no standard input")?
-            .write_all(input.as_bytes())?;
+        child.stdin.take().context("kubectl has no standard input")?.write_all(input.as_bytes())?;
         succeeded(child.wait_with_output()?, "kubectl", words)
     }
 
     /// A kubectl that is not started yet, for commands that run for a while.
     pub fn kubectl_command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
-        command
-            .arg("--kubeconfig")
-            .arg(&self.kubeconfig)
-            .arg("--request-timeout=60s")
-            .args(words);
+        command.arg("--kubeconfig").arg(&self.kubeconfig).arg("--request-timeout=60s").args(words);
         command
     }
 
@@ -118,11 +94,7 @@ impl Cluster {
     /// InternalIP of every node.
     pub fn node_addresses(&self) -> Result<Vec<String>> {
         let path = "jsonpath={.items[*].status.addresses[?(@.type==\"InternalIP\")].address}";
-        Ok(self
-            .kubectl(&["get", "nodes", "-o", path])?
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect())
+        Ok(self.kubectl(&["get", "nodes", "-o", path])?.split_whitespace().map(str::to_owned).collect())
     }
 
     /// Runs a program inside a node's namespaces.
@@ -176,12 +148,8 @@ impl Drop for Cluster {
 
 fn cgroup_v2() -> Result<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
-    let line = mounts
-        .lines()
-        .find(|line| line.split(' ').nth(2) == Some("cgroup2"));
-    line.and_then(|line| line.split(' ').nth(1))
-        .map(PathBuf::from)
-        .context("cgroup v2 is not mounted")
+    let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
+    line.and_then(|line| line.split(' ').nth(1)).map(PathBuf::from).context("cgroup v2 is not mounted")
 }
 
 fn succeeded(output: Output, program: &str, words: &[&str]) -> Result<String> {

@@ -40,11 +40,7 @@ fn find_object() -> Result<PathBuf> {
         bail!("no cgroup v2 tree is mounted");
     }
     if let Some(object) = std::env::var_os("PENSTOCK_EBPF_OBJECT").map(PathBuf::from) {
-        return if object.is_file() {
-            Ok(object)
-        } else {
-            bail!("no eBPF object at {}", object.display())
-        };
+        return if object.is_file() { Ok(object) } else { bail!("no eBPF object at {}", object.display()) };
     }
     // Beside the folder of the build that this program is of.
     let program = std::env::current_exe().context("finding this program")?;
@@ -58,12 +54,8 @@ fn find_object() -> Result<PathBuf> {
 /// Where the cgroup v2 tree is mounted.
 fn cgroup_root() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/mounts").ok()?;
-    let mut fields = mounts
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>());
-    fields
-        .find(|fields| fields.get(2) == Some(&"cgroup2"))
-        .map(|fields| PathBuf::from(fields[1]))
+    let mut fields = mounts.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    fields.find(|fields| fields.get(2) == Some(&"cgroup2")).map(|fields| PathBuf::from(fields[1]))
 }
 
 /// The surroundings of a data plane. Made inside `netns::isolated`.
@@ -77,21 +69,11 @@ impl Stand {
     /// Mounts a bpf file system and makes a cgroup.
     pub fn new(object: &Path, node_ip: &str, uplink_ifindex: Option<u32>) -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        mount(
-            Some("bpf"),
-            folder.path(),
-            Some("bpf"),
-            MsFlags::empty(),
-            None::<&str>,
-        )
-        .context("mounting bpf")?;
-        let name = folder
-            .path()
-            .file_name()
-            .context("a temporary folder without name")?;
-        let cgroup = cgroup_root()
-            .context("no cgroup v2")?
-            .join(format!("penstock-test-{}", name.to_string_lossy()));
+        mount(Some("bpf"), folder.path(), Some("bpf"), MsFlags::empty(), None::<&str>)
+            .context("mounting bpf")?;
+        let name = folder.path().file_name().context("a temporary folder without name")?;
+        let cgroup =
+            cgroup_root().context("no cgroup v2")?.join(format!("penstock-test-{}", name.to_string_lossy()));
         fs::create_dir(&cgroup).context("making a cgroup")?;
         let options = LoadOptions {
             object: object.to_owned(),
@@ -109,11 +91,7 @@ impl Stand {
             // The larger programs: what the verifier takes with the telling in, it takes without.
             tell_drops: true,
         };
-        Ok(Self {
-            options,
-            cgroup,
-            _folder: folder,
-        })
+        Ok(Self { options, cgroup, _folder: folder })
     }
 
     /// Loads the data plane, as an agent that starts does.
@@ -145,10 +123,7 @@ impl Stand {
                 drop(writer);
                 let mut said = String::new();
                 let read = fs::File::from(reader).read_to_string(&mut said);
-                assert!(
-                    matches!(waitpid(child, None), Ok(WaitStatus::Exited(_, 0))),
-                    "the child died"
-                );
+                assert!(matches!(waitpid(child, None), Ok(WaitStatus::Exited(_, 0))), "the child died");
                 read.expect("what the child says");
                 said
             }
@@ -206,13 +181,8 @@ pub fn run(dataplane: &Dataplane, program: &str, ifindex: u32, frame: &[u8]) -> 
         ctx_in: Some(&context),
         ..TestRunOptions::default()
     };
-    let result = loaded
-        .test_run(options)
-        .unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let result = loaded.test_run(options).unwrap_or_else(|error| panic!("{}", chain(&error)));
     let length = result.data_size_out as usize;
     out.truncate(length);
-    Outcome {
-        verdict: result.return_value as i32,
-        frame: out,
-    }
+    Outcome { verdict: result.return_value as i32, frame: out }
 }

@@ -55,11 +55,8 @@ impl Load {
         what: &'static str,
         mut once: impl FnMut(&mut Option<TcpStream>) -> Result<()> + Send + 'static,
     ) {
-        let (stop, answered, failures) = (
-            Arc::clone(&self.stop),
-            Arc::clone(&self.answered),
-            Arc::clone(&self.failures),
-        );
+        let (stop, answered, failures) =
+            (Arc::clone(&self.stop), Arc::clone(&self.answered), Arc::clone(&self.failures));
         self.workers.push(std::thread::spawn(move || {
             let mut kept = None;
             while !stop.load(Ordering::Relaxed) {
@@ -88,10 +85,7 @@ impl Load {
                 self.failures.note("a worker panicked".to_owned());
             }
         }
-        Outcome {
-            answered: self.answered(),
-            failures: self.failures.take(),
-        }
+        Outcome { answered: self.answered(), failures: self.failures.take() }
     }
 }
 
@@ -103,9 +97,7 @@ fn connect(target: SocketAddr) -> Result<TcpStream> {
 }
 
 fn request(stream: &mut TcpStream) -> Result<()> {
-    stream
-        .write_all(b"GET / HTTP/1.1\r\nHost: hello\r\n\r\n")
-        .context("cannot send")?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: hello\r\n\r\n").context("cannot send")?;
     let mut answer = Vec::new();
     let mut buffer = [0; 1024];
     loop {

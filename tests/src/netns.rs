@@ -18,14 +18,8 @@ pub fn isolated<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     let run = move || {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)
             .expect("namespaces of our own (root is needed)");
-        mount(
-            None::<&str>,
-            "/",
-            None::<&str>,
-            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-            None::<&str>,
-        )
-        .expect("mounts of our own");
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+            .expect("mounts of our own");
         // sysfs shows the interfaces and cgroups of the namespace it was mounted in; nothing here reads it.
         ip("link set lo up").expect("a loopback");
         test()
@@ -47,9 +41,7 @@ impl Netns {
         let make = || -> Result<Self> {
             unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
             ip("link set lo up")?;
-            Ok(Self {
-                file: File::open("/proc/thread-self/ns/net").context("opening the namespace")?,
-            })
+            Ok(Self { file: File::open("/proc/thread-self/ns/net").context("opening the namespace")? })
         };
         thread::scope(|scope| match scope.spawn(make).join() {
             Ok(made) => made,
@@ -82,9 +74,7 @@ impl Netns {
     pub fn plug(&self, here: &str, there: &str) -> Result<()> {
         // A namespace is named by the file that the child process inherits.
         let path = format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd());
-        ip(&format!(
-            "link add {here} type veth peer name {there} netns {path}"
-        ))?;
+        ip(&format!("link add {here} type veth peer name {there} netns {path}"))?;
         ip(&format!("link set {here} up"))?;
         self.run(|| ip(&format!("link set {there} up")).map(drop))
     }
@@ -99,10 +89,8 @@ impl Netns {
 
 /// Runs `ip` with words separated by spaces, in the namespace of this thread.
 pub fn ip(words: &str) -> Result<String> {
-    let output = Command::new("ip")
-        .args(words.split_whitespace())
-        .output()
-        .context("running ip (iproute2)")?;
+    let output =
+        Command::new("ip").args(words.split_whitespace()).output().context("running ip (iproute2)")?;
     if !output.status.success() {
         bail!("ip {words}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }

@@ -46,12 +46,7 @@ pub fn at(text: &str) -> SocketAddrV4 {
 impl Packet {
     /// A packet with a little payload.
     pub fn new(transport: Transport, source: &str, destination: &str) -> Self {
-        Self {
-            source: at(source),
-            destination: at(destination),
-            transport,
-            payload: b"penstock".to_vec(),
-        }
+        Self { source: at(source), destination: at(destination), transport, payload: b"penstock".to_vec() }
     }
 
     /// The frame as it lies on the wire.
@@ -139,20 +134,12 @@ impl Packet {
             Transport::Tcp(SYN) => Transport::Tcp(SYN | ACK),
             other => other,
         };
-        Self {
-            source: self.destination,
-            destination: self.source,
-            transport,
-            payload: self.payload.clone(),
-        }
+        Self { source: self.destination, destination: self.source, transport, payload: self.payload.clone() }
     }
 }
 
 fn sum_of(bytes: &[u8]) -> u32 {
-    bytes
-        .chunks(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)])))
-        .sum()
+    bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]))).sum()
 }
 
 fn fold(mut sum: u32) -> u16 {

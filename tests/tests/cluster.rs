@@ -43,31 +43,18 @@ fn main() {
         }
     }
     let conclusion = libtest_mimic::run(&arguments, trials(&shared));
-    drop(
-        shared
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .take(),
-    );
+    drop(shared.write().unwrap_or_else(std::sync::PoisonError::into_inner).take());
     conclusion.exit();
 }
 
 fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
-    let scenarios = [
-        objects::SCENARIOS,
-        sessions::SCENARIOS,
-        traffic::SCENARIOS,
-        faults::SCENARIOS,
-    ]
-    .concat();
+    let scenarios = [objects::SCENARIOS, sessions::SCENARIOS, traffic::SCENARIOS, faults::SCENARIOS].concat();
     let mut trials: Vec<Trial> = scenarios
         .into_iter()
         .map(|(name, scenario): Scenario| {
             let shared = Arc::clone(shared);
             Trial::test(name, move || {
-                let cluster = shared
-                    .read()
-                    .map_err(|_| Failed::from("an earlier scenario panicked"))?;
+                let cluster = shared.read().map_err(|_| Failed::from("an earlier scenario panicked"))?;
                 scenario(cluster.as_ref().ok_or("the cluster is gone")?)
                     .map_err(|error| format!("{error:#}").into())
             })
@@ -75,9 +62,7 @@ fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
         .collect();
     let shared = Arc::clone(shared);
     trials.push(Trial::test("a_kept_store_gives_every_object_back", move || {
-        let mut cluster = shared
-            .write()
-            .map_err(|_| Failed::from("an earlier scenario panicked"))?;
+        let mut cluster = shared.write().map_err(|_| Failed::from("an earlier scenario panicked"))?;
         lifetime::kept_store(cluster.as_mut().ok_or("the cluster is gone")?)
             .map_err(|error| format!("{error:#}").into())
     }));

@@ -36,9 +36,7 @@ fn ask(to: &str) -> String {
     match TcpStream::connect_timeout(&to, PATIENCE) {
         Ok(mut stream) => {
             let mut name = String::new();
-            let peer = stream
-                .peer_addr()
-                .map_or_else(|error| error.to_string(), |peer| peer.to_string());
+            let peer = stream.peer_addr().map_or_else(|error| error.to_string(), |peer| peer.to_string());
             let _ = stream.set_read_timeout(Some(PATIENCE));
             let _ = stream.read_to_string(&mut name);
             format!("{name} as {peer}")
@@ -73,9 +71,7 @@ fn serve_udp(address: &str, name: &'static str) {
 fn ask_udp(socket: &UdpSocket, to: &str) -> String {
     let mut answer = [0; 64];
     let _ = socket.set_read_timeout(Some(PATIENCE));
-    let exchange = socket
-        .send_to(b"?", to)
-        .and_then(|_| socket.recv_from(&mut answer));
+    let exchange = socket.send_to(b"?", to).and_then(|_| socket.recv_from(&mut answer));
     match exchange {
         Ok((length, from)) => format!("{} from {from}", String::from_utf8_lossy(&answer[..length])),
         Err(error) => format!("{:?}", error.kind()),

@@ -50,12 +50,9 @@ fn on_node(services: &str, test: impl FnOnce(&Node) + Send) {
     let Some(object) = dataplane::object() else { return };
     isolated(|| {
         let outside = Netns::new().expect("the world outside");
-        outside
-            .join("eth0", "10.240.0.11/24", "eth0", "10.240.0.1/24")
-            .expect("an uplink");
+        outside.join("eth0", "10.240.0.11/24", "eth0", "10.240.0.1/24").expect("an uplink");
         let pod = Netns::new().expect("a pod");
-        pod.join("pod0", "10.244.1.1/24", "eth0", "10.244.1.2/24")
-            .expect("a pod's link");
+        pod.join("pod0", "10.244.1.1/24", "eth0", "10.244.1.2/24").expect("a pod's link");
         sysctl("net.ipv4.ip_forward", "1").expect("forwarding");
         ip("route add 10.244.2.0/24 via 10.240.0.12").expect("a route to the other node's pods");
         let uplink = ifindex("eth0").expect("an uplink");
@@ -64,14 +61,7 @@ fn on_node(services: &str, test: impl FnOnce(&Node) + Send) {
         let services = format!("node_addresses: [10.240.0.11]\nservices:\n{services}");
         dataplane.apply(&desired(&services)).expect("applied");
         let pod_link = ifindex("pod0").expect("a pod's link");
-        test(&Node {
-            dataplane,
-            uplink,
-            pod: pod_link,
-            _outside: outside,
-            _pod: pod,
-            _stand: stand,
-        });
+        test(&Node { dataplane, uplink, pod: pod_link, _outside: outside, _pod: pod, _stand: stand });
     });
 }
 

@@ -12,10 +12,7 @@ const PROGRAMS: &[&str] = &["orchestrator", "node-agent", "cni"];
 
 /// Folder of the workspace that this program was built from.
 pub fn workspace() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask lies in the workspace")
-        .to_owned()
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_owned()
 }
 
 /// Cargo's target folder.
@@ -46,16 +43,7 @@ pub fn build_static_demo() -> Result<PathBuf> {
     let folder = target().join("static");
     command::show(
         cargo()
-            .args([
-                "rustc",
-                "--quiet",
-                "--locked",
-                "--package",
-                "demo",
-                "--bin",
-                "demo",
-                "--target-dir",
-            ])
+            .args(["rustc", "--quiet", "--locked", "--package", "demo", "--bin", "demo", "--target-dir"])
             .arg(&folder)
             .args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"]),
     )

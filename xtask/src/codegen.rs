@@ -28,9 +28,7 @@ pub fn run(args: &[String]) -> Result<()> {
         [only] if only == "--check" => true,
         other => bail!("codegen takes --check or nothing, got {other:?}"),
     };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("xtask lies in the workspace")?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
     let crates = ensure_sources()?;
     let types = json_side::read(&crates[0].join("src").join(LEVEL))?;
     let messages = proto_side::read(&crates[1].join("src"))?;
@@ -47,12 +45,7 @@ pub fn run(args: &[String]) -> Result<()> {
     } else {
         fs::write(&path, &made.text).with_context(|| format!("writing {}", path.display()))?;
     }
-    println!(
-        "{TABLE}: {} types, {} fields, {} bytes",
-        made.types,
-        made.fields,
-        made.text.len()
-    );
+    println!("{TABLE}: {} types, {} fields, {} bytes", made.types, made.fields, made.text.len());
     Ok(())
 }
 
@@ -64,9 +57,7 @@ fn ensure_sources() -> Result<Vec<PathBuf>> {
     );
     for (name, version) in SOURCES {
         // k8s-openapi refuses to be resolved into a build without a level, which never happens here.
-        manifest.push_str(&format!(
-            "{name} = {{ version = \"={version}\", default-features = false }}\n"
-        ));
+        manifest.push_str(&format!("{name} = {{ version = \"={version}\", default-features = false }}\n"));
     }
     fs::create_dir(dir.path().join("src"))?;
     fs::write(dir.path().join("src/lib.rs"), "")?;
@@ -77,28 +68,18 @@ fn ensure_sources() -> Result<Vec<PathBuf>> {
         .output()
         .context("running cargo metadata")?;
     if !output.status.success() {
-        bail!(
-            "cargo could not fetch the sources: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        bail!("cargo could not fetch the sources: {}", String::from_utf8_lossy(&output.stderr));
     }
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let packages = metadata["packages"]
-        .as_array()
-        .context("cargo metadata lists packages")?;
+    let packages = metadata["packages"].as_array().context("cargo metadata lists packages")?;
     SOURCES
         .iter()
         .map(|(name, version)| {
-            let found = packages
-                .iter()
-                .find(|p| p["name"] == *name && p["version"] == *version);
+            let found = packages.iter().find(|p| p["name"] == *name && p["version"] == *version);
             let manifest = found
                 .and_then(|p| p["manifest_path"].as_str())
                 .with_context(|| format!("{name} {version}"))?;
-            Ok(Path::new(manifest)
-                .parent()
-                .context("a manifest lies in a folder")?
-                .to_owned())
+            Ok(Path::new(manifest).parent().context("a manifest lies in a folder")?.to_owned())
         })
         .collect()
 }
@@ -127,10 +108,7 @@ fn doc_of(attrs: &[syn::Attribute]) -> String {
     for attr in attrs {
         if let syn::Meta::NameValue(pair) = &attr.meta
             && pair.path.is_ident("doc")
-            && let syn::Expr::Lit(syn::ExprLit {
-                lit: syn::Lit::Str(text),
-                ..
-            }) = &pair.value
+            && let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) = &pair.value
         {
             let text = text.value();
             lines.push(text.strip_prefix(' ').unwrap_or(&text).to_owned());
@@ -161,19 +139,13 @@ mod tests {
         ] {
             assert_eq!(folded(json), folded(rust));
         }
-        assert_eq!(
-            folded("x-kubernetes-embedded-resource"),
-            folded("x_kubernetes_embedded_resource")
-        );
+        assert_eq!(folded("x-kubernetes-embedded-resource"), folded("x_kubernetes_embedded_resource"));
     }
 
     #[test]
     fn messages_are_found_by_openapi_name() {
         let name = "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIServiceSpec";
-        assert_eq!(
-            proto_side::key(name),
-            "kube_aggregator::pkg::apis::apiregistration::v1::apiservicespec"
-        );
+        assert_eq!(proto_side::key(name), "kube_aggregator::pkg::apis::apiregistration::v1::apiservicespec");
     }
 
     #[test]

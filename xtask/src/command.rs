@@ -15,12 +15,7 @@ pub fn capture<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Result<String
         .with_context(|| format!("cannot run {program}"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "{} failed ({}): {}",
-            shown(program, arguments),
-            output.status,
-            said.trim()
-        );
+        bail!("{} failed ({}): {}", shown(program, arguments), output.status, said.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
@@ -40,10 +35,7 @@ pub fn show(command: &mut Command) -> Result<()> {
         .with_context(|| format!("cannot run {}", command.get_program().to_string_lossy()))?;
     if !status.success() {
         let arguments: Vec<_> = command.get_args().collect();
-        bail!(
-            "{} failed ({status})",
-            shown(&command.get_program().to_string_lossy(), &arguments)
-        );
+        bail!("{} failed ({status})", shown(&command.get_program().to_string_lossy(), &arguments));
     }
     Ok(())
 }
@@ -56,8 +48,7 @@ pub fn is_on_path(program: &str) -> bool {
 
 fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    path.metadata()
-        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 fn shown<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> String {

@@ -36,11 +36,9 @@ pub fn run(options: &Options) -> Result<()> {
     };
     teardown::remove(&layout, options.keep_data)?;
     match options.keep_data {
-        true => println!(
-            "cluster {} is down; its store is kept in {}",
-            layout.name,
-            layout.control().display()
-        ),
+        true => {
+            println!("cluster {} is down; its store is kept in {}", layout.name, layout.control().display())
+        }
         false => println!("cluster {} is down and nothing of it is left", layout.name),
     }
     Ok(())

@@ -55,20 +55,14 @@ pub fn build() -> Result<PathBuf> {
     let toolchain = ensure_toolchain()?;
     let linker = ensure_linker(&toolchain)?;
     let folder = artifacts::target().join("ebpf").join("build");
-    let flags = [
-        format!("-Clinker={}", linker.display()),
-        "-Clink-arg=--btf".to_owned(),
-        "-Cdebuginfo=2".to_owned(),
-    ];
+    let flags =
+        [format!("-Clinker={}", linker.display()), "-Clink-arg=--btf".to_owned(), "-Cdebuginfo=2".to_owned()];
     let mut cargo = match toolchain {
         Toolchain::Nightly => {
             let mut cargo = std::process::Command::new("rustup");
             cargo.args(["run", "nightly", "cargo"]);
             // The toolchain that runs this program is not the one that builds those.
-            cargo
-                .env_remove("RUSTC")
-                .env_remove("RUSTUP_TOOLCHAIN")
-                .env_remove("CARGO");
+            cargo.env_remove("RUSTC").env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO");
             cargo
         }
         Toolchain::Debian => {
@@ -82,15 +76,7 @@ pub fn build() -> Result<PathBuf> {
         .env_remove("RUSTFLAGS")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .env("CARGO_TARGET_DIR", &folder)
-        .args([
-            "build",
-            "--quiet",
-            "--locked",
-            "--release",
-            "--target",
-            TARGET,
-            "-Zbuild-std=core",
-        ]);
+        .args(["build", "--quiet", "--locked", "--release", "--target", TARGET, "-Zbuild-std=core"]);
     command::show(&mut cargo).context("the eBPF programs do not build")?;
     let built = folder.join(TARGET).join("release").join("penstock");
     // Under another name first: a reader never sees half an object.
@@ -151,15 +137,8 @@ fn ensure_toolchain() -> Result<Toolchain> {
     }
     if command::is_on_path("rustup") {
         println!("  installing rustup's nightly toolchain with rust-src: to build the eBPF programs");
-        let arguments = [
-            "toolchain",
-            "install",
-            "nightly",
-            "--profile",
-            "minimal",
-            "--component",
-            "rust-src",
-        ];
+        let arguments =
+            ["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src"];
         match command::capture("rustup", &arguments) {
             Ok(_) if has_nightly() => return Ok(Toolchain::Nightly),
             Ok(_) => tried.push("rustup installed nightly, but it has no library source".to_owned()),
@@ -176,11 +155,8 @@ fn ensure_toolchain() -> Result<Toolchain> {
 }
 
 fn has_nightly() -> bool {
-    command::capture("rustup", &["run", "nightly", "rustc", "--print", "sysroot"]).is_ok_and(|sysroot| {
-        Path::new(&sysroot)
-            .join("lib/rustlib/src/rust/library/core")
-            .is_dir()
-    })
+    command::capture("rustup", &["run", "nightly", "rustc", "--print", "sysroot"])
+        .is_ok_and(|sysroot| Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir())
 }
 
 fn debian_can_build() -> bool {
@@ -189,10 +165,7 @@ fn debian_can_build() -> bool {
     };
     let new_enough = command::capture(DEBIAN_RUSTC, &["--version"])
         .is_ok_and(|text| minor_version(&text) >= Some(RUST_MINOR_MIN));
-    new_enough
-        && Path::new(&sysroot)
-            .join("lib/rustlib/src/rust/library/core")
-            .is_dir()
+    new_enough && Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir()
 }
 
 /// The middle number of `rustc 1.96.0 (...)`.
@@ -208,17 +181,17 @@ fn ensure_linker(toolchain: &Toolchain) -> Result<PathBuf> {
     }
     println!("  installing bpf-linker (cargo install, a minute or two): links the eBPF programs");
     let mut install = artifacts::cargo();
-    install
-        .current_dir(artifacts::target().parent().unwrap_or(Path::new("/")))
-        .args(["install", "--quiet", "bpf-linker"]);
+    install.current_dir(artifacts::target().parent().unwrap_or(Path::new("/"))).args([
+        "install",
+        "--quiet",
+        "bpf-linker",
+    ]);
     install.args(["--version", LINKER_VERSION, "--locked"]);
     if matches!(toolchain, Toolchain::Debian) {
         if !Path::new(DEBIAN_LLVM).is_dir() {
             packages::install(&["llvm-22-dev"])?;
         }
-        install
-            .env("LLVM_PREFIX", DEBIAN_LLVM)
-            .args(["--no-default-features", "--features", "llvm-22"]);
+        install.env("LLVM_PREFIX", DEBIAN_LLVM).args(["--no-default-features", "--features", "llvm-22"]);
     }
     command::show(&mut install).context("bpf-linker does not install")?;
     find_linker().context("bpf-linker is installed but not found: add cargo's bin folder to the PATH")
@@ -227,10 +200,7 @@ fn ensure_linker(toolchain: &Toolchain) -> Result<PathBuf> {
 fn find_linker() -> Option<PathBuf> {
     let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"));
-    let beside_cargo = [cargo_home, home]
-        .into_iter()
-        .flatten()
-        .map(|folder| folder.join("bin"));
+    let beside_cargo = [cargo_home, home].into_iter().flatten().map(|folder| folder.join("bin"));
     let on_path = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
     beside_cargo
         .chain(on_path.into_iter().flatten())

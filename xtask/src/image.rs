@@ -62,11 +62,7 @@ pub fn build(folder: &Path) -> Result<Vec<PathBuf>> {
 
 fn pause(demo: &[u8]) -> Image {
     let files = BTreeMap::from([program("demo", demo)]);
-    Image {
-        name: PAUSE,
-        entrypoint: &["/demo", "pause"],
-        files,
-    }
+    Image { name: PAUSE, entrypoint: &["/demo", "pause"], files }
 }
 
 fn with_shell(demo: &[u8]) -> Result<Image> {
@@ -78,42 +74,21 @@ fn with_shell(demo: &[u8]) -> Result<Image> {
         ("tmp".to_owned(), Content::Folder { mode: 0o1777 }),
         program("bin/busybox", &busybox),
         program("bin/demo", demo),
-        text(
-            "etc/passwd",
-            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n",
-        ),
+        text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"),
         text("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
     ]);
     for applet in command::capture("/bin/busybox", &["--list"])?.lines() {
-        files
-            .entry(format!("bin/{applet}"))
-            .or_insert_with(|| Content::Link("/bin/busybox".to_owned()));
+        files.entry(format!("bin/{applet}")).or_insert_with(|| Content::Link("/bin/busybox".to_owned()));
     }
-    Ok(Image {
-        name: DEMO,
-        entrypoint: &["/bin/demo"],
-        files,
-    })
+    Ok(Image { name: DEMO, entrypoint: &["/bin/demo"], files })
 }
 
 fn program(path: &str, bytes: &[u8]) -> (String, Content) {
-    (
-        path.to_owned(),
-        Content::File {
-            bytes: bytes.to_vec(),
-            mode: 0o755,
-        },
-    )
+    (path.to_owned(), Content::File { bytes: bytes.to_vec(), mode: 0o755 })
 }
 
 fn text(path: &str, text: &str) -> (String, Content) {
-    (
-        path.to_owned(),
-        Content::File {
-            bytes: text.as_bytes().to_vec(),
-            mode: 0o644,
-        },
-    )
+    (path.to_owned(), Content::File { bytes: text.as_bytes().to_vec(), mode: 0o644 })
 }
 
 fn write_archive(image: &Image) -> Result<Vec<u8>> {
@@ -138,12 +113,7 @@ fn write_archive(image: &Image) -> Result<Vec<u8>> {
         json!({ "io.containerd.image.name": image.name, "org.opencontainers.image.ref.name": image.name });
     let index = serde_json::to_vec(&json!({ "schemaVersion": 2, "manifests": [top] }))?;
     let mut archive = tar::Builder::new(Vec::new());
-    append(
-        &mut archive,
-        "oci-layout",
-        br#"{"imageLayoutVersion":"1.0.0"}"#,
-        0o644,
-    )?;
+    append(&mut archive, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0o644)?;
     append(&mut archive, "index.json", &index, 0o644)?;
     for blob in [&config, &manifest, &layer] {
         append(&mut archive, &format!("blobs/sha256/{}", hex(blob)), blob, 0o644)?;
@@ -171,9 +141,7 @@ fn write_layer(image: &Image) -> Result<Vec<u8>> {
 
 fn append(archive: &mut tar::Builder<Vec<u8>>, path: &str, bytes: &[u8], mode: u32) -> Result<()> {
     let mut header = header(tar::EntryType::Regular, bytes.len() as u64, mode);
-    archive
-        .append_data(&mut header, path, bytes)
-        .with_context(|| format!("cannot add {path} to the archive"))
+    archive.append_data(&mut header, path, bytes).with_context(|| format!("cannot add {path} to the archive"))
 }
 
 fn header(kind: tar::EntryType, size: u64, mode: u32) -> tar::Header {
@@ -194,10 +162,7 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The name OCI has for this machine's architecture.

@@ -13,10 +13,7 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<()> {
     let Some(layout) = Layout::load(&options.name)? else {
-        bail!(
-            "no cluster named {} runs on this machine; start one with `cargo xtask up`",
-            options.name
-        );
+        bail!("no cluster named {} runs on this machine; start one with `cargo xtask up`", options.name);
     };
     println!("{}", layout.kubeconfig().display());
     Ok(())

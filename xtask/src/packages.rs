@@ -16,31 +16,11 @@ pub struct Wanted {
 
 /// What a running cluster needs besides our own binaries.
 pub const FOR_CLUSTER: &[Wanted] = &[
-    Wanted {
-        program: "containerd",
-        package: "containerd",
-        why: "runs the pods' containers",
-    },
-    Wanted {
-        program: "runc",
-        package: "runc",
-        why: "starts each container for containerd",
-    },
-    Wanted {
-        program: "ip",
-        package: "iproute2",
-        why: "makes the nodes' namespaces, links and routes",
-    },
-    Wanted {
-        program: "nsenter",
-        package: "util-linux",
-        why: "starts processes in a node's namespaces",
-    },
-    Wanted {
-        program: "busybox",
-        package: "busybox-static",
-        why: "the shell inside the demo image",
-    },
+    Wanted { program: "containerd", package: "containerd", why: "runs the pods' containers" },
+    Wanted { program: "runc", package: "runc", why: "starts each container for containerd" },
+    Wanted { program: "ip", package: "iproute2", why: "makes the nodes' namespaces, links and routes" },
+    Wanted { program: "nsenter", package: "util-linux", why: "starts processes in a node's namespaces" },
+    Wanted { program: "busybox", package: "busybox-static", why: "the shell inside the demo image" },
 ];
 
 /// What the build needs besides Rust's own toolchain.
@@ -52,16 +32,8 @@ pub const FOR_BUILD: &[Wanted] = &[Wanted {
 
 /// What only the tests need.
 pub const FOR_TESTS: &[Wanted] = &[
-    Wanted {
-        program: "etcd",
-        package: "etcd-server",
-        why: "the store's contract suite runs against it too",
-    },
-    Wanted {
-        program: "nft",
-        package: "nftables",
-        why: "tests show that no packet filter rule is ours",
-    },
+    Wanted { program: "etcd", package: "etcd-server", why: "the store's contract suite runs against it too" },
+    Wanted { program: "nft", package: "nftables", why: "tests show that no packet filter rule is ours" },
     Wanted {
         program: "iptables-save",
         package: "iptables",
@@ -71,23 +43,14 @@ pub const FOR_TESTS: &[Wanted] = &[
 
 /// Installs what of `wanted` is missing and says what and why.
 pub fn ensure(wanted: &[Wanted]) -> Result<()> {
-    let missing: Vec<&Wanted> = wanted
-        .iter()
-        .filter(|it| !command::is_on_path(it.program))
-        .collect();
+    let missing: Vec<&Wanted> = wanted.iter().filter(|it| !command::is_on_path(it.program)).collect();
     if missing.is_empty() {
         return Ok(());
     }
     for it in &missing {
-        println!(
-            "  installing {} (Debian package {}): {}",
-            it.program, it.package, it.why
-        );
+        println!("  installing {} (Debian package {}): {}", it.program, it.package, it.why);
     }
-    let packages: Vec<&str> = missing
-        .iter()
-        .flat_map(|it| it.package.split_whitespace())
-        .collect();
+    let packages: Vec<&str> = missing.iter().flat_map(|it| it.package.split_whitespace()).collect();
     install(&packages)?;
     for it in &missing {
         if !command::is_on_path(it.program) {
@@ -104,10 +67,7 @@ pub fn ensure(wanted: &[Wanted]) -> Result<()> {
 /// Installs Debian packages by name.
 pub fn install(packages: &[&str]) -> Result<()> {
     if !command::is_on_path("apt-get") {
-        bail!(
-            "{} must be installed by hand: this machine has no apt-get",
-            packages.join(", ")
-        );
+        bail!("{} must be installed by hand: this machine has no apt-get", packages.join(", "));
     }
     if !nix::unistd::Uid::effective().is_root() {
         bail!(
@@ -128,11 +88,7 @@ pub fn install(packages: &[&str]) -> Result<()> {
         .context("cannot run apt-get")?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "apt-get could not install {}: {}",
-            packages.join(", "),
-            last_line(&said)
-        );
+        bail!("apt-get could not install {}: {}", packages.join(", "), last_line(&said));
     }
     Ok(())
 }

@@ -76,10 +76,7 @@ fn mounts_of(mounts: &str, kind: &str) -> Vec<PathBuf> {
 }
 
 fn check_disk(data: &Path) -> Result<()> {
-    let existing = data
-        .ancestors()
-        .find(|folder| folder.exists())
-        .unwrap_or(Path::new("/"));
+    let existing = data.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
     let free = nix::sys::statvfs::statvfs(existing)
         .with_context(|| format!("cannot see how much disk {} has left", existing.display()))?;
     let free_mib = free.blocks_available() * free.fragment_size() / (1024 * 1024);
@@ -118,10 +115,7 @@ mod tests {
     fn cgroup_mounts_are_told_apart_by_kind() {
         let mounts =
             "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-        assert_eq!(
-            mounts_of(mounts, "cgroup2"),
-            [PathBuf::from("/sys/fs/cgroup/unified")]
-        );
+        assert_eq!(mounts_of(mounts, "cgroup2"), [PathBuf::from("/sys/fs/cgroup/unified")]);
         assert_eq!(mounts_of(mounts, "cgroup"), [PathBuf::from("/sys/fs/cgroup/cpu")]);
     }
 }

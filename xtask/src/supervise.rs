@@ -46,19 +46,15 @@ extern "C" fn note_stop(_: i32) {
 }
 
 pub fn run(options: &Options) -> Result<()> {
-    let Some(layout) = Layout::load(&options.name)? else {
-        bail!("no cluster named {}", options.name)
-    };
+    let Some(layout) = Layout::load(&options.name)? else { bail!("no cluster named {}", options.name) };
     let action = SigAction::new(SigHandler::Handler(note_stop), SaFlags::empty(), SigSet::empty());
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
         unsafe { sigaction(signal, &action) }.context("cannot handle signals")?;
     }
     let tree = preflight::cgroup_v2_mount()?;
-    let mut running: Vec<Running> = plan_processes(&layout)
-        .into_iter()
-        .map(|process| start_first(&tree, process))
-        .collect();
+    let mut running: Vec<Running> =
+        plan_processes(&layout).into_iter().map(|process| start_first(&tree, process)).collect();
     while !STOPPING.load(Ordering::Relaxed) {
         for it in &mut running {
             step(&tree, it);
@@ -70,12 +66,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn start_first(tree: &Path, process: Process) -> Running {
-    let mut it = Running {
-        process,
-        child: None,
-        started: Instant::now(),
-        pause: Duration::ZERO,
-    };
+    let mut it = Running { process, child: None, started: Instant::now(), pause: Duration::ZERO };
     start(tree, &mut it);
     it
 }
@@ -128,15 +119,10 @@ fn spawn(tree: &Path, process: &Process) -> Result<Child> {
         .process_group(0);
     // SAFETY: between fork and exec only write(2) is called, on a file opened before; "0" means the writer itself.
     unsafe {
-        command.pre_exec(move || {
-            nix::unistd::write(&membership, b"0")
-                .map(drop)
-                .map_err(std::io::Error::from)
-        });
+        command
+            .pre_exec(move || nix::unistd::write(&membership, b"0").map(drop).map_err(std::io::Error::from));
     }
-    command
-        .spawn()
-        .with_context(|| format!("cannot run {}", process.argv[0]))
+    command.spawn().with_context(|| format!("cannot run {}", process.argv[0]))
 }
 
 fn append_to(path: &Path) -> Result<File> {
@@ -151,10 +137,8 @@ fn append_to(path: &Path) -> Result<File> {
 fn stop_all(running: &mut [Running]) {
     let last = running.iter().map(|it| it.process.stop_order).max().unwrap_or(0);
     for rank in 0..=last {
-        let mut ranked: Vec<&mut Running> = running
-            .iter_mut()
-            .filter(|it| it.process.stop_order == rank)
-            .collect();
+        let mut ranked: Vec<&mut Running> =
+            running.iter_mut().filter(|it| it.process.stop_order == rank).collect();
         for it in &mut ranked {
             signal(it, Signal::SIGTERM);
         }
@@ -164,11 +148,7 @@ fn stop_all(running: &mut [Running]) {
         }
         for it in &mut ranked {
             if is_alive(it) {
-                eprintln!(
-                    "{} did not stop in {} s; killing it",
-                    it.process.name,
-                    STOP_TIMEOUT.as_secs()
-                );
+                eprintln!("{} did not stop in {} s; killing it", it.process.name, STOP_TIMEOUT.as_secs());
                 signal(it, Signal::SIGKILL);
             }
         }
@@ -176,9 +156,7 @@ fn stop_all(running: &mut [Running]) {
 }
 
 fn is_alive(it: &mut Running) -> bool {
-    it.child
-        .as_mut()
-        .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    it.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
 }
 
 fn signal(it: &Running, signal: Signal) {

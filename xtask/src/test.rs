@@ -51,29 +51,16 @@ pub fn run(options: &Options) -> Result<()> {
     };
     stage("tidy", &mut counts, &mut |_| tidy::run());
     stage("format", &mut counts, &mut |counts| {
-        follow(
-            artifacts::cargo().args(["fmt", "--all", "--check"]),
-            "format",
-            counts,
-        )
+        follow(artifacts::cargo().args(["fmt", "--all", "--check"]), "format", counts)
     });
     stage("eBPF programs", &mut counts, &mut |_| ebpf::build().map(drop));
     let object = artifacts::target().join("ebpf").join("penstock.bpf.o");
     let mut environment = vec![
         ("PENSTOCK_EBPF_OBJECT", object.into_os_string()),
-        (
-            "PENSTOCK_XTASK",
-            std::env::current_exe()
-                .context("cannot find this program")?
-                .into_os_string(),
-        ),
+        ("PENSTOCK_XTASK", std::env::current_exe().context("cannot find this program")?.into_os_string()),
     ];
     stage("build", &mut counts, &mut |counts| {
-        follow(
-            artifacts::cargo().args(["build", "--locked", "--workspace"]),
-            "build",
-            counts,
-        )
+        follow(artifacts::cargo().args(["build", "--locked", "--workspace"]), "build", counts)
     });
     stage("unit tests", &mut counts, &mut |counts| {
         let scope = ["--workspace", "--exclude", "penstock-tests"];
@@ -88,24 +75,13 @@ pub fn run(options: &Options) -> Result<()> {
     });
     if !options.no_lints {
         stage("lints", &mut counts, &mut |counts| {
-            let arguments = [
-                "clippy",
-                "--locked",
-                "--workspace",
-                "--all-targets",
-                "--",
-                "-D",
-                "warnings",
-            ];
+            let arguments = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
             follow(artifacts::cargo().args(arguments), "lints", counts)
         });
     }
     println!("{:.0} s in all", start.elapsed().as_secs_f64());
     let failed = counts.failed + u64::try_from(failed_stages.len())?;
-    println!(
-        "{} passed, {failed} failed, {} skipped",
-        counts.passed, counts.skipped
-    );
+    println!("{} passed, {failed} failed, {} skipped", counts.passed, counts.skipped);
     if failed > 0 {
         bail!("failed: {}", failed_stages.join(", "));
     }
@@ -115,10 +91,7 @@ pub fn run(options: &Options) -> Result<()> {
 /// `cargo test` of some packages, whatever fails, with what the tests say: skipped ones say so.
 fn cargo_test(scope: &[&str]) -> Command {
     let mut command = artifacts::cargo();
-    command
-        .args(["test", "--locked"])
-        .args(scope)
-        .args(["--no-fail-fast", "--", "--show-output"]);
+    command.args(["test", "--locked"]).args(scope).args(["--no-fail-fast", "--", "--show-output"]);
     command
 }
 
@@ -179,17 +152,9 @@ impl Counts {
 
 fn is_shown(line: &str) -> bool {
     let line = line.trim_start();
-    [
-        "Running",
-        "test result: FAILED",
-        "SKIPPED:",
-        "error",
-        "warning: unused",
-        "Diff in",
-        "panicked at",
-    ]
-    .iter()
-    .any(|start| line.starts_with(start))
+    ["Running", "test result: FAILED", "SKIPPED:", "error", "warning: unused", "Diff in", "panicked at"]
+        .iter()
+        .any(|start| line.starts_with(start))
         || line.ends_with("FAILED")
         || line.starts_with("scenario ")
 }

@@ -22,16 +22,8 @@ pub fn run() -> Result<()> {
     for file in &files {
         let text =
             std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let shown = file
-            .strip_prefix(workspace())
-            .unwrap_or(file)
-            .display()
-            .to_string();
-        problems.extend(
-            check(&shown, &text)
-                .into_iter()
-                .map(|problem| format!("{shown}: {problem}")),
-        );
+        let shown = file.strip_prefix(workspace()).unwrap_or(file).display().to_string();
+        problems.extend(check(&shown, &text).into_iter().map(|problem| format!("{shown}: {problem}")));
     }
     if !problems.is_empty() {
         bail!("{} problems\n  {}", problems.len(), problems.join("\n  "));
@@ -64,15 +56,11 @@ fn check(path: &str, text: &str) -> Vec<String> {
     }
     let lines = text.lines().count();
     if lines > LINES_MAX && !TABLES.contains(&path) {
-        problems.push(format!(
-            "has {lines} lines, {LINES_MAX} at most: find the rooms in it"
-        ));
+        problems.push(format!("has {lines} lines, {LINES_MAX} at most: find the rooms in it"));
     }
     let stem = Path::new(path).file_stem().unwrap_or_default().to_string_lossy();
     if BANNED_NAMES.contains(&stem.as_ref()) {
-        problems.push(format!(
-            "`{stem}` says nothing about what is inside: name it after that"
-        ));
+        problems.push(format!("`{stem}` says nothing about what is inside: name it after that"));
     }
     problems
 }

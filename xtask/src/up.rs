@@ -58,10 +58,7 @@ pub fn run(options: &Options) -> Result<()> {
         Ok(())
     })?;
     let object = phases.measure("build the eBPF programs", ebpf::build)?;
-    let binaries = phases.measure(
-        "build orchestrator, node-agent and cni",
-        artifacts::build_programs,
-    )?;
+    let binaries = phases.measure("build orchestrator, node-agent and cni", artifacts::build_programs)?;
     std::fs::copy(&object, binaries.join("penstock.bpf.o"))
         .context("cannot put the eBPF object beside the programs")?;
     let images = artifacts::target().join("images");
@@ -91,11 +88,7 @@ pub fn run(options: &Options) -> Result<()> {
 fn check(options: &Options) -> Result<()> {
     layout::check_name(&options.name)?;
     if options.nodes == 0 || options.nodes > layout::NODES_MAX {
-        bail!(
-            "--nodes {}: a cluster on one machine has 1 to {} nodes",
-            options.nodes,
-            layout::NODES_MAX
-        );
+        bail!("--nodes {}: a cluster on one machine has 1 to {} nodes", options.nodes, layout::NODES_MAX);
     }
     if let Some(folder) = &options.images
         && !folder.is_dir()
@@ -166,22 +159,12 @@ fn print_next_steps(layout: &Layout, with_demo: bool) {
     let kubeconfig = layout.kubeconfig();
     println!("\nKUBECONFIG={}\n", kubeconfig.display());
     println!("Three things to try:");
-    println!(
-        "  export KUBECONFIG={}; kubectl get pods --all-namespaces --output wide",
-        kubeconfig.display()
-    );
+    println!("  export KUBECONFIG={}; kubectl get pods --all-namespaces --output wide", kubeconfig.display());
     if with_demo {
-        println!(
-            "  curl http://{}:{}",
-            layout.nodes()[0].address,
-            layout::DEMO_NODE_PORT
-        );
+        println!("  curl http://{}:{}", layout.nodes()[0].address, layout::DEMO_NODE_PORT);
         println!("  kubectl --namespace demo exec -it deploy/hello -- demo fetch http://hello.demo/ 6");
     } else {
-        println!(
-            "  kubectl create deployment web --image={} -- /bin/demo serve",
-            image::DEMO
-        );
+        println!("  kubectl create deployment web --image={} -- /bin/demo serve", image::DEMO);
         println!("  kubectl expose deployment web --port=80 --target-port=8080");
     }
 }

@@ -40,7 +40,8 @@ impl NetworkConfig {
     /// Reads the configuration. Fields nobody knows are ignored, as the specification asks.
     pub fn parse(bytes: &[u8]) -> Result<Self, Failure> {
         let value: Value = serde_json::from_slice(bytes).map_err(|error| {
-            Failure::new(Code::Undecodable, "the network configuration is not JSON").details(error.to_string())
+            Failure::new(Code::Undecodable, "the network configuration is not JSON")
+                .details(error.to_string())
         })?;
         if !value.is_object() {
             return Err(invalid("the network configuration is not a JSON object"));
@@ -152,7 +153,8 @@ mod tests {
     fn an_absent_gc_list_is_not_an_empty_one() {
         let absent = parse(json!({"cniVersion": "1.1.0", "name": "n"})).unwrap();
         assert_eq!(absent.valid_attachments, None);
-        let empty = parse(json!({"cniVersion": "1.1.0", "name": "n", "cni.dev/valid-attachments": null})).unwrap();
+        let empty =
+            parse(json!({"cniVersion": "1.1.0", "name": "n", "cni.dev/valid-attachments": null})).unwrap();
         assert_eq!(empty.valid_attachments, Some(vec![]));
     }
 

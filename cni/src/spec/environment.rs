@@ -138,9 +138,14 @@ mod tests {
 
     #[test]
     fn names_that_would_escape_a_path_or_the_kernel_are_refused() {
-        for (container, interface) in
-            [("../x", "eth0"), ("-x", "eth0"), ("x", "a/b"), ("x", "sixteen-letters-"), ("x", ".."), ("x", "a b")]
-        {
+        for (container, interface) in [
+            ("../x", "eth0"),
+            ("-x", "eth0"),
+            ("x", "a/b"),
+            ("x", "sixteen-letters-"),
+            ("x", ".."),
+            ("x", "a b"),
+        ] {
             let environment = Environment {
                 container: Some(container.into()),
                 interface: Some(interface.into()),

@@ -81,7 +81,10 @@ mod tests {
         assert!(old["interfaces"][1].get("mtu").is_none());
         let new = render_add(Version::newest(), "/n", &attached());
         assert!(new["ips"][0].get("version").is_none());
-        assert_eq!(new["interfaces"][1], json!({"name": "eth0", "mac": "02:00:00:00:00:01", "sandbox": "/n", "mtu": 1450}));
+        assert_eq!(
+            new["interfaces"][1],
+            json!({"name": "eth0", "mac": "02:00:00:00:00:01", "sandbox": "/n", "mtu": 1450})
+        );
         assert_eq!(new["ips"][0]["interface"], 1);
     }
 }

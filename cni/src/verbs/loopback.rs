@@ -14,7 +14,11 @@ use crate::spec::{Code, Environment, Failure, NetworkConfig, Verb};
 /// `type` of the network in the configuration, and the plugin's file name for it.
 pub const LOOPBACK: &str = "loopback";
 
-pub(super) fn run(verb: Verb, environment: &Environment, config: &NetworkConfig) -> Result<Option<Value>, Failure> {
+pub(super) fn run(
+    verb: Verb,
+    environment: &Environment,
+    config: &NetworkConfig,
+) -> Result<Option<Value>, Failure> {
     match verb {
         Verb::Add => {
             let netns = environment.netns()?;
@@ -37,7 +41,8 @@ fn bring_up(netns: &str) -> Result<(), Failure> {
         Failure::new(Code::InputOutput, format!("{what} in {netns}")).details(cause)
     };
     let namespace = File::open(netns).map_err(|error| {
-        Failure::new(Code::InputOutput, format!("the namespace {netns} cannot be opened")).details(error.to_string())
+        Failure::new(Code::InputOutput, format!("the namespace {netns} cannot be opened"))
+            .details(error.to_string())
     })?;
     // SAFETY: the descriptor is open; the process has one thread and ends after this verb, so nothing else is moved.
     if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {

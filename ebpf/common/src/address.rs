@@ -19,9 +19,7 @@ impl Address {
     /// Maps an IPv4 address given as it lies in a packet (network order).
     #[inline(always)]
     pub const fn from_v4(network_order: u32) -> Self {
-        Self {
-            words: [0, 0, MAPPED, network_order],
-        }
+        Self { words: [0, 0, MAPPED, network_order] }
     }
 
     /// The IPv4 address in network order; meaningless for an address that is not mapped.
@@ -40,9 +38,7 @@ impl Address {
     /// the discard prefix 100::/64, RFC 6666).
     #[inline(always)]
     pub const fn from_netns_cookie(cookie: u64) -> Self {
-        Self {
-            words: [0x0100_0000_u32.to_be(), 0, (cookie >> 32) as u32, cookie as u32],
-        }
+        Self { words: [0x0100_0000_u32.to_be(), 0, (cookie >> 32) as u32, cookie as u32] }
     }
 
     /// The address of a byte array in network order.
@@ -50,12 +46,8 @@ impl Address {
         let mut words = [0; 4];
         let mut at = 0;
         while at < 4 {
-            words[at] = u32::from_ne_bytes([
-                bytes[at * 4],
-                bytes[at * 4 + 1],
-                bytes[at * 4 + 2],
-                bytes[at * 4 + 3],
-            ]);
+            words[at] =
+                u32::from_ne_bytes([bytes[at * 4], bytes[at * 4 + 1], bytes[at * 4 + 2], bytes[at * 4 + 3]]);
             at += 1;
         }
         Self { words }

@@ -126,11 +126,6 @@ pub struct ServiceCount {
 
 shared!(ServiceCount, 48, [u64, u64, u64, u64, u64, u64]);
 
-const _: () = assert!(
-    Event::ALL.len() as u32 <= REASONS_START,
-    "events reach into the reasons"
-);
-const _: () = assert!(
-    REASONS_START + Reason::ALL.len() as u32 <= TALLIES_MAX,
-    "reasons reach beyond the array"
-);
+const _: () = assert!(Event::ALL.len() as u32 <= REASONS_START, "events reach into the reasons");
+const _: () =
+    assert!(REASONS_START + Reason::ALL.len() as u32 <= TALLIES_MAX, "reasons reach beyond the array");

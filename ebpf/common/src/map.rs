@@ -25,15 +25,5 @@ pub const TALLIES: &str = "tallies_v1";
 pub const SERVICE_COUNTS: &str = "service_counts_v1";
 
 /// All of them, in the order in which tables show them. The kernel cuts names at 15 bytes; pins keep them whole.
-pub const ALL: &[&str] = &[
-    CONFIG,
-    VIPS,
-    SETS,
-    NAMES,
-    FLOWS,
-    SOCKET_FLOWS,
-    PEERS,
-    AFFINITY,
-    TALLIES,
-    SERVICE_COUNTS,
-];
+pub const ALL: &[&str] =
+    &[CONFIG, VIPS, SETS, NAMES, FLOWS, SOCKET_FLOWS, PEERS, AFFINITY, TALLIES, SERVICE_COUNTS];

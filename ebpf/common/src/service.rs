@@ -87,11 +87,5 @@ shared!(SetHeader, 24, [u32, u32, u32, [u32; 3]]);
 shared!(Backend, 24, [Address, u16, u16, u32]);
 shared!(ServiceName, 160, [[u8; 160]]);
 
-const _: () = assert!(
-    size_of::<SetHeader>() == size_of::<Backend>(),
-    "both are entries of one map"
-);
-const _: () = assert!(
-    align_of::<SetHeader>() == align_of::<Backend>(),
-    "both are entries of one map"
-);
+const _: () = assert!(size_of::<SetHeader>() == size_of::<Backend>(), "both are entries of one map");
+const _: () = assert!(align_of::<SetHeader>() == align_of::<Backend>(), "both are entries of one map");

@@ -31,26 +31,13 @@ pub struct Compiled {
 
 /// Compiles. `ids` are those of the last compile, or recovered from the kernel.
 pub fn compile(desired: &Desired, ids: &Ids) -> Compiled {
-    let served: Vec<_> = desired
-        .services
-        .iter()
-        .filter(|(_, service)| is_served(service))
-        .collect();
-    let (services, unplaced) = ids
-        .services
-        .next(&served.iter().map(|(key, _)| (*key).clone()).collect());
-    let endpoints: BTreeSet<Endpoint> = served
-        .iter()
-        .flat_map(|(_, it)| it.backends.iter().map(endpoint))
-        .collect();
+    let served: Vec<_> = desired.services.iter().filter(|(_, service)| is_served(service)).collect();
+    let (services, unplaced) = ids.services.next(&served.iter().map(|(key, _)| (*key).clone()).collect());
+    let endpoints: BTreeSet<Endpoint> =
+        served.iter().flat_map(|(_, it)| it.backends.iter().map(endpoint)).collect();
     let (backends, _) = ids.backends.next(&endpoints);
     let ids = Ids { services, backends };
-    let mut compiled = Compiled {
-        image: MapImage::default(),
-        ids,
-        unplaced,
-        conflicts: Vec::new(),
-    };
+    let mut compiled = Compiled { image: MapImage::default(), ids, unplaced, conflicts: Vec::new() };
     for (key, service) in served {
         if let Some(number) = compiled.ids.services.get(key) {
             compiled.add(desired, key, service, number);
@@ -78,27 +65,15 @@ impl Compiled {
         let eligible = eligible(service);
         let here: Vec<_> = eligible_of(service.backends.iter().filter(|backend| backend.local));
         let affinity_seconds = service.affinity_seconds.unwrap_or(0);
-        let set = |backends: &[&Backend], flags| Set {
-            flags,
-            affinity_seconds,
-            backends: self.numbered(backends),
-        };
+        let set =
+            |backends: &[&Backend], flags| Set { flags, affinity_seconds, backends: self.numbered(backends) };
         let elsewhere = if eligible.is_empty() { 0 } else { SET_EMPTY_IS_DROP };
         let (cluster_set, local_set) = (set(&eligible, 0), set(&here, elsewhere));
 
         let port = service.port.to_be();
         let mut vips: Vec<(IpAddr, u16, VipValue)> = Vec::new();
         let mut reach = |address: IpAddr, port, inside, outside, flags| {
-            vips.push((
-                address,
-                port,
-                VipValue {
-                    service: number,
-                    inside,
-                    outside,
-                    flags,
-                },
-            ));
+            vips.push((address, port, VipValue { service: number, inside, outside, flags }));
         };
         for address in &service.cluster_ips {
             reach(*address, port, inside, 0, 0);
@@ -110,32 +85,19 @@ impl Compiled {
             for address in &desired.node_addresses {
                 reach(*address, node_port, cluster, outside, VIP_NODE_PORT);
             }
-            reach(
-                Ipv4Addr::LOCALHOST.into(),
-                node_port,
-                cluster,
-                0,
-                VIP_NODE_PORT | VIP_HOST_ONLY,
-            );
+            reach(Ipv4Addr::LOCALHOST.into(), node_port, cluster, 0, VIP_NODE_PORT | VIP_HOST_ONLY);
         }
 
         vips.retain(|(address, _, _)| !desired.never_translated.contains(address));
         self.image.names.insert(number, key.to_string());
         for (id, set) in [(cluster, cluster_set), (local, local_set)] {
-            if vips
-                .iter()
-                .any(|(_, _, vip)| vip.inside == id || vip.outside == id)
-            {
+            if vips.iter().any(|(_, _, vip)| vip.inside == id || vip.outside == id) {
                 self.image.sets.insert(id, set);
             }
         }
         for (address, port, value) in vips {
-            let vip = VipKey {
-                address: address.into(),
-                port,
-                protocol: number_of(service.protocol),
-                zero: 0,
-            };
+            let vip =
+                VipKey { address: address.into(), port, protocol: number_of(service.protocol), zero: 0 };
             match self.image.vips.get(&vip) {
                 Some(holder) if holder.service != number => {
                     self.conflicts.push((key.clone(), address, u16::from_be(port)));
@@ -153,12 +115,7 @@ impl Compiled {
             .filter_map(|backend| {
                 let (address, port) = endpoint(backend);
                 let id = self.ids.backends.get(&(address, port))?;
-                Some(shared::Backend {
-                    address,
-                    port,
-                    local: backend.local.into(),
-                    id,
-                })
+                Some(shared::Backend { address, port, local: backend.local.into(), id })
             })
             .collect();
         numbered.sort_unstable();
@@ -174,14 +131,9 @@ fn eligible(service: &Service) -> Vec<&Backend> {
 }
 
 fn eligible_of<'a>(backends: impl Iterator<Item = &'a Backend> + Clone) -> Vec<&'a Backend> {
-    let ready: Vec<_> = backends
-        .clone()
-        .filter(|backend| backend.ready && !backend.terminating)
-        .collect();
+    let ready: Vec<_> = backends.clone().filter(|backend| backend.ready && !backend.terminating).collect();
     if ready.is_empty() {
-        backends
-            .filter(|backend| backend.serving && backend.terminating)
-            .collect()
+        backends.filter(|backend| backend.serving && backend.terminating).collect()
     } else {
         ready
     }

@@ -97,11 +97,7 @@ pub struct Backend {
 impl ServiceKey {
     /// Names a service port.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>, port: impl Into<String>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-            port: port.into(),
-        }
+        Self { namespace: namespace.into(), name: name.into(), port: port.into() }
     }
 }
 

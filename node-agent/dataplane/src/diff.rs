@@ -53,22 +53,12 @@ pub fn diff(from: &MapImage, to: &MapImage) -> Vec<Operation> {
         }
     }
     operations.extend(
-        from.vips
-            .keys()
-            .filter(|key| !to.vips.contains_key(key))
-            .map(|key| Operation::DeleteVip(*key)),
+        from.vips.keys().filter(|key| !to.vips.contains_key(key)).map(|key| Operation::DeleteVip(*key)),
     );
+    operations
+        .extend(from.sets.keys().filter(|id| !to.sets.contains_key(id)).map(|id| Operation::DeleteSet(*id)));
     operations.extend(
-        from.sets
-            .keys()
-            .filter(|id| !to.sets.contains_key(id))
-            .map(|id| Operation::DeleteSet(*id)),
-    );
-    operations.extend(
-        from.names
-            .keys()
-            .filter(|it| !to.names.contains_key(it))
-            .map(|it| Operation::DeleteName(*it)),
+        from.names.keys().filter(|it| !to.names.contains_key(it)).map(|it| Operation::DeleteName(*it)),
     );
     operations
 }

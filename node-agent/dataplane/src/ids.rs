@@ -28,11 +28,7 @@ pub struct Table<K> {
 
 impl<K> Default for Table<K> {
     fn default() -> Self {
-        Self {
-            numbers: BTreeMap::new(),
-            last: 0,
-            max: u32::MAX - 1,
-        }
+        Self { numbers: BTreeMap::new(), last: 0, max: u32::MAX - 1 }
     }
 }
 
@@ -45,11 +41,7 @@ impl<K: Ord + Clone> Table<K> {
     /// The table for the next moment: owners that stay keep their numbers, new ones get numbers nobody has or had
     /// the moment before. Owners for whom there is none are returned.
     pub fn next(&self, owners: &BTreeSet<K>) -> (Self, Vec<K>) {
-        let mut next = Self {
-            numbers: BTreeMap::new(),
-            last: self.last,
-            max: self.max,
-        };
+        let mut next = Self { numbers: BTreeMap::new(), last: self.last, max: self.max };
         let mut taken: BTreeSet<u32> = self.numbers.values().copied().collect();
         let mut without = Vec::new();
         for owner in owners {
@@ -91,15 +83,9 @@ fn free_after(last: u32, max: u32, taken: &BTreeSet<u32>) -> Option<u32> {
 impl Ids {
     /// No owner yet.
     pub fn new(limits: &Limits) -> Self {
-        let services = Table {
-            numbers: BTreeMap::new(),
-            last: 0,
-            max: limits.services_max.saturating_sub(1),
-        };
-        Self {
-            services,
-            backends: Table::default(),
-        }
+        let services =
+            Table { numbers: BTreeMap::new(), last: 0, max: limits.services_max.saturating_sub(1) };
+        Self { services, backends: Table::default() }
     }
 
     /// The numbers an earlier agent gave out, read back from what it wrote.
@@ -112,9 +98,7 @@ impl Ids {
             }
         }
         for backend in image.sets.values().flat_map(|set| &set.backends) {
-            ids.backends
-                .numbers
-                .insert((backend.address, backend.port), backend.id);
+            ids.backends.numbers.insert((backend.address, backend.port), backend.id);
             ids.backends.last = ids.backends.last.max(backend.id);
         }
         ids
@@ -130,11 +114,7 @@ mod tests {
     }
 
     fn table(max: u32) -> Table<String> {
-        Table {
-            numbers: BTreeMap::new(),
-            last: 0,
-            max,
-        }
+        Table { numbers: BTreeMap::new(), last: 0, max }
     }
 
     #[test]

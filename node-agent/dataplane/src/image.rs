@@ -53,9 +53,7 @@ impl MapImage {
     pub fn is_whole(&self) -> bool {
         self.vips.values().all(|vip| {
             self.names.contains_key(&vip.service)
-                && [vip.inside, vip.outside]
-                    .iter()
-                    .all(|set| *set == 0 || self.sets.contains_key(set))
+                && [vip.inside, vip.outside].iter().all(|set| *set == 0 || self.sets.contains_key(set))
         })
     }
 

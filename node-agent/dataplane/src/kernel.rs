@@ -26,11 +26,7 @@ const SETS_BATCH_MAX: usize = 128;
 /// [`SetHeader::flags`]: stands for a set that was deleted. Entries of an array of maps can be cleared only one by one,
 /// and each time the kernel waits for running programs; nothing leads to such a set.
 const SET_VOID: u32 = 1 << 31;
-static VOID: Set = Set {
-    flags: SET_VOID,
-    affinity_seconds: 0,
-    backends: Vec::new(),
-};
+static VOID: Set = Set { flags: SET_VOID, affinity_seconds: 0, backends: Vec::new() };
 
 /// The maps, opened from their pins.
 pub struct KernelMaps {
@@ -56,10 +52,7 @@ fn open<M>(directory: &Path, name: &'static str) -> Result<M, DataplaneError>
 where
     M: TryFrom<Map, Error = MapError>,
 {
-    let mismatch = || DataplaneError::Mismatch {
-        what: "map",
-        name: name.to_owned(),
-    };
+    let mismatch = || DataplaneError::Mismatch { what: "map", name: name.to_owned() };
     let data = MapData::from_pin(pin(directory, name))
         .map_err(|error| failed("opening a pinned map", name, error))?;
     // Read from the kernel, so that key and value sizes are checked against what is there.
@@ -73,11 +66,7 @@ pub(crate) fn failed(doing: &'static str, subject: impl Into<String>, error: Map
         MapError::CreateError { io_error, .. } => io_error,
         other => std::io::Error::other(other),
     };
-    DataplaneError::Kernel {
-        doing,
-        subject: subject.into(),
-        source,
-    }
+    DataplaneError::Kernel { doing, subject: subject.into(), source }
 }
 
 impl KernelMaps {
@@ -105,9 +94,7 @@ impl KernelMaps {
 
     /// Tells the programs of their node.
     pub fn configure(&mut self, config: &Config) -> Result<(), DataplaneError> {
-        self.config
-            .set(0, config, 0)
-            .map_err(|error| failed("writing a map", map::CONFIG, error))
+        self.config.set(0, config, 0).map_err(|error| failed("writing a map", map::CONFIG, error))
     }
 
     /// Service numbers and their names.
@@ -125,24 +112,20 @@ impl KernelMaps {
             .service_counts
             .get(&service, 0)
             .map_err(|error| failed("reading a map", map::SERVICE_COUNTS, error))?;
-        Ok(values
-            .iter()
-            .fold(ServiceCount::default(), |sum, count| ServiceCount {
-                connects: sum.connects + count.connects,
-                datagrams: sum.datagrams + count.datagrams,
-                packets: sum.packets + count.packets,
-                replies: sum.replies + count.replies,
-                refused: sum.refused + count.refused,
-                drops: sum.drops + count.drops,
-            }))
+        Ok(values.iter().fold(ServiceCount::default(), |sum, count| ServiceCount {
+            connects: sum.connects + count.connects,
+            datagrams: sum.datagrams + count.datagrams,
+            packets: sum.packets + count.packets,
+            replies: sum.replies + count.replies,
+            refused: sum.refused + count.refused,
+            drops: sum.drops + count.drops,
+        }))
     }
 
     /// A tally, over all CPUs.
     pub fn tally(&self, index: u32) -> Result<u64, DataplaneError> {
-        let values = self
-            .tallies
-            .get(&index, 0)
-            .map_err(|error| failed("reading a map", map::TALLIES, error))?;
+        let values =
+            self.tallies.get(&index, 0).map_err(|error| failed("reading a map", map::TALLIES, error))?;
         Ok(values.iter().sum())
     }
 
@@ -178,14 +161,9 @@ impl KernelMaps {
             return Ok(None);
         }
         let count = header.count.min(inner.len().saturating_sub(1));
-        let backends = (1..=count)
-            .map(|index| inner.get(&index, 0).map_err(wrap))
-            .collect::<Result<_, _>>()?;
-        Ok(Some(Set {
-            flags: header.flags,
-            affinity_seconds: header.affinity_seconds,
-            backends,
-        }))
+        let backends =
+            (1..=count).map(|index| inner.get(&index, 0).map_err(wrap)).collect::<Result<_, _>>()?;
+        Ok(Some(Set { flags: header.flags, affinity_seconds: header.affinity_seconds, backends }))
     }
 }
 
@@ -201,11 +179,7 @@ impl MapSink for KernelMaps {
                     source,
                 })?;
                 let zero = PerCpuValues::try_from(vec![ServiceCount::default(); cpus]).map_err(|source| {
-                    DataplaneError::Kernel {
-                        doing: "writing a map",
-                        subject: name.clone(),
-                        source,
-                    }
+                    DataplaneError::Kernel { doing: "writing a map", subject: name.clone(), source }
                 })?;
                 self.service_counts
                     .set(*number, zero, 0)
@@ -215,10 +189,9 @@ impl MapSink for KernelMaps {
                     .map_err(|error| failed("writing a map", name, error))
             }
             Operation::PutSet(id, set) => self.put_sets(std::iter::once((*id, set))),
-            Operation::PutVip(key, value) => self
-                .vips
-                .insert(key, value, 0)
-                .map_err(|error| failed("writing a map", map::VIPS, error)),
+            Operation::PutVip(key, value) => {
+                self.vips.insert(key, value, 0).map_err(|error| failed("writing a map", map::VIPS, error))
+            }
             Operation::DeleteVip(key) => gone(self.vips.remove(key), map::VIPS),
             Operation::DeleteSet(id) => self.put_sets(std::iter::once((*id, &VOID))),
             Operation::DeleteName(number) => gone(self.names.remove(number), map::NAMES),
@@ -272,20 +245,16 @@ fn gone(answer: Result<(), MapError>, name: &'static str) -> Result<(), Dataplan
 
 /// The map of one set.
 fn inner_map(id: u32, set: &Set) -> Result<OwnedFd, DataplaneError> {
-    let wrap = |source| DataplaneError::Kernel {
-        doing: "making a set",
-        subject: format!("set {id}"),
-        source,
-    };
+    let wrap =
+        |source| DataplaneError::Kernel { doing: "making a set", subject: format!("set {id}"), source };
     let header = SetHeader {
         count: set.backends.len() as u32,
         flags: set.flags,
         affinity_seconds: set.affinity_seconds,
         zero: [0; 3],
     };
-    let entries: Vec<Backend> = std::iter::once(header_as_entry(&header))
-        .chain(set.backends.iter().copied())
-        .collect();
+    let entries: Vec<Backend> =
+        std::iter::once(header_as_entry(&header)).chain(set.backends.iter().copied()).collect();
     let inner = sys::create_array(size_of::<Backend>() as u32, entries.len() as u32, BPF_F_INNER_MAP)
         .map_err(wrap)?;
     sys::fill_array(inner.as_fd(), &entries).map_err(wrap)?;
@@ -311,11 +280,7 @@ fn text_as_name(text: &str) -> ServiceName {
 }
 
 fn text(name: &ServiceName) -> String {
-    let end = name
-        .text
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(name.text.len());
+    let end = name.text.iter().position(|byte| *byte == 0).unwrap_or(name.text.len());
     String::from_utf8_lossy(&name.text[..end]).into_owned()
 }
 

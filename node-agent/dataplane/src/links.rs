@@ -22,10 +22,8 @@ pub const CGROUP_HOOKS: &[(&str, AttachType)] = &[
     ("bind4", AttachType::Bind4),
 ];
 /// The programs of the uplink, the way back first.
-pub const UPLINK_HOOKS: &[(&str, AttachType)] = &[
-    ("uplink_egress", AttachType::TcxEgress),
-    ("uplink_ingress", AttachType::TcxIngress),
-];
+pub const UPLINK_HOOKS: &[(&str, AttachType)] =
+    &[("uplink_egress", AttachType::TcxEgress), ("uplink_ingress", AttachType::TcxIngress)];
 /// The program of a pod's link.
 pub const POD_HOOK: (&str, AttachType) = ("pod_ingress", AttachType::TcxIngress);
 
@@ -98,12 +96,9 @@ impl Links {
                 return Ok(());
             }
         }
-        let link =
-            sys::create_link(program, place.target(), attach).map_err(|source| DataplaneError::Kernel {
-                doing: "attaching a program",
-                subject: name.to_owned(),
-                source,
-            })?;
+        let link = sys::create_link(program, place.target(), attach).map_err(|source| {
+            DataplaneError::Kernel { doing: "attaching a program", subject: name.to_owned(), source }
+        })?;
         // The former link goes only now: for a moment both programs run, and the second finds nothing to translate.
         unpin(&pin)?;
         sys::pin(link.as_fd(), &pin).map_err(|source| DataplaneError::Kernel {
@@ -115,12 +110,7 @@ impl Links {
 
     /// Has the pod's program on an interface.
     pub fn ensure_pod(&self, ifindex: u32, program: BorrowedFd<'_>) -> Result<(), DataplaneError> {
-        self.ensure(
-            &pod_name(ifindex),
-            program,
-            &Place::Interface(ifindex),
-            POD_HOOK.1,
-        )
+        self.ensure(&pod_name(ifindex), program, &Place::Interface(ifindex), POD_HOOK.1)
     }
 
     /// Takes the pod's program off an interface.
@@ -163,21 +153,17 @@ fn open_pin(pin: &Path, name: &str) -> Result<Option<OwnedFd>, DataplaneError> {
     match sys::get(pin) {
         Ok(link) => Ok(Some(link)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(DataplaneError::Kernel {
-            doing: "opening a pinned link",
-            subject: name.to_owned(),
-            source,
-        }),
+        Err(source) => {
+            Err(DataplaneError::Kernel { doing: "opening a pinned link", subject: name.to_owned(), source })
+        }
     }
 }
 
 fn unpin(pin: &Path) -> Result<(), DataplaneError> {
     match std::fs::remove_file(pin) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DataplaneError::Path {
-            doing: "removing the pin",
-            path: pin.to_owned(),
-            source: error,
-        }),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(DataplaneError::Path { doing: "removing the pin", path: pin.to_owned(), source: error })
+        }
         _ => Ok(()),
     }
 }

@@ -106,9 +106,7 @@ impl Default for Limits {
 
 impl std::fmt::Debug for Dataplane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dataplane")
-            .field("links", &self.links)
-            .finish_non_exhaustive()
+        f.debug_struct("Dataplane").field("links", &self.links).finish_non_exhaustive()
     }
 }
 
@@ -133,10 +131,7 @@ impl Dataplane {
         let mut maps = KernelMaps::open(directory)?;
         maps.configure(&config(&options)?)?;
         let image = maps.observe()?;
-        let limits = Limits {
-            services_max: maps.services_max(),
-            ..options.limits
-        };
+        let limits = Limits { services_max: maps.services_max(), ..options.limits };
         let ids = Ids::recover(&image, &limits);
 
         let links = Links::new(directory.join("links"));
@@ -198,8 +193,7 @@ impl Dataplane {
 
     /// Puts the program on a pod's link; again on the same link puts the newest program there.
     pub fn attach_pod(&self, pod: &PodLink) -> Result<(), DataplaneError> {
-        self.links
-            .ensure_pod(pod.ifindex, loaded(&self.programs, POD_HOOK.0)?)
+        self.links.ensure_pod(pod.ifindex, loaded(&self.programs, POD_HOOK.0)?)
     }
 
     /// A loaded program by its name, to be run on packets of a test or a measurement.
@@ -216,18 +210,10 @@ impl Dataplane {
 // === Loading ===
 
 fn ensure_directories(directory: &Path) -> Result<(), DataplaneError> {
-    let on = |doing| {
-        move |source| DataplaneError::Path {
-            doing,
-            path: directory.to_owned(),
-            source,
-        }
-    };
+    let on = |doing| move |source| DataplaneError::Path { doing, path: directory.to_owned(), source };
     let parent = directory.parent().unwrap_or(directory);
     if !sys::is_bpffs(parent).map_err(on("looking at the parent of"))? {
-        return Err(DataplaneError::NotBpffs {
-            path: parent.to_owned(),
-        });
+        return Err(DataplaneError::NotBpffs { path: parent.to_owned() });
     }
     for folder in ["maps", "links"] {
         std::fs::create_dir_all(directory.join(folder)).map_err(on("making folders in"))?;
@@ -243,17 +229,11 @@ fn load_object(options: &LoadOptions) -> Result<Ebpf, DataplaneError> {
             return Err(DataplaneError::NoObject { path: object.clone() });
         }
         Err(source) => {
-            return Err(DataplaneError::Path {
-                doing: "reading",
-                path: object.clone(),
-                source,
-            });
+            return Err(DataplaneError::Path { doing: "reading", path: object.clone(), source });
         }
     };
-    let refused = |error: &dyn std::error::Error| DataplaneError::Object {
-        path: object.clone(),
-        reason: chain(error),
-    };
+    let refused =
+        |error: &dyn std::error::Error| DataplaneError::Object { path: object.clone(), reason: chain(error) };
     let limits = &options.limits;
     let mut loader = EbpfLoader::new();
     for name in map::ALL {
@@ -314,10 +294,9 @@ fn config(options: &LoadOptions) -> Result<Config, DataplaneError> {
 
 fn loaded<'a>(programs: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>, DataplaneError> {
     let program = programs.program(name).and_then(|program| program.fd().ok());
-    program.map(AsFd::as_fd).ok_or_else(|| DataplaneError::Mismatch {
-        what: "program",
-        name: name.to_owned(),
-    })
+    program
+        .map(AsFd::as_fd)
+        .ok_or_else(|| DataplaneError::Mismatch { what: "program", name: name.to_owned() })
 }
 
 #[cfg(test)]
@@ -339,9 +318,7 @@ mod tests {
     #[test]
     fn a_folder_for_pins_that_is_no_bpf_file_system_is_named_with_what_to_do() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let error = Dataplane::load(options(folder.path()))
-            .expect_err("refused")
-            .to_string();
+        let error = Dataplane::load(options(folder.path())).expect_err("refused").to_string();
         assert!(
             error.contains(&folder.path().display().to_string()) && error.contains("mount -t bpf"),
             "{error}"
@@ -353,10 +330,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let options = options(folder.path());
         let error = load_object(&options).expect_err("refused").to_string();
-        assert!(
-            error.contains("penstock.bpf.o") && error.contains("cargo xtask ebpf"),
-            "{error}"
-        );
+        assert!(error.contains("penstock.bpf.o") && error.contains("cargo xtask ebpf"), "{error}");
 
         std::fs::write(&options.object, "not an object").expect("a file");
         let error = load_object(&options).expect_err("refused");

@@ -14,10 +14,7 @@ pub fn snat_ports(ephemeral: RangeInclusive<u16>) -> RangeInclusive<u16> {
     let mut longest = 0..=0_u16;
     let mut free_from = u32::from(PRIVILEGED_MAX) + 1;
     let end = std::iter::once((u32::from(u16::MAX) + 1, u32::from(u16::MAX) + 1));
-    for (start, after) in used
-        .iter()
-        .map(|it| (u32::from(*it.start()), u32::from(*it.end()) + 1))
-        .chain(end)
+    for (start, after) in used.iter().map(|it| (u32::from(*it.start()), u32::from(*it.end()) + 1)).chain(end)
     {
         if start > free_from && start - free_from > u32::from(longest.end() - longest.start()) {
             longest = free_from as u16..=(start - 1) as u16;

@@ -67,14 +67,8 @@ fn counters(maps: &KernelMaps) -> Result<Counters, DataplaneError> {
         counters.drops.insert(reason.name(), maps.tally(reason.index())?);
     }
     for (number, service) in maps.names()? {
-        let ServiceCount {
-            connects,
-            datagrams,
-            packets,
-            replies,
-            refused,
-            drops,
-        } = maps.service_count(number)?;
+        let ServiceCount { connects, datagrams, packets, replies, refused, drops } =
+            maps.service_count(number)?;
         counters.services.push(ServiceTraffic {
             service,
             connects,
@@ -106,9 +100,7 @@ fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError>
         MapData::from_pin(pin(directory, name)).map_err(|error| failed("opening a pinned map", name, error))
     };
     let data = open()?;
-    let info = data
-        .info()
-        .map_err(|error| failed("asking for a map", name, error))?;
+    let info = data.info().map_err(|error| failed("asking for a map", name, error))?;
     let entries_max = Some(u64::from(info.max_entries())).filter(|max| *max > 0);
     let count =
         |keys: &mut dyn Iterator<Item = Result<(), MapError>>| keys.take_while(Result::is_ok).count() as u64;
@@ -138,10 +130,5 @@ fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError>
         _ => None,
     };
     let evicts = [map::FLOWS, map::SOCKET_FLOWS, map::AFFINITY].contains(&name);
-    Ok(MapFill {
-        name,
-        entries,
-        entries_max,
-        evicts,
-    })
+    Ok(MapFill { name, entries, entries_max, evicts })
 }

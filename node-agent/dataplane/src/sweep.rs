@@ -31,24 +31,19 @@ pub fn apply_departure(maps: &mut KernelMaps, departed: &Departed) -> Result<usi
     })?;
     let mut flows = 0;
     for _ in 0..PASSES_MAX {
-        let gone = kernel::sweep(&mut maps.flows, map::FLOWS, |key, value| {
-            flow_is_over(departed, key, value)
-        })?;
+        let gone =
+            kernel::sweep(&mut maps.flows, map::FLOWS, |key, value| flow_is_over(departed, key, value))?;
         flows += gone;
         if gone == 0 {
             break;
         }
     }
-    kernel::sweep(&mut maps.affinity, map::AFFINITY, |key, value| {
-        affinity_is_over(departed, key, value)
-    })?;
+    kernel::sweep(&mut maps.affinity, map::AFFINITY, |key, value| affinity_is_over(departed, key, value))?;
     Ok(sockets + flows)
 }
 
 fn left(departed: &Departed, service: u32, endpoint: Endpoint) -> bool {
-    departed
-        .get(&service)
-        .is_some_and(|gone| gone.contains(&endpoint))
+    departed.get(&service).is_some_and(|gone| gone.contains(&endpoint))
 }
 
 fn socket_flow_is_over(departed: &Departed, key: &SocketFlowKey, value: &SocketFlowValue) -> bool {
@@ -98,27 +93,13 @@ mod tests {
         let (other_key, other_value) = (key.other_key(&value), key.other_value(&value));
         assert_eq!(other_key.half, HALF_REPLY);
         assert!(flow_is_over(&departed, &key, &value) && flow_is_over(&departed, &other_key, &other_value));
-        assert!(!flow_is_over(
-            &departed,
-            &FlowKey {
-                protocol: PROTOCOL_TCP,
-                ..key
-            },
-            &value
-        ));
+        assert!(!flow_is_over(&departed, &FlowKey { protocol: PROTOCOL_TCP, ..key }, &value));
         assert!(
             !flow_is_over(&departed, &key, &FlowValue { service: 8, ..value }),
             "another service keeps its flow"
         );
         assert!(
-            !flow_is_over(
-                &departed,
-                &key,
-                &FlowValue {
-                    destination: at(8),
-                    ..value
-                }
-            ),
+            !flow_is_over(&departed, &key, &FlowValue { destination: at(8), ..value }),
             "another backend"
         );
     }

@@ -83,11 +83,7 @@ impl Attr {
 fn bpf(command: libc::c_int, attr: &Attr) -> io::Result<libc::c_long> {
     // SAFETY: the attribute is fully initialised and outlives the call; memory it points to is owned by the callers.
     let answer = unsafe { libc::syscall(libc::SYS_bpf, command, attr as *const Attr, size_of::<Attr>()) };
-    if answer < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(answer)
-    }
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }
 
 fn owned(fd: libc::c_long) -> OwnedFd {
@@ -121,10 +117,7 @@ pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
 pub fn link_target(link: BorrowedFd<'_>) -> io::Result<LinkTarget> {
     // struct bpf_link_info: type, id, prog_id, then at 16 the part of the type.
     let mut info = Attr::new();
-    let attr = Attr::new()
-        .fd(0, link)
-        .u32(4, size_of::<Attr>() as u32)
-        .u64(8, &raw mut info as u64);
+    let attr = Attr::new().fd(0, link).u32(4, size_of::<Attr>() as u32).u64(8, &raw mut info as u64);
     bpf(OBJ_GET_INFO_BY_FD, &attr)?;
     // SAFETY: `info` is plain bytes the kernel wrote through the address above; the read must not be folded away.
     let bytes = unsafe { (&raw const info).read_volatile() }.0;
@@ -141,12 +134,8 @@ pub fn create_array(value_size: u32, entries: u32, flags: u32) -> io::Result<Own
     const TYPE_ARRAY: u32 = 2;
     const KEY_SIZE: u32 = 4;
     // struct { map_type, key_size, value_size, max_entries, map_flags }.
-    let attr = Attr::new()
-        .u32(0, TYPE_ARRAY)
-        .u32(4, KEY_SIZE)
-        .u32(8, value_size)
-        .u32(12, entries)
-        .u32(16, flags);
+    let attr =
+        Attr::new().u32(0, TYPE_ARRAY).u32(4, KEY_SIZE).u32(8, value_size).u32(12, entries).u32(16, flags);
     bpf(MAP_CREATE, &attr).map(owned)
 }
 
@@ -160,10 +149,7 @@ pub fn fill_array<T: aya::Pod>(map: BorrowedFd<'_>, values: &[T]) -> io::Result<
 /// more that may have read the former map, which takes milliseconds; after a batch it waits once.
 pub fn update_array_of_maps(map: BorrowedFd<'_>, entries: &[(u32, BorrowedFd<'_>)]) -> io::Result<()> {
     let keys: Vec<u32> = entries.iter().map(|(key, _)| *key).collect();
-    let values: Vec<u32> = entries
-        .iter()
-        .map(|(_, inner)| inner.as_raw_fd() as u32)
-        .collect();
+    let values: Vec<u32> = entries.iter().map(|(_, inner)| inner.as_raw_fd() as u32).collect();
     update_batch(map, &keys, values.as_ptr() as u64)
 }
 
@@ -214,11 +200,7 @@ pub fn netns_cookie() -> io::Result<u64> {
             &mut length,
         )
     };
-    if answer != 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(cookie)
-    }
+    if answer != 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }
 
 #[cfg(test)]
@@ -233,9 +215,6 @@ mod tests {
 
     #[test]
     fn one_namespace_has_one_number() {
-        assert_eq!(
-            netns_cookie().expect("a number"),
-            netns_cookie().expect("a number")
-        );
+        assert_eq!(netns_cookie().expect("a number"), netns_cookie().expect("a number"));
     }
 }

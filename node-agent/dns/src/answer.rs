@@ -79,7 +79,8 @@ pub fn answer(zone: &Zone, question: &Question) -> Answer {
 /// The record that goes with "no such name" and "no such data", from which askers know how long that holds.
 pub(crate) fn authority(zone: &Zone) -> Option<Record> {
     let apex = absolute(zone, "")?;
-    let soa = SOA::new(absolute(zone, "ns.dns")?, absolute(zone, "hostmaster")?, 1, 7200, 1800, 86400, TTL_SECONDS);
+    let soa =
+        SOA::new(absolute(zone, "ns.dns")?, absolute(zone, "hostmaster")?, 1, 7200, 1800, 86400, TTL_SECONDS);
     Some(Record::from_rdata(apex, TTL_SECONDS, RData::SOA(soa)))
 }
 

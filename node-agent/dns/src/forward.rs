@@ -114,7 +114,11 @@ async fn ask_one(server: SocketAddr, query: &Query) -> std::io::Result<Message> 
     loop {
         let length = socket.recv(&mut buffer).await?;
         if let Some(answer) = Message::from_vec(&buffer[..length]).ok().filter(|a| belongs(a, &question)) {
-            return if answer.metadata.truncation { ask_tcp(server, &bytes, &question).await } else { Ok(answer) };
+            return if answer.metadata.truncation {
+                ask_tcp(server, &bytes, &question).await
+            } else {
+                Ok(answer)
+            };
         }
     }
 }

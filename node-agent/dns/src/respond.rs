@@ -153,8 +153,11 @@ mod tests {
     use crate::zone::ZoneConfig;
 
     fn zone() -> ArcSwap<Zone> {
-        let config =
-            ZoneConfig { domain: "cluster.local".into(), address: "10.96.0.10".parse().unwrap(), reverse: vec![] };
+        let config = ZoneConfig {
+            domain: "cluster.local".into(),
+            address: "10.96.0.10".parse().unwrap(),
+            reverse: vec![],
+        };
         ArcSwap::from_pointee(Zone::new(config))
     }
 

@@ -51,7 +51,8 @@ pub fn ensure_conflist(conf_dir: &Path, socket: &Path) -> Result<(), InstallErro
 /// Copies the plugin from `source`. The runtime also calls for a `loopback` plugin: ours takes that name where the
 /// machine has none.
 pub fn ensure_plugin(bin_dir: &Path, source: &Path) -> Result<(), InstallError> {
-    let bytes = fs::read(source).map_err(|error| InstallError { path: source.to_path_buf(), source: error })?;
+    let bytes =
+        fs::read(source).map_err(|error| InstallError { path: source.to_path_buf(), source: error })?;
     ensure_file(&bin_dir.join(PLUGIN), &bytes, 0o755)?;
     let loopback = bin_dir.join(LOOPBACK);
     if loopback.exists() {

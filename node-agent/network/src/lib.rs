@@ -26,5 +26,7 @@ pub use ipam::IpamError;
 pub use links::{HOST_LINK_PREFIX, LinkError};
 pub use netns::{Netns, NetnsError};
 pub use network::{Network, NetworkConfig, NetworkError};
-pub use routes::{Change, Hop, Local, Overlay, Peer, RouteError, RouteTable, TunnelPeer, compile_routes, plan_routes};
+pub use routes::{
+    Change, Hop, Local, Overlay, Peer, RouteError, RouteTable, TunnelPeer, compile_routes, plan_routes,
+};
 pub use server::CONNECTIONS_MAX;

@@ -62,9 +62,9 @@ impl Netns {
         let Self::At(path) = self else { return Ok(work()) };
         let file = open(path)?;
         std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, || {
-                setns(&file, CloneFlags::CLONE_NEWNET).map(|()| work())
-            });
+            let thread = std::thread::Builder::new()
+                .name("netns".into())
+                .spawn_scoped(scope, || setns(&file, CloneFlags::CLONE_NEWNET).map(|()| work()));
             let thread = thread.map_err(|source| NetnsError::Thread { source })?;
             match thread.join() {
                 Ok(Ok(value)) => Ok(value),

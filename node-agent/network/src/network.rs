@@ -27,8 +27,8 @@ use crate::ipam::{IpamError, Ledger};
 use crate::links::{Kernel, LinkError, Uplink};
 use crate::netns::{Netns, NetnsError};
 use crate::routes::{
-    Ground, Local, Overlay, Peer, RouteError, TUNNEL_OVERHEAD_BYTES, apply_change, compile_routes, ensure_no_tunnel,
-    ensure_tunnel, observe_routes, plan_routes,
+    Ground, Local, Overlay, Peer, RouteError, TUNNEL_OVERHEAD_BYTES, apply_change, compile_routes,
+    ensure_no_tunnel, ensure_tunnel, observe_routes, plan_routes,
 };
 use crate::server;
 
@@ -200,8 +200,7 @@ impl Network {
     /// first error is returned.
     pub async fn sync_routes(&self, peers: &[Peer]) -> Result<usize, NetworkError> {
         let _one = self.routing.lock().await;
-        let uplink =
-            self.kernel.observe_uplink(self.config.uplink.as_deref(), self.config.node_ip).await?;
+        let uplink = self.kernel.observe_uplink(self.config.uplink.as_deref(), self.config.node_ip).await?;
         let pod_cidr = *self.pod_cidr.borrow();
         let local = Local {
             node: self.config.node.clone(),

@@ -7,19 +7,9 @@ use penstock_dataplane::{Counters, MapFill};
 /// Events, drops and services as counters.
 pub fn counters_metrics(counters: &Counters) -> String {
     let mut text = String::new();
-    head(
-        &mut text,
-        "penstock_dataplane_events_total",
-        "counter",
-        "What the kernel programs did, by event",
-    );
+    head(&mut text, "penstock_dataplane_events_total", "counter", "What the kernel programs did, by event");
     for (name, count) in &counters.events {
-        sample(
-            &mut text,
-            "penstock_dataplane_events_total",
-            &[("event", name)],
-            *count,
-        );
+        sample(&mut text, "penstock_dataplane_events_total", &[("event", name)], *count);
     }
     head(
         &mut text,
@@ -28,12 +18,7 @@ pub fn counters_metrics(counters: &Counters) -> String {
         "Packets the kernel programs dropped, by reason",
     );
     for (name, count) in &counters.drops {
-        sample(
-            &mut text,
-            "penstock_dataplane_drops_total",
-            &[("reason", name)],
-            *count,
-        );
+        sample(&mut text, "penstock_dataplane_drops_total", &[("reason", name)], *count);
     }
     head(
         &mut text,
@@ -70,11 +55,7 @@ pub fn maps_metrics(maps: &[MapFill]) -> String {
             "Entries of a kernel map",
             (|map| map.entries) as fn(&MapFill) -> Option<u64>,
         ),
-        (
-            "penstock_dataplane_map_entries_max",
-            "Entries a kernel map has room for",
-            |map| map.entries_max,
-        ),
+        ("penstock_dataplane_map_entries_max", "Entries a kernel map has room for", |map| map.entries_max),
     ] {
         head(&mut text, name, "gauge", what);
         for map in maps {
@@ -91,18 +72,13 @@ fn head(text: &mut String, name: &str, kind: &str, what: &str) {
 }
 
 fn sample(text: &mut String, name: &str, labels: &[(&str, &str)], value: u64) {
-    let labels: Vec<_> = labels
-        .iter()
-        .map(|(label, value)| format!("{label}=\"{}\"", escaped(value)))
-        .collect();
+    let labels: Vec<_> =
+        labels.iter().map(|(label, value)| format!("{label}=\"{}\"", escaped(value))).collect();
     let _ = writeln!(text, "{name}{{{}}} {value}", labels.join(","));
 }
 
 fn escaped(value: &str) -> String {
-    value
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 #[cfg(test)]
@@ -135,12 +111,7 @@ mod tests {
 
     #[test]
     fn a_map_without_a_count_has_no_sample() {
-        let maps = [MapFill {
-            name: "peers_v1",
-            entries: None,
-            entries_max: None,
-            evicts: false,
-        }];
+        let maps = [MapFill { name: "peers_v1", entries: None, entries_max: None, evicts: false }];
         assert!(maps_metrics(&maps).lines().all(|line| line.starts_with('#')));
     }
 }

@@ -8,43 +8,20 @@ use penstock_dataplane::{Counters, MapFill};
 pub fn counters_table(counters: &Counters) -> String {
     let named = |what: &str, counts: &std::collections::BTreeMap<&'static str, u64>| {
         let rows = counts.iter().filter(|(_, count)| **count > 0);
-        let rows: Vec<_> = rows
-            .map(|(name, count)| vec![(*name).to_owned(), count.to_string()])
-            .collect();
+        let rows: Vec<_> = rows.map(|(name, count)| vec![(*name).to_owned(), count.to_string()]).collect();
         columns(&[what, "COUNT"], &rows)
     };
     let services: Vec<_> = counters
         .services
         .iter()
         .map(|it| {
-            let counts = [
-                it.connects,
-                it.datagrams,
-                it.packets,
-                it.replies,
-                it.refused,
-                it.drops,
-            ];
-            std::iter::once(it.service.clone())
-                .chain(counts.map(|count| count.to_string()))
-                .collect()
+            let counts = [it.connects, it.datagrams, it.packets, it.replies, it.refused, it.drops];
+            std::iter::once(it.service.clone()).chain(counts.map(|count| count.to_string())).collect()
         })
         .collect();
-    let heads = [
-        "SERVICE",
-        "CONNECTS",
-        "DATAGRAMS",
-        "PACKETS",
-        "REPLIES",
-        "REFUSED",
-        "DROPS",
-    ];
-    [
-        named("EVENT", &counters.events),
-        named("DROP REASON", &counters.drops),
-        columns(&heads, &services),
-    ]
-    .join("\n")
+    let heads = ["SERVICE", "CONNECTS", "DATAGRAMS", "PACKETS", "REPLIES", "REFUSED", "DROPS"];
+    [named("EVENT", &counters.events), named("DROP REASON", &counters.drops), columns(&heads, &services)]
+        .join("\n")
 }
 
 /// How full each map is.
@@ -58,13 +35,7 @@ pub fn maps_table(maps: &[MapFill]) -> String {
                 _ => "-".to_owned(),
             };
             let full = if map.evicts { "the oldest go" } else { "refuses" };
-            vec![
-                map.name.to_owned(),
-                number(map.entries),
-                number(map.entries_max),
-                percent,
-                full.to_owned(),
-            ]
+            vec![map.name.to_owned(), number(map.entries), number(map.entries_max), percent, full.to_owned()]
         })
         .collect();
     columns(&["MAP", "ENTRIES", "ROOM FOR", "FILLED", "WHEN FULL"], &rows)
@@ -87,9 +58,8 @@ fn columns(heads: &[&str], rows: &[Vec<String>]) -> String {
         let mut written = String::new();
         for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
             let gap = if column == 0 { "" } else { "  " };
-            let right = rows
-                .iter()
-                .all(|row| row.get(column).is_some_and(|cell| cell.parse::<u64>().is_ok()));
+            let right =
+                rows.iter().all(|row| row.get(column).is_some_and(|cell| cell.parse::<u64>().is_ok()));
             let _ = if right && !rows.is_empty() {
                 write!(written, "{gap}{cell:>width$}")
             } else {
@@ -134,24 +104,9 @@ demo/hello:http        12          0        0        0        0      0
     #[test]
     fn a_table_of_maps_says_what_happens_when_one_is_full() {
         let maps = [
-            MapFill {
-                name: "vips_v1",
-                entries: Some(64),
-                entries_max: Some(128),
-                evicts: false,
-            },
-            MapFill {
-                name: "peers_v1",
-                entries: None,
-                entries_max: None,
-                evicts: false,
-            },
-            MapFill {
-                name: "flows_v1",
-                entries: Some(1),
-                entries_max: Some(4),
-                evicts: true,
-            },
+            MapFill { name: "vips_v1", entries: Some(64), entries_max: Some(128), evicts: false },
+            MapFill { name: "peers_v1", entries: None, entries_max: None, evicts: false },
+            MapFill { name: "flows_v1", entries: Some(1), entries_max: Some(4), evicts: true },
         ];
         let expected = "\
 MAP       ENTRIES  ROOM FOR  FILLED  WHEN FULL

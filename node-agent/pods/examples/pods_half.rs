@@ -13,9 +13,7 @@ type Failure = Box<dyn std::error::Error>;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .init();
+    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [name, ip, endpoint, dir, certificates @ ..] = arguments.as_slice() else {
         return Err("usage: pods_half NAME IP RUNTIME_ENDPOINT DIR [CERT KEY CLIENT_CA]".into());

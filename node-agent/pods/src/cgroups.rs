@@ -28,10 +28,7 @@ impl Cgroups {
     /// Reads the mounts of this process. `parent` is the path pods live below.
     pub fn observe(parent: &str) -> Self {
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        Self {
-            trees: parse(&table),
-            parent: parent.trim_end_matches('/').to_string(),
-        }
+        Self { trees: parse(&table), parent: parent.trim_end_matches('/').to_string() }
     }
 
     /// Path of a pod's cgroup, as runtimes want it.
@@ -47,11 +44,7 @@ impl Cgroups {
     /// Makes a pod's cgroup with its limits.
     pub fn ensure(&self, limits: &PodLimits, uid: &str) {
         let path = self.path(limits.qos, uid);
-        for tree in self
-            .trees
-            .iter()
-            .filter(|t| t.unified || !t.controllers.is_empty())
-        {
+        for tree in self.trees.iter().filter(|t| t.unified || !t.controllers.is_empty()) {
             let dir = tree.mount.join(path.trim_start_matches('/'));
             if let Err(error) = tree.make(&dir) {
                 tracing::debug!(path = %dir.display(), %error, "cgroup of the pod is left to the runtime");
@@ -110,11 +103,7 @@ impl Tree {
             // The kernel documents weights 1..10000 with default 100; shares 2..262144 map linearly, as runc does.
             let weight = 1 + (limits.cpu_shares - 2) * 9999 / 262_142;
             out.push(("cpu.weight", weight.to_string()));
-            out.extend(
-                limits
-                    .cpu_quota_us
-                    .map(|q| ("cpu.max", format!("{q} {}", limits.cpu_period_us))),
-            );
+            out.extend(limits.cpu_quota_us.map(|q| ("cpu.max", format!("{q} {}", limits.cpu_period_us))));
             out.extend(limits.memory_bytes.map(|m| ("memory.max", m.to_string())));
         }
         if has("cpu") {
@@ -125,11 +114,7 @@ impl Tree {
             }
         }
         if has("memory") {
-            out.extend(
-                limits
-                    .memory_bytes
-                    .map(|m| ("memory.limit_in_bytes", m.to_string())),
-            );
+            out.extend(limits.memory_bytes.map(|m| ("memory.limit_in_bytes", m.to_string())));
         }
         out
     }
@@ -151,16 +136,10 @@ fn parse(table: &str) -> Vec<Tree> {
             continue;
         }
         let unified = kind == "cgroup2";
-        let ours = options
-            .split(',')
-            .filter(|o| !unified && matches!(*o, "cpu" | "memory"));
+        let ours = options.split(',').filter(|o| !unified && matches!(*o, "cpu" | "memory"));
         // A later mount on the same point hides the earlier one.
         trees.retain(|t| t.mount != mount);
-        trees.push(Tree {
-            mount,
-            unified,
-            controllers: ours.map(str::to_string).collect(),
-        });
+        trees.push(Tree { mount, unified, controllers: ours.map(str::to_string).collect() });
     }
     trees
 }
@@ -176,30 +155,16 @@ mod tests {
             31 1 0:3 / /cg/cpu rw - cgroup cgroup rw,cpu,cpuacct\n\
             33 1 0:5 / /cg/blkio rw - cgroup cgroup rw,blkio\n\
             32 1 0:4 / /cg/unified rw - cgroup2 none rw\n";
-        let mounts: Vec<_> = parse(table)
-            .into_iter()
-            .map(|t| (t.mount, t.controllers.len()))
-            .collect();
-        let want = [
-            ("/cg/memory", 1),
-            ("/cg/cpu", 1),
-            ("/cg/blkio", 0),
-            ("/cg/unified", 0),
-        ]
-        .map(|(p, n)| (PathBuf::from(p), n));
+        let mounts: Vec<_> = parse(table).into_iter().map(|t| (t.mount, t.controllers.len())).collect();
+        let want = [("/cg/memory", 1), ("/cg/cpu", 1), ("/cg/blkio", 0), ("/cg/unified", 0)]
+            .map(|(p, n)| (PathBuf::from(p), n));
         assert_eq!(mounts, want);
     }
 
     #[test]
     fn classes_have_cgroups_of_their_own_below_the_nodes() {
-        let cgroups = Cgroups {
-            trees: vec![],
-            parent: "/penstock/n".into(),
-        };
-        assert_eq!(
-            cgroups.path(Qos::Burstable, "u"),
-            "/penstock/n/kubepods/burstable/podu"
-        );
+        let cgroups = Cgroups { trees: vec![], parent: "/penstock/n".into() };
+        assert_eq!(cgroups.path(Qos::Burstable, "u"), "/penstock/n/kubepods/burstable/podu");
         assert_eq!(cgroups.path(Qos::Guaranteed, "u"), "/penstock/n/kubepods/podu");
     }
 }

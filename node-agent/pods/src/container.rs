@@ -55,11 +55,7 @@ pub fn compile(desired: &Desired, spec: &Spec, inputs: Inputs<'_>) -> Result<Con
     let container = &spec.container;
     let lookup: BTreeMap<&str, &str> = inputs.env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     let expand = |words: &Option<Vec<String>>| -> Vec<String> {
-        words
-            .iter()
-            .flatten()
-            .map(|w| env::expand(w, |name| lookup.get(name).copied()))
-            .collect()
+        words.iter().flatten().map(|w| env::expand(w, |name| lookup.get(name).copied())).collect()
     };
     let mut labels = sandbox::labels(desired);
     labels.insert(names::CONTAINER_NAME.into(), container.name.clone());
@@ -96,14 +92,8 @@ pub fn compile(desired: &Desired, spec: &Spec, inputs: Inputs<'_>) -> Result<Con
 
 fn annotations(spec: &Spec, desired: &Desired, attempt: u32) -> BTreeMap<String, String> {
     let container = &spec.container;
-    let path = container
-        .termination_message_path
-        .clone()
-        .unwrap_or_else(|| "/dev/termination-log".into());
-    let policy = container
-        .termination_message_policy
-        .clone()
-        .unwrap_or_else(|| "File".into());
+    let path = container.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".into());
+    let policy = container.termination_message_policy.clone().unwrap_or_else(|| "File".into());
     [
         (names::CONTAINER_HASH, spec.hash.clone()),
         (names::RESTART_COUNT, attempt.to_string()),
@@ -133,9 +123,7 @@ fn security(
             (None, Some(_)) => {}
             (None, None) if image.username.is_empty() => return Err(UserError::Root),
             (None, None) => {
-                return Err(UserError::Named {
-                    name: image.username.clone(),
-                });
+                return Err(UserError::Named { name: image.username.clone() });
             }
         }
     }
@@ -151,10 +139,7 @@ fn security(
     let capabilities = own.capabilities.unwrap_or_default();
     let privileged = own.privileged.unwrap_or(false);
     let bare = |list: Option<Vec<String>>| -> Vec<String> {
-        list.into_iter()
-            .flatten()
-            .map(|c| c.trim_start_matches("CAP_").to_string())
-            .collect()
+        list.into_iter().flatten().map(|c| c.trim_start_matches("CAP_").to_string()).collect()
     };
     let mut namespaces = sandbox::namespaces(desired);
     if let Some(id) = target {
@@ -162,10 +147,7 @@ fn security(
     }
     let seccomp = own.seccomp_profile.or(pod.seccomp_profile);
     let unmasked = own.proc_mount.as_deref() == Some("Unmasked") || privileged;
-    let groups = pod
-        .fs_group
-        .into_iter()
-        .chain(pod.supplemental_groups.into_iter().flatten());
+    let groups = pod.fs_group.into_iter().chain(pod.supplemental_groups.into_iter().flatten());
     Ok(ContainerSecurity {
         add_capabilities: bare(capabilities.add),
         drop_capabilities: bare(capabilities.drop),
@@ -221,10 +203,7 @@ mod tests {
     fn variables_are_expanded_in_command_and_arguments() {
         let c = serde_json::json!({"name": "c", "command": ["echo", "$(A)"], "args": ["$(B)"]});
         let config = compiled(c, &Image::default()).unwrap();
-        assert_eq!(
-            (config.command[1].as_str(), config.args[0].as_str()),
-            ("1", "$(B)")
-        );
+        assert_eq!((config.command[1].as_str(), config.args[0].as_str()), ("1", "$(B)"));
         assert_eq!(config.log_path, "c/3.log");
         assert_eq!(config.security.supplemental_groups, [77]);
     }
@@ -232,23 +211,11 @@ mod tests {
     #[test]
     fn an_image_that_runs_as_root_is_refused_when_it_must_not() {
         let c = serde_json::json!({"name": "c", "securityContext": {"runAsNonRoot": true}});
-        let root = Image {
-            uid: Some(0),
-            ..Default::default()
-        };
-        let named = Image {
-            username: "web".into(),
-            ..Default::default()
-        };
-        let user = Image {
-            uid: Some(7),
-            ..Default::default()
-        };
+        let root = Image { uid: Some(0), ..Default::default() };
+        let named = Image { username: "web".into(), ..Default::default() };
+        let user = Image { uid: Some(7), ..Default::default() };
         assert_eq!(compiled(c.clone(), &root), Err(UserError::Root));
-        assert_eq!(
-            compiled(c.clone(), &named),
-            Err(UserError::Named { name: "web".into() })
-        );
+        assert_eq!(compiled(c.clone(), &named), Err(UserError::Named { name: "web".into() }));
         assert!(compiled(c, &user).is_ok());
     }
 }

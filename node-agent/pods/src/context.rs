@@ -84,10 +84,7 @@ impl Routes {
     /// end before its worker has seen that it began.
     pub fn wake(&self, event: Option<&RuntimeEvent>) {
         let routes = self.by_id.lock();
-        match event
-            .filter(|e| e.kind != RuntimeEventKind::Resync)
-            .and_then(|e| routes.get(&e.id))
-        {
+        match event.filter(|e| e.kind != RuntimeEventKind::Resync).and_then(|e| routes.get(&e.id)) {
             Some(worker) => worker.notify_one(),
             None => routes.values().for_each(|w| w.notify_one()),
         }
@@ -98,13 +95,8 @@ impl Routes {
 pub fn observe_oom_score_adj_min() -> i64 {
     const CAP_SYS_RESOURCE: u32 = 24;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let capabilities = status
-        .lines()
-        .find_map(|l| l.strip_prefix("CapEff:"))
-        .map(str::trim);
-    let capabilities = capabilities
-        .and_then(|hex| u64::from_str_radix(hex, 16).ok())
-        .unwrap_or(0);
+    let capabilities = status.lines().find_map(|l| l.strip_prefix("CapEff:")).map(str::trim);
+    let capabilities = capabilities.and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0);
     if capabilities >> CAP_SYS_RESOURCE & 1 == 1 {
         return -1000;
     }

@@ -86,24 +86,14 @@ impl Desired {
             }
         });
         let specs = init.chain(app).chain(ephemeral).collect();
-        Some(Self {
-            origin,
-            uid,
-            namespace,
-            name,
-            specs,
-            pod,
-        })
+        Some(Self { origin, uid, namespace, name, specs, pod })
     }
 
     /// The pod's spec.
     pub fn spec(&self) -> &PodSpec {
         // Checked by `new`; an empty default only exists to keep this total.
         static EMPTY: std::sync::OnceLock<PodSpec> = std::sync::OnceLock::new();
-        self.pod
-            .spec
-            .as_ref()
-            .unwrap_or_else(|| EMPTY.get_or_init(PodSpec::default))
+        self.pod.spec.as_ref().unwrap_or_else(|| EMPTY.get_or_init(PodSpec::default))
     }
 
     /// `Always`, `OnFailure` or `Never`.
@@ -129,15 +119,8 @@ impl Desired {
     /// Seconds between the polite and the final signal.
     pub fn grace_seconds(&self) -> i64 {
         let meta = &self.pod.metadata;
-        let asked = if self.is_deleting() {
-            meta.deletion_grace_period_seconds
-        } else {
-            None
-        };
-        asked
-            .or(self.spec().termination_grace_period_seconds)
-            .unwrap_or(30)
-            .max(0)
+        let asked = if self.is_deleting() { meta.deletion_grace_period_seconds } else { None };
+        asked.or(self.spec().termination_grace_period_seconds).unwrap_or(30).max(0)
     }
 
     /// Whether the API already holds a final phase.
@@ -153,9 +136,8 @@ impl Desired {
 pub fn hash(container: &Container) -> String {
     let image = container.image.as_deref().unwrap_or_default();
     let bytes = container.name.bytes().chain([0]).chain(image.bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
-        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     format!("{hash:016x}")
 }
 

@@ -121,21 +121,12 @@ impl Dispatch {
     /// Whether a worker's pod is or was one from a manifest; the API's list says nothing about those.
     fn is_static(&self, uid: &str) -> bool {
         let file = |d: &Arc<Desired>| d.origin == Origin::File;
-        self.statics.contains(uid)
-            || self
-                .workers
-                .get(uid)
-                .is_some_and(|h| file(&h.orders.borrow().desired))
+        self.statics.contains(uid) || self.workers.get(uid).is_some_and(|h| file(&h.orders.borrow().desired))
     }
 
     /// Pods from manifests, all of them.
     fn take_statics(&mut self, pods: BTreeMap<String, Pod>) {
-        let gone: Vec<String> = self
-            .statics
-            .iter()
-            .filter(|uid| !pods.contains_key(*uid))
-            .cloned()
-            .collect();
+        let gone: Vec<String> = self.statics.iter().filter(|uid| !pods.contains_key(*uid)).cloned().collect();
         gone.iter().for_each(|uid| self.delete(uid));
         self.statics = pods.keys().cloned().collect();
         for pod in pods.into_values() {
@@ -171,10 +162,7 @@ impl Dispatch {
     }
 
     fn order(&mut self, desired: Arc<Desired>) {
-        self.context
-            .pods
-            .lock()
-            .insert(desired.uid.clone(), desired.clone());
+        self.context.pods.lock().insert(desired.uid.clone(), desired.clone());
         if let Some(handle) = self.workers.get(&desired.uid) {
             handle.orders.send_replace(Order { desired, gone: false });
             return;
@@ -206,10 +194,7 @@ impl Dispatch {
     }
 
     fn count(&self) {
-        self.context
-            .metrics
-            .running_pods
-            .set(i64::try_from(self.workers.len()).unwrap_or(i64::MAX));
+        self.context.metrics.running_pods.set(i64::try_from(self.workers.len()).unwrap_or(i64::MAX));
     }
 }
 
@@ -217,10 +202,7 @@ impl Dispatch {
 async fn sweep(context: Arc<Context>, known: Vec<String>) {
     let (sandboxes, containers) = loop {
         let all = ContainerFilter::default();
-        match tokio::try_join!(
-            context.runtime.list_sandboxes(&[]),
-            context.runtime.list_containers(&all)
-        ) {
+        match tokio::try_join!(context.runtime.list_sandboxes(&[]), context.runtime.list_containers(&all)) {
             Ok(found) => break found,
             Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
         }
@@ -231,10 +213,7 @@ async fn sweep(context: Arc<Context>, known: Vec<String>) {
         let Some(uid) = labels.get(names::POD_UID).filter(|uid| !known.contains(*uid)) else {
             continue;
         };
-        let grace = annotations
-            .get(names::POD_GRACE)
-            .and_then(|g| g.parse().ok())
-            .unwrap_or(30);
+        let grace = annotations.get(names::POD_GRACE).and_then(|g| g.parse().ok()).unwrap_or(30);
         orphans.insert(uid.clone(), grace);
     }
     for (uid, grace_seconds) in orphans {

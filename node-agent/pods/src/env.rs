@@ -65,25 +65,12 @@ pub enum EnvError {
 pub fn references(container: &Container) -> References {
     let mut found = References::default();
     for from in container.env_from.iter().flatten() {
-        found
-            .config_maps
-            .extend(from.config_map_ref.as_ref().map(|r| r.name.clone()));
-        found
-            .secrets
-            .extend(from.secret_ref.as_ref().map(|r| r.name.clone()));
+        found.config_maps.extend(from.config_map_ref.as_ref().map(|r| r.name.clone()));
+        found.secrets.extend(from.secret_ref.as_ref().map(|r| r.name.clone()));
     }
-    for source in container
-        .env
-        .iter()
-        .flatten()
-        .filter_map(|e| e.value_from.as_ref())
-    {
-        found
-            .config_maps
-            .extend(source.config_map_key_ref.as_ref().map(|r| r.name.clone()));
-        found
-            .secrets
-            .extend(source.secret_key_ref.as_ref().map(|r| r.name.clone()));
+    for source in container.env.iter().flatten().filter_map(|e| e.value_from.as_ref()) {
+        found.config_maps.extend(source.config_map_key_ref.as_ref().map(|r| r.name.clone()));
+        found.secrets.extend(source.secret_key_ref.as_ref().map(|r| r.name.clone()));
     }
     found
 }
@@ -112,10 +99,7 @@ pub fn compile(
                 }
                 None if reference.optional == Some(true) => {}
                 None => {
-                    return Err(EnvError::ObjectMissing {
-                        kind: "configmap",
-                        name: reference.name.clone(),
-                    });
+                    return Err(EnvError::ObjectMissing { kind: "configmap", name: reference.name.clone() });
                 }
             }
         }
@@ -123,18 +107,12 @@ pub fn compile(
             match sources.secrets.get(&reference.name) {
                 Some(secret) => {
                     for (key, value) in secret.data.iter().flatten() {
-                        env.set(
-                            format!("{prefix}{key}"),
-                            String::from_utf8_lossy(&value.0).into_owned(),
-                        );
+                        env.set(format!("{prefix}{key}"), String::from_utf8_lossy(&value.0).into_owned());
                     }
                 }
                 None if reference.optional == Some(true) => {}
                 None => {
-                    return Err(EnvError::ObjectMissing {
-                        kind: "secret",
-                        name: reference.name.clone(),
-                    });
+                    return Err(EnvError::ObjectMissing { kind: "secret", name: reference.name.clone() });
                 }
             }
         }
@@ -157,41 +135,27 @@ fn value_of(
     env: &Environment,
 ) -> Result<Option<String>, EnvError> {
     let Some(from) = &variable.value_from else {
-        return Ok(Some(expand(
-            variable.value.as_deref().unwrap_or_default(),
-            |name| env.get(name),
-        )));
+        return Ok(Some(expand(variable.value.as_deref().unwrap_or_default(), |name| env.get(name))));
     };
     let namespace = desired.namespace.clone();
     if let Some(field) = &from.field_ref {
         let value = fields::pod_field(&desired.pod, &field.field_path, addresses);
-        let missing = || EnvError::FieldUnknown {
-            variable: variable.name.clone(),
-            path: field.field_path.clone(),
-        };
+        let missing =
+            || EnvError::FieldUnknown { variable: variable.name.clone(), path: field.field_path.clone() };
         return value.map(Some).ok_or_else(missing);
     }
     if let Some(field) = &from.resource_field_ref {
-        let other = field
-            .container_name
-            .as_ref()
-            .and_then(|n| desired.container(n))
-            .map(|s| &s.container);
+        let other = field.container_name.as_ref().and_then(|n| desired.container(n)).map(|s| &s.container);
         let value = fields::resource_field(other.unwrap_or(container), field, node);
-        let missing = || EnvError::FieldUnknown {
-            variable: variable.name.clone(),
-            path: field.resource.clone(),
-        };
+        let missing =
+            || EnvError::FieldUnknown { variable: variable.name.clone(), path: field.resource.clone() };
         return value.map(Some).ok_or_else(missing);
     }
     if let Some(key) = &from.config_map_key_ref {
         let Some(map) = sources.config_maps.get(&key.name) else {
             return absent(
                 key.optional,
-                EnvError::ObjectMissing {
-                    kind: "configmap",
-                    name: key.name.clone(),
-                },
+                EnvError::ObjectMissing { kind: "configmap", name: key.name.clone() },
             );
         };
         let value = map.data.as_ref().and_then(|d| d.get(&key.key)).cloned();
@@ -205,33 +169,19 @@ fn value_of(
     }
     if let Some(key) = &from.secret_key_ref {
         let Some(secret) = sources.secrets.get(&key.name) else {
-            return absent(
-                key.optional,
-                EnvError::ObjectMissing {
-                    kind: "secret",
-                    name: key.name.clone(),
-                },
-            );
+            return absent(key.optional, EnvError::ObjectMissing { kind: "secret", name: key.name.clone() });
         };
         let value = secret.data.as_ref().and_then(|d| d.get(&key.key));
         let value = value.map(|v| String::from_utf8_lossy(&v.0).into_owned());
-        let missing = EnvError::KeyMissing {
-            kind: "Secret",
-            namespace,
-            name: key.name.clone(),
-            key: key.key.clone(),
-        };
+        let missing =
+            EnvError::KeyMissing { kind: "Secret", namespace, name: key.name.clone(), key: key.key.clone() };
         return value.map_or_else(|| absent(key.optional, missing), |v| Ok(Some(v)));
     }
     Ok(None)
 }
 
 fn absent(optional: Option<bool>, error: EnvError) -> Result<Option<String>, EnvError> {
-    if optional == Some(true) {
-        Ok(None)
-    } else {
-        Err(error)
-    }
+    if optional == Some(true) { Ok(None) } else { Err(error) }
 }
 
 /// Replaces `$(NAME)`; `$$` is a dollar; names nobody knows stay as they are.
@@ -274,21 +224,13 @@ fn service_links(namespace: &str, services: &[Service], all: bool) -> Vec<(Strin
         if !(is_api || all && home == namespace) {
             continue;
         }
-        let Some(ip) = spec
-            .cluster_ip
-            .as_deref()
-            .filter(|ip| !ip.is_empty() && *ip != "None")
-        else {
+        let Some(ip) = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None") else {
             continue;
         };
         let ports = spec.ports.as_deref().unwrap_or_default();
         let Some(first) = ports.first() else { continue };
         let name = screaming(name);
-        let host = if ip.contains(':') {
-            format!("[{ip}]")
-        } else {
-            ip.to_string()
-        };
+        let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_string() };
         let scheme = |p: &k8s_openapi::api::core::v1::ServicePort| {
             p.protocol.as_deref().unwrap_or("TCP").to_lowercase()
         };
@@ -296,16 +238,10 @@ fn service_links(namespace: &str, services: &[Service], all: bool) -> Vec<(Strin
         out.push((format!("{name}_SERVICE_PORT"), first.port.to_string()));
         for port in ports {
             if let Some(label) = port.name.as_deref().filter(|n| !n.is_empty()) {
-                out.push((
-                    format!("{name}_SERVICE_PORT_{}", screaming(label)),
-                    port.port.to_string(),
-                ));
+                out.push((format!("{name}_SERVICE_PORT_{}", screaming(label)), port.port.to_string()));
             }
         }
-        out.push((
-            format!("{name}_PORT"),
-            format!("{}://{host}:{}", scheme(first), first.port),
-        ));
+        out.push((format!("{name}_PORT"), format!("{}://{host}:{}", scheme(first), first.port)));
         for port in ports {
             let prefix = format!("{name}_PORT_{}_{}", port.port, scheme(port).to_uppercase());
             out.push((prefix.clone(), format!("{}://{host}:{}", scheme(port), port.port)));
@@ -336,10 +272,7 @@ impl Environment {
     }
 
     fn into_pairs(mut self) -> Vec<(String, String)> {
-        self.order
-            .into_iter()
-            .filter_map(|key| self.values.remove_entry(&key))
-            .collect()
+        self.order.into_iter().filter_map(|key| self.values.remove_entry(&key)).collect()
     }
 }
 
@@ -353,13 +286,7 @@ mod tests {
             "spec": {"containers": [container]}});
         let desired = Desired::new(serde_json::from_value(pod).unwrap(), Origin::Api).unwrap();
         let container = desired.specs[0].container.clone();
-        compile(
-            &desired,
-            &container,
-            sources,
-            &Addresses::default(),
-            &Allocatable::default(),
-        )
+        compile(&desired, &container, sources, &Addresses::default(), &Allocatable::default())
     }
 
     #[test]
@@ -380,10 +307,7 @@ mod tests {
         assert_eq!(compiled(with(true), &sources), Ok(vec![]));
         assert_eq!(
             compiled(with(false), &sources),
-            Err(EnvError::ObjectMissing {
-                kind: "configmap",
-                name: "m".into()
-            })
+            Err(EnvError::ObjectMissing { kind: "configmap", name: "m".into() })
         );
         sources.config_maps.insert("m".into(), ConfigMap::default());
         let error = compiled(with(false), &sources).unwrap_err();
@@ -394,14 +318,10 @@ mod tests {
     fn services_are_announced_as_links() {
         let service = serde_json::json!({"metadata": {"name": "my-db", "namespace": "n"},
             "spec": {"clusterIP": "10.96.0.7", "ports": [{"name": "sql", "port": 5432}]}});
-        let sources = Sources {
-            services: vec![serde_json::from_value(service).unwrap()],
-            ..Default::default()
-        };
-        let pairs: BTreeMap<_, _> = compiled(serde_json::json!({"name": "c"}), &sources)
-            .unwrap()
-            .into_iter()
-            .collect();
+        let sources =
+            Sources { services: vec![serde_json::from_value(service).unwrap()], ..Default::default() };
+        let pairs: BTreeMap<_, _> =
+            compiled(serde_json::json!({"name": "c"}), &sources).unwrap().into_iter().collect();
         assert_eq!(pairs["MY_DB_SERVICE_HOST"], "10.96.0.7");
         assert_eq!(pairs["MY_DB_SERVICE_PORT_SQL"], "5432");
         assert_eq!(pairs["MY_DB_PORT_5432_TCP"], "tcp://10.96.0.7:5432");

@@ -77,12 +77,7 @@ impl Recorder {
             resource_version: None,
         };
         // A full queue means the API server is slower than what happens here; the newest news is lost.
-        let _ = self.queue.try_send(Note {
-            object,
-            warning,
-            reason: reason.to_string(),
-            message,
-        });
+        let _ = self.queue.try_send(Note { object, warning, reason: reason.to_string(), message });
     }
 }
 
@@ -90,20 +85,14 @@ async fn write(client: kube::Client, node: String, mut notes: mpsc::Receiver<Not
     let mut known: HashMap<String, (String, i32)> = HashMap::new();
     while let Some(note) = notes.recv().await {
         let namespace = note.object.namespace.clone().unwrap_or_default();
-        let key = format!(
-            "{:?}/{:?}/{}/{}",
-            note.object.uid, note.object.field_path, note.reason, note.message
-        );
+        let key =
+            format!("{:?}/{:?}/{}/{}", note.object.uid, note.object.field_path, note.reason, note.message);
         let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
         let now = Timestamp::now();
         if let Some((name, count)) = known.get_mut(&key) {
             *count += 1;
             let patch = serde_json::json!({"count": *count, "lastTimestamp": Time(now)});
-            if api
-                .patch(name, &PatchParams::default(), &Patch::Merge(patch))
-                .await
-                .is_ok()
-            {
+            if api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.is_ok() {
                 continue;
             }
         }
@@ -122,10 +111,7 @@ async fn write(client: kube::Client, node: String, mut notes: mpsc::Receiver<Not
             count: Some(1),
             first_timestamp: Some(Time(now)),
             last_timestamp: Some(Time(now)),
-            source: Some(EventSource {
-                component: Some("kubelet".into()),
-                host: Some(node.clone()),
-            }),
+            source: Some(EventSource { component: Some("kubelet".into()), host: Some(node.clone()) }),
             reporting_component: Some("kubelet".into()),
             reporting_instance: Some(node.clone()),
             ..Default::default()

@@ -56,10 +56,7 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
     let (map, rest) = path.split_once('[')?;
     let key = rest.strip_suffix(']')?;
     let quoted = key.strip_prefix('\'').and_then(|k| k.strip_suffix('\''));
-    Some((
-        map,
-        quoted.or_else(|| key.strip_prefix('"').and_then(|k| k.strip_suffix('"')))?,
-    ))
+    Some((map, quoted.or_else(|| key.strip_prefix('"').and_then(|k| k.strip_suffix('"')))?))
 }
 
 /// `key="value"` lines; values are escaped as in Go string literals.
@@ -94,15 +91,11 @@ pub fn resource_field(
 ) -> Option<String> {
     let (kind, name) = selector.resource.split_once('.')?;
     let resources = container.resources.as_ref();
-    let limits = resources
-        .and_then(|r| r.limits.as_ref())
-        .and_then(|l| l.get(name));
+    let limits = resources.and_then(|r| r.limits.as_ref()).and_then(|l| l.get(name));
     let value = match kind {
         "limits" => limits.cloned().or_else(|| node_amount(node, name)),
         "requests" => {
-            let requests = resources
-                .and_then(|r| r.requests.as_ref())
-                .and_then(|l| l.get(name));
+            let requests = resources.and_then(|r| r.requests.as_ref()).and_then(|l| l.get(name));
             requests.or(limits).cloned()
         }
         _ => return None,
@@ -134,33 +127,21 @@ mod tests {
 
     #[test]
     fn fields_are_found_by_path_and_by_subscript() {
-        let addresses = Addresses {
-            host: "10.0.0.1".into(),
-            pod: vec!["10.244.0.2".into()],
-        };
+        let addresses = Addresses { host: "10.0.0.1".into(), pod: vec!["10.244.0.2".into()] };
         let field = |path| pod_field(&pod(), path, &addresses);
         assert_eq!(field("metadata.name").as_deref(), Some("p"));
         assert_eq!(field("metadata.labels['b']").as_deref(), Some("2"));
         assert_eq!(field("metadata.annotations['none']").as_deref(), Some(""));
         assert_eq!(field("status.podIP").as_deref(), Some("10.244.0.2"));
-        assert_eq!(
-            field("metadata.labels").as_deref(),
-            Some("a=\"x \\\"y\\\"\\n\"\nb=\"2\"")
-        );
+        assert_eq!(field("metadata.labels").as_deref(), Some("a=\"x \\\"y\\\"\\n\"\nb=\"2\""));
         assert_eq!(field("spec.what"), None);
     }
 
     #[test]
     fn a_limit_that_is_not_set_reads_as_the_nodes() {
-        let node = Allocatable {
-            cpu_milli: 1500,
-            memory_bytes: 1 << 20,
-            storage_bytes: 0,
-        };
-        let selector = |resource: &str| ResourceFieldSelector {
-            resource: resource.into(),
-            ..Default::default()
-        };
+        let node = Allocatable { cpu_milli: 1500, memory_bytes: 1 << 20, storage_bytes: 0 };
+        let selector =
+            |resource: &str| ResourceFieldSelector { resource: resource.into(), ..Default::default() };
         let of = |resource| resource_field(&Container::default(), &selector(resource), &node);
         assert_eq!(of("limits.cpu").as_deref(), Some("2"));
         assert_eq!(of("limits.memory").as_deref(), Some("1048576"));

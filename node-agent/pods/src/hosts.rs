@@ -47,10 +47,7 @@ mod tests {
             "containers": [], "subdomain": "sub", "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]}});
         let desired = Desired::new(serde_json::from_value(pod).unwrap(), Origin::Api).unwrap();
         let text = compile(&desired, &["10.244.0.9".into()], "cluster.local", "");
-        assert!(
-            text.contains("10.244.0.9\tp.sub.n.svc.cluster.local\tp\n"),
-            "{text}"
-        );
+        assert!(text.contains("10.244.0.9\tp.sub.n.svc.cluster.local\tp\n"), "{text}");
         assert!(text.ends_with("1.2.3.4\ta\tb\n"), "{text}");
     }
 }

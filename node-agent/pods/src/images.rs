@@ -45,9 +45,7 @@ impl ImageError {
 
 impl Default for Images {
     fn default() -> Self {
-        Self {
-            pulls: Semaphore::new(PULLS_MAX),
-        }
+        Self { pulls: Semaphore::new(PULLS_MAX) }
     }
 }
 
@@ -65,62 +63,34 @@ impl Images {
         sandbox: &SandboxConfig,
     ) -> Result<(Image, bool), ImageError> {
         if !is_reference(reference) {
-            return Err(ImageError::InvalidName {
-                image: reference.to_string(),
-            });
+            return Err(ImageError::InvalidName { image: reference.to_string() });
         }
-        let policy = policy.unwrap_or_else(|| {
-            if is_latest(reference) {
-                "Always"
-            } else {
-                "IfNotPresent"
-            }
-        });
-        let present = runtime
-            .image(reference)
-            .await
-            .map_err(|source| ImageError::Inspect { source })?;
+        let policy = policy.unwrap_or_else(|| if is_latest(reference) { "Always" } else { "IfNotPresent" });
+        let present = runtime.image(reference).await.map_err(|source| ImageError::Inspect { source })?;
         match (present, policy) {
             (Some(image), "IfNotPresent" | "Never") => return Ok((image, false)),
             (None, "Never") => {
-                return Err(ImageError::NeverPull {
-                    image: reference.to_string(),
-                });
+                return Err(ImageError::NeverPull { image: reference.to_string() });
             }
             _ => {}
         }
         let _permit = self.pulls.acquire().await;
         let mut failure = None;
         let candidates = credentials(reference, secrets);
-        let tries = candidates
-            .iter()
-            .map(Some)
-            .chain(std::iter::once(None).filter(|_| candidates.is_empty()));
+        let tries =
+            candidates.iter().map(Some).chain(std::iter::once(None).filter(|_| candidates.is_empty()));
         for auth in tries {
             match runtime.pull_image(reference, auth, Some(sandbox)).await {
                 Ok(pulled) => {
-                    let image = runtime
-                        .image(reference)
-                        .await
-                        .map_err(|source| ImageError::Inspect { source })?;
-                    return Ok((
-                        image.unwrap_or(Image {
-                            id: pulled,
-                            ..Default::default()
-                        }),
-                        true,
-                    ));
+                    let image =
+                        runtime.image(reference).await.map_err(|source| ImageError::Inspect { source })?;
+                    return Ok((image.unwrap_or(Image { id: pulled, ..Default::default() }), true));
                 }
                 Err(error) => failure = Some(error),
             }
         }
-        let none = RuntimeError::Failed {
-            call: "PullImage",
-            message: "no attempt was made".into(),
-        };
-        Err(ImageError::Pull {
-            source: failure.unwrap_or(none),
-        })
+        let none = RuntimeError::Failed { call: "PullImage", message: "no attempt was made".into() };
+        Err(ImageError::Pull { source: failure.unwrap_or(none) })
     }
 }
 
@@ -132,10 +102,8 @@ fn is_latest(reference: &str) -> bool {
 /// A rough check: what no registry could ever serve. The runtime does the exact one.
 fn is_reference(reference: &str) -> bool {
     let path = reference.split(['@']).next().unwrap_or_default();
-    let repository = path
-        .rsplit_once(':')
-        .filter(|(_, tag)| !tag.contains('/'))
-        .map_or(path, |(name, _)| name);
+    let repository =
+        path.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(path, |(name, _)| name);
     let (_, rest) = repository.split_once('/').unwrap_or(("", repository));
     !repository.is_empty()
         && reference.bytes().all(|b| b.is_ascii_graphic())
@@ -154,13 +122,10 @@ fn credentials(reference: &str, secrets: &[Secret]) -> Vec<ImageAuth> {
     for secret in secrets {
         let data = secret.data.as_ref();
         let json = |key: &str| -> Option<Value> { serde_json::from_slice(&data?.get(key)?.0).ok() };
-        let auths = json(".dockerconfigjson")
-            .and_then(|v| v.get("auths").cloned())
-            .or_else(|| json(".dockercfg"));
+        let auths =
+            json(".dockerconfigjson").and_then(|v| v.get("auths").cloned()).or_else(|| json(".dockercfg"));
         for (server, entry) in auths.as_ref().and_then(Value::as_object).into_iter().flatten() {
-            let host = server
-                .trim_start_matches("https://")
-                .trim_start_matches("http://");
+            let host = server.trim_start_matches("https://").trim_start_matches("http://");
             let host = host.split('/').next().unwrap_or(host);
             if host == registry || reference.starts_with(&format!("{server}/")) {
                 found.push(auth(server, entry));
@@ -171,13 +136,7 @@ fn credentials(reference: &str, secrets: &[Secret]) -> Vec<ImageAuth> {
 }
 
 fn auth(server: &str, entry: &Value) -> ImageAuth {
-    let text = |key: &str| {
-        entry
-            .get(key)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_string()
-    };
+    let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_string();
     let mut auth = ImageAuth {
         username: text("username"),
         password: text("password"),
@@ -185,9 +144,7 @@ fn auth(server: &str, entry: &Value) -> ImageAuth {
         identity_token: text("identitytoken"),
         ..Default::default()
     };
-    let decoded = base64::engine::general_purpose::STANDARD
-        .decode(text("auth"))
-        .ok();
+    let decoded = base64::engine::general_purpose::STANDARD.decode(text("auth")).ok();
     let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
     if let Some((user, password)) = decoded.as_deref().and_then(|d| d.split_once(':'))
         && auth.username.is_empty()
@@ -207,29 +164,11 @@ mod tests {
     async fn a_present_image_is_not_pulled_and_a_missing_one_is_when_allowed() {
         let (fake, images, sandbox) = (Fake::new(), Images::default(), SandboxConfig::default());
         fake.add_image("a.local/x:1");
-        assert!(
-            !images
-                .ensure(&fake, "a.local/x:1", None, &[], &sandbox)
-                .await
-                .unwrap()
-                .1
-        );
-        assert!(
-            images
-                .ensure(&fake, "a.local/y:1", None, &[], &sandbox)
-                .await
-                .unwrap()
-                .1
-        );
-        let never = images
-            .ensure(&fake, "a.local/z:1", Some("Never"), &[], &sandbox)
-            .await
-            .unwrap_err();
+        assert!(!images.ensure(&fake, "a.local/x:1", None, &[], &sandbox).await.unwrap().1);
+        assert!(images.ensure(&fake, "a.local/y:1", None, &[], &sandbox).await.unwrap().1);
+        let never = images.ensure(&fake, "a.local/z:1", Some("Never"), &[], &sandbox).await.unwrap_err();
         assert_eq!(never.reason(), "ErrImageNeverPull");
-        let bad = images
-            .ensure(&fake, "Not A Name", None, &[], &sandbox)
-            .await
-            .unwrap_err();
+        let bad = images.ensure(&fake, "Not A Name", None, &[], &sandbox).await.unwrap_err();
         assert_eq!(bad.reason(), "InvalidImageName");
     }
 
@@ -241,13 +180,6 @@ mod tests {
         let bytes = k8s_openapi::ByteString(config.to_string().into_bytes());
         secret.data = Some([(".dockerconfigjson".to_string(), bytes)].into());
         let found = credentials("reg.example:5000/a/b:1", &[secret]);
-        assert_eq!(
-            (
-                found.len(),
-                found[0].username.as_str(),
-                found[0].password.as_str()
-            ),
-            (1, "u", "p")
-        );
+        assert_eq!((found.len(), found[0].username.as_str(), found[0].password.as_str()), (1, "u", "p"));
     }
 }

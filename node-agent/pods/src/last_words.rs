@@ -16,21 +16,12 @@ const LOG_LINES_MAX: usize = 80;
 
 /// The file a container writes its message to, as seen from the node.
 pub fn path(context: &Context, uid: &str, name: &str, attempt: u32) -> PathBuf {
-    context
-        .volumes
-        .pod_dir(uid)
-        .join("containers")
-        .join(name)
-        .join(format!("{attempt}.message"))
+    context.volumes.pod_dir(uid).join("containers").join(name).join(format!("{attempt}.message"))
 }
 
 /// The message of an ended container; empty when there is none.
 pub fn read(context: &Context, uid: &str, status: &ContainerStatus) -> String {
-    let message = tail(
-        &path(context, uid, &status.name, status.attempt),
-        MESSAGE_BYTES_MAX,
-        false,
-    );
+    let message = tail(&path(context, uid, &status.name, status.attempt), MESSAGE_BYTES_MAX, false);
     let policy = status.annotations.get(names::MESSAGE_POLICY).map(String::as_str);
     if !message.is_empty() || policy != Some("FallbackToLogsOnError") || status.exit_code == 0 {
         return message;
@@ -39,12 +30,8 @@ pub fn read(context: &Context, uid: &str, status: &ContainerStatus) -> String {
     let text: String = logs::lines(&raw).into_iter().map(|l| l.text).collect();
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     let text = lines[lines.len().saturating_sub(LOG_LINES_MAX)..].concat();
-    let cut = text
-        .len()
-        .saturating_sub(usize::try_from(LOG_BYTES_MAX).unwrap_or(usize::MAX));
-    let cut = (cut..=text.len())
-        .find(|at| text.is_char_boundary(*at))
-        .unwrap_or(0);
+    let cut = text.len().saturating_sub(usize::try_from(LOG_BYTES_MAX).unwrap_or(usize::MAX));
+    let cut = (cut..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     text[cut..].to_string()
 }
 

@@ -75,21 +75,12 @@ pub async fn run(
     runtime: Arc<dyn Runtime>,
     shutdown: CancellationToken,
 ) -> Result<(), PodsError> {
-    for dir in [
-        &config.state_dir,
-        &config.kubelet_dir.join("pods"),
-        &config.pod_logs_dir,
-    ] {
+    for dir in [&config.state_dir, &config.kubelet_dir.join("pods"), &config.pod_logs_dir] {
         ensure_dir(dir)?;
     }
     let mut tasks = JoinSet::new();
     let services = start_services(client.clone(), &mut tasks, shutdown.clone());
-    let runtime_name = runtime
-        .version()
-        .await
-        .map(|v| v.name)
-        .ok()
-        .filter(|n| !n.is_empty());
+    let runtime_name = runtime.version().await.map(|v| v.name).ok().filter(|n| !n.is_empty());
     let objects = Arc::new(objects::Objects::new(client.clone()));
     let node = node::observe_allocatable(&config.kubelet_dir);
     let context = Arc::new(Context {
@@ -127,10 +118,7 @@ pub async fn run(
 }
 
 fn ensure_dir(path: &Path) -> Result<(), PodsError> {
-    std::fs::create_dir_all(path).map_err(|source| PodsError::Path {
-        path: path.to_path_buf(),
-        source,
-    })
+    std::fs::create_dir_all(path).map_err(|source| PodsError::Path { path: path.to_path_buf(), source })
 }
 
 /// Pods of the manifest directory; none, for ever, when there is no such directory.

@@ -61,11 +61,7 @@ pub fn parse(line: &str) -> Option<Line<'_>> {
         return None;
     }
     let partial = tag.split(':').next() == Some("P");
-    let text = if partial {
-        text.to_string()
-    } else {
-        format!("{text}\n")
-    };
+    let text = if partial { text.to_string() } else { format!("{text}\n") };
     Some(Line { time, stream, text })
 }
 
@@ -83,11 +79,7 @@ struct Renderer {
 
 impl Renderer {
     fn new(options: Options) -> Self {
-        Self {
-            left: options.limit_bytes,
-            options,
-            open: false,
-        }
+        Self { left: options.limit_bytes, options, open: false }
     }
 
     fn is_full(&self) -> bool {
@@ -97,10 +89,8 @@ impl Renderer {
     fn wants(&self, line: &Line<'_>) -> bool {
         let stream = self.options.stream.as_deref().unwrap_or("All");
         let fits = stream == "All" || stream.eq_ignore_ascii_case(line.stream);
-        let recent = self
-            .options
-            .since
-            .is_none_or(|since| line.time.parse::<Timestamp>().is_ok_and(|t| t >= since));
+        let recent =
+            self.options.since.is_none_or(|since| line.time.parse::<Timestamp>().is_ok_and(|t| t >= since));
         fits && recent
     }
 
@@ -150,10 +140,7 @@ where
     let mut pending = Vec::new();
     let mut last_round = false;
     loop {
-        let read = (&mut reader)
-            .take(LINE_BYTES_MAX)
-            .read_until(b'\n', &mut pending)
-            .await?;
+        let read = (&mut reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut pending).await?;
         let whole = pending.ends_with(b"\n") || pending.len() as u64 >= LINE_BYTES_MAX;
         if read > 0 && whole {
             let text = String::from_utf8_lossy(&pending).into_owned();
@@ -202,10 +189,7 @@ async fn tail_offset(file: &mut File, tail: usize, wanted: &Renderer) -> io::Res
     let (mut at, mut line, mut open) = (0_u64, Vec::new(), false);
     loop {
         line.clear();
-        let read = (&mut reader)
-            .take(LINE_BYTES_MAX)
-            .read_until(b'\n', &mut line)
-            .await?;
+        let read = (&mut reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await?;
         if read == 0 {
             return Ok(starts.front().copied().unwrap_or(at));
         }
@@ -250,57 +234,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_tail_counts_whole_lines() {
-        assert_eq!(
-            shown(Options {
-                tail: Some(2),
-                ..Default::default()
-            })
-            .await,
-            "two\nthree\n"
-        );
-        assert_eq!(
-            shown(Options {
-                tail: Some(0),
-                ..Default::default()
-            })
-            .await,
-            ""
-        );
+        assert_eq!(shown(Options { tail: Some(2), ..Default::default() }).await, "two\nthree\n");
+        assert_eq!(shown(Options { tail: Some(0), ..Default::default() }).await, "");
     }
 
     #[tokio::test]
     async fn times_limits_and_streams_are_respected() {
-        let timed = shown(Options {
-            timestamps: true,
-            tail: Some(1),
-            ..Default::default()
-        })
-        .await;
+        let timed = shown(Options { timestamps: true, tail: Some(1), ..Default::default() }).await;
         assert_eq!(timed, "2026-01-01T00:00:03Z three\n");
-        assert_eq!(
-            shown(Options {
-                limit_bytes: Some(5),
-                ..Default::default()
-            })
-            .await,
-            "one\nt"
-        );
-        assert_eq!(
-            shown(Options {
-                stream: Some("Stderr".into()),
-                ..Default::default()
-            })
-            .await,
-            "two\n"
-        );
+        assert_eq!(shown(Options { limit_bytes: Some(5), ..Default::default() }).await, "one\nt");
+        assert_eq!(shown(Options { stream: Some("Stderr".into()), ..Default::default() }).await, "two\n");
         let since = Some("2026-01-01T00:00:02.5Z".parse().unwrap());
-        assert_eq!(
-            shown(Options {
-                since,
-                ..Default::default()
-            })
-            .await,
-            "three\n"
-        );
+        assert_eq!(shown(Options { since, ..Default::default() }).await, "three\n");
     }
 }

@@ -34,11 +34,7 @@ impl Default for Metrics {
             status_writes: Counter::default(),
         };
         let registry = &mut metrics.registry;
-        registry.register(
-            "kubelet_running_pods",
-            "Pods given to the node",
-            metrics.running_pods.clone(),
-        );
+        registry.register("kubelet_running_pods", "Pods given to the node", metrics.running_pods.clone());
         registry.register(
             "kubelet_started_containers",
             "Containers started",
@@ -49,16 +45,8 @@ impl Default for Metrics {
             "Failed starts by reason",
             metrics.start_errors.clone(),
         );
-        registry.register(
-            "prober_probe",
-            "Probes by kind and result",
-            metrics.probes.clone(),
-        );
-        registry.register(
-            "penstock_pod_status_writes",
-            "Status writes",
-            metrics.status_writes.clone(),
-        );
+        registry.register("prober_probe", "Probes by kind and result", metrics.probes.clone());
+        registry.register("penstock_pod_status_writes", "Status writes", metrics.status_writes.clone());
         metrics
     }
 }

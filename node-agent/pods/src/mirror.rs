@@ -29,10 +29,7 @@ pub async fn ensure(context: &Context, desired: &Desired) -> Result<(String, Pod
             api.create(&PostParams::default(), &mirror).await?
         }
     };
-    Ok((
-        pod.metadata.uid.unwrap_or_default(),
-        pod.status.unwrap_or_default(),
-    ))
+    Ok((pod.metadata.uid.unwrap_or_default(), pod.status.unwrap_or_default()))
 }
 
 /// Removes the mirror with this UID at once. One that is gone, or another pod by now, is left.
@@ -41,14 +38,8 @@ pub async fn ensure(context: &Context, desired: &Desired) -> Result<(String, Pod
 /// What the API server said; worth another try.
 pub async fn remove(context: &Context, namespace: &str, name: &str, uid: &str) -> Result<(), kube::Error> {
     let api: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
-    let exactly = Preconditions {
-        uid: Some(uid.to_string()),
-        resource_version: None,
-    };
-    let params = DeleteParams {
-        preconditions: Some(exactly),
-        ..DeleteParams::default().grace_period(0)
-    };
+    let exactly = Preconditions { uid: Some(uid.to_string()), resource_version: None };
+    let params = DeleteParams { preconditions: Some(exactly), ..DeleteParams::default().grace_period(0) };
     match api.delete(name, &params).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(e)) if e.code == 404 || e.code == 409 => Ok(()),
@@ -123,10 +114,7 @@ mod tests {
         let desired = Desired::new(pod, Origin::File).unwrap();
         let mirror = compile(&desired, Some("node-uid".into()));
         assert!(is_mirror_of(&mirror, "hash") && !is_mirror_of(&mirror, "other"));
-        assert_eq!(
-            mirror.metadata.uid, None,
-            "the API server gives it one of its own"
-        );
+        assert_eq!(mirror.metadata.uid, None, "the API server gives it one of its own");
         let owner = &mirror.metadata.owner_references.as_ref().unwrap()[0];
         assert_eq!((owner.kind.as_str(), owner.name.as_str()), ("Node", "n"));
     }

@@ -81,12 +81,8 @@ pub async fn run_lease(context: Arc<Context>, shutdown: CancellationToken) {
         let patch = Patch::Merge(serde_json::json!({"spec": spec}));
         let result = match api.patch(&name, &PatchParams::default(), &patch).await {
             Err(kube::Error::Api(e)) if e.code == 404 => {
-                let owner = nodes
-                    .get(&name)
-                    .await
-                    .ok()
-                    .and_then(|n| n.metadata.uid)
-                    .map(|uid| OwnerReference {
+                let owner =
+                    nodes.get(&name).await.ok().and_then(|n| n.metadata.uid).map(|uid| OwnerReference {
                         api_version: "v1".into(),
                         kind: "Node".into(),
                         name: name.clone(),
@@ -98,15 +94,7 @@ pub async fn run_lease(context: Arc<Context>, shutdown: CancellationToken) {
                     owner_references: owner.map(|o| vec![o]),
                     ..Default::default()
                 };
-                api.create(
-                    &PostParams::default(),
-                    &Lease {
-                        metadata,
-                        spec: Some(spec),
-                    },
-                )
-                .await
-                .map(|_| ())
+                api.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) }).await.map(|_| ())
             }
             other => other.map(|_| ()),
         };
@@ -144,9 +132,7 @@ async fn write(
                 Err(error) => return Err(error),
             }
             // Creation through the API drops the status of kinds with a status subresource.
-            api.patch_status(name, &PatchParams::default(), &patch)
-                .await
-                .map(|_| ())
+            api.patch_status(name, &PatchParams::default(), &patch).await.map(|_| ())
         }
         Err(error) => Err(error),
         Ok(node) => ensure_labels(context, api, &node).await,
@@ -173,26 +159,17 @@ fn labels(context: &Context) -> BTreeMap<String, String> {
 /// A node that was registered before gets labels it lacks; what users changed stays.
 async fn ensure_labels(context: &Context, api: &Api<Node>, node: &Node) -> Result<(), kube::Error> {
     let have = node.metadata.labels.clone().unwrap_or_default();
-    let missing: BTreeMap<_, _> = labels(context)
-        .into_iter()
-        .filter(|(k, _)| !have.contains_key(k))
-        .collect();
+    let missing: BTreeMap<_, _> =
+        labels(context).into_iter().filter(|(k, _)| !have.contains_key(k)).collect();
     if missing.is_empty() {
         return Ok(());
     }
     let patch = Patch::Merge(serde_json::json!({"metadata": {"labels": missing}}));
-    api.patch(&context.config.node_name, &PatchParams::default(), &patch)
-        .await
-        .map(|_| ())
+    api.patch(&context.config.node_name, &PatchParams::default(), &patch).await.map(|_| ())
 }
 
 fn compile_node(context: &Context, status: NodeStatus) -> Node {
-    let taints: Vec<Taint> = context
-        .config
-        .taints
-        .iter()
-        .filter_map(|t| parse_taint(t))
-        .collect();
+    let taints: Vec<Taint> = context.config.taints.iter().filter_map(|t| parse_taint(t)).collect();
     Node {
         metadata: ObjectMeta {
             name: Some(context.config.node_name.clone()),
@@ -215,23 +192,12 @@ fn compile_node(context: &Context, status: NodeStatus) -> Node {
 /// `key[=value]:effect`.
 fn parse_taint(text: &str) -> Option<Taint> {
     let (key, effect) = text.rsplit_once(':')?;
-    let (key, value) = key
-        .split_once('=')
-        .map_or((key, None), |(k, v)| (k, Some(v.to_string())));
-    Some(Taint {
-        key: key.to_string(),
-        value,
-        effect: effect.to_string(),
-        time_added: None,
-    })
+    let (key, value) = key.split_once('=').map_or((key, None), |(k, v)| (k, Some(v.to_string())));
+    Some(Taint { key: key.to_string(), value, effect: effect.to_string(), time_added: None })
 }
 
 fn is_ready(status: &NodeStatus) -> bool {
-    status
-        .conditions
-        .iter()
-        .flatten()
-        .any(|c| c.type_ == "Ready" && c.status == "True")
+    status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 /// The status without heartbeats, to tell whether anything changed.
@@ -256,10 +222,7 @@ async fn observe_status(context: &Context, previous: &NodeStatus) -> NodeStatus 
             user_namespaces: Some(h.user_namespaces),
         }),
     };
-    let address = |kind: &str, value: String| NodeAddress {
-        type_: kind.into(),
-        address: value,
-    };
+    let address = |kind: &str, value: String| NodeAddress { type_: kind.into(), address: value };
     let mut images: Vec<ContainerImage> = images
         .into_iter()
         .map(|i| ContainerImage {
@@ -278,9 +241,7 @@ async fn observe_status(context: &Context, previous: &NodeStatus) -> NodeStatus 
         allocatable: Some(allocatable),
         conditions: Some(conditions(context, runtime.map_err(|e| e.to_string()), previous)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
-            kubelet_endpoint: Some(DaemonEndpoint {
-                port: i32::from(context.config.listen.port()),
-            }),
+            kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(context.config.listen.port()) }),
         }),
         images: Some(images),
         node_info: Some(facts::observe_system(&version)),
@@ -297,11 +258,7 @@ fn conditions(
     let now = Timestamp::now();
     let (low_memory, low_disk) = facts::observe_pressure(&context.config.kubelet_dir);
     let (ready, reason, message) = match &runtime {
-        Err(error) => (
-            false,
-            "KubeletNotReady",
-            format!("container runtime is down: {error}"),
-        ),
+        Err(error) => (false, "KubeletNotReady", format!("container runtime is down: {error}")),
         Ok(status) => {
             let wrong: Vec<String> = ["RuntimeReady", "NetworkReady"]
                 .iter()
@@ -315,11 +272,7 @@ fn conditions(
                 })
                 .collect();
             if wrong.is_empty() {
-                (
-                    true,
-                    "KubeletReady",
-                    "the agent is posting ready status".to_string(),
-                )
+                (true, "KubeletReady", "the agent is posting ready status".to_string())
             } else {
                 (false, "KubeletNotReady", wrong.join("; "))
             }
@@ -327,41 +280,21 @@ fn conditions(
     };
     let pressure = |low: bool, yes: &'static str, no: &'static str| (low, if low { yes } else { no });
     let (memory, disk) = (
-        pressure(
-            low_memory,
-            "KubeletHasInsufficientMemory",
-            "KubeletHasSufficientMemory",
-        ),
+        pressure(low_memory, "KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"),
         pressure(low_disk, "KubeletHasDiskPressure", "KubeletHasNoDiskPressure"),
     );
     let set = [
-        (
-            "MemoryPressure",
-            memory.0,
-            memory.1,
-            "kubelet memory check".to_string(),
-        ),
+        ("MemoryPressure", memory.0, memory.1, "kubelet memory check".to_string()),
         ("DiskPressure", disk.0, disk.1, "kubelet disk check".to_string()),
-        (
-            "PIDPressure",
-            false,
-            "KubeletHasSufficientPID",
-            "kubelet has sufficient PID available".to_string(),
-        ),
+        ("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available".to_string()),
         ("Ready", ready, reason, message),
     ];
     let build = |(kind, value, reason, message): (&str, bool, &str, String)| {
         let status = if value { "True" } else { "False" }.to_string();
-        let old = previous
-            .conditions
-            .iter()
-            .flatten()
-            .find(|c| c.type_ == kind && c.status == status);
+        let old = previous.conditions.iter().flatten().find(|c| c.type_ == kind && c.status == status);
         NodeCondition {
             type_: kind.to_string(),
-            last_transition_time: old
-                .and_then(|c| c.last_transition_time.clone())
-                .or(Some(Time(now))),
+            last_transition_time: old.and_then(|c| c.last_transition_time.clone()).or(Some(Time(now))),
             last_heartbeat_time: Some(Time(now)),
             status,
             reason: Some(reason.to_string()),

@@ -39,11 +39,7 @@ pub struct Objects {
 impl Objects {
     /// Reads through this client.
     pub fn new(client: kube::Client) -> Self {
-        Self {
-            client,
-            config_maps: Mutex::default(),
-            secrets: Mutex::default(),
-        }
+        Self { client, config_maps: Mutex::default(), secrets: Mutex::default() }
     }
 
     /// A ConfigMap, `None` when there is none.

@@ -32,10 +32,7 @@ impl Observed {
 
     /// It ended, or the runtime lost it, which comes to the same.
     pub fn is_over(&self) -> bool {
-        matches!(
-            self.status.state,
-            ContainerState::Exited | ContainerState::Unknown
-        )
+        matches!(self.status.state, ContainerState::Exited | ContainerState::Unknown)
     }
 }
 
@@ -51,9 +48,7 @@ pub struct PodRuntime {
 impl PodRuntime {
     /// The newest sandbox, if it is up.
     pub fn ready_sandbox(&self) -> Option<&SandboxStatus> {
-        self.sandboxes
-            .first()
-            .filter(|s| s.info.state == SandboxState::Ready)
+        self.sandboxes.first().filter(|s| s.info.state == SandboxState::Ready)
     }
 
     /// The newest container of this name.
@@ -63,16 +58,12 @@ impl PodRuntime {
 
     /// The newest container of this name that was in the given sandbox.
     pub fn newest_in(&self, name: &str, sandbox: &str) -> Option<&Observed> {
-        self.containers
-            .iter()
-            .find(|c| c.status.name == name && c.sandbox == sandbox)
+        self.containers.iter().find(|c| c.status.name == name && c.sandbox == sandbox)
     }
 
     /// The newest ended container of this name other than `than`.
     pub fn previous(&self, name: &str, than: &str) -> Option<&Observed> {
-        self.containers
-            .iter()
-            .find(|c| c.status.name == name && c.status.id != than && c.is_over())
+        self.containers.iter().find(|c| c.status.name == name && c.status.id != than && c.is_over())
     }
 
     /// Whether anything still runs.
@@ -98,10 +89,7 @@ pub async fn observe(
     last_words: impl Fn(&ContainerStatus) -> String,
 ) -> Result<PodRuntime, RuntimeError> {
     let label = vec![(names::POD_UID.to_string(), uid.to_string())];
-    let filter = ContainerFilter {
-        sandbox: None,
-        labels: label.clone(),
-    };
+    let filter = ContainerFilter { sandbox: None, labels: label.clone() };
     let (sandboxes, containers) =
         tokio::try_join!(runtime.list_sandboxes(&label), runtime.list_containers(&filter))?;
     let mut seen = PodRuntime::default();
@@ -135,15 +123,9 @@ pub async fn observe(
             message = last_words(&status);
             ended.known.insert(info.id, (status.clone(), message.clone()));
         }
-        seen.containers.push(Observed {
-            status,
-            sandbox: info.sandbox,
-            message,
-        });
+        seen.containers.push(Observed { status, sandbox: info.sandbox, message });
     }
-    seen.sandboxes
-        .sort_by_key(|s| std::cmp::Reverse((s.info.created_at, s.info.attempt)));
-    seen.containers
-        .sort_by_key(|c| std::cmp::Reverse((c.status.created_at, c.status.attempt)));
+    seen.sandboxes.sort_by_key(|s| std::cmp::Reverse((s.info.created_at, s.info.attempt)));
+    seen.containers.sort_by_key(|c| std::cmp::Reverse((c.status.created_at, c.status.attempt)));
     Ok(seen)
 }

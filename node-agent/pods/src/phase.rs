@@ -41,12 +41,7 @@ pub struct Inputs<'a> {
 
 /// The whole status; conditions of others are kept.
 pub fn compile_status(inputs: &Inputs<'_>) -> PodStatus {
-    let Inputs {
-        desired,
-        previous,
-        now,
-        ..
-    } = *inputs;
+    let Inputs { desired, previous, now, .. } = *inputs;
     let of = |roles: &[Role]| -> Option<Vec<ContainerStatus>> {
         let wanted = desired.specs.iter().filter(|s| roles.contains(&s.role));
         let statuses: Vec<_> = wanted.map(|spec| containers::compile(inputs, spec)).collect();
@@ -55,11 +50,7 @@ pub fn compile_status(inputs: &Inputs<'_>) -> PodStatus {
     let init = of(&[Role::Init, Role::Sidecar]);
     let apps = of(&[Role::App]);
     let ephemeral = of(&[Role::Ephemeral]);
-    let phase = phase(
-        inputs,
-        init.as_deref().unwrap_or_default(),
-        apps.as_deref().unwrap_or_default(),
-    );
+    let phase = phase(inputs, init.as_deref().unwrap_or_default(), apps.as_deref().unwrap_or_default());
     let (host_ip, addresses) = addresses(inputs);
     let mut status = PodStatus {
         phase: Some(phase.to_string()),
@@ -89,34 +80,18 @@ fn addresses(inputs: &Inputs<'_>) -> (String, Vec<String>) {
     if inputs.desired.host_network() {
         return (host.clone(), vec![host]);
     }
-    let current = inputs
-        .seen
-        .sandboxes
-        .first()
-        .map(|s| s.addresses.clone())
-        .unwrap_or_default();
+    let current = inputs.seen.sandboxes.first().map(|s| s.addresses.clone()).unwrap_or_default();
     if !current.is_empty() {
         return (host, current);
     }
     // A pod whose work is over keeps the address it had; one that waits for a new sandbox has none.
     let kept = inputs.previous.pod_ips.iter().flatten().map(|p| p.ip.clone());
-    (
-        host,
-        if inputs.seen.sandboxes.is_empty() && !inputs.ended {
-            Vec::new()
-        } else {
-            kept.collect()
-        },
-    )
+    (host, if inputs.seen.sandboxes.is_empty() && !inputs.ended { Vec::new() } else { kept.collect() })
 }
 
 fn phase(inputs: &Inputs<'_>, init: &[ContainerStatus], apps: &[ContainerStatus]) -> &'static str {
     if inputs.memory.failed.is_some() {
-        return if inputs.seen.any_running() && !inputs.ended {
-            previous_phase(inputs)
-        } else {
-            "Failed"
-        };
+        return if inputs.seen.any_running() && !inputs.ended { previous_phase(inputs) } else { "Failed" };
     }
     match inputs.previous.phase.as_deref() {
         Some("Succeeded") => return "Succeeded",
@@ -124,17 +99,9 @@ fn phase(inputs: &Inputs<'_>, init: &[ContainerStatus], apps: &[ContainerStatus]
         _ => {}
     }
     // A pod that was told to end cannot restart anything, whatever its policy.
-    let policy = if inputs.ended {
-        "Never"
-    } else {
-        inputs.desired.restart_policy()
-    };
+    let policy = if inputs.ended { "Never" } else { inputs.desired.restart_policy() };
     let (mut init_pending, mut init_failed) = (false, false);
-    let roles = inputs
-        .desired
-        .specs
-        .iter()
-        .filter(|s| matches!(s.role, Role::Init | Role::Sidecar));
+    let roles = inputs.desired.specs.iter().filter(|s| matches!(s.role, Role::Init | Role::Sidecar));
     for (spec, status) in roles.zip(init) {
         let ended = terminated(status);
         match spec.role {
@@ -175,26 +142,14 @@ fn phase(inputs: &Inputs<'_>, init: &[ContainerStatus], apps: &[ContainerStatus]
 }
 
 fn previous_phase(inputs: &Inputs<'_>) -> &'static str {
-    if inputs.previous.phase.as_deref() == Some("Running") {
-        "Running"
-    } else {
-        "Pending"
-    }
+    if inputs.previous.phase.as_deref() == Some("Running") { "Running" } else { "Pending" }
 }
 
 /// Exit code of a container that ended, and whether it ended now (not only before a restart).
 fn terminated(status: &ContainerStatus) -> Option<(i32, bool)> {
-    let now = status
-        .state
-        .as_ref()
-        .and_then(|s| s.terminated.as_ref())
-        .map(|t| (t.exit_code, true));
+    let now = status.state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| (t.exit_code, true));
     now.or_else(|| {
-        status
-            .last_state
-            .as_ref()
-            .and_then(|s| s.terminated.as_ref())
-            .map(|t| (t.exit_code, false))
+        status.last_state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| (t.exit_code, false))
     })
 }
 
@@ -207,18 +162,10 @@ struct Verdict {
 }
 
 impl Verdict {
-    const YES: Self = Self {
-        ok: true,
-        reason: None,
-        message: None,
-    };
+    const YES: Self = Self { ok: true, reason: None, message: None };
 
     fn no(reason: &'static str, message: impl Into<Option<String>>) -> Self {
-        Self {
-            ok: false,
-            reason: Some(reason),
-            message: message.into(),
-        }
+        Self { ok: false, reason: Some(reason), message: message.into() }
     }
 }
 
@@ -227,23 +174,12 @@ fn conditions(inputs: &Inputs<'_>, status: &PodStatus) -> Vec<PodCondition> {
     let ready = if containers_ready.ok {
         gates(inputs)
     } else {
-        Verdict {
-            message: containers_ready.message.clone(),
-            ..containers_ready
-        }
+        Verdict { message: containers_ready.message.clone(), ..containers_ready }
     };
-    let sandbox_ready = inputs
-        .seen
-        .ready_sandbox()
-        .is_some_and(|s| inputs.desired.host_network() || !s.addresses.is_empty());
+    let sandbox_ready =
+        inputs.seen.ready_sandbox().is_some_and(|s| inputs.desired.host_network() || !s.addresses.is_empty());
     let set = [
-        (
-            "PodReadyToStartContainers",
-            Verdict {
-                ok: sandbox_ready,
-                ..Verdict::YES
-            },
-        ),
+        ("PodReadyToStartContainers", Verdict { ok: sandbox_ready, ..Verdict::YES }),
         ("Initialized", initialized(inputs, status)),
         ("Ready", ready),
         ("ContainersReady", containers_ready),
@@ -254,9 +190,7 @@ fn conditions(inputs: &Inputs<'_>, status: &PodStatus) -> Vec<PodCondition> {
     for (kind, verdict) in set {
         let value = if verdict.ok { "True" } else { "False" };
         let before = old.iter().find(|c| c.type_ == kind);
-        let unchanged = before
-            .filter(|c| c.status == value)
-            .and_then(|c| c.last_transition_time.clone());
+        let unchanged = before.filter(|c| c.status == value).and_then(|c| c.last_transition_time.clone());
         conditions.push(PodCondition {
             type_: kind.to_string(),
             status: value.to_string(),
@@ -282,26 +216,16 @@ pub fn set_by_others(kind: &str) -> bool {
 
 fn initialized(inputs: &Inputs<'_>, status: &PodStatus) -> Verdict {
     if status.phase.as_deref() == Some("Succeeded") {
-        return Verdict {
-            ok: true,
-            reason: Some("PodCompleted"),
-            message: None,
-        };
+        return Verdict { ok: true, reason: Some("PodCompleted"), message: None };
     }
     let any_app_started = status.container_statuses.iter().flatten().any(|c| {
-        c.state
-            .as_ref()
-            .is_some_and(|s| s.running.is_some() || s.terminated.is_some())
+        c.state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some())
             || c.last_state.as_ref().is_some_and(|s| s.terminated.is_some())
     });
     if any_app_started {
         return Verdict::YES;
     }
-    let roles = inputs
-        .desired
-        .specs
-        .iter()
-        .filter(|s| matches!(s.role, Role::Init | Role::Sidecar));
+    let roles = inputs.desired.specs.iter().filter(|s| matches!(s.role, Role::Init | Role::Sidecar));
     let incomplete: Vec<&str> = roles
         .zip(status.init_container_statuses.iter().flatten())
         .filter(|(spec, c)| match spec.role {
@@ -324,39 +248,20 @@ fn containers_ready(inputs: &Inputs<'_>, status: &PodStatus) -> Verdict {
         _ => {}
     }
     let init = status.init_container_statuses.iter().flatten();
-    let sidecar = |c: &&ContainerStatus| {
-        inputs
-            .desired
-            .container(&c.name)
-            .is_some_and(|s| s.role == Role::Sidecar)
-    };
-    let all = init
-        .filter(sidecar)
-        .chain(status.container_statuses.iter().flatten());
+    let sidecar =
+        |c: &&ContainerStatus| inputs.desired.container(&c.name).is_some_and(|s| s.role == Role::Sidecar);
+    let all = init.filter(sidecar).chain(status.container_statuses.iter().flatten());
     let unready: Vec<&str> = all.filter(|c| !c.ready).map(|c| c.name.as_str()).collect();
     if unready.is_empty() {
         return Verdict::YES;
     }
-    Verdict::no(
-        "ContainersNotReady",
-        format!("containers with unready status: [{}]", unready.join(" ")),
-    )
+    Verdict::no("ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" ")))
 }
 
 fn gates(inputs: &Inputs<'_>) -> Verdict {
     // Gates are set by others, so their newest value is in the object, not in what we wrote.
-    let current = inputs
-        .desired
-        .pod
-        .status
-        .as_ref()
-        .and_then(|s| s.conditions.as_ref());
-    let open = |kind: &str| {
-        current
-            .into_iter()
-            .flatten()
-            .any(|c| c.type_ == kind && c.status == "True")
-    };
+    let current = inputs.desired.pod.status.as_ref().and_then(|s| s.conditions.as_ref());
+    let open = |kind: &str| current.into_iter().flatten().any(|c| c.type_ == kind && c.status == "True");
     let known = |kind: &str| current.into_iter().flatten().any(|c| c.type_ == kind);
     let gates = inputs.desired.spec().readiness_gates.iter().flatten();
     let closed: Vec<String> = gates
@@ -375,11 +280,7 @@ fn gates(inputs: &Inputs<'_>) -> Verdict {
             }
         })
         .collect();
-    if closed.is_empty() {
-        Verdict::YES
-    } else {
-        Verdict::no("ReadinessGatesNotReady", closed.join(", "))
-    }
+    if closed.is_empty() { Verdict::YES } else { Verdict::no("ReadinessGatesNotReady", closed.join(", ")) }
 }
 
 #[cfg(test)]

@@ -24,18 +24,9 @@ pub enum Effect {
     /// Forget a sandbox that was replaced.
     RemoveSandbox { id: String },
     /// Pull, create, start, run the post-start hook.
-    Start {
-        name: String,
-        sandbox: String,
-        attempt: u32,
-    },
+    Start { name: String, sandbox: String, attempt: u32 },
     /// Run the pre-stop hook and stop.
-    Stop {
-        id: String,
-        name: String,
-        grace_seconds: i64,
-        why: String,
-    },
+    Stop { id: String, name: String, grace_seconds: i64, why: String },
     /// Forget an ended container, log included.
     RemoveContainer { id: String },
 }
@@ -68,13 +59,7 @@ pub fn plan(
     stop: Option<Stop>,
     now: Timestamp,
 ) -> Plan {
-    let mut planner = Planner {
-        desired,
-        seen,
-        memory,
-        now,
-        plan: Plan::default(),
-    };
+    let mut planner = Planner { desired, seen, memory, now, plan: Plan::default() };
     match stop {
         Some(stop) => planner.plan_end(stop),
         None => planner.plan_life(),
@@ -107,21 +92,10 @@ impl<'a> Planner<'a> {
         let sandbox = sandbox.info.id.clone();
         if !self.memory.volumes_ready && !self.memory.sandbox_busy && self.may_retry_sandbox() {
             // After a restart of the agent: running containers stay, their volumes get served again.
-            self.plan.effects.push(Effect::Prepare {
-                attempt: 0,
-                sandbox: false,
-            });
+            self.plan.effects.push(Effect::Prepare { attempt: 0, sandbox: false });
         }
-        for stale in self
-            .seen
-            .sandboxes
-            .iter()
-            .skip(1)
-            .filter(|s| s.info.state == SandboxState::Ready)
-        {
-            self.plan.effects.push(Effect::StopSandbox {
-                id: stale.info.id.clone(),
-            });
+        for stale in self.seen.sandboxes.iter().skip(1).filter(|s| s.info.state == SandboxState::Ready) {
+            self.plan.effects.push(Effect::StopSandbox { id: stale.info.id.clone() });
         }
         self.plan_condemned();
         let initialized = self.plan_init(&sandbox);
@@ -130,9 +104,7 @@ impl<'a> Planner<'a> {
         }
         self.plan_ephemeral(&sandbox);
         if self.all_work_done(&sandbox) {
-            self.plan_end(Stop {
-                grace_seconds: self.desired.grace_seconds(),
-            });
+            self.plan_end(Stop { grace_seconds: self.desired.grace_seconds() });
         }
     }
 
@@ -161,36 +133,24 @@ impl<'a> Planner<'a> {
         if self.may_retry_sandbox() {
             let newest = self.seen.sandboxes.first();
             if let Some(dead) = newest {
-                self.plan.effects.push(Effect::StopSandbox {
-                    id: dead.info.id.clone(),
-                });
+                self.plan.effects.push(Effect::StopSandbox { id: dead.info.id.clone() });
             }
             let attempt = newest.map_or(0, |s| s.info.attempt + 1);
-            self.plan.effects.push(Effect::Prepare {
-                attempt,
-                sandbox: true,
-            });
+            self.plan.effects.push(Effect::Prepare { attempt, sandbox: true });
         }
     }
 
     /// Whether a new sandbox would have anything to run.
     fn wants_any_start(&self) -> bool {
-        let failed_init = self
-            .desired
-            .specs
-            .iter()
-            .filter(|s| s.role == Role::Init)
-            .any(|s| self.has_failed_for_good(s));
+        let failed_init =
+            self.desired.specs.iter().filter(|s| s.role == Role::Init).any(|s| self.has_failed_for_good(s));
         !failed_init
-            && self
-                .desired
-                .specs
-                .iter()
-                .filter(|s| s.role == Role::App)
-                .any(|spec| match self.seen.newest(&spec.container.name) {
+            && self.desired.specs.iter().filter(|s| s.role == Role::App).any(|spec| {
+                match self.seen.newest(&spec.container.name) {
                     None => true,
                     Some(c) => self.restarts(spec, c),
-                })
+                }
+            })
     }
 
     fn has_failed_for_good(&self, spec: &Spec) -> bool {
@@ -203,11 +163,7 @@ impl<'a> Planner<'a> {
         if ended.status.state == ContainerState::Created {
             return true;
         }
-        let policy = spec
-            .container
-            .restart_policy
-            .as_deref()
-            .unwrap_or(self.desired.restart_policy());
+        let policy = spec.container.restart_policy.as_deref().unwrap_or(self.desired.restart_policy());
         match spec.role {
             Role::Sidecar => true,
             Role::Ephemeral => false,
@@ -235,20 +191,14 @@ impl<'a> Planner<'a> {
     /// Returns whether app containers may start.
     fn plan_init(&mut self, sandbox: &str) -> bool {
         let desired = self.desired;
-        let init: Vec<&Spec> = desired
-            .specs
-            .iter()
-            .filter(|s| matches!(s.role, Role::Init | Role::Sidecar))
-            .collect();
+        let init: Vec<&Spec> =
+            desired.specs.iter().filter(|s| matches!(s.role, Role::Init | Role::Sidecar)).collect();
         for (at, spec) in init.iter().enumerate() {
             // Whatever comes later in the pod's life proves that this one had been done.
-            let passed = init[at + 1..]
-                .iter()
-                .copied()
-                .chain(desired.specs.iter().filter(|s| s.role == Role::App));
-            let passed = passed
-                .into_iter()
-                .any(|s| self.seen.newest_in(&s.container.name, sandbox).is_some());
+            let passed =
+                init[at + 1..].iter().copied().chain(desired.specs.iter().filter(|s| s.role == Role::App));
+            let passed =
+                passed.into_iter().any(|s| self.seen.newest_in(&s.container.name, sandbox).is_some());
             let done = match (spec.role, self.standing(spec, sandbox)) {
                 (_, Standing::Busy) => false,
                 (Role::Init, Standing::Absent) if passed => true,
@@ -282,11 +232,7 @@ impl<'a> Planner<'a> {
     fn plan_apps(&mut self, sandbox: &str) {
         let desired = self.desired;
         for spec in desired.specs.iter().filter(|s| s.role == Role::App) {
-            let has_hook = spec
-                .container
-                .lifecycle
-                .as_ref()
-                .is_some_and(|l| l.post_start.is_some());
+            let has_hook = spec.container.lifecycle.as_ref().is_some_and(|l| l.post_start.is_some());
             match self.standing(spec, sandbox) {
                 Standing::Busy if has_hook => return,
                 Standing::Busy => {}
@@ -333,14 +279,9 @@ impl<'a> Planner<'a> {
 
     /// A failed probe may bring its own grace period.
     fn probe_grace(&self, container: &Observed) -> i64 {
-        let spec = self
-            .desired
-            .container(&container.status.name)
-            .map(|s| &s.container);
+        let spec = self.desired.container(&container.status.name).map(|s| &s.container);
         let probe = spec.and_then(|c| c.liveness_probe.as_ref().or(c.startup_probe.as_ref()));
-        probe
-            .and_then(|p| p.termination_grace_period_seconds)
-            .unwrap_or(self.desired.grace_seconds())
+        probe.and_then(|p| p.termination_grace_period_seconds).unwrap_or(self.desired.grace_seconds())
     }
 
     /// Every app container ended and none comes back, or an init container failed for good.
@@ -359,23 +300,17 @@ impl<'a> Planner<'a> {
 
     /// Stops apps, then sidecars from the last to the first, then the sandbox.
     fn plan_end(&mut self, stop: Stop) {
-        self.plan
-            .effects
-            .retain(|e| !matches!(e, Effect::Start { .. } | Effect::Prepare { .. }));
-        let role = |c: &Observed| {
-            self.desired
-                .container(&c.status.name)
-                .map_or(Role::App, |s| s.role)
-        };
+        self.plan.effects.retain(|e| !matches!(e, Effect::Start { .. } | Effect::Prepare { .. }));
+        let role = |c: &Observed| self.desired.container(&c.status.name).map_or(Role::App, |s| s.role);
         let running: Vec<&Observed> = self.seen.containers.iter().filter(|c| c.is_running()).collect();
         let (sidecars, others): (Vec<&Observed>, Vec<&Observed>) =
             running.iter().partition(|c| role(c) == Role::Sidecar);
         if !others.is_empty()
-            || self.memory.starting.iter().any(|name| {
-                self.desired
-                    .container(name)
-                    .is_none_or(|s| s.role != Role::Sidecar)
-            })
+            || self
+                .memory
+                .starting
+                .iter()
+                .any(|name| self.desired.container(name).is_none_or(|s| s.role != Role::Sidecar))
         {
             for container in others {
                 self.stop(container, stop.grace_seconds, "the pod ends");
@@ -383,12 +318,8 @@ impl<'a> Planner<'a> {
             return;
         }
         if !sidecars.is_empty() {
-            let last = |c: &&&Observed| {
-                self.desired
-                    .specs
-                    .iter()
-                    .position(|s| s.container.name == c.status.name)
-            };
+            let last =
+                |c: &&&Observed| self.desired.specs.iter().position(|s| s.container.name == c.status.name);
             if let Some(container) = sidecars.iter().max_by_key(last) {
                 self.stop(container, stop.grace_seconds, "the pod ends");
             }
@@ -397,16 +328,10 @@ impl<'a> Planner<'a> {
         if !self.memory.starting.is_empty() || self.memory.sandbox_busy {
             return;
         }
-        let up = self
-            .seen
-            .sandboxes
-            .iter()
-            .filter(|s| s.info.state == SandboxState::Ready);
+        let up = self.seen.sandboxes.iter().filter(|s| s.info.state == SandboxState::Ready);
         let ids: Vec<String> = up.map(|s| s.info.id.clone()).collect();
         self.plan.finished = ids.is_empty();
-        self.plan
-            .effects
-            .extend(ids.into_iter().map(|id| Effect::StopSandbox { id }));
+        self.plan.effects.extend(ids.into_iter().map(|id| Effect::StopSandbox { id }));
     }
 
     /// Of each name the newest and the one before it stay (logs, last state); so does the newest sandbox.
@@ -416,17 +341,13 @@ impl<'a> Planner<'a> {
             let count = kept.entry(&container.status.name).or_default();
             *count += 1;
             if *count > 2 && !container.is_running() {
-                self.plan.effects.push(Effect::RemoveContainer {
-                    id: container.status.id.clone(),
-                });
+                self.plan.effects.push(Effect::RemoveContainer { id: container.status.id.clone() });
             }
         }
         for sandbox in self.seen.sandboxes.iter().skip(1) {
             let used = self.seen.containers.iter().any(|c| c.sandbox == sandbox.info.id);
             if !used && sandbox.info.state == SandboxState::NotReady {
-                self.plan.effects.push(Effect::RemoveSandbox {
-                    id: sandbox.info.id.clone(),
-                });
+                self.plan.effects.push(Effect::RemoveSandbox { id: sandbox.info.id.clone() });
             }
         }
     }
@@ -460,38 +381,22 @@ impl<'a> Planner<'a> {
             && last.status.state == ContainerState::Exited
             && let Some(backoff) = self.memory.crashes.get(name)
         {
-            let left = backoff.left(
-                instant(last.status.started_at),
-                instant(last.status.finished_at),
-                self.now,
-            );
+            let left =
+                backoff.left(instant(last.status.started_at), instant(last.status.finished_at), self.now);
             if left > SignedDuration::ZERO {
-                let Desired {
-                    name: pod,
-                    namespace,
-                    uid,
-                    ..
-                } = self.desired;
+                let Desired { name: pod, namespace, uid, .. } = self.desired;
                 let message = format!(
                     "back-off {} restarting failed container={name} pod={pod}_{namespace}({uid})",
                     words(backoff.pause())
                 );
-                self.plan.waiting.insert(
-                    name.clone(),
-                    Waiting {
-                        reason: "CrashLoopBackOff".into(),
-                        message,
-                    },
-                );
+                self.plan
+                    .waiting
+                    .insert(name.clone(), Waiting { reason: "CrashLoopBackOff".into(), message });
                 return self.wake_in(left);
             }
         }
         let attempt = last.map_or(0, |l| l.restart_count() + 1);
-        self.plan.effects.push(Effect::Start {
-            name: name.clone(),
-            sandbox: sandbox.to_string(),
-            attempt,
-        });
+        self.plan.effects.push(Effect::Start { name: name.clone(), sandbox: sandbox.to_string(), attempt });
     }
 
     fn wake_in(&mut self, left: SignedDuration) {

@@ -91,15 +91,7 @@ pub async fn run(target: Target, verdicts: mpsc::Sender<Verdict>) {
     let readiness = async {
         match &target.container.readiness_probe {
             Some(probe) => {
-                ask(
-                    &target,
-                    &verdicts,
-                    Kind::Readiness,
-                    probe,
-                    started_at,
-                    target.health.ready,
-                )
-                .await
+                ask(&target, &verdicts, Kind::Readiness, probe, started_at, target.health.ready).await
             }
             None => std::future::pending().await,
         }
@@ -172,11 +164,7 @@ async fn ask(
             }
         }
         let eager = kind == Kind::Readiness && !passing && asked < eager_until;
-        let pause = if eager {
-            period.min(Duration::from_secs(1))
-        } else {
-            period
-        };
+        let pause = if eager { period.min(Duration::from_secs(1)) } else { period };
         tokio::time::sleep_until(asked + pause).await;
     }
 }

@@ -17,10 +17,7 @@ pub fn whole(quantity: &Quantity) -> Option<i64> {
 /// `value / divisor`, rounded up; a divisor of zero counts as one.
 pub fn divide(value: &Quantity, divisor: Option<&Quantity>) -> Option<i64> {
     let value = nano(&value.0)?;
-    let divisor = divisor
-        .and_then(|d| nano(&d.0))
-        .filter(|d| *d > 0)
-        .unwrap_or(NANO);
+    let divisor = divisor.and_then(|d| nano(&d.0)).filter(|d| *d > 0).unwrap_or(NANO);
     i64::try_from(div_ceil(value, divisor)).ok()
 }
 
@@ -30,9 +27,7 @@ fn div_ceil(value: i128, by: i128) -> i128 {
 
 fn nano(text: &str) -> Option<i128> {
     let text = text.trim();
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && !matches!(c, '+' | '-' | '.'))
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit() && !matches!(c, '+' | '-' | '.')).unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
     let (negative, number) = match number.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -48,11 +43,7 @@ fn nano(text: &str) -> Option<i128> {
     let exponent = exponent + 9 - i32::try_from(fraction.len()).ok()?;
     let scaled = digits.checked_mul(factor)?;
     let power = 10_i128.checked_pow(exponent.unsigned_abs())?;
-    let value = if exponent >= 0 {
-        scaled.checked_mul(power)?
-    } else {
-        div_ceil(scaled, power)
-    };
+    let value = if exponent >= 0 { scaled.checked_mul(power)? } else { div_ceil(scaled, power) };
     Some(if negative { -value } else { value })
 }
 
@@ -92,14 +83,8 @@ mod tests {
 
     #[test]
     fn quantities_of_every_suffix_are_read() {
-        let cases = [
-            ("1", 1000),
-            ("250m", 250),
-            ("0.1", 100),
-            ("1.5", 1500),
-            ("2k", 2_000_000),
-            ("1e3", 1_000_000),
-        ];
+        let cases =
+            [("1", 1000), ("250m", 250), ("0.1", 100), ("1.5", 1500), ("2k", 2_000_000), ("1e3", 1_000_000)];
         for (text, want) in cases {
             assert_eq!(milli(&q(text)), Some(want), "{text}");
         }

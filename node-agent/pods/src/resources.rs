@@ -39,11 +39,7 @@ type List = BTreeMap<String, Quantity>;
 
 fn amount(list: Option<&List>, name: &str) -> Option<i64> {
     let value = list?.get(name)?;
-    if name == "cpu" {
-        quantity::milli(value)
-    } else {
-        quantity::whole(value)
-    }
+    if name == "cpu" { quantity::milli(value) } else { quantity::whole(value) }
 }
 
 /// What a container asks for: its request, or its limit when there is only that.
@@ -59,11 +55,7 @@ pub fn limit(resources: Option<&ResourceRequirements>, name: &str) -> Option<i64
 
 /// Class of a pod (kubernetes `pkg/apis/core/v1/helper/qos`).
 pub fn qos(spec: &PodSpec) -> Qos {
-    let containers = || {
-        spec.containers
-            .iter()
-            .chain(spec.init_containers.iter().flatten())
-    };
+    let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
     let pod = spec.resources.as_ref();
     let groups: Vec<Option<&ResourceRequirements>> = match pod {
         Some(r) if r.requests.is_some() || r.limits.is_some() => vec![pod],
@@ -76,15 +68,9 @@ pub fn qos(spec: &PodSpec) -> Qos {
         return Qos::BestEffort;
     }
     let guaranteed = |r: &Option<&ResourceRequirements>| {
-        ["cpu", "memory"]
-            .iter()
-            .all(|name| limit(*r, name).is_some() && request(*r, name) == limit(*r, name))
+        ["cpu", "memory"].iter().all(|name| limit(*r, name).is_some() && request(*r, name) == limit(*r, name))
     };
-    if groups.iter().all(guaranteed) {
-        Qos::Guaranteed
-    } else {
-        Qos::Burstable
-    }
+    if groups.iter().all(guaranteed) { Qos::Guaranteed } else { Qos::Burstable }
 }
 
 fn shares(milli: i64) -> i64 {
@@ -190,30 +176,14 @@ mod tests {
 
     fn container(requests: &[(&str, &str)], limits: &[(&str, &str)]) -> Container {
         let list = |pairs: &[(&str, &str)]| {
-            Some(
-                pairs
-                    .iter()
-                    .map(|(k, v)| (k.to_string(), Quantity(v.to_string())))
-                    .collect(),
-            )
+            Some(pairs.iter().map(|(k, v)| (k.to_string(), Quantity(v.to_string()))).collect())
         };
-        let resources = ResourceRequirements {
-            requests: list(requests),
-            limits: list(limits),
-            claims: None,
-        };
-        Container {
-            name: "c".into(),
-            resources: Some(resources),
-            ..Default::default()
-        }
+        let resources = ResourceRequirements { requests: list(requests), limits: list(limits), claims: None };
+        Container { name: "c".into(), resources: Some(resources), ..Default::default() }
     }
 
     fn pod(containers: Vec<Container>) -> PodSpec {
-        PodSpec {
-            containers,
-            ..Default::default()
-        }
+        PodSpec { containers, ..Default::default() }
     }
 
     #[test]
@@ -223,20 +193,14 @@ mod tests {
         assert_eq!(qos(&pod(vec![container(&[("cpu", "1")], &[])])), Qos::Burstable);
         assert_eq!(qos(&pod(vec![container(&all, &all)])), Qos::Guaranteed);
         assert_eq!(qos(&pod(vec![container(&[], &all)])), Qos::Guaranteed);
-        assert_eq!(
-            qos(&pod(vec![container(&all, &all), container(&[], &[])])),
-            Qos::Burstable
-        );
+        assert_eq!(qos(&pod(vec![container(&all, &all), container(&[], &[])])), Qos::Burstable);
     }
 
     #[test]
     fn cpu_becomes_shares_and_quota() {
         let c = container(&[("cpu", "250m")], &[("cpu", "500m"), ("memory", "64Mi")]);
         let r = compile_container(&pod(vec![c.clone()]), &c, 1 << 34, -1000);
-        assert_eq!(
-            (r.cpu_shares, r.cpu_quota_us, r.cpu_period_us),
-            (256, 50_000, 100_000)
-        );
+        assert_eq!((r.cpu_shares, r.cpu_quota_us, r.cpu_period_us), (256, 50_000, 100_000));
         assert_eq!(r.memory_limit_bytes, 64 << 20);
     }
 
@@ -244,26 +208,14 @@ mod tests {
     fn the_oom_score_is_never_below_what_may_be_set() {
         let all = [("cpu", "1"), ("memory", "1Gi")];
         let c = container(&all, &all);
-        assert_eq!(
-            compile_container(&pod(vec![c.clone()]), &c, 1 << 34, -1000).oom_score_adj,
-            -997
-        );
-        assert_eq!(
-            compile_container(&pod(vec![c.clone()]), &c, 1 << 34, 0).oom_score_adj,
-            0
-        );
+        assert_eq!(compile_container(&pod(vec![c.clone()]), &c, 1 << 34, -1000).oom_score_adj, -997);
+        assert_eq!(compile_container(&pod(vec![c.clone()]), &c, 1 << 34, 0).oom_score_adj, 0);
     }
 
     #[test]
     fn a_pod_is_limited_only_when_every_container_is() {
         let limited = || container(&[], &[("memory", "64Mi"), ("cpu", "1")]);
-        assert_eq!(
-            compile_pod(&pod(vec![limited(), limited()])).memory_bytes,
-            Some(128 << 20)
-        );
-        assert_eq!(
-            compile_pod(&pod(vec![limited(), container(&[], &[])])).memory_bytes,
-            None
-        );
+        assert_eq!(compile_pod(&pod(vec![limited(), limited()])).memory_bytes, Some(128 << 20));
+        assert_eq!(compile_pod(&pod(vec![limited(), container(&[], &[])])).memory_bytes, None);
     }
 }

@@ -24,13 +24,10 @@ pub fn compile(
 ) -> SandboxConfig {
     let spec = desired.spec();
     let security = spec.security_context.clone().unwrap_or_default();
-    let privileged = desired.specs.iter().any(|s| {
-        s.container
-            .security_context
-            .as_ref()
-            .and_then(|c| c.privileged)
-            .unwrap_or(false)
-    });
+    let privileged = desired
+        .specs
+        .iter()
+        .any(|s| s.container.security_context.as_ref().and_then(|c| c.privileged).unwrap_or(false));
     let seccomp = security.seccomp_profile.as_ref();
     SandboxConfig {
         name: desired.name.clone(),
@@ -57,15 +54,9 @@ pub fn compile(
             .into_iter()
             .chain(security.supplemental_groups.into_iter().flatten())
             .collect(),
-        seccomp: seccomp.map_or(SeccompProfile::RuntimeDefault, |p| {
-            profile(&p.type_, p.localhost_profile.as_deref())
-        }),
-        sysctls: security
-            .sysctls
-            .iter()
-            .flatten()
-            .map(|s| (s.name.clone(), s.value.clone()))
-            .collect(),
+        seccomp: seccomp
+            .map_or(SeccompProfile::RuntimeDefault, |p| profile(&p.type_, p.localhost_profile.as_deref())),
+        sysctls: security.sysctls.iter().flatten().map(|s| (s.name.clone(), s.value.clone())).collect(),
     }
 }
 
@@ -103,22 +94,14 @@ fn annotations(desired: &Desired) -> std::collections::BTreeMap<String, String> 
 pub fn namespaces(desired: &Desired) -> NamespaceOptions {
     let spec = desired.spec();
     let node = |asked: Option<bool>| {
-        if asked == Some(true) {
-            IdMode::Node
-        } else {
-            IdMode::Pod
-        }
+        if asked == Some(true) { IdMode::Node } else { IdMode::Pod }
     };
     let pid = match (spec.host_pid, spec.share_process_namespace) {
         (Some(true), _) => IdMode::Node,
         (_, Some(true)) => IdMode::Pod,
         _ => IdMode::Container,
     };
-    NamespaceOptions {
-        network: node(spec.host_network),
-        pid,
-        ipc: node(spec.host_ipc),
-    }
+    NamespaceOptions { network: node(spec.host_network), pid, ipc: node(spec.host_ipc) }
 }
 
 /// The pod's host name; 63 characters at most.
@@ -127,11 +110,7 @@ pub fn hostname(desired: &Desired, domain: &str) -> String {
     if let Some(name) = spec.hostname_override.as_ref().filter(|n| !n.is_empty()) {
         return name.clone();
     }
-    let short = spec
-        .hostname
-        .as_deref()
-        .filter(|h| !h.is_empty())
-        .unwrap_or(&desired.name);
+    let short = spec.hostname.as_deref().filter(|h| !h.is_empty()).unwrap_or(&desired.name);
     let short: String = short.chars().take(63).collect();
     let short = short.trim_end_matches(['-', '.']).to_string();
     match fqdn(desired, domain) {
@@ -144,19 +123,12 @@ pub fn hostname(desired: &Desired, domain: &str) -> String {
 pub fn fqdn(desired: &Desired, domain: &str) -> Option<String> {
     let spec = desired.spec();
     let subdomain = spec.subdomain.as_deref().filter(|s| !s.is_empty())?;
-    let host = spec
-        .hostname
-        .as_deref()
-        .filter(|h| !h.is_empty())
-        .unwrap_or(&desired.name);
+    let host = spec.hostname.as_deref().filter(|h| !h.is_empty()).unwrap_or(&desired.name);
     Some(format!("{host}.{subdomain}.{}.svc.{domain}", desired.namespace))
 }
 
 fn port_mappings(desired: &Desired) -> Vec<PortMapping> {
-    let all = desired
-        .specs
-        .iter()
-        .flat_map(|s| s.container.ports.iter().flatten());
+    let all = desired.specs.iter().flat_map(|s| s.container.ports.iter().flatten());
     all.filter_map(|port| {
         Some(PortMapping {
             protocol: match port.protocol.as_deref() {
@@ -187,11 +159,7 @@ fn resolver(desired: &Desired, config: &PodsConfig, node_resolver: &str) -> DnsC
         DnsConfig::default()
     } else if in_cluster && !config.cluster_dns.is_empty() {
         let domain = &config.cluster_domain;
-        let own = [
-            format!("{}.svc.{domain}", desired.namespace),
-            format!("svc.{domain}"),
-            domain.clone(),
-        ];
+        let own = [format!("{}.svc.{domain}", desired.namespace), format!("svc.{domain}"), domain.clone()];
         DnsConfig {
             servers: config.cluster_dns.iter().map(ToString::to_string).collect(),
             searches: own.into_iter().chain(node.searches).collect(),
@@ -206,12 +174,7 @@ fn resolver(desired: &Desired, config: &PodsConfig, node_resolver: &str) -> DnsC
         for option in more.options.iter().flatten() {
             let Some(name) = &option.name else { continue };
             dns.options.retain(|o| o.split(':').next() != Some(name));
-            dns.options.push(
-                option
-                    .value
-                    .as_ref()
-                    .map_or(name.clone(), |v| format!("{name}:{v}")),
-            );
+            dns.options.push(option.value.as_ref().map_or(name.clone(), |v| format!("{name}:{v}")));
         }
     }
     unique(&mut dns.servers);
@@ -249,13 +212,7 @@ mod tests {
         let pod = serde_json::json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec});
         let desired = Desired::new(serde_json::from_value(pod).unwrap(), Origin::Api).unwrap();
         let config = PodsConfig::new("node", [10, 240, 0, 11].into(), "/nonexistent");
-        compile(
-            &desired,
-            &config,
-            "/pods",
-            "nameserver 9.9.9.9\nsearch example.org\n",
-            0,
-        )
+        compile(&desired, &config, "/pods", "nameserver 9.9.9.9\nsearch example.org\n", 0)
     }
 
     #[test]
@@ -264,12 +221,7 @@ mod tests {
         assert_eq!(dns.servers, ["10.96.0.10"]);
         assert_eq!(
             dns.searches,
-            [
-                "n.svc.cluster.local",
-                "svc.cluster.local",
-                "cluster.local",
-                "example.org"
-            ]
+            ["n.svc.cluster.local", "svc.cluster.local", "cluster.local", "example.org"]
         );
         assert_eq!(dns.options, ["ndots:5"]);
     }

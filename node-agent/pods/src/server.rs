@@ -48,11 +48,8 @@ impl IntoResponse for Refusal {
 
 impl From<penstock_runtime::RuntimeError> for Refusal {
     fn from(error: penstock_runtime::RuntimeError) -> Self {
-        let code = if error.is_not_found() {
-            StatusCode::NOT_FOUND
-        } else {
-            StatusCode::INTERNAL_SERVER_ERROR
-        };
+        let code =
+            if error.is_not_found() { StatusCode::NOT_FOUND } else { StatusCode::INTERNAL_SERVER_ERROR };
         Self(code, error.to_string())
     }
 }
@@ -65,9 +62,8 @@ pub async fn start(context: Arc<Context>, shutdown: CancellationToken) -> Result
     let config = &context.config;
     let acceptor = tls::acceptor(config)?;
     let address = config.listen;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|source| PodsError::Listen { address, source })?;
+    let listener =
+        TcpListener::bind(address).await.map_err(|source| PodsError::Listen { address, source })?;
     let router = router(context);
     tokio::spawn(async move {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -106,10 +102,7 @@ async fn serve(acceptor: tokio_rustls::TlsAcceptor, stream: tokio::net::TcpStrea
         router.clone().oneshot(request.map(axum::body::Body::new))
     });
     let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    if let Err(error) = builder
-        .serve_connection_with_upgrades(TokioIo::new(stream), service)
-        .await
-    {
+    if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "kubelet API connection ended");
     }
 }
@@ -118,25 +111,13 @@ fn router(context: Arc<Context>) -> Router {
     Router::new()
         .route("/pods", get(pods))
         .route("/runningpods", get(pods))
-        .route(
-            "/containerLogs/{namespace}/{pod}/{container}",
-            get(log_requests::container_logs),
-        )
+        .route("/containerLogs/{namespace}/{pod}/{container}", get(log_requests::container_logs))
         .route("/exec/{namespace}/{pod}/{container}", any(streams::exec))
-        .route(
-            "/exec/{namespace}/{pod}/{uid}/{container}",
-            any(streams::exec_with_uid),
-        )
+        .route("/exec/{namespace}/{pod}/{uid}/{container}", any(streams::exec_with_uid))
         .route("/attach/{namespace}/{pod}/{container}", any(streams::attach))
-        .route(
-            "/attach/{namespace}/{pod}/{uid}/{container}",
-            any(streams::attach_with_uid),
-        )
+        .route("/attach/{namespace}/{pod}/{uid}/{container}", any(streams::attach_with_uid))
         .route("/portForward/{namespace}/{pod}", any(streams::port_forward))
-        .route(
-            "/portForward/{namespace}/{pod}/{uid}",
-            any(streams::port_forward_with_uid),
-        )
+        .route("/portForward/{namespace}/{pod}/{uid}", any(streams::port_forward_with_uid))
         .route("/run/{namespace}/{pod}/{container}", any(streams::run))
         .route("/stats/summary", get(stats::summary))
         .route("/metrics", get(metrics))
@@ -180,31 +161,14 @@ async fn find_container(
         label(names::POD_NAME, pod),
         label(names::CONTAINER_NAME, container),
     ];
-    let mut found = context
-        .runtime
-        .list_containers(&ContainerFilter {
-            sandbox: None,
-            labels,
-        })
-        .await?;
+    let mut found = context.runtime.list_containers(&ContainerFilter { sandbox: None, labels }).await?;
     let uid = current_uid(context, namespace, pod);
     found.retain(|c| uid.is_none() || c.labels.get(names::POD_UID) == uid.as_ref());
     found.sort_by_key(|c| std::cmp::Reverse((c.created_at, c.attempt)));
-    let words = if previous {
-        "previous terminated container"
-    } else {
-        "container"
-    };
+    let words = if previous { "previous terminated container" } else { "container" };
     let missing = || {
-        let code = if previous {
-            StatusCode::BAD_REQUEST
-        } else {
-            StatusCode::NOT_FOUND
-        };
-        Refusal(
-            code,
-            format!("{words} \"{container}\" in pod \"{pod}\" not found"),
-        )
+        let code = if previous { StatusCode::BAD_REQUEST } else { StatusCode::NOT_FOUND };
+        Refusal(code, format!("{words} \"{container}\" in pod \"{pod}\" not found"))
     };
     found.into_iter().nth(usize::from(previous)).ok_or_else(missing)
 }
@@ -233,18 +197,11 @@ async fn find_sandbox(context: &Context, namespace: &str, pod: &str) -> Result<S
     let mut found = context.runtime.list_sandboxes(&labels).await?;
     found.retain(|s| s.state == SandboxState::Ready);
     found.sort_by_key(|s| std::cmp::Reverse(s.created_at));
-    let missing = || {
-        Refusal(
-            StatusCode::NOT_FOUND,
-            format!("pod {namespace}/{pod} is not running"),
-        )
-    };
+    let missing = || Refusal(StatusCode::NOT_FOUND, format!("pod {namespace}/{pod} is not running"));
     found.into_iter().next().map(|s| s.id).ok_or_else(missing)
 }
 
 fn current_uid(context: &Context, namespace: &str, pod: &str) -> Option<String> {
     let pods = context.pods.lock();
-    pods.values()
-        .find(|d| d.namespace == namespace && d.name == pod)
-        .map(|d| d.uid.clone())
+    pods.values().find(|d| d.namespace == namespace && d.name == pod).map(|d| d.uid.clone())
 }

@@ -92,45 +92,27 @@ pub async fn run(
 }
 
 fn is_manifest(path: &Path) -> bool {
-    let hidden = path
-        .file_name()
-        .is_none_or(|name| name.to_string_lossy().starts_with('.'));
-    let known = path
-        .extension()
-        .is_some_and(|e| e == "yaml" || e == "yml" || e == "json" || e == "manifest");
+    let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+    let known = path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json" || e == "manifest");
     !hidden && known
 }
 
 /// The pod as this node runs it: named after the node, bound to it, tolerant of everything that evicts.
 fn compile(text: &str, path: &Path, node: &str) -> Result<Pod, ManifestError> {
-    let decode = |e: serde_yaml::Error| ManifestError::Decode {
-        message: e.to_string(),
-    };
+    let decode = |e: serde_yaml::Error| ManifestError::Decode { message: e.to_string() };
     let raw: serde_json::Value = serde_yaml::from_str(text).map_err(decode)?;
     let field = |name: &str| raw.get(name).and_then(|v| v.as_str()).unwrap_or_default();
     if field("kind") != "Pod" || field("apiVersion") != "v1" {
-        return Err(ManifestError::Kind {
-            kind: format!("{} of {}", field("kind"), field("apiVersion")),
-        });
+        return Err(ManifestError::Kind { kind: format!("{} of {}", field("kind"), field("apiVersion")) });
     }
     let mut pod: Pod = serde_yaml::from_str(text).map_err(decode)?;
-    let uid = hash(&[
-        node.as_bytes(),
-        path.as_os_str().as_encoded_bytes(),
-        text.as_bytes(),
-    ]);
+    let uid = hash(&[node.as_bytes(), path.as_os_str().as_encoded_bytes(), text.as_bytes()]);
     let name = pod.metadata.name.clone().filter(|n| !n.is_empty());
     let (Some(name), Some(spec)) = (name, pod.spec.as_mut().filter(|s| !s.containers.is_empty())) else {
         return Err(ManifestError::Incomplete);
     };
-    if spec
-        .service_account_name
-        .as_deref()
-        .is_some_and(|s| !s.is_empty())
-    {
-        return Err(ManifestError::NeedsApi {
-            what: "a service account",
-        });
+    if spec.service_account_name.as_deref().is_some_and(|s| !s.is_empty()) {
+        return Err(ManifestError::NeedsApi { what: "a service account" });
     }
     spec.node_name = Some(node.to_string());
     let everything = Toleration {
@@ -178,15 +160,9 @@ mod tests {
         let spec = pod.spec.as_ref().unwrap();
         assert_eq!(spec.node_name.as_deref(), Some("n1"));
         assert_eq!(spec.tolerations.as_ref().unwrap().len(), 1);
-        assert_eq!(
-            compile(MANIFEST, path, "n1").unwrap().metadata.uid,
-            pod.metadata.uid
-        );
+        assert_eq!(compile(MANIFEST, path, "n1").unwrap().metadata.uid, pod.metadata.uid);
         let changed = MANIFEST.replace("a/b:1", "a/b:2");
-        assert_ne!(
-            compile(&changed, path, "n1").unwrap().metadata.uid,
-            pod.metadata.uid
-        );
+        assert_ne!(compile(&changed, path, "n1").unwrap().metadata.uid, pod.metadata.uid);
     }
 
     #[test]
@@ -194,17 +170,11 @@ mod tests {
         let path = Path::new("/m/x.yaml");
         let kind = compile("apiVersion: v1\nkind: Service\n", path, "n").unwrap_err();
         assert!(matches!(kind, ManifestError::Kind { .. }));
-        assert!(matches!(
-            compile("{[", path, "n"),
-            Err(ManifestError::Decode { .. })
-        ));
+        assert!(matches!(compile("{[", path, "n"), Err(ManifestError::Decode { .. })));
         let empty = "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {containers: []}\n";
         assert_eq!(compile(empty, path, "n"), Err(ManifestError::Incomplete));
         let account = MANIFEST.replace("spec:\n", "spec:\n  serviceAccountName: a\n");
-        assert!(matches!(
-            compile(&account, path, "n"),
-            Err(ManifestError::NeedsApi { .. })
-        ));
+        assert!(matches!(compile(&account, path, "n"), Err(ManifestError::NeedsApi { .. })));
     }
 
     #[test]

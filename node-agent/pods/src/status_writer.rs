@@ -124,8 +124,7 @@ async fn write_once(
         }
     };
     if let Some(patch) = compile_patch(uid, current, wanted) {
-        api.patch_status(&desired.name, &PatchParams::default(), &Patch::Strategic(patch))
-            .await?;
+        api.patch_status(&desired.name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
         context.metrics.status_writes.inc();
         *current = wanted.clone();
     }
@@ -194,10 +193,8 @@ mod tests {
             reason: reason.map(str::to_string),
             ..Default::default()
         };
-        let with = |conditions: Vec<PodCondition>| PodStatus {
-            conditions: Some(conditions),
-            ..Default::default()
-        };
+        let with =
+            |conditions: Vec<PodCondition>| PodStatus { conditions: Some(conditions), ..Default::default() };
         let from = with(vec![
             condition("Ready", "False", Some("ContainersNotReady")),
             condition("Old", "True", None),
@@ -213,15 +210,9 @@ mod tests {
 
     #[test]
     fn a_patch_holds_what_changed_and_nothing_else() {
-        let from = PodStatus {
-            phase: Some("Pending".into()),
-            reason: Some("x".into()),
-            ..Default::default()
-        };
-        let to = PodStatus {
-            phase: Some("Running".into()),
-            ..Default::default()
-        };
+        let from =
+            PodStatus { phase: Some("Pending".into()), reason: Some("x".into()), ..Default::default() };
+        let to = PodStatus { phase: Some("Running".into()), ..Default::default() };
         assert_eq!(compile_patch("u", &from, &from), None);
         let want = json!({"metadata": {"uid": "u"}, "status": {"phase": "Running", "reason": null}});
         assert_eq!(compile_patch("u", &from, &to), Some(want));

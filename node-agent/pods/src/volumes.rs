@@ -30,11 +30,7 @@ pub enum VolumeError {
     NoObject { kind: &'static str, name: String },
     /// The object lacks a key.
     #[error("{kind} \"{name}\" references non-existent key: {key}")]
-    NoKey {
-        kind: &'static str,
-        name: String,
-        key: String,
-    },
+    NoKey { kind: &'static str, name: String, key: String },
     /// A downward-API file of a field that does not exist.
     #[error("the field shown by {path} does not exist")]
     NoField { path: String },
@@ -66,9 +62,7 @@ pub enum VolumeError {
 
 impl From<kube::Error> for VolumeError {
     fn from(source: kube::Error) -> Self {
-        Self::Api {
-            source: Box::new(source),
-        }
+        Self::Api { source: Box::new(source) }
     }
 }
 
@@ -93,10 +87,7 @@ impl Volumes {
     }
 
     fn dir(&self, uid: &str, plugin: &str, name: &str) -> PathBuf {
-        self.pod_dir(uid)
-            .join("volumes")
-            .join(format!("kubernetes.io~{plugin}"))
-            .join(name)
+        self.pod_dir(uid).join("volumes").join(format!("kubernetes.io~{plugin}")).join(name)
     }
 
     /// Makes or refreshes all volumes of a pod. Idempotent.
@@ -136,14 +127,9 @@ impl Volumes {
     ) -> Result<(), VolumeError> {
         let group = fs_group(desired);
         let Some(dir) = self.host_dir(desired, volume).await? else {
-            return Err(VolumeError::Unsupported {
-                name: volume.name.clone(),
-            });
+            return Err(VolumeError::Unsupported { name: volume.name.clone() });
         };
-        let io = |source| VolumeError::Io {
-            path: dir.clone(),
-            source,
-        };
+        let io = |source| VolumeError::Io { path: dir.clone(), source };
         if let Some(empty) = &volume.empty_dir {
             if empty.medium.as_deref() == Some("Memory") {
                 let size = empty.size_limit.as_ref().and_then(quantity::whole);
@@ -156,18 +142,9 @@ impl Volumes {
         }
         let files = if let Some(source) = &volume.config_map {
             let optional = source.optional.unwrap_or(false);
-            let object = self
-                .objects
-                .config_map(&desired.namespace, &source.name, age)
-                .await?;
+            let object = self.objects.config_map(&desired.namespace, &source.name, age).await?;
             let mode = source.default_mode.unwrap_or(payload::MODE);
-            payload::config_map(
-                object.as_ref(),
-                &source.name,
-                source.items.as_deref(),
-                mode,
-                optional,
-            )?
+            payload::config_map(object.as_ref(), &source.name, source.items.as_deref(), mode, optional)?
         } else if let Some(source) = &volume.secret {
             let name = source.secret_name.clone().unwrap_or_default();
             let optional = source.optional.unwrap_or(false);
@@ -231,20 +208,13 @@ impl Volumes {
             if let Some(s) = &part.service_account_token {
                 let token = self.tokens.token(&self.client, desired, s).await?;
                 // Private to root, unless the pod says who reads it.
-                let user = desired
-                    .spec()
-                    .security_context
-                    .as_ref()
-                    .and_then(|c| c.run_as_user);
+                let user = desired.spec().security_context.as_ref().and_then(|c| c.run_as_user);
                 let mode = if fs_group(desired).is_some() || user.is_none() && mode == payload::MODE {
                     mode
                 } else {
                     mode | 0o044
                 };
-                files.insert(
-                    s.path.clone(),
-                    (token.into_bytes(), u32::try_from(mode).unwrap_or(0o644)),
-                );
+                files.insert(s.path.clone(), (token.into_bytes(), u32::try_from(mode).unwrap_or(0o644)));
             }
         }
         Ok(files)
@@ -268,10 +238,7 @@ impl Volumes {
         } else if let Some(claim) = &volume.persistent_volume_claim {
             Some(self.claim(&desired.namespace, &claim.claim_name).await?)
         } else if volume.ephemeral.is_some() {
-            Some(
-                self.claim(&desired.namespace, &format!("{}-{}", desired.name, volume.name))
-                    .await?,
-            )
+            Some(self.claim(&desired.namespace, &format!("{}-{}", desired.name, volume.name)).await?)
         } else {
             None
         })
@@ -279,10 +246,8 @@ impl Volumes {
 
     /// A claim bound to a volume that is a path on this node.
     async fn claim(&self, namespace: &str, name: &str) -> Result<PathBuf, VolumeError> {
-        let failed = |message: &str| VolumeError::Claim {
-            name: name.to_string(),
-            message: message.to_string(),
-        };
+        let failed =
+            |message: &str| VolumeError::Claim { name: name.to_string(), message: message.to_string() };
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
         let claim = claims.get_opt(name).await?.ok_or_else(|| failed("not found"))?;
         let volume = claim.spec.and_then(|s| s.volume_name).filter(|v| !v.is_empty());
@@ -297,9 +262,7 @@ impl Volumes {
             mounts::ensure_host_path(&host.path, host.type_.as_deref().unwrap_or("DirectoryOrCreate"))?;
             return Ok(PathBuf::from(host.path));
         }
-        let local = spec
-            .local
-            .ok_or_else(|| failed("its volume is neither local nor a host path"))?;
+        let local = spec.local.ok_or_else(|| failed("its volume is neither local nor a host path"))?;
         Ok(PathBuf::from(local.path))
     }
 
@@ -324,9 +287,5 @@ pub fn fs_group(desired: &Desired) -> Option<u32> {
 
 /// The part of a volume a container mounts.
 pub fn sub_path(volume: &Path, sub: &str) -> Result<PathBuf, VolumeError> {
-    if sub.is_empty() {
-        Ok(volume.to_path_buf())
-    } else {
-        mounts::ensure_sub_path(volume, sub)
-    }
+    if sub.is_empty() { Ok(volume.to_path_buf()) } else { mounts::ensure_sub_path(volume, sub) }
 }

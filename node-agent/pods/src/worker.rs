@@ -157,12 +157,7 @@ impl Worker {
         if order.desired.is_deleting() && shorter {
             // A second delete with less patience: stops under way are repeated with it.
             let grace = order.desired.grace_seconds();
-            for id in self
-                .pending_stops
-                .iter()
-                .filter(|(_, g)| **g > grace)
-                .map(|(id, _)| id)
-            {
+            for id in self.pending_stops.iter().filter(|(_, g)| **g > grace).map(|(id, _)| id) {
                 self.memory.stopping.remove(id);
             }
         }
@@ -179,10 +174,7 @@ impl Worker {
         };
         let seen = observe(&*context.runtime, &self.desired.uid, &mut self.ended, words).await?;
         let ids = seen.containers.iter().map(|c| c.status.id.as_str());
-        context.routes.set(
-            &self.wake,
-            ids.chain(seen.sandboxes.iter().map(|s| s.info.id.as_str())),
-        );
+        context.routes.set(&self.wake, ids.chain(seen.sandboxes.iter().map(|s| s.info.id.as_str())));
         let deadline_left = self.check_deadline(now);
         let stop = self.stop_order();
         self.supervise_probes(&seen, now, stop.is_some());
@@ -199,10 +191,7 @@ impl Worker {
         }
         self.refresh_volumes(&seen, finished);
         // What has just begun is looked at again soon: its end may have come before its beginning was seen.
-        let young = seen
-            .containers
-            .iter()
-            .any(|c| c.is_running() && is_young(c.status.started_at, now));
+        let young = seen.containers.iter().any(|c| c.is_running() && is_young(c.status.started_at, now));
         let eventful = context.runtime.has_events() && !young;
         let pause = if eventful || finished { RESYNC } else { POLL };
         let pause = wake_after.map_or(pause, |w| pause.min(w + Duration::from_millis(5)));
@@ -221,13 +210,8 @@ impl Worker {
         }
         if self.memory.failed.is_none() && !self.desired.is_terminal() {
             let message = "Pod was active on the node longer than the specified deadline";
-            self.context
-                .events
-                .normal(&self.desired, None, "DeadlineExceeded", message);
-            self.memory.failed = Some(Waiting {
-                reason: "DeadlineExceeded".into(),
-                message: message.into(),
-            });
+            self.context.events.normal(&self.desired, None, "DeadlineExceeded", message);
+            self.memory.failed = Some(Waiting { reason: "DeadlineExceeded".into(), message: message.into() });
         }
         None
     }
@@ -237,9 +221,7 @@ impl Worker {
             || self.desired.is_deleting()
             || self.memory.failed.is_some()
             || self.desired.is_terminal();
-        stop.then(|| Stop {
-            grace_seconds: self.desired.grace_seconds(),
-        })
+        stop.then(|| Stop { grace_seconds: self.desired.grace_seconds() })
     }
 
     fn report(&mut self, seen: &PodRuntime, plan: &Plan, ended: bool, now: Timestamp) {
@@ -248,13 +230,7 @@ impl Worker {
         }
         let mut previous = self.status.clone();
         // Conditions others set are in the object only.
-        if let Some(theirs) = self
-            .desired
-            .pod
-            .status
-            .as_ref()
-            .and_then(|s| s.conditions.clone())
-        {
+        if let Some(theirs) = self.desired.pod.status.as_ref().and_then(|s| s.conditions.clone()) {
             let ours = previous.conditions.take().unwrap_or_default();
             let foreign = theirs
                 .into_iter()
@@ -294,14 +270,9 @@ impl Worker {
         }
         if self.desired.origin == Origin::Api && !self.deleted {
             let api: Api<Pod> = Api::namespaced(self.context.client.clone(), &self.desired.namespace);
-            let exactly = Preconditions {
-                uid: Some(self.desired.uid.clone()),
-                resource_version: None,
-            };
-            let params = DeleteParams {
-                preconditions: Some(exactly),
-                ..DeleteParams::default().grace_period(0)
-            };
+            let exactly = Preconditions { uid: Some(self.desired.uid.clone()), resource_version: None };
+            let params =
+                DeleteParams { preconditions: Some(exactly), ..DeleteParams::default().grace_period(0) };
             match api.delete(&self.desired.name, &params).await {
                 Ok(_) => self.deleted = true,
                 Err(kube::Error::Api(e)) if e.code == 404 || e.code == 409 => self.deleted = true,
@@ -328,11 +299,7 @@ impl Worker {
     // === probes ===
 
     fn supervise_probes(&mut self, seen: &PodRuntime, now: Timestamp, stopping: bool) {
-        let running = |id: &str| {
-            seen.containers
-                .iter()
-                .any(|c| c.status.id == id && c.is_running())
-        };
+        let running = |id: &str| seen.containers.iter().any(|c| c.status.id == id && c.is_running());
         self.probing.retain(|id, task| {
             let keep = running(id);
             if !keep {
@@ -372,10 +339,7 @@ impl Worker {
                     container_id: id.clone(),
                     address: address.clone(),
                 },
-                age: now
-                    .duration_since(started)
-                    .max(SignedDuration::ZERO)
-                    .unsigned_abs(),
+                age: now.duration_since(started).max(SignedDuration::ZERO).unsigned_abs(),
                 health,
             };
             let task = self.operations.spawn(probes::run(target, self.verdicts.clone()));
@@ -384,36 +348,22 @@ impl Worker {
     }
 
     fn adopted_health(&self, id: &str) -> Health {
-        let all = [
-            &self.adopted.container_statuses,
-            &self.adopted.init_container_statuses,
-        ];
+        let all = [&self.adopted.container_statuses, &self.adopted.init_container_statuses];
         let found = all
             .into_iter()
             .flat_map(|l| l.iter().flatten())
             .find(|s| s.container_id.as_deref().and_then(|c| c.split("://").nth(1)) == Some(id));
-        found.map_or(Health::default(), |s| Health {
-            started: s.started.unwrap_or(false),
-            ready: s.ready,
-        })
+        found.map_or(Health::default(), |s| Health { started: s.started.unwrap_or(false), ready: s.ready })
     }
 
     fn judge(&mut self, verdict: Verdict) {
-        let result = if verdict.message.is_empty() {
-            "successful"
-        } else {
-            "failed"
-        };
-        let labels = vec![
-            ("probe_type".into(), verdict.kind.name().into()),
-            ("result".into(), result.into()),
-        ];
+        let result = if verdict.message.is_empty() { "successful" } else { "failed" };
+        let labels =
+            vec![("probe_type".into(), verdict.kind.name().into()), ("result".into(), result.into())];
         self.context.metrics.probes.get_or_create(&labels).inc();
         if !verdict.message.is_empty() {
             let text = format!("{} probe failed: {}", verdict.kind.name(), verdict.message);
-            self.context
-                .events
-                .warning(&self.desired, Some(&verdict.name), "Unhealthy", text);
+            self.context.events.warning(&self.desired, Some(&verdict.name), "Unhealthy", text);
         }
         let Some(settled) = verdict.settled else { return };
         let Some(health) = self.memory.health.get_mut(&verdict.container_id) else {
@@ -425,10 +375,7 @@ impl Worker {
             (Kind::Liveness, true) => {}
             (Kind::Startup | Kind::Liveness, false) => {
                 let kind = verdict.kind.name().to_lowercase();
-                let why = format!(
-                    "Container {} failed {kind} probe, will be restarted",
-                    verdict.name
-                );
+                let why = format!("Container {} failed {kind} probe, will be restarted", verdict.name);
                 self.memory.condemned.insert(verdict.container_id, why);
             }
         }
@@ -446,14 +393,8 @@ impl Worker {
         match effect {
             Effect::Prepare { attempt, sandbox } => {
                 self.memory.sandbox_busy = true;
-                let config = SandboxConfig {
-                    attempt,
-                    ..job.sandbox_config.clone()
-                };
-                let job = operations::Job {
-                    sandbox_config: config,
-                    ..job
-                };
+                let config = SandboxConfig { attempt, ..job.sandbox_config.clone() };
+                let job = operations::Job { sandbox_config: config, ..job };
                 self.operations.spawn(async move {
                     let _ = news.send(job.prepare(sandbox).await).await;
                 });
@@ -477,11 +418,7 @@ impl Worker {
                     let _ = job.context.runtime.remove_container(&id).await;
                 });
             }
-            Effect::Start {
-                name,
-                sandbox,
-                attempt,
-            } => {
+            Effect::Start { name, sandbox, attempt } => {
                 self.memory.starting.insert(name.clone());
                 if let Some(last) = seen.newest(&name)
                     && last.is_over()
@@ -499,29 +436,14 @@ impl Worker {
                 let target = target.and_then(|t| seen.newest(t)).map(|c| c.status.id.clone());
                 let addresses = match self.desired.host_network() {
                     true => vec![self.context.config.node_ip.to_string()],
-                    false => seen
-                        .sandboxes
-                        .first()
-                        .map(|s| s.addresses.clone())
-                        .unwrap_or_default(),
+                    false => seen.sandboxes.first().map(|s| s.addresses.clone()).unwrap_or_default(),
                 };
-                let start = operations::Start {
-                    name,
-                    sandbox,
-                    attempt,
-                    target,
-                    addresses,
-                };
+                let start = operations::Start { name, sandbox, attempt, target, addresses };
                 self.operations.spawn(async move {
                     let _ = news.send(job.start(start).await).await;
                 });
             }
-            Effect::Stop {
-                id,
-                name,
-                grace_seconds,
-                why,
-            } => {
+            Effect::Stop { id, name, grace_seconds, why } => {
                 self.memory.stopping.insert(id.clone());
                 self.pending_stops.insert(id.clone(), grace_seconds);
                 if self.desired.is_deleting() || self.gone {
@@ -535,27 +457,16 @@ impl Worker {
                     address
                 };
                 self.operations.spawn(async move {
-                    let _ = news
-                        .send(job.stop(id, name, grace_seconds, why, address).await)
-                        .await;
+                    let _ = news.send(job.stop(id, name, grace_seconds, why, address).await).await;
                 });
             }
         }
     }
 
     fn sandbox_config(&self, seen: &PodRuntime) -> SandboxConfig {
-        let parent = self
-            .context
-            .cgroups
-            .path(resources::qos(self.desired.spec()), &self.desired.uid);
+        let parent = self.context.cgroups.path(resources::qos(self.desired.spec()), &self.desired.uid);
         let attempt = seen.sandboxes.first().map_or(0, |s| s.info.attempt);
-        sandbox::compile(
-            &self.desired,
-            &self.context.config,
-            &parent,
-            &self.context.node_resolver(),
-            attempt,
-        )
+        sandbox::compile(&self.desired, &self.context.config, &parent, &self.context.node_resolver(), attempt)
     }
 
     fn absorb(&mut self, done: Done) {
@@ -589,45 +500,24 @@ impl Worker {
     fn remember_failure(&mut self, name: String, waiting: Waiting) {
         let labels = vec![("code".to_string(), waiting.reason.clone())];
         self.context.metrics.start_errors.get_or_create(&labels).inc();
-        let mut backoff = self
-            .memory
-            .failures
-            .get(&name)
-            .map(|f| f.backoff)
-            .unwrap_or_default();
+        let mut backoff = self.memory.failures.get(&name).map(|f| f.backoff).unwrap_or_default();
         backoff.advance();
         // Pulls wait longer and longer; everything else may be healed by the next write of a user.
         let pull = matches!(waiting.reason.as_str(), "ErrImagePull" | "ImagePullBackOff");
-        let pause = if pull {
-            backoff.pause()
-        } else {
-            backoff.pause().min(SignedDuration::from_secs(10)) / 5
-        };
+        let pause =
+            if pull { backoff.pause() } else { backoff.pause().min(SignedDuration::from_secs(10)) / 5 };
         let shown = if pull && self.memory.failures.contains_key(&name) {
-            let image = self
-                .desired
-                .container(&name)
-                .and_then(|s| s.container.image.clone())
-                .unwrap_or_default();
-            let message = format!(
-                "Back-off pulling image \"{image}\": {}: {}",
-                waiting.reason, waiting.message
-            );
-            Waiting {
-                reason: "ImagePullBackOff".into(),
-                message,
-            }
+            let image =
+                self.desired.container(&name).and_then(|s| s.container.image.clone()).unwrap_or_default();
+            let message =
+                format!("Back-off pulling image \"{image}\": {}: {}", waiting.reason, waiting.message);
+            Waiting { reason: "ImagePullBackOff".into(), message }
         } else {
             waiting
         };
-        self.memory.failures.insert(
-            name,
-            StartFailure {
-                waiting: shown,
-                retry_at: Timestamp::now() + pause,
-                backoff,
-            },
-        );
+        self.memory
+            .failures
+            .insert(name, StartFailure { waiting: shown, retry_at: Timestamp::now() + pause, backoff });
     }
 
     fn refresh_volumes(&mut self, seen: &PodRuntime, finished: bool) {
@@ -641,11 +531,7 @@ impl Worker {
             desired: self.desired.clone(),
             sandbox_config: self.sandbox_config(seen),
         };
-        let addresses = seen
-            .sandboxes
-            .first()
-            .map(|s| s.addresses.clone())
-            .unwrap_or_default();
+        let addresses = seen.sandboxes.first().map(|s| s.addresses.clone()).unwrap_or_default();
         self.operations.spawn(async move { job.refresh(addresses).await });
     }
 }

@@ -10,10 +10,7 @@ use crate::names;
 /// Stops and removes everything of a pod that is in no source, its directory included.
 pub async fn stop_orphan(context: &Context, uid: &str, grace_seconds: i64) {
     let grace = Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(30));
-    let filter = ContainerFilter {
-        sandbox: None,
-        labels: vec![(names::POD_UID.into(), uid.into())],
-    };
+    let filter = ContainerFilter { sandbox: None, labels: vec![(names::POD_UID.into(), uid.into())] };
     loop {
         if let Ok(containers) = context.runtime.list_containers(&filter).await {
             let running = containers.iter().filter(|c| c.state == ContainerState::Running);
@@ -34,10 +31,7 @@ pub async fn remove_stale_dirs(context: &Context, known: &[String]) {
     let Ok(sandboxes) = context.runtime.list_sandboxes(&[]).await else {
         return;
     };
-    let entries = std::fs::read_dir(context.config.kubelet_dir.join("pods"))
-        .into_iter()
-        .flatten()
-        .flatten();
+    let entries = std::fs::read_dir(context.config.kubelet_dir.join("pods")).into_iter().flatten().flatten();
     for entry in entries {
         let uid = entry.file_name().to_string_lossy().into_owned();
         let lives = sandboxes.iter().any(|s| s.uid == uid) || context.pods.lock().contains_key(&uid);

@@ -46,12 +46,8 @@ pub struct Cri {
 impl Cri {
     /// A client for `unix:///path`. Succeeds whether or not the runtime is up: only a malformed endpoint is an error.
     pub async fn connect(endpoint: &str) -> Result<Self, RuntimeError> {
-        let bad = || RuntimeError::BadEndpoint {
-            endpoint: endpoint.to_string(),
-        };
-        let path = endpoint
-            .strip_prefix("unix://")
-            .or_else(|| endpoint.starts_with('/').then_some(endpoint));
+        let bad = || RuntimeError::BadEndpoint { endpoint: endpoint.to_string() };
+        let path = endpoint.strip_prefix("unix://").or_else(|| endpoint.starts_with('/').then_some(endpoint));
         let path = PathBuf::from(path.filter(|p| p.starts_with('/')).ok_or_else(bad)?);
         let channel = Endpoint::from_static("http://runtime.invalid")
             .connect_timeout(Duration::from_secs(5))
@@ -80,10 +76,7 @@ impl Cri {
         future: impl Future<Output = Result<tonic::Response<T>, Status>>,
     ) -> Result<T, RuntimeError> {
         match tokio::time::timeout(deadline, future).await {
-            Err(_) => Err(RuntimeError::Timeout {
-                call,
-                seconds: deadline.as_secs(),
-            }),
+            Err(_) => Err(RuntimeError::Timeout { call, seconds: deadline.as_secs() }),
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.sort(call, deadline, status)),
         }
@@ -93,14 +86,10 @@ impl Cri {
         let message = status.message().to_string();
         match status.code() {
             Code::NotFound => RuntimeError::NotFound { what: message },
-            Code::Unavailable | Code::Cancelled => RuntimeError::Unavailable {
-                endpoint: self.endpoint.clone(),
-                message,
-            },
-            Code::DeadlineExceeded => RuntimeError::Timeout {
-                call,
-                seconds: deadline.as_secs(),
-            },
+            Code::Unavailable | Code::Cancelled => {
+                RuntimeError::Unavailable { endpoint: self.endpoint.clone(), message }
+            }
+            Code::DeadlineExceeded => RuntimeError::Timeout { call, seconds: deadline.as_secs() },
             Code::Unimplemented => RuntimeError::Unsupported { call },
             // containerd answers Unknown with the text for things that vanish while it looks at them.
             Code::Unknown if message.ends_with(": not found") => RuntimeError::NotFound { what: message },
@@ -124,10 +113,7 @@ fn gone_is_done(result: Result<(), RuntimeError>) -> Result<(), RuntimeError> {
 }
 
 fn missing(call: &'static str) -> RuntimeError {
-    RuntimeError::Failed {
-        call,
-        message: "the runtime answered without the body asked for".to_string(),
-    }
+    RuntimeError::Failed { call, message: "the runtime answered without the body asked for".to_string() }
 }
 
 // === impl Runtime ===
@@ -135,31 +121,16 @@ fn missing(call: &'static str) -> RuntimeError {
 #[async_trait]
 impl Runtime for Cri {
     async fn version(&self) -> Result<Version, RuntimeError> {
-        let request = pb::VersionRequest {
-            version: "v1".to_string(),
-        };
-        let answer = self
-            .call(
-                "Version",
-                CALL_TIMEOUT,
-                self.runtime.clone().version(Request::new(request)),
-            )
-            .await?;
-        Ok(Version {
-            name: answer.runtime_name,
-            version: answer.runtime_version,
-        })
+        let request = pb::VersionRequest { version: "v1".to_string() };
+        let answer =
+            self.call("Version", CALL_TIMEOUT, self.runtime.clone().version(Request::new(request))).await?;
+        Ok(Version { name: answer.runtime_name, version: answer.runtime_version })
     }
 
     async fn status(&self) -> Result<RuntimeStatus, RuntimeError> {
         let request = pb::StatusRequest { verbose: false };
-        let answer = self
-            .call(
-                "Status",
-                Duration::from_secs(10),
-                self.runtime.clone().status(request),
-            )
-            .await?;
+        let answer =
+            self.call("Status", Duration::from_secs(10), self.runtime.clone().status(request)).await?;
         Ok(convert::status(answer))
     }
 
@@ -169,68 +140,39 @@ impl Runtime for Cri {
             runtime_handler: handler.to_string(),
         };
         let answer = self
-            .call(
-                "RunPodSandbox",
-                SANDBOX_TIMEOUT,
-                self.runtime.clone().run_pod_sandbox(request),
-            )
+            .call("RunPodSandbox", SANDBOX_TIMEOUT, self.runtime.clone().run_pod_sandbox(request))
             .await?;
         Ok(answer.pod_sandbox_id)
     }
 
     async fn stop_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
-        let request = pb::StopPodSandboxRequest {
-            pod_sandbox_id: id.to_string(),
-        };
+        let request = pb::StopPodSandboxRequest { pod_sandbox_id: id.to_string() };
         let mut client = self.runtime.clone();
         let call = self.call("StopPodSandbox", CALL_TIMEOUT, client.stop_pod_sandbox(request));
         gone_is_done(call.await.map(|_| ()))
     }
 
     async fn remove_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
-        let request = pb::RemovePodSandboxRequest {
-            pod_sandbox_id: id.to_string(),
-        };
+        let request = pb::RemovePodSandboxRequest { pod_sandbox_id: id.to_string() };
         let mut client = self.runtime.clone();
-        let call = self.call(
-            "RemovePodSandbox",
-            CALL_TIMEOUT,
-            client.remove_pod_sandbox(request),
-        );
+        let call = self.call("RemovePodSandbox", CALL_TIMEOUT, client.remove_pod_sandbox(request));
         gone_is_done(call.await.map(|_| ()))
     }
 
     async fn sandbox_status(&self, id: &str) -> Result<SandboxStatus, RuntimeError> {
-        let request = pb::PodSandboxStatusRequest {
-            pod_sandbox_id: id.to_string(),
-            verbose: false,
-        };
+        let request = pb::PodSandboxStatusRequest { pod_sandbox_id: id.to_string(), verbose: false };
         let answer = self
-            .call(
-                "PodSandboxStatus",
-                CALL_TIMEOUT,
-                self.runtime.clone().pod_sandbox_status(request),
-            )
+            .call("PodSandboxStatus", CALL_TIMEOUT, self.runtime.clone().pod_sandbox_status(request))
             .await?;
-        answer
-            .status
-            .map(convert::sandbox_status)
-            .ok_or_else(|| missing("PodSandboxStatus"))
+        answer.status.map(convert::sandbox_status).ok_or_else(|| missing("PodSandboxStatus"))
     }
 
     async fn list_sandboxes(&self, labels: &[(String, String)]) -> Result<Vec<SandboxInfo>, RuntimeError> {
-        let filter = pb::PodSandboxFilter {
-            label_selector: labels.iter().cloned().collect(),
-            ..Default::default()
-        };
+        let filter =
+            pb::PodSandboxFilter { label_selector: labels.iter().cloned().collect(), ..Default::default() };
         let request = pb::ListPodSandboxRequest { filter: Some(filter) };
-        let answer = self
-            .call(
-                "ListPodSandbox",
-                CALL_TIMEOUT,
-                self.runtime.clone().list_pod_sandbox(request),
-            )
-            .await?;
+        let answer =
+            self.call("ListPodSandbox", CALL_TIMEOUT, self.runtime.clone().list_pod_sandbox(request)).await?;
         Ok(answer.items.into_iter().map(convert::sandbox_info).collect())
     }
 
@@ -246,48 +188,28 @@ impl Runtime for Cri {
             sandbox_config: Some(convert::sandbox_config(sandbox_config)),
         };
         let answer = self
-            .call(
-                "CreateContainer",
-                CALL_TIMEOUT,
-                self.runtime.clone().create_container(request),
-            )
+            .call("CreateContainer", CALL_TIMEOUT, self.runtime.clone().create_container(request))
             .await?;
         Ok(answer.container_id)
     }
 
     async fn start_container(&self, id: &str) -> Result<(), RuntimeError> {
-        let request = pb::StartContainerRequest {
-            container_id: id.to_string(),
-        };
-        self.call(
-            "StartContainer",
-            CALL_TIMEOUT,
-            self.runtime.clone().start_container(request),
-        )
-        .await?;
+        let request = pb::StartContainerRequest { container_id: id.to_string() };
+        self.call("StartContainer", CALL_TIMEOUT, self.runtime.clone().start_container(request)).await?;
         Ok(())
     }
 
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
         // Whole seconds on the wire; a fraction is rounded up so that the process gets at least what it was promised.
         let seconds = grace.as_millis().div_ceil(1000) as i64;
-        let request = pb::StopContainerRequest {
-            container_id: id.to_string(),
-            timeout: seconds,
-        };
+        let request = pb::StopContainerRequest { container_id: id.to_string(), timeout: seconds };
         let mut client = self.runtime.clone();
-        let call = self.call(
-            "StopContainer",
-            CALL_TIMEOUT + grace,
-            client.stop_container(request),
-        );
+        let call = self.call("StopContainer", CALL_TIMEOUT + grace, client.stop_container(request));
         gone_is_done(call.await.map(|_| ()))
     }
 
     async fn remove_container(&self, id: &str) -> Result<(), RuntimeError> {
-        let request = pb::RemoveContainerRequest {
-            container_id: id.to_string(),
-        };
+        let request = pb::RemoveContainerRequest { container_id: id.to_string() };
         let mut client = self.runtime.clone();
         let call = self.call("RemoveContainer", CALL_TIMEOUT, client.remove_container(request));
         gone_is_done(call.await.map(|_| ()))
@@ -300,36 +222,17 @@ impl Runtime for Cri {
             ..Default::default()
         };
         let request = pb::ListContainersRequest { filter: Some(filter) };
-        let answer = self
-            .call(
-                "ListContainers",
-                CALL_TIMEOUT,
-                self.runtime.clone().list_containers(request),
-            )
-            .await?;
-        Ok(answer
-            .containers
-            .into_iter()
-            .map(convert::container_info)
-            .collect())
+        let answer =
+            self.call("ListContainers", CALL_TIMEOUT, self.runtime.clone().list_containers(request)).await?;
+        Ok(answer.containers.into_iter().map(convert::container_info).collect())
     }
 
     async fn container_status(&self, id: &str) -> Result<ContainerStatus, RuntimeError> {
-        let request = pb::ContainerStatusRequest {
-            container_id: id.to_string(),
-            verbose: false,
-        };
+        let request = pb::ContainerStatusRequest { container_id: id.to_string(), verbose: false };
         let answer = self
-            .call(
-                "ContainerStatus",
-                CALL_TIMEOUT,
-                self.runtime.clone().container_status(request),
-            )
+            .call("ContainerStatus", CALL_TIMEOUT, self.runtime.clone().container_status(request))
             .await?;
-        answer
-            .status
-            .map(convert::container_status)
-            .ok_or_else(|| missing("ContainerStatus"))
+        answer.status.map(convert::container_status).ok_or_else(|| missing("ContainerStatus"))
     }
 
     async fn update_resources(&self, id: &str, resources: &LinuxResources) -> Result<(), RuntimeError> {
@@ -339,25 +242,15 @@ impl Runtime for Cri {
             ..Default::default()
         };
         let mut client = self.runtime.clone();
-        self.call(
-            "UpdateContainerResources",
-            CALL_TIMEOUT,
-            client.update_container_resources(request),
-        )
-        .await?;
+        self.call("UpdateContainerResources", CALL_TIMEOUT, client.update_container_resources(request))
+            .await?;
         Ok(())
     }
 
     async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError> {
-        let request = pb::ReopenContainerLogRequest {
-            container_id: id.to_string(),
-        };
-        self.call(
-            "ReopenContainerLog",
-            CALL_TIMEOUT,
-            self.runtime.clone().reopen_container_log(request),
-        )
-        .await?;
+        let request = pb::ReopenContainerLogRequest { container_id: id.to_string() };
+        self.call("ReopenContainerLog", CALL_TIMEOUT, self.runtime.clone().reopen_container_log(request))
+            .await?;
         Ok(())
     }
 
@@ -372,19 +265,9 @@ impl Runtime for Cri {
             cmd: command.to_vec(),
             timeout: timeout.as_millis().div_ceil(1000) as i64,
         };
-        let deadline = if timeout.is_zero() {
-            CALL_TIMEOUT
-        } else {
-            timeout + Duration::from_secs(15)
-        };
-        let answer = self
-            .call("ExecSync", deadline, self.runtime.clone().exec_sync(request))
-            .await?;
-        Ok(ExecOutput {
-            stdout: answer.stdout,
-            stderr: answer.stderr,
-            exit_code: answer.exit_code,
-        })
+        let deadline = if timeout.is_zero() { CALL_TIMEOUT } else { timeout + Duration::from_secs(15) };
+        let answer = self.call("ExecSync", deadline, self.runtime.clone().exec_sync(request)).await?;
+        Ok(ExecOutput { stdout: answer.stdout, stderr: answer.stderr, exit_code: answer.exit_code })
     }
 
     async fn exec_url(
@@ -401,10 +284,7 @@ impl Runtime for Cri {
             stdout: streams.stdout,
             stderr: streams.stderr,
         };
-        Ok(self
-            .call("Exec", CALL_TIMEOUT, self.runtime.clone().exec(request))
-            .await?
-            .url)
+        Ok(self.call("Exec", CALL_TIMEOUT, self.runtime.clone().exec(request)).await?.url)
     }
 
     async fn attach_url(&self, id: &str, streams: StreamOptions) -> Result<String, RuntimeError> {
@@ -415,10 +295,7 @@ impl Runtime for Cri {
             stdout: streams.stdout,
             stderr: streams.stderr,
         };
-        Ok(self
-            .call("Attach", CALL_TIMEOUT, self.runtime.clone().attach(request))
-            .await?
-            .url)
+        Ok(self.call("Attach", CALL_TIMEOUT, self.runtime.clone().attach(request)).await?.url)
     }
 
     async fn port_forward_url(&self, sandbox: &str, ports: &[u16]) -> Result<String, RuntimeError> {
@@ -426,14 +303,7 @@ impl Runtime for Cri {
             pod_sandbox_id: sandbox.to_string(),
             port: ports.iter().map(|p| i32::from(*p)).collect(),
         };
-        Ok(self
-            .call(
-                "PortForward",
-                CALL_TIMEOUT,
-                self.runtime.clone().port_forward(request),
-            )
-            .await?
-            .url)
+        Ok(self.call("PortForward", CALL_TIMEOUT, self.runtime.clone().port_forward(request)).await?.url)
     }
 
     async fn list_stats(&self, filter: &ContainerFilter) -> Result<Vec<ContainerStats>, RuntimeError> {
@@ -444,28 +314,15 @@ impl Runtime for Cri {
         };
         let request = pb::ListContainerStatsRequest { filter: Some(filter) };
         let answer = self
-            .call(
-                "ListContainerStats",
-                CALL_TIMEOUT,
-                self.runtime.clone().list_container_stats(request),
-            )
+            .call("ListContainerStats", CALL_TIMEOUT, self.runtime.clone().list_container_stats(request))
             .await?;
         Ok(answer.stats.into_iter().map(convert::stats).collect())
     }
 
     async fn image(&self, reference: &str) -> Result<Option<Image>, RuntimeError> {
-        let request = pb::ImageStatusRequest {
-            image: Some(convert::image_spec(reference)),
-            ..Default::default()
-        };
-        match self
-            .call(
-                "ImageStatus",
-                CALL_TIMEOUT,
-                self.images.clone().image_status(request),
-            )
-            .await
-        {
+        let request =
+            pb::ImageStatusRequest { image: Some(convert::image_spec(reference)), ..Default::default() };
+        match self.call("ImageStatus", CALL_TIMEOUT, self.images.clone().image_status(request)).await {
             Ok(answer) => Ok(answer.image.map(convert::image)),
             Err(e) if e.is_not_found() => Ok(None),
             Err(e) => Err(e),
@@ -474,13 +331,7 @@ impl Runtime for Cri {
 
     async fn list_images(&self) -> Result<Vec<Image>, RuntimeError> {
         let request = pb::ListImagesRequest { filter: None };
-        let answer = self
-            .call(
-                "ListImages",
-                CALL_TIMEOUT,
-                self.images.clone().list_images(request),
-            )
-            .await?;
+        let answer = self.call("ListImages", CALL_TIMEOUT, self.images.clone().list_images(request)).await?;
         Ok(answer.images.into_iter().map(convert::image).collect())
     }
 
@@ -495,16 +346,11 @@ impl Runtime for Cri {
             auth: auth.map(convert::auth),
             sandbox_config: sandbox_config.map(convert::sandbox_config),
         };
-        Ok(self
-            .call("PullImage", PULL_TIMEOUT, self.images.clone().pull_image(request))
-            .await?
-            .image_ref)
+        Ok(self.call("PullImage", PULL_TIMEOUT, self.images.clone().pull_image(request)).await?.image_ref)
     }
 
     async fn remove_image(&self, reference: &str) -> Result<(), RuntimeError> {
-        let request = pb::RemoveImageRequest {
-            image: Some(convert::image_spec(reference)),
-        };
+        let request = pb::RemoveImageRequest { image: Some(convert::image_spec(reference)) };
         let mut client = self.images.clone();
         let call = self.call("RemoveImage", CALL_TIMEOUT, client.remove_image(request));
         gone_is_done(call.await.map(|_| ()))
@@ -512,17 +358,8 @@ impl Runtime for Cri {
 
     async fn image_fs(&self) -> Result<Vec<FsUsage>, RuntimeError> {
         let mut client = self.images.clone();
-        let call = self.call(
-            "ImageFsInfo",
-            CALL_TIMEOUT,
-            client.image_fs_info(pb::ImageFsInfoRequest {}),
-        );
-        Ok(call
-            .await?
-            .image_filesystems
-            .into_iter()
-            .map(convert::fs_usage)
-            .collect())
+        let call = self.call("ImageFsInfo", CALL_TIMEOUT, client.image_fs_info(pb::ImageFsInfoRequest {}));
+        Ok(call.await?.image_filesystems.into_iter().map(convert::fs_usage).collect())
     }
 
     fn events(&self) -> EventReceiver {
@@ -541,10 +378,7 @@ mod tests {
     #[tokio::test]
     async fn an_endpoint_that_is_no_unix_path_is_refused() {
         for bad in ["tcp://127.0.0.1:1", "unix://relative", ""] {
-            assert!(
-                matches!(Cri::connect(bad).await, Err(RuntimeError::BadEndpoint { .. })),
-                "{bad}"
-            );
+            assert!(matches!(Cri::connect(bad).await, Err(RuntimeError::BadEndpoint { .. })), "{bad}");
         }
     }
 

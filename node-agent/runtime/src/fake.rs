@@ -48,11 +48,7 @@ impl Fake {
     /// An empty runtime whose network is ready.
     pub fn new() -> Self {
         let (events, _) = broadcast::channel(256);
-        Self {
-            state: Mutex::default(),
-            events,
-            clock_ns: AtomicI64::new(1_700_000_000_000_000_000),
-        }
+        Self { state: Mutex::default(), events, clock_ns: AtomicI64::new(1_700_000_000_000_000_000) }
     }
 
     /// Makes an image present.
@@ -85,18 +81,12 @@ impl Fake {
             container.status.reason = reason.to_string();
             container.status.finished_at = now;
         }
-        let _ = self.events.send(RuntimeEvent {
-            id: id.to_string(),
-            kind: RuntimeEventKind::Exited,
-        });
+        let _ = self.events.send(RuntimeEvent { id: id.to_string(), kind: RuntimeEventKind::Exited });
     }
 
     /// What commands that begin with this word answer (0 unless set).
     pub fn set_exec_exit_code(&self, program: &str, code: i32) {
-        self.state
-            .lock()
-            .exec_exit_codes
-            .insert(program.to_string(), code);
+        self.state.lock().exec_exit_codes.insert(program.to_string(), code);
     }
 
     /// Names and subjects of all calls so far that change something, in order.
@@ -108,10 +98,7 @@ impl Fake {
     pub fn running(&self, name: &str) -> Vec<String> {
         let state = self.state.lock();
         let matching = state.containers.values().filter(|c| c.config.name == name);
-        matching
-            .filter(|c| c.status.state == ContainerState::Running)
-            .map(|c| c.status.id.clone())
-            .collect()
+        matching.filter(|c| c.status.state == ContainerState::Running).map(|c| c.status.id.clone()).collect()
     }
 
     /// The config a container was created with.
@@ -126,10 +113,7 @@ impl Fake {
     fn enter(&self, call: &'static str) -> Result<parking_lot::MutexGuard<'_, State>, RuntimeError> {
         let mut state = self.state.lock();
         if state.away {
-            return Err(RuntimeError::Unavailable {
-                endpoint: "fake".into(),
-                message: "away".into(),
-            });
+            return Err(RuntimeError::Unavailable { endpoint: "fake".into(), message: "away".into() });
         }
         match state.faults.get_mut(call).and_then(VecDeque::pop_front) {
             Some(error) => Err(error),
@@ -152,23 +136,13 @@ fn has_labels(have: &BTreeMap<String, String>, want: &[(String, String)]) -> boo
 impl Runtime for Fake {
     async fn version(&self) -> Result<Version, RuntimeError> {
         drop(self.enter("Version")?);
-        Ok(Version {
-            name: "fake".into(),
-            version: "1".into(),
-        })
+        Ok(Version { name: "fake".into(), version: "1".into() })
     }
 
     async fn status(&self) -> Result<RuntimeStatus, RuntimeError> {
         drop(self.enter("Status")?);
-        let ok = |kind: &str| RuntimeCondition {
-            kind: kind.into(),
-            ok: true,
-            ..Default::default()
-        };
-        Ok(RuntimeStatus {
-            conditions: vec![ok("RuntimeReady"), ok("NetworkReady")],
-            handlers: Vec::new(),
-        })
+        let ok = |kind: &str| RuntimeCondition { kind: kind.into(), ok: true, ..Default::default() };
+        Ok(RuntimeStatus { conditions: vec![ok("RuntimeReady"), ok("NetworkReady")], handlers: Vec::new() })
     }
 
     async fn run_sandbox(&self, config: &SandboxConfig, _handler: &str) -> Result<String, RuntimeError> {
@@ -193,9 +167,7 @@ impl Runtime for Fake {
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
         };
-        state
-            .sandboxes
-            .insert(id.clone(), (config.clone(), SandboxStatus { info, addresses }));
+        state.sandboxes.insert(id.clone(), (config.clone(), SandboxStatus { info, addresses }));
         state.calls.push(format!("run_sandbox {}", config.name));
         Ok(id)
     }
@@ -227,11 +199,7 @@ impl Runtime for Fake {
 
     async fn sandbox_status(&self, id: &str) -> Result<SandboxStatus, RuntimeError> {
         let state = self.enter("PodSandboxStatus")?;
-        state
-            .sandboxes
-            .get(id)
-            .map(|(_, status)| status.clone())
-            .ok_or_else(|| not_found(id))
+        state.sandboxes.get(id).map(|(_, status)| status.clone()).ok_or_else(|| not_found(id))
     }
 
     async fn list_sandboxes(&self, labels: &[(String, String)]) -> Result<Vec<SandboxInfo>, RuntimeError> {
@@ -266,11 +234,7 @@ impl Runtime for Fake {
             mounts: config.mounts.clone(),
             ..Default::default()
         };
-        let container = FakeContainer {
-            sandbox: sandbox.to_string(),
-            config: config.clone(),
-            status,
-        };
+        let container = FakeContainer { sandbox: sandbox.to_string(), config: config.clone(), status };
         state.containers.insert(id.clone(), container);
         state.calls.push(format!("create_container {}", config.name));
         Ok(id)
@@ -284,10 +248,7 @@ impl Runtime for Fake {
         container.status.started_at = now;
         let call = format!("start_container {}", container.config.name);
         state.calls.push(call);
-        let _ = self.events.send(RuntimeEvent {
-            id: id.to_string(),
-            kind: RuntimeEventKind::Started,
-        });
+        let _ = self.events.send(RuntimeEvent { id: id.to_string(), kind: RuntimeEventKind::Started });
         Ok(())
     }
 
@@ -298,9 +259,7 @@ impl Runtime for Fake {
                 Some(c) if c.status.state == ContainerState::Running => c.config.name.clone(),
                 _ => return Ok(()),
             };
-            state
-                .calls
-                .push(format!("stop_container {name} {}s", grace.as_secs()));
+            state.calls.push(format!("stop_container {name} {}s", grace.as_secs()));
         }
         self.exit(id, 143, "Error");
         Ok(())
@@ -335,11 +294,7 @@ impl Runtime for Fake {
 
     async fn container_status(&self, id: &str) -> Result<ContainerStatus, RuntimeError> {
         let state = self.enter("ContainerStatus")?;
-        state
-            .containers
-            .get(id)
-            .map(|c| c.status.clone())
-            .ok_or_else(|| not_found(id))
+        state.containers.get(id).map(|c| c.status.clone()).ok_or_else(|| not_found(id))
     }
 
     async fn update_resources(&self, id: &str, resources: &LinuxResources) -> Result<(), RuntimeError> {
@@ -351,11 +306,7 @@ impl Runtime for Fake {
 
     async fn reopen_log(&self, id: &str) -> Result<(), RuntimeError> {
         let state = self.enter("ReopenContainerLog")?;
-        state
-            .containers
-            .contains_key(id)
-            .then_some(())
-            .ok_or_else(|| not_found(id))
+        state.containers.contains_key(id).then_some(()).ok_or_else(|| not_found(id))
     }
 
     async fn exec_sync(&self, id: &str, command: &[String], _: Duration) -> Result<ExecOutput, RuntimeError> {
@@ -365,10 +316,7 @@ impl Runtime for Fake {
         }
         let program = command.first().map(String::as_str).unwrap_or_default();
         let exit_code = state.exec_exit_codes.get(program).copied().unwrap_or(0);
-        Ok(ExecOutput {
-            exit_code,
-            ..Default::default()
-        })
+        Ok(ExecOutput { exit_code, ..Default::default() })
     }
 
     async fn exec_url(&self, _: &str, _: &[String], _: StreamOptions) -> Result<String, RuntimeError> {
@@ -402,9 +350,7 @@ impl Runtime for Fake {
         _auth: Option<&ImageAuth>,
         _sandbox_config: Option<&SandboxConfig>,
     ) -> Result<String, RuntimeError> {
-        self.enter("PullImage")?
-            .calls
-            .push(format!("pull_image {reference}"));
+        self.enter("PullImage")?.calls.push(format!("pull_image {reference}"));
         self.add_image(reference);
         Ok(format!("sha256:{reference}"))
     }

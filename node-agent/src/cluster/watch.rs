@@ -26,8 +26,13 @@ pub enum Event<V> {
 }
 
 /// Watches for ever, through restarts and absences of the API server, with growing pauses; ends when nobody listens.
-pub async fn watch<K, V, T>(api: Api<K>, what: &'static str, view: fn(K) -> V, wrap: fn(Event<V>) -> T, to: mpsc::Sender<T>)
-where
+pub async fn watch<K, V, T>(
+    api: Api<K>,
+    what: &'static str,
+    view: fn(K) -> V,
+    wrap: fn(Event<V>) -> T,
+    to: mpsc::Sender<T>,
+) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let mut stream = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());

@@ -141,7 +141,9 @@ fn a_headless_service_names_ready_endpoints_only() {
             {"addresses": ["10.244.0.3"], "conditions": {"ready": false}},
         ]),
     );
-    let Exposure::Headless(endpoints) = services.compile_record(&name("web")).unwrap().exposure else { panic!() };
+    let Exposure::Headless(endpoints) = services.compile_record(&name("web")).unwrap().exposure else {
+        panic!()
+    };
     assert_eq!(endpoints.len(), 1);
     assert_eq!(endpoints[0].hostname.as_deref(), Some("web-0"));
     assert_eq!(endpoints[0].ports[0].number, 8080);

@@ -23,7 +23,8 @@ mod tests {
     fn the_unified_tree_is_found_pure_or_beside_v1() {
         let pure = "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n";
         assert_eq!(cgroup_v2(pure), Some("/sys/fs/cgroup".into()));
-        let hybrid = "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        let hybrid =
+            "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
         assert_eq!(cgroup_v2(hybrid), Some("/sys/fs/cgroup/unified".into()));
         assert_eq!(cgroup_v2("cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n"), None);
     }

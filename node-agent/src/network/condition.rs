@@ -42,7 +42,8 @@ struct State {
 impl Condition {
     /// Nothing is known to work yet.
     pub fn new(client: kube::Client, node: &str) -> Self {
-        let parts = BTreeMap::from([(Part::PodNetwork, Err("the node has no range of pod addresses yet".into()))]);
+        let parts =
+            BTreeMap::from([(Part::PodNetwork, Err("the node has no range of pod addresses yet".into()))]);
         let state = Arc::new(State { parts: Mutex::new(parts), changed: Notify::new() });
         Self { nodes: Api::all(client), node: node.to_string(), state }
     }
@@ -102,7 +103,8 @@ mod tests {
 
     #[test]
     fn one_missing_part_makes_the_network_unavailable_and_is_named() {
-        let mut parts = BTreeMap::from([(Part::PodNetwork, Ok(())), (Part::Dataplane, Err("no object".into()))]);
+        let mut parts =
+            BTreeMap::from([(Part::PodNetwork, Ok(())), (Part::Dataplane, Err("no object".into()))]);
         assert_eq!(summary(&parts), ("True", "DataPlaneNotLoaded", "no object".to_string()));
         parts.insert(Part::Dataplane, Ok(()));
         assert_eq!(summary(&parts).0, "False");

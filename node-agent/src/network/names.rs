@@ -44,7 +44,8 @@ pub fn start(
                 Ok(listening) => {
                     tracing::info!(%address, "DNS is served");
                     if let Err(error) =
-                        penstock_dns::serve(listening, zone.clone(), forwarder.clone(), shutdown.clone()).await
+                        penstock_dns::serve(listening, zone.clone(), forwarder.clone(), shutdown.clone())
+                            .await
                     {
                         tracing::warn!(%error, "DNS stopped");
                     }

@@ -137,7 +137,12 @@ async fn apply(dataplane: Arc<Dataplane>, desired: Desired) -> (Desired, Outcome
     match kept.await {
         Ok((desired, Ok(applied), took)) => {
             if applied.operations > 0 {
-                tracing::info!(operations = applied.operations, services = applied.services, ?took, "services applied");
+                tracing::info!(
+                    operations = applied.operations,
+                    services = applied.services,
+                    ?took,
+                    "services applied"
+                );
             }
             (desired, Outcome::Applied)
         }

@@ -77,11 +77,7 @@ impl Authenticator {
 
 /// The user of requests without credentials.
 pub fn anonymous() -> User {
-    User {
-        name: ANONYMOUS.to_owned(),
-        groups: vec![UNAUTHENTICATED.to_owned()],
-        ..User::default()
-    }
+    User { name: ANONYMOUS.to_owned(), groups: vec![UNAUTHENTICATED.to_owned()], ..User::default() }
 }
 
 /// Adds the group of everyone who proved who they are.

@@ -129,24 +129,19 @@ impl Authorizer {
     /// Decides one request.
     pub async fn decide(&self, user: &User, request: &Attributes) -> Decision {
         if user.is_in(MASTERS) {
-            return Decision::Allow {
-                reason: String::new(),
-            };
+            return Decision::Allow { reason: String::new() };
         }
         let mut refusal = String::new();
         if let Some(node) = node::node_of(user) {
             match node::decide(&self.registry, node, request).await {
                 node::Verdict::Allow => {
-                    return Decision::Allow {
-                        reason: String::new(),
-                    };
+                    return Decision::Allow { reason: String::new() };
                 }
                 node::Verdict::Refuse { why } => refusal = why,
                 node::Verdict::NoOpinion => {}
             }
         }
-        self.decide_by_rbac(user, request)
-            .unwrap_or(Decision::NoOpinion { reason: refusal })
+        self.decide_by_rbac(user, request).unwrap_or(Decision::NoOpinion { reason: refusal })
     }
 
     /// As [`Authorizer::decide`], with the 403 made of a refusal.
@@ -172,9 +167,7 @@ impl Authorizer {
         self.policy.read().find(user, &request.namespace, |grant| {
             let allows = grant.rule.allows(request);
             if allows {
-                decision = Some(Decision::Allow {
-                    reason: grant.reason(),
-                });
+                decision = Some(Decision::Allow { reason: grant.reason() });
             }
             allows
         });
@@ -188,10 +181,7 @@ mod tests {
 
     #[test]
     fn refusals_read_like_upstreams() {
-        let user = User {
-            name: "x".into(),
-            ..User::default()
-        };
+        let user = User { name: "x".into(), ..User::default() };
         let mut asked = Attributes::on("list", "", "pods", "default", "");
         assert_eq!(
             asked.refusal(&user, "").message,
@@ -209,14 +199,7 @@ mod tests {
             nodes.refusal(&user, "").message,
             r#"nodes is forbidden: User "x" cannot list resource "nodes" in API group "" at the cluster scope"#
         );
-        let path = Attributes {
-            verb: "get".into(),
-            path: "/metrics".into(),
-            ..Attributes::default()
-        };
-        assert_eq!(
-            path.refusal(&user, "").message,
-            r#"forbidden: User "x" cannot get path "/metrics""#
-        );
+        let path = Attributes { verb: "get".into(), path: "/metrics".into(), ..Attributes::default() };
+        assert_eq!(path.refusal(&user, "").message, r#"forbidden: User "x" cannot get path "/metrics""#);
     }
 }

@@ -74,12 +74,7 @@ impl Discovery {
     pub fn groups(&self) -> Vec<Group> {
         let mut groups = Vec::new();
         for definition in self.registry.definitions() {
-            add(
-                &mut groups,
-                definition.group,
-                definition.version,
-                entry(&definition),
-            );
+            add(&mut groups, definition.group, definition.version, entry(&definition));
         }
         for review in &reviews::RESOURCES {
             if self.registry.find(review.group, "v1", review.plural).is_none() {
@@ -100,20 +95,14 @@ fn add(groups: &mut Vec<Group>, group: &str, version: &str, entry: Entry) {
     let group = match groups.iter().position(|g| g.name == group) {
         Some(at) => &mut groups[at],
         None => {
-            groups.push(Group {
-                name: group.to_owned(),
-                versions: Vec::new(),
-            });
+            groups.push(Group { name: group.to_owned(), versions: Vec::new() });
             let last = groups.len() - 1;
             &mut groups[last]
         }
     };
     match group.versions.iter_mut().find(|v| v.name == version) {
         Some(version) => version.entries.push(entry),
-        None => group.versions.push(Version {
-            name: version.to_owned(),
-            entries: vec![entry],
-        }),
+        None => group.versions.push(Version { name: version.to_owned(), entries: vec![entry] }),
     }
 }
 
@@ -130,11 +119,7 @@ fn entry(definition: &Definition) -> Entry {
         verbs: owned(definition.verbs),
         short_names: owned(definition.short_names),
         categories: owned(definition.categories),
-        subresources: definition
-            .subresources
-            .iter()
-            .map(|s| subresource(definition, s))
-            .collect(),
+        subresources: definition.subresources.iter().map(|s| subresource(definition, s)).collect(),
     }
 }
 
@@ -145,12 +130,7 @@ fn subresource(definition: &Definition, subresource: &Subresource) -> Subresourc
         name: subresource.name.to_owned(),
         group: pick(subresource.group, definition.group),
         version: pick(subresource.version, definition.version),
-        kind: if subresource.kind.is_empty() {
-            definition.kind
-        } else {
-            subresource.kind
-        }
-        .to_owned(),
+        kind: if subresource.kind.is_empty() { definition.kind } else { subresource.kind }.to_owned(),
         verbs: owned(subresource.verbs),
     }
 }
@@ -173,22 +153,9 @@ pub fn root(discovery: &Discovery) -> Value {
     let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
     for group in discovery.groups().iter().filter(|g| !g.name.is_empty()) {
         paths.push(format!("/apis/{}", group.name));
-        paths.extend(
-            group
-                .versions
-                .iter()
-                .map(|v| format!("/apis/{}/{}", group.name, v.name)),
-        );
+        paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{}", group.name, v.name)));
     }
-    for path in [
-        "/healthz",
-        "/livez",
-        "/metrics",
-        "/openapi/v3",
-        "/openid/v1/jwks",
-        "/readyz",
-        "/version",
-    ] {
+    for path in ["/healthz", "/livez", "/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"] {
         paths.push(path.to_owned());
     }
     paths.push("/.well-known/openid-configuration".to_owned());
@@ -213,11 +180,7 @@ pub(crate) fn answer(
     let find = |name: &str| groups.iter().find(|g| g.name == name).ok_or_else(missing);
     let document = match parts {
         ["api"] => {
-            let address = format!(
-                "{}:{}",
-                inner.config.advertise_address,
-                inner.config.listen.port()
-            );
+            let address = format!("{}:{}", inner.config.advertise_address, inner.config.listen.port());
             legacy::core_versions(find("")?, &address)
         }
         ["apis"] => legacy::groups(&groups),
@@ -230,27 +193,16 @@ pub(crate) fn answer(
     };
     let negotiated =
         negotiate::negotiate(accept(headers), query.flag("pretty")).ok_or_else(respond::not_acceptable)?;
-    respond::value(
-        200,
-        inner.registry.schema(),
-        &document,
-        negotiated.encoding,
-        takes_gzip(headers),
-    )
-    .or_else(|_| Ok(respond::json(&document)))
+    respond::value(200, inner.registry.schema(), &document, negotiated.encoding, takes_gzip(headers))
+        .or_else(|_| Ok(respond::json(&document)))
 }
 
 /// A document with an ETag, or 304 when the client has it.
 fn tagged(document: Value, content_type: &str, headers: &HeaderMap) -> Response<Body> {
     let body = document.to_string();
     let digest: [u8; 32] = Sha256::digest(body.as_bytes()).into();
-    let tag = format!(
-        "\"{}\"",
-        digest.iter().map(|b| format!("{b:02X}")).collect::<String>()
-    );
-    let known = headers
-        .get(header::IF_NONE_MATCH)
-        .is_some_and(|v| v.as_bytes() == tag.as_bytes());
+    let tag = format!("\"{}\"", digest.iter().map(|b| format!("{b:02X}")).collect::<String>());
+    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == tag.as_bytes());
     let mut response = if known {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = http::StatusCode::NOT_MODIFIED;
@@ -261,11 +213,7 @@ fn tagged(document: Value, content_type: &str, headers: &HeaderMap) -> Response<
     if let Ok(value) = HeaderValue::from_str(&tag) {
         response.headers_mut().insert(header::ETAG, value);
     }
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
-    response
-        .headers_mut()
-        .insert(header::VARY, HeaderValue::from_static("Accept"));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     response
 }

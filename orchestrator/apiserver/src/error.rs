@@ -69,12 +69,7 @@ impl FieldError {
         value: impl Into<Value>,
         detail: impl Into<String>,
     ) -> Self {
-        Self {
-            kind,
-            path: path.into(),
-            value: value.into(),
-            detail: detail.into(),
-        }
+        Self { kind, path: path.into(), value: value.into(), detail: detail.into() }
     }
 
     pub fn required(path: impl Into<String>, detail: impl Into<String>) -> Self {
@@ -116,12 +111,7 @@ impl FieldError {
     }
 
     pub fn too_many(path: impl Into<String>, actual: usize, max: usize) -> Self {
-        Self::new(
-            FieldErrorKind::TooMany,
-            path,
-            actual as u64,
-            format!("must have at most {max} items"),
-        )
+        Self::new(FieldErrorKind::TooMany, path, actual as u64, format!("must have at most {max} items"))
     }
 
     pub fn not_found(path: impl Into<String>, value: impl Into<Value>) -> Self {
@@ -172,11 +162,7 @@ fn shown(value: &Value) -> String {
 
 /// `pods`, or `deployments.apps`: how a message names a resource.
 pub fn qualified(group: &str, name: &str) -> String {
-    if group.is_empty() {
-        name.to_string()
-    } else {
-        format!("{name}.{group}")
-    }
+    if group.is_empty() { name.to_string() } else { format!("{name}.{group}") }
 }
 
 /// A failure with everything its `Status` says.
@@ -232,32 +218,20 @@ impl ApiError {
 
     /// 404 for one object of a resource.
     pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
-        Self::new(
-            404,
-            "NotFound",
-            format!("{} \"{name}\" not found", qualified(group, resource)),
-        )
-        .about(group, resource, name)
+        Self::new(404, "NotFound", format!("{} \"{name}\" not found", qualified(group, resource)))
+            .about(group, resource, name)
     }
 
     /// 404 for a path that nothing serves.
     pub fn no_such_path() -> Self {
-        let mut e = Self::new(
-            404,
-            "NotFound",
-            "the server could not find the requested resource",
-        );
+        let mut e = Self::new(404, "NotFound", "the server could not find the requested resource");
         e.details = Some(json!({}));
         e
     }
 
     pub fn already_exists(group: &str, resource: &str, name: &str) -> Self {
-        Self::new(
-            409,
-            "AlreadyExists",
-            format!("{} \"{name}\" already exists", qualified(group, resource)),
-        )
-        .about(group, resource, name)
+        Self::new(409, "AlreadyExists", format!("{} \"{name}\" already exists", qualified(group, resource)))
+            .about(group, resource, name)
     }
 
     /// A generated name collided more often than can be chance.
@@ -272,10 +246,8 @@ impl ApiError {
     }
 
     pub fn conflict(group: &str, resource: &str, name: &str, why: impl std::fmt::Display) -> Self {
-        let message = format!(
-            "Operation cannot be fulfilled on {} \"{name}\": {why}",
-            qualified(group, resource)
-        );
+        let message =
+            format!("Operation cannot be fulfilled on {} \"{name}\": {why}", qualified(group, resource));
         Self::new(409, "Conflict", message).about(group, resource, name)
     }
 
@@ -293,14 +265,7 @@ impl ApiError {
     pub fn invalid(group: &str, kind: &str, name: &str, errors: Vec<FieldError>) -> Self {
         let list = match errors.len() {
             1 => errors[0].to_string(),
-            _ => format!(
-                "[{}]",
-                errors
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            ),
+            _ => format!("[{}]", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
         };
         let message = format!("{} \"{name}\" is invalid: {list}", qualified(group, kind));
         let causes: Vec<Value> = errors
@@ -334,10 +299,8 @@ impl ApiError {
     }
 
     pub fn method_not_allowed(group: &str, resource: &str, verb: &str) -> Self {
-        let message = format!(
-            "{verb} is not supported on resources of kind \"{}\"",
-            qualified(group, resource)
-        );
+        let message =
+            format!("{verb} is not supported on resources of kind \"{}\"", qualified(group, resource));
         Self::new(405, "MethodNotAllowed", message).about(group, resource, "")
     }
 
@@ -381,11 +344,7 @@ impl ApiError {
     }
 
     pub fn internal(message: impl std::fmt::Display) -> Self {
-        let mut e = Self::new(
-            500,
-            "InternalError",
-            format!("Internal error occurred: {message}"),
-        );
+        let mut e = Self::new(500, "InternalError", format!("Internal error occurred: {message}"));
         e.details = Some(json!({"causes": [{"message": message.to_string()}]}));
         e
     }
@@ -466,25 +425,15 @@ mod tests {
 
     #[test]
     fn one_broken_rule_reads_like_upstream() {
-        let e = ApiError::invalid(
-            "apps",
-            "Deployment",
-            "x",
-            vec![FieldError::required("spec.selector", "")],
-        );
-        assert_eq!(
-            e.message,
-            "Deployment.apps \"x\" is invalid: spec.selector: Required value"
-        );
+        let e = ApiError::invalid("apps", "Deployment", "x", vec![FieldError::required("spec.selector", "")]);
+        assert_eq!(e.message, "Deployment.apps \"x\" is invalid: spec.selector: Required value");
         assert_eq!(e.status()["details"]["causes"][0]["field"], "spec.selector");
     }
 
     #[test]
     fn several_broken_rules_are_listed_in_brackets() {
-        let errors = vec![
-            FieldError::invalid("a", "x", "bad"),
-            FieldError::not_supported("b", "Y", &["B", "A"]),
-        ];
+        let errors =
+            vec![FieldError::invalid("a", "x", "bad"), FieldError::not_supported("b", "Y", &["B", "A"])];
         let e = ApiError::invalid("", "Pod", "p", errors);
         assert_eq!(
             e.message,

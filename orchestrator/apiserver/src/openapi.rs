@@ -58,11 +58,7 @@ struct State {
 
 impl OpenApi {
     pub fn new(registry: Arc<Registry>) -> Self {
-        Self {
-            discovery: Discovery::new(registry.clone()),
-            registry,
-            state: Mutex::default(),
-        }
+        Self { discovery: Discovery::new(registry.clone()), registry, state: Mutex::default() }
     }
 
     /// `/openapi/v3`: where each document is, under a URL that changes with its content.
@@ -112,14 +108,9 @@ impl OpenApi {
             .ok_or_else(ApiError::no_such_path)?;
         let built = self.build(path, group, version);
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        encoder
-            .write_all(built.to_string().as_bytes())
-            .map_err(ApiError::internal)?;
+        encoder.write_all(built.to_string().as_bytes()).map_err(ApiError::internal)?;
         let gzip = Bytes::from(encoder.finish().map_err(ApiError::internal)?);
-        let document = Document {
-            hash: self.hash(path, group, version)?,
-            gzip,
-        };
+        let document = Document { hash: self.hash(path, group, version)?, gzip };
         let mut state = self.state.lock();
         state.kept.push((path.to_owned(), document.clone()));
         if state.kept.len() > KEPT_MAX {
@@ -131,28 +122,16 @@ impl OpenApi {
     fn build(&self, path: &str, group: &Group, version: &Version) -> Value {
         let schema = self.registry.schema();
         let name_of = |gvk: &Gvk| {
-            schema
-                .kind(&gvk.group, &gvk.version, &gvk.kind)
-                .map(|ty| penstock_schema::openapi::name_of(&ty))
+            schema.kind(&gvk.group, &gvk.version, &gvk.kind).map(|ty| penstock_schema::openapi::name_of(&ty))
         };
-        let paths = paths::paths(
-            &format!("/{path}"),
-            &group.name,
-            &version.name,
-            &version.entries,
-            &name_of,
-        );
+        let paths = paths::paths(&format!("/{path}"), &group.name, &version.name, &version.entries, &name_of);
         let mut roots = Vec::new();
         for entry in &version.entries {
             for kind in [entry.kind.clone(), format!("{}List", entry.kind)] {
                 roots.extend(schema.kind(&group.name, &version.name, &kind));
             }
-            roots.extend(
-                entry
-                    .subresources
-                    .iter()
-                    .filter_map(|s| schema.kind(&s.group, &s.version, &s.kind)),
-            );
+            roots
+                .extend(entry.subresources.iter().filter_map(|s| schema.kind(&s.group, &s.version, &s.kind)));
         }
         for kind in ["Status", "DeleteOptions"] {
             roots.extend(schema.kind("", "v1", kind));
@@ -198,33 +177,23 @@ pub(crate) fn answer(
             if !takes_json {
                 return Err(respond::not_acceptable());
             }
-            Ok(written(
-                &inner.openapi.document(&path)?,
-                query.text("hash"),
-                headers,
-            ))
+            Ok(written(&inner.openapi.document(&path)?, query.text("hash"), headers))
         }
-        ["v2"] => Err(ApiError::not_acceptable(
-            "OpenAPI v2 is not served; use /openapi/v3",
-        )),
+        ["v2"] => Err(ApiError::not_acceptable("OpenAPI v2 is not served; use /openapi/v3")),
         _ => Err(ApiError::no_such_path()),
     }
 }
 
 fn written(document: &Document, asked: Option<&str>, headers: &HeaderMap) -> Response<Body> {
     let tag = format!("\"{}\"", document.hash);
-    let known = headers
-        .get(header::IF_NONE_MATCH)
-        .is_some_and(|v| v.as_bytes() == tag.as_bytes());
+    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == tag.as_bytes());
     let mut response = if known {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else if takes_gzip(headers) {
         let mut response = respond::bytes(200, negotiate::JSON, document.gzip.clone(), false);
-        response
-            .headers_mut()
-            .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         response
     } else {
         let mut plain = Vec::new();

@@ -48,10 +48,7 @@ const ERROR_BYTES_MAX: usize = 16 * 1024;
 
 impl Proxies {
     pub fn new(registry: Arc<Registry>, config: &ServerConfig) -> Result<Self, ServerError> {
-        Ok(Self {
-            registry,
-            dialer: Dialer::new(config)?,
-        })
+        Ok(Self { registry, dialer: Dialer::new(config)? })
     }
 
     /// One core object.
@@ -61,13 +58,8 @@ impl Proxies {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Arc<CachedObject>, ApiError> {
-        let definition = self
-            .registry
-            .find("", "v1", plural)
-            .ok_or_else(ApiError::no_such_path)?;
-        self.registry
-            .get(&Context::system(), &definition, &Target::named(namespace, name))
-            .await
+        let definition = self.registry.find("", "v1", plural).ok_or_else(ApiError::no_such_path)?;
+        self.registry.get(&Context::system(), &definition, &Target::named(namespace, name)).await
     }
 
     pub(crate) fn registry(&self) -> &Registry {
@@ -118,10 +110,7 @@ pub(crate) async fn serve(
         }
         Kind::PodProxy | Kind::ServiceProxy => reverse::serve(proxies, call, body, kind).await,
         Kind::Log => {
-            let pod = proxies
-                .find("pods", Some(&call.info.namespace), &call.info.name)
-                .await?
-                .value();
+            let pod = proxies.find("pods", Some(&call.info.namespace), &call.info.name).await?.value();
             let Some(node) = location::node_of(&pod) else {
                 let mut empty = Response::new(Body::empty());
                 *empty.status_mut() = StatusCode::NO_CONTENT;
@@ -136,10 +125,7 @@ pub(crate) async fn serve(
             if !relay::is_upgrade(&call.parts.headers) {
                 return Err(ApiError::bad_request("Upgrade request required"));
             }
-            let pod = proxies
-                .find("pods", Some(&call.info.namespace), &call.info.name)
-                .await?
-                .value();
+            let pod = proxies.find("pods", Some(&call.info.namespace), &call.info.name).await?.value();
             let Some(node) = location::node_of(&pod) else {
                 return Err(ApiError::bad_request(format!(
                     "pod {} does not have a host assigned",
@@ -161,9 +147,7 @@ pub(crate) async fn serve(
 async fn checked_log(answer: Response<Body>) -> Result<Response<Body>, ApiError> {
     if answer.status().is_success() {
         let mut answer = answer;
-        answer
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         return Ok(answer);
     }
     let code = answer.status().as_u16();

@@ -57,11 +57,7 @@ pub struct RegistryConfig {
 pub enum RegistryError {
     /// The catalogue names a kind the schema table lacks.
     #[error("the schema has no type for {group}/{version} {kind}")]
-    UnknownKind {
-        group: &'static str,
-        version: &'static str,
-        kind: &'static str,
-    },
+    UnknownKind { group: &'static str, version: &'static str, kind: &'static str },
     #[error("the store failed at start")]
     Store {
         #[source]
@@ -88,10 +84,7 @@ pub struct Outcome {
 #[derive(Debug, Clone)]
 pub enum DeleteOutcome {
     /// The object: still there (finalizers, grace), or gone for kinds that answer with what they removed.
-    Object {
-        object: Arc<CachedObject>,
-        accepted: bool,
-    },
+    Object { object: Arc<CachedObject>, accepted: bool },
     /// Gone: a Status of success.
     Status(Value),
 }

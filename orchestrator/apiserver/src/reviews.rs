@@ -43,48 +43,17 @@ const AUTHENTICATION: &str = "authentication.k8s.io";
 const AUTHORIZATION: &str = "authorization.k8s.io";
 
 const fn review(what: Kind, group: &'static str, kind: &'static str, plural: &'static str) -> Review {
-    Review {
-        what,
-        group,
-        kind,
-        plural,
-        namespaced: matches!(what, Kind::LocalSubjectAccess),
-    }
+    Review { what, group, kind, plural, namespaced: matches!(what, Kind::LocalSubjectAccess) }
 }
 
 /// All of them; every one is version v1 and only created.
 pub const RESOURCES: [Review; 6] = [
-    review(
-        Kind::SelfSubject,
-        AUTHENTICATION,
-        "SelfSubjectReview",
-        "selfsubjectreviews",
-    ),
+    review(Kind::SelfSubject, AUTHENTICATION, "SelfSubjectReview", "selfsubjectreviews"),
     review(Kind::Token, AUTHENTICATION, "TokenReview", "tokenreviews"),
-    review(
-        Kind::LocalSubjectAccess,
-        AUTHORIZATION,
-        "LocalSubjectAccessReview",
-        "localsubjectaccessreviews",
-    ),
-    review(
-        Kind::SelfSubjectAccess,
-        AUTHORIZATION,
-        "SelfSubjectAccessReview",
-        "selfsubjectaccessreviews",
-    ),
-    review(
-        Kind::SelfSubjectRules,
-        AUTHORIZATION,
-        "SelfSubjectRulesReview",
-        "selfsubjectrulesreviews",
-    ),
-    review(
-        Kind::SubjectAccess,
-        AUTHORIZATION,
-        "SubjectAccessReview",
-        "subjectaccessreviews",
-    ),
+    review(Kind::LocalSubjectAccess, AUTHORIZATION, "LocalSubjectAccessReview", "localsubjectaccessreviews"),
+    review(Kind::SelfSubjectAccess, AUTHORIZATION, "SelfSubjectAccessReview", "selfsubjectaccessreviews"),
+    review(Kind::SelfSubjectRules, AUTHORIZATION, "SelfSubjectRulesReview", "selfsubjectrulesreviews"),
+    review(Kind::SubjectAccess, AUTHORIZATION, "SubjectAccessReview", "subjectaccessreviews"),
 ];
 
 /// The review a request is about.
@@ -104,12 +73,7 @@ pub(crate) async fn serve(
     body: Body,
     review: &Review,
 ) -> Result<Response<Body>, ApiError> {
-    let Call {
-        user,
-        info,
-        query,
-        parts,
-    } = call;
+    let Call { user, info, query, parts } = call;
     if info.verb != "create" || !info.name.is_empty() {
         return Err(ApiError::new(
             405,
@@ -121,11 +85,8 @@ pub(crate) async fn serve(
         .ok_or_else(respond::not_acceptable)?;
     let gzip = takes_gzip(&parts.headers);
     let body = intake::read_object(&parts.headers, body).await?;
-    let ty = inner
-        .registry
-        .schema()
-        .kind(review.group, "v1", review.kind)
-        .ok_or_else(ApiError::no_such_path)?;
+    let ty =
+        inner.registry.schema().kind(review.group, "v1", review.kind).ok_or_else(ApiError::no_such_path)?;
     let mut object = decode(&ty, &body)?;
     let status = match review.what {
         Kind::SelfSubject => json!({"userInfo": identity::user_info(&user)}),
@@ -155,9 +116,5 @@ pub(crate) fn decode(ty: &TypeRef, body: &registry::Body) -> Result<Value, ApiEr
             penstock_schema::protobuf::decode(ty, &envelope.raw).map_err(bad)?
         }
     };
-    if object.is_object() {
-        Ok(object)
-    } else {
-        Err(ApiError::bad_request("the body is not an object"))
-    }
+    if object.is_object() { Ok(object) } else { Err(ApiError::bad_request("the body is not an object")) }
 }

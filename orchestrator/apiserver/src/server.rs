@@ -102,12 +102,9 @@ pub(crate) struct Inner {
 impl ApiServer {
     /// Checks the configuration, reads the policy, and starts following it.
     pub async fn new(registry: Arc<Registry>, config: ServerConfig) -> Result<Self, ServerError> {
-        let issuer = Issuer::new(
-            &config.service_account_key_pem,
-            &config.service_account_issuer,
-            &config.audiences,
-        )
-        .map_err(|source| ServerError::ServiceAccountKey { source })?;
+        let issuer =
+            Issuer::new(&config.service_account_key_pem, &config.service_account_issuer, &config.audiences)
+                .map_err(|source| ServerError::ServiceAccountKey { source })?;
         let issuer = Arc::new(issuer);
         let background = CancellationToken::new();
         let policy = Arc::new(RwLock::new(Policy::default()));
@@ -115,9 +112,7 @@ impl ApiServer {
             .await
             .map_err(|source| ServerError::Policy { source })?;
         let authorizer = Arc::new(Authorizer::new(registry.clone(), policy));
-        registry
-            .admission()
-            .set_authorization(Box::new(Escalation::new(Arc::downgrade(&authorizer))));
+        registry.admission().set_authorization(Box::new(Escalation::new(Arc::downgrade(&authorizer))));
         let inner = Inner {
             authenticator: Authenticator::new(registry.clone(), issuer.clone(), &config),
             authorizer,
@@ -131,9 +126,7 @@ impl ApiServer {
             registry,
             config,
         };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The whole server as a router, for embedding and for tests without TLS. Requests are authenticated from their
@@ -154,9 +147,8 @@ impl ApiServer {
     /// Serves on the configured address until `shutdown`.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), ServerError> {
         let address = self.inner.config.listen;
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|source| ServerError::Listen { address, source })?;
+        let listener =
+            TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })?;
         self.serve_on(listener, shutdown).await
     }
 
@@ -166,10 +158,8 @@ impl ApiServer {
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> Result<(), ServerError> {
-        let trust = Trust::new(
-            &self.inner.config.client_ca_pem,
-            self.inner.config.front_proxy_ca_pem.as_deref(),
-        )?;
+        let trust =
+            Trust::new(&self.inner.config.client_ca_pem, self.inner.config.front_proxy_ca_pem.as_deref())?;
         let acceptor = listener::acceptor(&self.inner.config, trust.clone())?;
         listener::serve(self, listener, acceptor, trust, shutdown).await;
         Ok(())

@@ -33,23 +33,11 @@ pub struct Column {
 
 impl Column {
     pub const fn text(name: &'static str, description: &'static str) -> Self {
-        Self {
-            name,
-            kind: "string",
-            format: "",
-            description,
-            priority: 0,
-        }
+        Self { name, kind: "string", format: "", description, priority: 0 }
     }
 
     pub const fn integer(name: &'static str, description: &'static str) -> Self {
-        Self {
-            name,
-            kind: "integer",
-            format: "",
-            description,
-            priority: 0,
-        }
+        Self { name, kind: "integer", format: "", description, priority: 0 }
     }
 
     /// Shown only with `-o wide`.
@@ -80,18 +68,14 @@ pub struct Columns {
 impl Default for Columns {
     /// Name and creation time, as for kinds without columns of their own.
     fn default() -> Self {
-        const CREATED: Column = Column {
-            kind: "date",
-            ..Column::text("Created At", "When the object was created.")
-        };
+        const CREATED: Column =
+            Column { kind: "date", ..Column::text("Created At", "When the object was created.") };
         Self {
             columns: &[NAME, CREATED],
             cells: |o, _| {
                 vec![
                     o.pointer("/metadata/name").cloned().unwrap_or_default(),
-                    o.pointer("/metadata/creationTimestamp")
-                        .cloned()
-                        .unwrap_or_default(),
+                    o.pointer("/metadata/creationTimestamp").cloned().unwrap_or_default(),
                 ]
             },
         }

@@ -113,14 +113,7 @@ impl Issuer {
         let mut header = Header::new(Algorithm::ES256);
         header.kid = Some(id);
         header.typ = None;
-        Ok(Self {
-            encoding,
-            decoding,
-            header,
-            key,
-            issuer: issuer.to_owned(),
-            audiences: audiences.to_vec(),
-        })
+        Ok(Self { encoding, decoding, header, key, issuer: issuer.to_owned(), audiences: audiences.to_vec() })
     }
 
     /// The audiences the API server answers to.
@@ -174,15 +167,9 @@ impl Issuer {
             return Err(TokenError::NotYetValid);
         }
         if !claims.aud.iter().any(|a| audiences.contains(a)) {
-            return Err(TokenError::Audience {
-                audiences: claims.aud,
-            });
+            return Err(TokenError::Audience { audiences: claims.aud });
         }
-        if claims.sub
-            != Claims::subject(
-                &claims.kubernetes.namespace,
-                &claims.kubernetes.serviceaccount.name,
-            )
+        if claims.sub != Claims::subject(&claims.kubernetes.namespace, &claims.kubernetes.serviceaccount.name)
         {
             return Err(TokenError::Subject);
         }
@@ -218,10 +205,7 @@ mod tests {
     }
 
     fn claims() -> KubernetesClaims {
-        let reference = |name: &str| Reference {
-            name: name.into(),
-            uid: format!("{name}-uid"),
-        };
+        let reference = |name: &str| Reference { name: name.into(), uid: format!("{name}-uid") };
         KubernetesClaims {
             namespace: "a".into(),
             serviceaccount: reference("bot"),
@@ -236,10 +220,7 @@ mod tests {
         let issuer = issuer();
         let token = issuer.issue(claims(), vec!["api".into()], 1000, 600).unwrap();
         let read = issuer.verify(&token, &["api".to_owned()], 1001).unwrap();
-        assert_eq!(
-            (read.sub.as_str(), read.exp),
-            ("system:serviceaccount:a:bot", 1600)
-        );
+        assert_eq!((read.sub.as_str(), read.exp), ("system:serviceaccount:a:bot", 1600));
         assert_eq!(read.kubernetes, claims());
     }
 
@@ -248,30 +229,15 @@ mod tests {
         let issuer_one = issuer();
         let audiences = ["api".to_owned()];
         let token = issuer_one.issue(claims(), audiences.to_vec(), 1000, 600).unwrap();
-        assert!(matches!(
-            issuer_one.verify(&token, &audiences, 1600),
-            Err(TokenError::Expired)
-        ));
-        assert!(matches!(
-            issuer_one.verify(&token, &audiences, 999),
-            Err(TokenError::NotYetValid)
-        ));
+        assert!(matches!(issuer_one.verify(&token, &audiences, 1600), Err(TokenError::Expired)));
+        assert!(matches!(issuer_one.verify(&token, &audiences, 999), Err(TokenError::NotYetValid)));
         assert!(matches!(
             issuer_one.verify(&token, &["vault".to_owned()], 1001),
             Err(TokenError::Audience { .. })
         ));
-        assert!(matches!(
-            issuer().verify(&token, &audiences, 1001),
-            Err(TokenError::Signature { .. })
-        ));
-        assert!(matches!(
-            issuer_one.verify("a.b.c", &audiences, 1001),
-            Err(TokenError::Signature { .. })
-        ));
-        assert!(matches!(
-            issuer_one.verify(&"x".repeat(20_000), &audiences, 1001),
-            Err(TokenError::TooLong)
-        ));
+        assert!(matches!(issuer().verify(&token, &audiences, 1001), Err(TokenError::Signature { .. })));
+        assert!(matches!(issuer_one.verify("a.b.c", &audiences, 1001), Err(TokenError::Signature { .. })));
+        assert!(matches!(issuer_one.verify(&"x".repeat(20_000), &audiences, 1001), Err(TokenError::TooLong)));
     }
 
     #[test]
@@ -281,9 +247,6 @@ mod tests {
         let header = jsonwebtoken::decode_header(&token).unwrap();
         let key = &issuer.key_set()["keys"][0];
         assert_eq!(key["kid"].as_str(), header.kid.as_deref());
-        assert_eq!(
-            (key["kty"].as_str(), key["alg"].as_str()),
-            (Some("EC"), Some("ES256"))
-        );
+        assert_eq!((key["kty"].as_str(), key["alg"].as_str()), (Some("EC"), Some("ES256")));
     }
 }

@@ -23,10 +23,7 @@ pub struct BareMetal {
 impl BareMetal {
     /// A provider that gives addresses from these pools.
     pub fn new(pools: Vec<IpNetwork>) -> Self {
-        Self {
-            pools,
-            given: Mutex::default(),
-        }
+        Self { pools, given: Mutex::default() }
     }
 
     fn given(&self) -> MutexGuard<'_, BTreeMap<IpAddr, String>> {
@@ -59,17 +56,14 @@ fn plan_address(
             return Err(ProviderError::NotInPool { address: wanted });
         }
         return match given.get(&wanted) {
-            Some(by) if *by != request.service => Err(ProviderError::InUse {
-                address: wanted,
-                by: by.clone(),
-            }),
+            Some(by) if *by != request.service => {
+                Err(ProviderError::InUse { address: wanted, by: by.clone() })
+            }
             _ => Ok(wanted),
         };
     }
     let in_pools = |address: &IpAddr| pools.iter().any(|p| p.contains(*address));
-    let has = given
-        .iter()
-        .find(|(a, by)| a.is_ipv6() == ipv6 && **by == request.service && in_pools(a));
+    let has = given.iter().find(|(a, by)| a.is_ipv6() == ipv6 && **by == request.service && in_pools(a));
     if let Some((address, _)) = has {
         return Ok(*address);
     }

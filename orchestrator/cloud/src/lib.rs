@@ -43,10 +43,7 @@ pub async fn run_shared(informers: Informers, config: CloudConfig, shutdown: Can
         () = services.wait_synced() => {}
     }
     // Addresses in use are known before the first is given out.
-    services
-        .list()
-        .iter()
-        .for_each(|service| controller.note(service));
+    services.list().iter().for_each(|service| controller.note(service));
     let handler = controller.clone();
     services.subscribe(move |delta| handler.changed(delta));
     run_workers(controller, queue, 1, shutdown).await;

@@ -29,8 +29,7 @@ pub struct Controller {
 impl Controller {
     pub(crate) fn note(&self, service: &Service) {
         if wants_balancer(service) {
-            self.provider
-                .note(&service.key().to_string(), &addresses(service));
+            self.provider.note(&service.key().to_string(), &addresses(service));
         }
     }
 
@@ -41,11 +40,8 @@ impl Controller {
     async fn release(&self, key: &Key) {
         if self.provider.release(&key.to_string()).await {
             // Someone may be waiting for the address.
-            let waiting = self
-                .services
-                .list()
-                .into_iter()
-                .filter(|s| wants_balancer(s) && addresses(s).is_empty());
+            let waiting =
+                self.services.list().into_iter().filter(|s| wants_balancer(s) && addresses(s).is_empty());
             waiting.for_each(|s| self.queue.add(s.key()));
         }
     }
@@ -59,21 +55,15 @@ impl Controller {
                 ..Default::default()
             })
             .collect();
-        let status = LoadBalancerStatus {
-            ingress: (!ingress.is_empty()).then_some(ingress),
-        };
+        let status = LoadBalancerStatus { ingress: (!ingress.is_empty()).then_some(ingress) };
         // A merge patch replaces lists whole; an explicit null clears the last address.
         let ingress = serde_json::to_value(&status.ingress).unwrap_or_default();
         let patch = serde_json::json!({
             "metadata": {"uid": service.uid_str()}, "status": {"loadBalancer": {"ingress": ingress}},
         });
         let api: Api<Service> = Api::namespaced(self.client.clone(), service.ns());
-        let patched = api
-            .patch_status(service.name(), &PatchParams::default(), &Patch::Merge(&patch))
-            .await;
-        gone_is_fine(patched)
-            .map(drop)
-            .during(|| format!("status of service {}", service.key()))
+        let patched = api.patch_status(service.name(), &PatchParams::default(), &Patch::Merge(&patch)).await;
+        gone_is_fine(patched).map(drop).during(|| format!("status of service {}", service.key()))
     }
 }
 
@@ -114,10 +104,7 @@ impl Reconcile for Controller {
         };
         let has = addresses(&service);
         if !wants_balancer(&service) {
-            let foreign = service
-                .spec
-                .as_ref()
-                .is_some_and(|s| s.load_balancer_class.is_some());
+            let foreign = service.spec.as_ref().is_some_and(|s| s.load_balancer_class.is_some());
             self.release(key).await;
             if !has.is_empty() && !foreign && !service.deleting() {
                 self.write(&service, &[]).await?;
@@ -130,26 +117,13 @@ impl Reconcile for Controller {
                 self.write(&service, &wanted).await?;
                 let list: Vec<String> = wanted.iter().map(ToString::to_string).collect();
                 let message = format!("Ensured load balancer at {}", list.join(", "));
-                self.recorder.record(
-                    service.as_ref(),
-                    EventType::Normal,
-                    "EnsuredLoadBalancer",
-                    message,
-                );
+                self.recorder.record(service.as_ref(), EventType::Normal, "EnsuredLoadBalancer", message);
                 Ok(Next::Done)
             }
             Err(error) => {
                 let message = format!("Error syncing load balancer: {error}");
-                self.recorder.record(
-                    service.as_ref(),
-                    EventType::Warning,
-                    "SyncLoadBalancerFailed",
-                    message,
-                );
-                Err(Failure::Wait {
-                    reason: error.to_string(),
-                    after: LOOK_AGAIN,
-                })
+                self.recorder.record(service.as_ref(), EventType::Warning, "SyncLoadBalancerFailed", message);
+                Err(Failure::Wait { reason: error.to_string(), after: LOOK_AGAIN })
             }
         }
     }

@@ -40,11 +40,7 @@ pub fn plan_claims<C: Resource>(
     candidates: Vec<Arc<C>>,
     adoptable: impl Fn(&C) -> bool,
 ) -> Claims<C> {
-    let mut claims = Claims {
-        mine: Vec::new(),
-        adopt: Vec::new(),
-        release: Vec::new(),
-    };
+    let mut claims = Claims { mine: Vec::new(), adopt: Vec::new(), release: Vec::new() };
     for child in candidates {
         let matches = selector.matches(child.meta().labels.as_ref());
         match child.controller_ref() {
@@ -71,10 +67,7 @@ where
     let children: Api<C> = Api::namespaced(client.clone(), owner.ns());
     if !claims.adopt.is_empty() {
         let owners: Api<O> = Api::namespaced(client.clone(), owner.ns());
-        let live = owners
-            .get_opt(owner.name())
-            .await
-            .during(|| format!("reading {}", owner.key()))?;
+        let live = owners.get_opt(owner.name()).await.during(|| format!("reading {}", owner.key()))?;
         if !live.is_some_and(|l| l.uid_str() == owner.uid_str() && !l.deleting()) {
             return Err(Failure::again(format!("{} is not the live owner", owner.key())));
         }
@@ -83,9 +76,7 @@ where
         let patch = serde_json::json!({"metadata": {
             "uid": child.uid_str(), "ownerReferences": [controller_reference(owner)],
         }});
-        let patched = children
-            .patch(child.name(), &PatchParams::default(), &Patch::Strategic(&patch))
-            .await;
+        let patched = children.patch(child.name(), &PatchParams::default(), &Patch::Strategic(&patch)).await;
         if let Some(adopted) = gone_is_fine(patched).during(|| format!("adopting {}", child.key()))? {
             mine.push(Arc::new(adopted));
         }
@@ -94,9 +85,7 @@ where
         let patch = serde_json::json!({"metadata": {
             "uid": child.uid_str(), "ownerReferences": [{"$patch": "delete", "uid": owner.uid_str()}],
         }});
-        let patched = children
-            .patch(child.name(), &PatchParams::default(), &Patch::Strategic(&patch))
-            .await;
+        let patched = children.patch(child.name(), &PatchParams::default(), &Patch::Strategic(&patch)).await;
         // 422: the child is another one of the same name by now.
         match patched {
             Err(kube::Error::Api(status)) if status.code == 422 => {}
@@ -141,9 +130,6 @@ mod tests {
         assert_eq!(names(&claims.adopt), ["orphan"]);
         assert_eq!(names(&claims.release), ["strayed"]);
         let going = plan_claims("me", true, &selector, candidates(), |_| true);
-        assert!(
-            going.adopt.is_empty() && going.release.is_empty(),
-            "an owner that goes leaves things alone"
-        );
+        assert!(going.adopt.is_empty() && going.release.is_empty(), "an owner that goes leaves things alone");
     }
 }

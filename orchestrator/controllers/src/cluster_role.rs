@@ -14,19 +14,12 @@ use crate::context::Context;
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let controller = Arc::new(Controller {
-        client: context.client(),
-        roles: context.informers.cache(),
-    });
+    let controller = Arc::new(Controller { client: context.client(), roles: context.informers.cache() });
     let queue = Arc::new(WorkQueue::new());
     controller.roles.wait_synced().await;
     let (adder, handler) = (queue.clone(), controller.clone());
     controller.roles.subscribe(move |_| {
-        let aggregated = handler
-            .roles
-            .list()
-            .into_iter()
-            .filter(|r| r.aggregation_rule.is_some());
+        let aggregated = handler.roles.list().into_iter().filter(|r| r.aggregation_rule.is_some());
         aggregated.for_each(|r| adder.add(r.key()));
     });
     run_workers(controller, queue, 1, context.shutdown).await;
@@ -39,22 +32,11 @@ struct Controller {
 
 /// The rules an aggregated role should have, in the order of the contributing roles' names.
 fn plan_rules(role: &ClusterRole, all: &[Arc<ClusterRole>]) -> Option<Vec<PolicyRule>> {
-    let selectors = role
-        .aggregation_rule
-        .as_ref()?
-        .cluster_role_selectors
-        .clone()
-        .unwrap_or_default();
-    let selectors: Vec<Selector> = selectors
-        .iter()
-        .map(|s| Selector::from_label_selector(Some(s)))
-        .collect();
+    let selectors = role.aggregation_rule.as_ref()?.cluster_role_selectors.clone().unwrap_or_default();
+    let selectors: Vec<Selector> = selectors.iter().map(|s| Selector::from_label_selector(Some(s))).collect();
     let mut rules: Vec<PolicyRule> = Vec::new();
     for other in all.iter().filter(|r| r.name() != role.name()) {
-        if selectors
-            .iter()
-            .any(|s| s.matches(other.metadata.labels.as_ref()))
-        {
+        if selectors.iter().any(|s| s.matches(other.metadata.labels.as_ref())) {
             for rule in other.rules.iter().flatten() {
                 if !rules.contains(rule) {
                     rules.push(rule.clone());
@@ -81,11 +63,8 @@ impl Reconcile for Controller {
         }
         let patch = serde_json::json!({"metadata": {"resourceVersion": role.metadata.resource_version}, "rules": rules});
         let api: Api<ClusterRole> = Api::all(self.client.clone());
-        gone_is_fine(
-            api.patch(role.name(), &PatchParams::default(), &Patch::Merge(&patch))
-                .await,
-        )
-        .during(|| format!("rules of cluster role {key}"))?;
+        gone_is_fine(api.patch(role.name(), &PatchParams::default(), &Patch::Merge(&patch)).await)
+            .during(|| format!("rules of cluster role {key}"))?;
         Ok(Next::Done)
     }
 }

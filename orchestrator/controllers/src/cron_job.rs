@@ -31,9 +31,7 @@ pub async fn run(context: Context) {
     tokio::join!(controller.cron_jobs.wait_synced(), controller.jobs.wait_synced());
     let queue = Arc::new(WorkQueue::new());
     let adder = queue.clone();
-    controller
-        .cron_jobs
-        .subscribe(move |delta| adder.add(delta.object().key()));
+    controller.cron_jobs.subscribe(move |delta| adder.add(delta.object().key()));
     let adder = queue.clone();
     controller.jobs.subscribe(move |delta| {
         let job = delta.object();
@@ -58,8 +56,7 @@ impl Controller {
             Ok(schedule) => Some(schedule),
             Err(error) => {
                 let message = format!("unparseable schedule: {:?} : {error}", spec.schedule);
-                self.recorder
-                    .record(cron_job, EventType::Warning, "UnparseableSchedule", message);
+                self.recorder.record(cron_job, EventType::Warning, "UnparseableSchedule", message);
                 None
             }
         }
@@ -71,16 +68,14 @@ impl Controller {
         match api.create(&PostParams::default(), job).await {
             Ok(created) => {
                 let message = format!("Created job {}", created.name());
-                self.recorder
-                    .record(cron_job, EventType::Normal, "SuccessfulCreate", message);
+                self.recorder.record(cron_job, EventType::Normal, "SuccessfulCreate", message);
                 Ok(Some(created))
             }
             Err(error) if is_already_exists(&error) => Ok(None),
             Err(error) => {
                 if !is_namespace_terminating(&error) {
                     let message = format!("Error creating job: {error}");
-                    self.recorder
-                        .record(cron_job, EventType::Warning, "FailedCreate", message);
+                    self.recorder.record(cron_job, EventType::Warning, "FailedCreate", message);
                 }
                 Err(Failure::api(format!("creating {}", job.key()), error))
             }
@@ -92,8 +87,7 @@ impl Controller {
         let deleted = api.delete(job.name(), &DeleteParams::background()).await;
         gone_is_fine(deleted).during(|| format!("deleting {}", job.key()))?;
         let message = format!("Deleted job {}", job.name());
-        self.recorder
-            .record(cron_job, EventType::Normal, "SuccessfulDelete", message);
+        self.recorder.record(cron_job, EventType::Normal, "SuccessfulDelete", message);
         Ok(())
     }
 }
@@ -119,27 +113,18 @@ impl Reconcile for Controller {
         if plan.skipped {
             let message =
                 "Not starting job because prior execution is running and concurrency policy is Forbid";
-            self.recorder
-                .record(cron_job.as_ref(), EventType::Normal, "JobAlreadyActive", message);
+            self.recorder.record(cron_job.as_ref(), EventType::Normal, "JobAlreadyActive", message);
         }
         if let Some(job) = &plan.create
             && let Some(created) = self.create(&cron_job, job).await?
         {
             let active = plan.status.active.get_or_insert_default();
-            active.push(ObjectReference {
-                resource_version: None,
-                ..object_reference(&created)
-            });
+            active.push(ObjectReference { resource_version: None, ..object_reference(&created) });
         }
         if cron_job.status.as_ref() != Some(&plan.status) {
-            let changed = CronJob {
-                status: Some(plan.status),
-                ..cron_job.as_ref().clone()
-            };
+            let changed = CronJob { status: Some(plan.status), ..cron_job.as_ref().clone() };
             let api: Api<CronJob> = Api::namespaced(self.client.clone(), cron_job.ns());
-            let written = api
-                .replace_status(cron_job.name(), &PostParams::default(), &changed)
-                .await;
+            let written = api.replace_status(cron_job.name(), &PostParams::default(), &changed).await;
             gone_is_fine(written).during(|| format!("status of {key}"))?;
         }
         Ok(plan.next.map_or(Next::Done, Next::After))

@@ -32,10 +32,7 @@ pub async fn run(context: Context) {
         sets: context.informers.cache(),
         pods: context.informers.cache(),
         nodes: context.informers.cache(),
-        revisions: Revisions {
-            client: context.client(),
-            cache: context.informers.cache(),
-        },
+        revisions: Revisions { client: context.client(), cache: context.informers.cache() },
         expectations: Expectations::default(),
         queue: Arc::new(WorkQueue::new()),
         recorder: context.recorder("daemonset-controller"),
@@ -47,9 +44,7 @@ pub async fn run(context: Context) {
         controller.revisions.cache.wait_synced()
     );
     let queue = controller.queue.clone();
-    controller
-        .sets
-        .subscribe(move |delta| queue.add(delta.object().key()));
+    controller.sets.subscribe(move |delta| queue.add(delta.object().key()));
     let handler = controller.clone();
     controller.pods.subscribe(move |delta| handler.pod_changed(delta));
     let handler = controller.clone();
@@ -59,11 +54,7 @@ pub async fn run(context: Context) {
         {
             return;
         }
-        handler
-            .sets
-            .list()
-            .iter()
-            .for_each(|s| handler.queue.add(s.key()));
+        handler.sets.list().iter().for_each(|s| handler.queue.add(s.key()));
     });
     run_workers(controller.clone(), controller.queue.clone(), 2, context.shutdown).await;
 }
@@ -116,31 +107,25 @@ impl Controller {
             match api.create(&PostParams::default(), &pod).await {
                 Ok(created) => {
                     let message = format!("Created pod: {}", created.name());
-                    self.recorder
-                        .record(set, EventType::Normal, "SuccessfulCreate", message);
+                    self.recorder.record(set, EventType::Normal, "SuccessfulCreate", message);
                 }
                 Err(error) => {
                     self.expectations.creation_observed(&key);
                     if !is_namespace_terminating(&error) {
                         let message = format!("Error creating: {error}");
-                        self.recorder
-                            .record(set, EventType::Warning, "FailedCreate", message);
+                        self.recorder.record(set, EventType::Warning, "FailedCreate", message);
                         failed = Some(error);
                     }
                 }
             }
         }
-        failed.map_or(Ok(()), |error| {
-            Err(Failure::api(format!("creating pods of {key}"), error))
-        })
+        failed.map_or(Ok(()), |error| Err(Failure::api(format!("creating pods of {key}"), error)))
     }
 
     async fn apply_deletions(&self, set: &DaemonSet, victims: &[Arc<Pod>]) -> Result<(), Failure> {
         let key = set.key();
         let api: Api<Pod> = Api::namespaced(self.client.clone(), set.ns());
-        victims
-            .iter()
-            .for_each(|v| self.expectations.expect_deletion(&key, v.uid_str()));
+        victims.iter().for_each(|v| self.expectations.expect_deletion(&key, v.uid_str()));
         for victim in victims {
             let params = DeleteParams {
                 preconditions: Some(Preconditions {
@@ -152,8 +137,7 @@ impl Controller {
             match api.delete(victim.name(), &params).await {
                 Ok(_) => {
                     let message = format!("Deleted pod: {}", victim.name());
-                    self.recorder
-                        .record(set, EventType::Normal, "SuccessfulDelete", message);
+                    self.recorder.record(set, EventType::Normal, "SuccessfulDelete", message);
                 }
                 Err(error) => {
                     self.expectations.deletion_observed(&key, victim.uid_str());
@@ -196,12 +180,7 @@ impl Reconcile for Controller {
             self.ensure_history(&set, &pods).await?;
         }
         let settled = self.expectations.satisfied(key);
-        let observed = Observed {
-            set: set.clone(),
-            nodes: self.nodes.list(),
-            pods,
-            now: Timestamp::now(),
-        };
+        let observed = Observed { set: set.clone(), nodes: self.nodes.list(), pods, now: Timestamp::now() };
         let status = plan_status(&observed);
         if settled && !set.deleting() {
             let plan = plan(&observed);
@@ -209,14 +188,9 @@ impl Reconcile for Controller {
             self.apply_creations(&set, &plan.create).await?;
         }
         if set.status.as_ref() != Some(&status) {
-            let changed = DaemonSet {
-                status: Some(status),
-                ..set.as_ref().clone()
-            };
+            let changed = DaemonSet { status: Some(status), ..set.as_ref().clone() };
             let api: Api<DaemonSet> = Api::namespaced(self.client.clone(), set.ns());
-            let written = api
-                .replace_status(set.name(), &PostParams::default(), &changed)
-                .await;
+            let written = api.replace_status(set.name(), &PostParams::default(), &changed).await;
             gone_is_fine(written).during(|| format!("status of {key}"))?;
         }
         let waits = plan::seconds_until_available(&observed);

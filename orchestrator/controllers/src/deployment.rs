@@ -43,9 +43,7 @@ pub async fn run(context: Context) {
     controller.sets.wait_synced().await;
     controller.pods.wait_synced().await;
     let queue = controller.queue.clone();
-    controller
-        .deployments
-        .subscribe(move |delta| queue.add(delta.object().key()));
+    controller.deployments.subscribe(move |delta| queue.add(delta.object().key()));
     let handler = controller.clone();
     controller.sets.subscribe(move |delta| handler.set_changed(delta));
     let handler = controller.clone();
@@ -55,13 +53,7 @@ pub async fn run(context: Context) {
             handler.pod_deleted(pod);
         }
     });
-    run_workers(
-        controller.clone(),
-        controller.queue.clone(),
-        WORKERS,
-        context.shutdown,
-    )
-    .await;
+    run_workers(controller.clone(), controller.queue.clone(), WORKERS, context.shutdown).await;
 }
 
 struct Controller {
@@ -108,30 +100,15 @@ impl Controller {
     async fn observe(&self, deployment: Arc<Deployment>, spec: &DeploymentSpec) -> Result<Observed, Failure> {
         let selector = Selector::from_label_selector(Some(&spec.selector));
         let candidates = observe_candidates(&self.sets, deployment.uid_str(), deployment.ns());
-        let claims = plan_claims(
-            deployment.uid_str(),
-            deployment.deleting(),
-            &selector,
-            candidates,
-            |_| true,
-        );
+        let claims =
+            plan_claims(deployment.uid_str(), deployment.deleting(), &selector, candidates, |_| true);
         let sets = apply_claims(&self.client, deployment.as_ref(), claims).await?;
         let new = revision::find_new(spec, &sets);
         let old_pods_running = sets
             .iter()
             .filter(|s| new.as_ref().is_none_or(|n| n.uid_str() != s.uid_str()))
-            .any(|s| {
-                self.pods
-                    .list_controlled(s.uid_str())
-                    .iter()
-                    .any(|p| !pod::is_finished(p))
-            });
-        Ok(Observed {
-            deployment,
-            sets,
-            old_pods_running,
-            now: Timestamp::now(),
-        })
+            .any(|s| self.pods.list_controlled(s.uid_str()).iter().any(|p| !pod::is_finished(p)));
+        Ok(Observed { deployment, sets, old_pods_running, now: Timestamp::now() })
     }
 
     async fn apply(&self, deployment: &Deployment, change: &Change) -> Result<(), Failure> {
@@ -141,10 +118,7 @@ impl Controller {
             Change::Update(update) => self.apply_update(deployment, &sets, update).await,
             Change::Delete { name, uid } => {
                 let params = DeleteParams {
-                    preconditions: Some(Preconditions {
-                        uid: Some(uid.clone()),
-                        resource_version: None,
-                    }),
+                    preconditions: Some(Preconditions { uid: Some(uid.clone()), resource_version: None }),
                     ..DeleteParams::background()
                 };
                 let deleted = gone_is_fine(sets.delete(name, &params).await);
@@ -155,12 +129,9 @@ impl Controller {
                 let patch = serde_json::json!({"metadata": {
                     "uid": deployment.uid_str(), "annotations": {revision::REVISION: revision},
                 }});
-                let patched = api
-                    .patch(deployment.name(), &PatchParams::default(), &Patch::Merge(&patch))
-                    .await;
-                gone_is_fine(patched)
-                    .map(drop)
-                    .during(|| format!("revision of {}", deployment.key()))
+                let patched =
+                    api.patch(deployment.name(), &PatchParams::default(), &Patch::Merge(&patch)).await;
+                gone_is_fine(patched).map(drop).during(|| format!("revision of {}", deployment.key()))
             }
         }
     }
@@ -182,8 +153,7 @@ impl Controller {
             Err(error) if is_already_exists(&error) => self.settle_collision(deployment, sets, set).await,
             Err(error) => {
                 let message = format!("Failed to create new replica set {:?}: {error}", set.name());
-                self.recorder
-                    .record(deployment, EventType::Warning, "ReplicaSetCreateError", message);
+                self.recorder.record(deployment, EventType::Warning, "ReplicaSetCreateError", message);
                 Err(Failure::api(format!("creating ReplicaSet {}", set.name()), error))
             }
         }
@@ -196,10 +166,7 @@ impl Controller {
         sets: &Api<ReplicaSet>,
         set: &ReplicaSet,
     ) -> Result<(), Failure> {
-        let existing = sets
-            .get(set.name())
-            .await
-            .during(|| format!("reading ReplicaSet {}", set.name()))?;
+        let existing = sets.get(set.name()).await.during(|| format!("reading ReplicaSet {}", set.name()))?;
         let templates = (
             existing.spec.as_ref().and_then(|s| s.template.as_ref()),
             set.spec.as_ref().and_then(|s| s.template.as_ref()),
@@ -208,12 +175,7 @@ impl Controller {
         if existing.controlled_by(deployment.uid_str()) && same {
             return Ok(());
         }
-        let collisions = deployment
-            .status
-            .as_ref()
-            .and_then(|s| s.collision_count)
-            .unwrap_or(0)
-            + 1;
+        let collisions = deployment.status.as_ref().and_then(|s| s.collision_count).unwrap_or(0) + 1;
         let patch = serde_json::json!({
             "metadata": {"resourceVersion": deployment.metadata.resource_version},
             "status": {"collisionCount": collisions},
@@ -222,10 +184,7 @@ impl Controller {
         api.patch_status(deployment.name(), &PatchParams::default(), &Patch::Merge(&patch))
             .await
             .during(|| format!("collision count of {}", deployment.key()))?;
-        Err(Failure::again(format!(
-            "name {} is taken by another template",
-            set.name()
-        )))
+        Err(Failure::again(format!("name {} is taken by another template", set.name())))
     }
 
     async fn apply_update(
@@ -257,8 +216,7 @@ impl Controller {
     fn record_scale(&self, deployment: &Deployment, set: &str, from: i32, to: i32) {
         let direction = if to > from { "up" } else { "down" };
         let message = format!("Scaled {direction} replica set {set} from {from} to {to}");
-        self.recorder
-            .record(deployment, EventType::Normal, "ScalingReplicaSet", message);
+        self.recorder.record(deployment, EventType::Normal, "ScalingReplicaSet", message);
     }
 }
 
@@ -275,8 +233,7 @@ impl Reconcile for Controller {
         };
         if Selector::from_label_selector(Some(&spec.selector)).is_everything() {
             let message = "This deployment is selecting all pods. A non-empty selector is required.";
-            self.recorder
-                .record(deployment.as_ref(), EventType::Warning, "SelectingAll", message);
+            self.recorder.record(deployment.as_ref(), EventType::Warning, "SelectingAll", message);
             return Ok(Next::Done);
         }
         let observed = self.observe(deployment.clone(), spec).await?;
@@ -290,14 +247,8 @@ impl Reconcile for Controller {
         let outlook = status::plan_status(&observed, created.as_deref());
         if deployment.status.as_ref() != Some(&outlook.status) {
             let api: Api<Deployment> = Api::namespaced(self.client.clone(), deployment.ns());
-            let changed = Deployment {
-                status: Some(outlook.status),
-                ..deployment.as_ref().clone()
-            };
-            match api
-                .replace_status(deployment.name(), &PostParams::default(), &changed)
-                .await
-            {
+            let changed = Deployment { status: Some(outlook.status), ..deployment.as_ref().clone() };
+            match api.replace_status(deployment.name(), &PostParams::default(), &changed).await {
                 Err(error) if is_not_found(&error) => return Ok(Next::Done),
                 // Our own revision annotation may have moved the version: the next pass is on its way.
                 other => other.during(|| format!("status of {key}"))?,

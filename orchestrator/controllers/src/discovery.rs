@@ -15,11 +15,7 @@ pub struct Found {
 impl Found {
     fn new(resource: ApiResource, capabilities: ApiCapabilities) -> Self {
         let namespaced = capabilities.scope == Scope::Namespaced;
-        Self {
-            resource,
-            namespaced,
-            verbs: capabilities.operations,
-        }
+        Self { resource, namespaced, verbs: capabilities.operations }
     }
 
     /// Whether the server offers the verb.
@@ -37,7 +33,5 @@ impl Found {
 pub async fn observe_resources(client: &Client) -> Result<Vec<Found>, kube::Error> {
     let discovery = Discovery::new(client.clone()).run().await?;
     let found = discovery.groups().flat_map(|group| group.recommended_resources());
-    Ok(found
-        .map(|(resource, capabilities)| Found::new(resource, capabilities))
-        .collect())
+    Ok(found.map(|(resource, capabilities)| Found::new(resource, capabilities)).collect())
 }

@@ -45,17 +45,11 @@ pub async fn run(context: Context) {
         controller.controllers.wait_synced(),
     );
     let adder = queue.clone();
-    controller
-        .budgets
-        .subscribe(move |delta| adder.add(delta.object().key()));
+    controller.budgets.subscribe(move |delta| adder.add(delta.object().key()));
     let (adder, handler) = (queue.clone(), controller.clone());
     controller.pods.subscribe(move |delta| {
         let pod = delta.object();
-        let old = if let Delta::Updated { old, .. } = delta {
-            Some(old)
-        } else {
-            None
-        };
+        let old = if let Delta::Updated { old, .. } = delta { Some(old) } else { None };
         for budget in handler.budgets.list_namespace(pod.ns()) {
             let selector = selector(&budget);
             let was = old.is_some_and(|o| selector.matches(o.metadata.labels.as_ref()));
@@ -86,9 +80,8 @@ impl Controller {
     fn expected(&self, pods: &[Arc<Pod>]) -> Result<i32, String> {
         let mut scales: BTreeMap<String, i32> = BTreeMap::new();
         for pod in pods {
-            let owner = pod
-                .controller_ref()
-                .ok_or_else(|| format!("pod {} has no controller", pod.name()))?;
+            let owner =
+                pod.controller_ref().ok_or_else(|| format!("pod {} has no controller", pod.name()))?;
             let key = Key::new(pod.ns(), owner.name.clone());
             let (uid, scale) = match owner.kind.as_str() {
                 "ReplicaSet" => self.scale_of_set(&key, &owner.uid),
@@ -112,16 +105,11 @@ impl Controller {
             return (uid.to_owned(), 0);
         };
         if let Some(owner) = set.controller_ref().filter(|o| o.kind == "Deployment") {
-            let deployment = self
-                .deployments
-                .get(&Key::new(key.namespace.clone(), owner.name.clone()));
+            let deployment = self.deployments.get(&Key::new(key.namespace.clone(), owner.name.clone()));
             let replicas = deployment.and_then(|d| d.spec.as_ref()?.replicas);
             return (owner.uid.clone(), replicas.unwrap_or(1));
         }
-        (
-            uid.to_owned(),
-            set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1),
-        )
+        (uid.to_owned(), set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1))
     }
 }
 
@@ -163,24 +151,16 @@ fn plan_status(
         (None, None) => (count, 0, None),
     };
     let desired = desired.max(0);
-    let allowed = if trouble.is_some() || expected <= 0 {
-        0
-    } else {
-        (healthy - desired).max(0)
-    };
+    let allowed = if trouble.is_some() || expected <= 0 { 0 } else { (healthy - desired).max(0) };
     let (status, reason) = match (&trouble, allowed) {
         (Some(_), _) => ("False", "SyncFailed"),
         (None, 0) => ("False", "InsufficientPods"),
         (None, _) => ("True", "SufficientPods"),
     };
     let mut conditions = old.conditions.clone().unwrap_or_default();
-    let previous = conditions
-        .iter()
-        .position(|c| c.type_ == "DisruptionAllowed")
-        .map(|at| conditions.remove(at));
-    let since = previous
-        .filter(|c| c.status == status)
-        .map(|c| c.last_transition_time);
+    let previous =
+        conditions.iter().position(|c| c.type_ == "DisruptionAllowed").map(|at| conditions.remove(at));
+    let since = previous.filter(|c| c.status == status).map(|c| c.last_transition_time);
     conditions.push(Condition {
         type_: "DisruptionAllowed".into(),
         status: status.into(),
@@ -214,22 +194,13 @@ impl Reconcile for Controller {
         let status = plan_status(&budget, &pods, self.expected(&pods), Timestamp::now());
         let waits = status.disrupted_pods.is_some();
         if budget.status.as_ref() != Some(&status) {
-            let changed = PodDisruptionBudget {
-                status: Some(status),
-                ..budget.as_ref().clone()
-            };
+            let changed = PodDisruptionBudget { status: Some(status), ..budget.as_ref().clone() };
             let api: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), budget.ns());
-            let written = api
-                .replace_status(budget.name(), &PostParams::default(), &changed)
-                .await;
+            let written = api.replace_status(budget.name(), &PostParams::default(), &changed).await;
             gone_is_fine(written).during(|| format!("status of budget {key}"))?;
         }
         let look_again = Duration::from_secs(DISRUPTION_BELIEVED_SECONDS as u64);
-        Ok(if waits {
-            Next::After(look_again)
-        } else {
-            Next::Done
-        })
+        Ok(if waits { Next::After(look_again) } else { Next::Done })
     }
 }
 
@@ -246,35 +217,19 @@ mod tests {
     ) -> (i32, i32) {
         let budget: PodDisruptionBudget =
             serde_json::from_value(serde_json::json!({"metadata": {"name": "b"}, "spec": spec})).unwrap();
-        let pod = |i| {
-            Arc::new(test_pod(
-                &format!("p{i}"),
-                Some("n"),
-                "Running",
-                (i < ready).then_some(1),
-            ))
-        };
+        let pod = |i| Arc::new(test_pod(&format!("p{i}"), Some("n"), "Running", (i < ready).then_some(1)));
         let pods: Vec<_> = (0..count).map(pod).collect();
         let status = plan_status(&budget, &pods, expected, Timestamp::from_second(9).unwrap());
-        (
-            status.disruptions_allowed.unwrap(),
-            status.desired_healthy.unwrap(),
-        )
+        (status.disruptions_allowed.unwrap(), status.desired_healthy.unwrap())
     }
 
     #[test]
     fn budgets_count_as_documented() {
         let spec = |field: &str, value: serde_json::Value| serde_json::json!({field: value});
-        assert_eq!(
-            allowed(spec("minAvailable", 2.into()), 3, 3, Err("bare".into())),
-            (1, 2)
-        );
+        assert_eq!(allowed(spec("minAvailable", 2.into()), 3, 3, Err("bare".into())), (1, 2));
         assert_eq!(allowed(spec("minAvailable", "50%".into()), 3, 3, Ok(3)), (1, 2));
         assert_eq!(allowed(spec("maxUnavailable", 1.into()), 3, 3, Ok(3)), (1, 2));
         assert_eq!(allowed(spec("maxUnavailable", 1.into()), 2, 3, Ok(3)), (0, 2));
-        assert_eq!(
-            allowed(spec("maxUnavailable", 1.into()), 3, 3, Err("bare".into())).0,
-            0
-        );
+        assert_eq!(allowed(spec("maxUnavailable", 1.into()), 3, 3, Err("bare".into())).0, 0);
     }
 }

@@ -48,38 +48,22 @@ pub async fn run(context: Context) {
         controller.endpoints.wait_synced(),
     );
     let queue = controller.queue.clone();
-    controller
-        .services
-        .subscribe(move |delta| queue.add(delta.object().key()));
+    controller.services.subscribe(move |delta| queue.add(delta.object().key()));
     let handler = controller.clone();
     controller.pods.subscribe(move |delta| handler.pod_changed(delta));
     let handler = controller.clone();
-    controller
-        .slices
-        .subscribe(move |delta| handler.slice_changed(delta));
+    controller.slices.subscribe(move |delta| handler.slice_changed(delta));
     let queue = controller.queue.clone();
-    controller
-        .endpoints
-        .subscribe(move |delta| queue.add(delta.object().key()));
+    controller.endpoints.subscribe(move |delta| queue.add(delta.object().key()));
     let handler = controller.clone();
     controller.nodes.subscribe(move |delta| {
         if let Delta::Updated { old, new } = delta
             && backends::zone(old) != backends::zone(new)
         {
-            handler
-                .services
-                .list()
-                .iter()
-                .for_each(|s| handler.queue.add(s.key()));
+            handler.services.list().iter().for_each(|s| handler.queue.add(s.key()));
         }
     });
-    run_workers(
-        controller.clone(),
-        controller.queue.clone(),
-        WORKERS,
-        context.shutdown,
-    )
-    .await;
+    run_workers(controller.clone(), controller.queue.clone(), WORKERS, context.shutdown).await;
 }
 
 struct Controller {
@@ -174,11 +158,9 @@ impl Controller {
         let what = || format!("writing endpoints of {}", service.key());
         match self.endpoints.get(&service.key()) {
             Some(existing) => match legacy::plan_update(&existing, wanted) {
-                Some(changed) => api
-                    .replace(service.name(), &PostParams::default(), &changed)
-                    .await
-                    .map(drop)
-                    .during(what),
+                Some(changed) => {
+                    api.replace(service.name(), &PostParams::default(), &changed).await.map(drop).during(what)
+                }
                 None => Ok(()),
             },
             None => match api.create(&PostParams::default(), &wanted).await {
@@ -226,8 +208,7 @@ impl Reconcile for Controller {
             let changes = slices::plan_slices(&service, backends, &self.own_slices(key), now);
             self.apply_slices(&service, changes).await?;
         }
-        self.ensure_endpoints(&service, legacy::plan_endpoints(&service, &pods, now))
-            .await?;
+        self.ensure_endpoints(&service, legacy::plan_endpoints(&service, &pods, now)).await?;
         Ok(Next::Done)
     }
 }

@@ -39,12 +39,7 @@ pub async fn run(context: Context) {
         queue: Arc::new(WorkQueue::new()),
     });
     let follow = collector.clone().follow_resources(context.shutdown.clone());
-    let work = run_workers(
-        collector.clone(),
-        collector.queue.clone(),
-        WORKERS,
-        context.shutdown,
-    );
+    let work = run_workers(collector.clone(), collector.queue.clone(), WORKERS, context.shutdown);
     tokio::join!(follow, work);
 }
 
@@ -98,10 +93,8 @@ impl Collector {
             }
             stays
         });
-        *self.resources.write().unwrap_or_else(|e| e.into_inner()) = found
-            .iter()
-            .map(|(name, found)| (name.clone(), found.clone()))
-            .collect();
+        *self.resources.write().unwrap_or_else(|e| e.into_inner()) =
+            found.iter().map(|(name, found)| (name.clone(), found.clone())).collect();
         for (name, found) in found {
             let followable =
                 found.can("watch") && found.can("list") && found.can("delete") && !found.is_event();
@@ -181,19 +174,13 @@ impl Collector {
             let resources = self.resources.read().unwrap_or_else(|e| e.into_inner());
             let exact = resources.get(&(owner.api_version.clone(), owner.kind.clone()));
             // An older version of a kind is the same object.
-            let other = || {
-                resources
-                    .values()
-                    .find(|f| f.resource.group == group && f.resource.kind == owner.kind)
-            };
+            let other =
+                || resources.values().find(|f| f.resource.group == group && f.resource.kind == owner.kind);
             exact.or_else(other).cloned()
         };
         let Some(found) = found else {
             return Err(Failure::Wait {
-                reason: format!(
-                    "kind {} of {} is not known to the server",
-                    owner.kind, owner.api_version
-                ),
+                reason: format!("kind {} of {} is not known to the server", owner.kind, owner.api_version),
                 after: Duration::from_secs(30),
             });
         };
@@ -206,10 +193,8 @@ impl Collector {
         } else {
             Api::all_with(self.client.clone(), &found.resource)
         };
-        let live = api
-            .get_metadata_opt(&owner.name)
-            .await
-            .during(|| format!("reading owner {}", owner.name))?;
+        let live =
+            api.get_metadata_opt(&owner.name).await.during(|| format!("reading owner {}", owner.name))?;
         Ok(live.is_some_and(|l| l.metadata.uid.as_deref() == Some(&owner.uid)))
     }
 
@@ -218,10 +203,7 @@ impl Collector {
             return Ok(());
         };
         let Some(api) = self.api(&item.identity) else {
-            return Err(Failure::again(format!(
-                "{} is not discovered yet",
-                item.identity.kind
-            )));
+            return Err(Failure::again(format!("{} is not discovered yet", item.identity.kind)));
         };
         if item.orphaning {
             return self.orphan_dependents(uid, &item.identity, &api).await;
@@ -233,10 +215,7 @@ impl Collector {
             return Ok(());
         }
         let name = &item.identity.name;
-        let live = api
-            .get_metadata_opt(name)
-            .await
-            .during(|| format!("reading {name}"))?;
+        let live = api.get_metadata_opt(name).await.during(|| format!("reading {name}"))?;
         let Some(live) = live.filter(|l| l.metadata.uid.as_deref() == Some(uid)) else {
             let touched = self.graph().remove(uid);
             touched.into_iter().for_each(|uid| self.queue.add(uid));
@@ -264,12 +243,8 @@ impl Collector {
         match verdict {
             Verdict::Keep => Ok(()),
             Verdict::DropOwners(gone) => {
-                let left: Vec<_> = live
-                    .owner_references
-                    .iter()
-                    .flatten()
-                    .filter(|o| !gone.contains(&o.uid))
-                    .collect();
+                let left: Vec<_> =
+                    live.owner_references.iter().flatten().filter(|o| !gone.contains(&o.uid)).collect();
                 let patch = serde_json::json!({"metadata": {
                     "resourceVersion": live.resource_version, "ownerReferences": left,
                 }});
@@ -278,9 +253,7 @@ impl Collector {
             Verdict::Delete { foreground, unblock } => {
                 if unblock {
                     let mut owners = live.owner_references.clone().unwrap_or_default();
-                    owners
-                        .iter_mut()
-                        .for_each(|o| o.block_owner_deletion = Some(false));
+                    owners.iter_mut().for_each(|o| o.block_owner_deletion = Some(false));
                     let patch = serde_json::json!({"metadata": {"uid": live.uid, "ownerReferences": owners}});
                     patch_metadata(api, name, &patch).await?;
                 }
@@ -294,16 +267,11 @@ impl Collector {
                 };
                 let params = DeleteParams {
                     propagation_policy: Some(policy),
-                    preconditions: Some(Preconditions {
-                        uid: live.uid.clone(),
-                        resource_version: None,
-                    }),
+                    preconditions: Some(Preconditions { uid: live.uid.clone(), resource_version: None }),
                     ..Default::default()
                 };
                 tracing::debug!(kind = %identity.kind, namespace = %identity.namespace, %name, "collected");
-                gone_is_fine(api.delete(name, &params).await)
-                    .map(drop)
-                    .during(|| format!("deleting {name}"))
+                gone_is_fine(api.delete(name, &params).await).map(drop).during(|| format!("deleting {name}"))
             }
         }
     }
@@ -358,10 +326,8 @@ impl Collector {
         api: &Api<DynamicObject>,
         finalizer: &str,
     ) -> Result<(), Failure> {
-        let live = api
-            .get_metadata_opt(&identity.name)
-            .await
-            .during(|| format!("reading {}", identity.name))?;
+        let live =
+            api.get_metadata_opt(&identity.name).await.during(|| format!("reading {}", identity.name))?;
         let Some(live) = live.filter(|l| l.metadata.uid.as_deref() == Some(uid)) else {
             return Ok(());
         };
@@ -382,10 +348,7 @@ async fn patch_metadata(
     name: &str,
     patch: &serde_json::Value,
 ) -> Result<(), Failure> {
-    match api
-        .patch_metadata(name, &PatchParams::default(), &Patch::Merge(patch))
-        .await
-    {
+    match api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Err(error) if is_not_found(&error) => Ok(()),
         other => other.map(drop).during(|| format!("patching {name}")),
     }

@@ -24,17 +24,12 @@ impl Cidr {
         let width = width_bits(address);
         let prefix = prefix.min(width);
         let bits = to_bits(address) & mask(prefix, width);
-        Self {
-            address: from_bits(bits, address.is_ipv6()),
-            prefix,
-        }
+        Self { address: from_bits(bits, address.is_ipv6()), prefix }
     }
 
     /// How many ranges of `part_prefix` fit; capped at 2^32.
     pub fn parts(&self, part_prefix: u8) -> u64 {
-        part_prefix
-            .checked_sub(self.prefix)
-            .map_or(0, |bits| 1u64 << bits.min(32))
+        part_prefix.checked_sub(self.prefix).map_or(0, |bits| 1u64 << bits.min(32))
     }
 
     /// The range number `index` of that size.
@@ -76,9 +71,7 @@ impl FromStr for Cidr {
     type Err = CidrError;
 
     fn from_str(text: &str) -> Result<Self, CidrError> {
-        let error = || CidrError {
-            text: text.to_owned(),
-        };
+        let error = || CidrError { text: text.to_owned() };
         let (address, prefix) = text.split_once('/').ok_or_else(error)?;
         let address: IpAddr = address.parse().map_err(|_| error())?;
         let prefix: u8 = prefix.parse().map_err(|_| error())?;
@@ -97,12 +90,7 @@ fn mask(prefix: u8, width: u8) -> u128 {
     if prefix == 0 {
         return 0;
     }
-    (u128::MAX << (width - prefix))
-        & if width == 32 {
-            u128::from(u32::MAX)
-        } else {
-            u128::MAX
-        }
+    (u128::MAX << (width - prefix)) & if width == 32 { u128::from(u32::MAX) } else { u128::MAX }
 }
 
 fn to_bits(address: IpAddr) -> u128 {
@@ -113,11 +101,7 @@ fn to_bits(address: IpAddr) -> u128 {
 }
 
 fn from_bits(bits: u128, ipv6: bool) -> IpAddr {
-    if ipv6 {
-        Ipv6Addr::from_bits(bits).into()
-    } else {
-        Ipv4Addr::from_bits(bits as u32).into()
-    }
+    if ipv6 { Ipv6Addr::from_bits(bits).into() } else { Ipv4Addr::from_bits(bits as u32).into() }
 }
 
 #[cfg(test)]

@@ -42,9 +42,7 @@ pub async fn run(context: Context) {
     });
     tokio::join!(controller.jobs.wait_synced(), controller.pods.wait_synced());
     let queue = controller.queue.clone();
-    controller
-        .jobs
-        .subscribe(move |delta| queue.add(delta.object().key()));
+    controller.jobs.subscribe(move |delta| queue.add(delta.object().key()));
     let handler = controller.clone();
     controller.pods.subscribe(move |delta| handler.pod_changed(delta));
     run_workers(controller.clone(), controller.queue.clone(), 5, context.shutdown).await;
@@ -62,14 +60,9 @@ struct Controller {
 /// The pod a Job makes.
 fn plan_pod(job: &Job, new: &NewPod) -> Option<Pod> {
     let template = &job.spec.as_ref()?.template;
-    let prefix = new
-        .index
-        .map_or_else(|| format!("{}-", job.name()), |i| format!("{}-{i}-", job.name()));
+    let prefix = new.index.map_or_else(|| format!("{}-", job.name()), |i| format!("{}-{i}-", job.name()));
     let mut pod = pod::from_template(template, job.ns(), &prefix, controller_reference(job));
-    pod.metadata
-        .finalizers
-        .get_or_insert_default()
-        .push(TRACKING.to_owned());
+    pod.metadata.finalizers.get_or_insert_default().push(TRACKING.to_owned());
     let Some(index) = new.index else { return Some(pod) };
     let annotations = pod.metadata.annotations.get_or_insert_default();
     annotations.insert(INDEX.to_owned(), index.to_string());
@@ -150,12 +143,8 @@ impl Controller {
             "uid": pod.uid_str(), "$deleteFromPrimitiveList/finalizers": [TRACKING],
         }});
         let api: Api<Pod> = Api::namespaced(self.client.clone(), pod.ns());
-        let patched = api
-            .patch(pod.name(), &PatchParams::default(), &Patch::Strategic(&patch))
-            .await;
-        gone_is_fine(patched)
-            .map(drop)
-            .during(|| format!("releasing {}", pod.key()))
+        let patched = api.patch(pod.name(), &PatchParams::default(), &Patch::Strategic(&patch)).await;
+        gone_is_fine(patched).map(drop).during(|| format!("releasing {}", pod.key()))
     }
 
     async fn create(&self, job: &Job, wanted: &[NewPod]) -> Result<(), Failure> {
@@ -167,16 +156,14 @@ impl Controller {
             match api.create(&PostParams::default(), &pod).await {
                 Ok(created) => {
                     let message = format!("Created pod: {}", created.name());
-                    self.recorder
-                        .record(job, EventType::Normal, "SuccessfulCreate", message);
+                    self.recorder.record(job, EventType::Normal, "SuccessfulCreate", message);
                 }
                 Err(error) => {
                     // What refused this one would refuse the rest.
                     (at..wanted.len()).for_each(|_| self.expectations.creation_observed(&key));
                     if !is_namespace_terminating(&error) {
                         let message = format!("Error creating: {error}");
-                        self.recorder
-                            .record(job, EventType::Warning, "FailedCreate", message);
+                        self.recorder.record(job, EventType::Warning, "FailedCreate", message);
                     }
                     return Err(Failure::api(format!("creating pods of {key}"), error));
                 }
@@ -189,18 +176,14 @@ impl Controller {
         let key = job.key();
         self.expectations.expect_deletion(&key, victim.uid_str());
         let params = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: victim.metadata.uid.clone(),
-                resource_version: None,
-            }),
+            preconditions: Some(Preconditions { uid: victim.metadata.uid.clone(), resource_version: None }),
             ..Default::default()
         };
         let api: Api<Pod> = Api::namespaced(self.client.clone(), job.ns());
         match api.delete(victim.name(), &params).await {
             Ok(_) => {
                 let message = format!("Deleted pod: {}", victim.name());
-                self.recorder
-                    .record(job, EventType::Normal, "SuccessfulDelete", message);
+                self.recorder.record(job, EventType::Normal, "SuccessfulDelete", message);
                 Ok(())
             }
             Err(error) => {
@@ -215,18 +198,10 @@ impl Controller {
 
     /// Writes the status and tells of what is new in it.
     async fn write(&self, job: &Job, status: JobStatus) -> Result<(), Failure> {
-        let changed = Job {
-            status: Some(status),
-            ..job.clone()
-        };
+        let changed = Job { status: Some(status), ..job.clone() };
         let api: Api<Job> = Api::namespaced(self.client.clone(), job.ns());
-        let written = api
-            .replace_status(job.name(), &PostParams::default(), &changed)
-            .await;
-        if gone_is_fine(written)
-            .during(|| format!("status of {}", job.key()))?
-            .is_none()
-        {
+        let written = api.replace_status(job.name(), &PostParams::default(), &changed).await;
+        if gone_is_fine(written).during(|| format!("status of {}", job.key()))?.is_none() {
             return Ok(());
         }
         for condition in changed.status.iter().flat_map(|s| s.conditions.iter().flatten()) {
@@ -274,13 +249,7 @@ impl Reconcile for Controller {
         }
         let selector = Selector::from_label_selector(job.spec.as_ref().and_then(|s| s.selector.as_ref()));
         let candidates = observe_candidates(&self.pods, job.uid_str(), job.ns());
-        let claims = plan_claims(
-            job.uid_str(),
-            job.deleting(),
-            &selector,
-            candidates,
-            pod::is_active,
-        );
+        let claims = plan_claims(job.uid_str(), job.deleting(), &selector, candidates, pod::is_active);
         let pods = apply_claims(&self.client, job.as_ref(), claims).await?;
         let plan = plan(&Observed {
             job: job.clone(),
@@ -303,8 +272,6 @@ impl Reconcile for Controller {
             self.release(pod).await?;
         }
         created?;
-        Ok(plan
-            .next
-            .map_or(Next::Done, |seconds| Next::After(Duration::from_secs(seconds))))
+        Ok(plan.next.map_or(Next::Done, |seconds| Next::After(Duration::from_secs(seconds))))
     }
 }

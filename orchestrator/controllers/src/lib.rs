@@ -83,11 +83,7 @@ impl Default for ControllersConfig {
 /// Runs all controllers until `shutdown`. Needs no warm-up: each loop starts when its own caches are filled. The
 /// caches may be shared with other loops of the process (the scheduler's), so that each object is held once.
 pub async fn run_all_shared(informers: Informers, config: ControllersConfig, shutdown: CancellationToken) {
-    let context = Context {
-        informers,
-        config: Arc::new(config),
-        shutdown,
-    };
+    let context = Context { informers, config: Arc::new(config), shutdown };
     let controllers = list::CONTROLLERS.iter().map(|(name, run)| {
         tracing::debug!(name, "controller starts");
         tokio::spawn(run(context.clone()))

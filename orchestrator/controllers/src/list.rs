@@ -25,7 +25,5 @@ pub const CONTROLLERS: &[(&str, Run)] = &[
     ("root-ca", |c| Box::pin(crate::root_ca::run(c))),
     ("service-account", |c| Box::pin(crate::service_account::run(c))),
     ("stateful-set", |c| Box::pin(crate::stateful_set::run(c))),
-    ("ttl-after-finished", |c| {
-        Box::pin(crate::ttl_after_finished::run(c))
-    }),
+    ("ttl-after-finished", |c| Box::pin(crate::ttl_after_finished::run(c))),
 ];

@@ -23,10 +23,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let controller = Arc::new(Controller {
-        client: context.client(),
-        namespaces: context.informers.cache(),
-    });
+    let controller = Arc::new(Controller { client: context.client(), namespaces: context.informers.cache() });
     let queue = Arc::new(WorkQueue::new());
     controller.namespaces.wait_synced().await;
     let adder = queue.clone();
@@ -70,10 +67,7 @@ impl Controller {
                 return sweep;
             }
         };
-        for found in resources
-            .iter()
-            .filter(|f| f.namespaced && f.can("delete") && f.can("list"))
-        {
+        for found in resources.iter().filter(|f| f.namespaced && f.can("delete") && f.can("list")) {
             if let Err(error) = self.sweep_resource(namespace, found, &mut sweep).await
                 && !matches!(status_code(&error), Some(404 | 405))
             {
@@ -99,24 +93,15 @@ impl Controller {
             api.delete_collection(&params, &ListParams::default()).await?;
         } else {
             for item in &before.items {
-                gone_is_fine(
-                    api.delete(item.metadata.name.as_deref().unwrap_or_default(), &params)
-                        .await,
-                )?;
+                gone_is_fine(api.delete(item.metadata.name.as_deref().unwrap_or_default(), &params).await)?;
             }
         }
         let after = api.list_metadata(&ListParams::default()).await?;
         if !after.items.is_empty() {
             let group = &found.resource.group;
-            sweep
-                .remaining
-                .insert(format!("{}.{group}", found.resource.plural), after.items.len());
+            sweep.remaining.insert(format!("{}.{group}", found.resource.plural), after.items.len());
         }
-        for finalizer in after
-            .items
-            .iter()
-            .flat_map(|i| i.metadata.finalizers.iter().flatten())
-        {
+        for finalizer in after.items.iter().flat_map(|i| i.metadata.finalizers.iter().flatten()) {
             *sweep.finalizers.entry(finalizer.clone()).or_default() += 1;
         }
         Ok(())
@@ -130,14 +115,9 @@ impl Controller {
             return Ok(());
         }
         let api: Api<Namespace> = Api::all(self.client.clone());
-        match api
-            .replace_status(namespace.name(), &PostParams::default(), &changed)
-            .await
-        {
+        match api.replace_status(namespace.name(), &PostParams::default(), &changed).await {
             Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(()),
-            other => other
-                .map(drop)
-                .during(|| format!("conditions of namespace {}", namespace.name())),
+            other => other.map(drop).during(|| format!("conditions of namespace {}", namespace.name())),
         }
     }
 
@@ -148,31 +128,23 @@ impl Controller {
         }
         changed.metadata.resource_version = None;
         let api: Api<Namespace> = Api::all(self.client.clone());
-        let done = api
-            .replace_subresource("finalize", namespace.name(), &PostParams::default(), &changed)
-            .await;
-        gone_is_fine(done)
-            .map(drop)
-            .during(|| format!("finalizing namespace {}", namespace.name()))
+        let done =
+            api.replace_subresource("finalize", namespace.name(), &PostParams::default(), &changed).await;
+        gone_is_fine(done).map(drop).during(|| format!("finalizing namespace {}", namespace.name()))
     }
 }
 
 /// Brings the five conditions up to date; true when one changed.
 fn plan_conditions(conditions: &mut Vec<NamespaceCondition>, sweep: &Sweep, now: Timestamp) -> bool {
     let list = |map: &BTreeMap<String, usize>, between: &str| {
-        let parts: Vec<String> = map
-            .iter()
-            .map(|(k, n)| format!("{k} {between} {n} resource instances"))
-            .collect();
+        let parts: Vec<String> =
+            map.iter().map(|(k, n)| format!("{k} {between} {n} resource instances")).collect();
         parts.join(", ")
     };
     let remaining = (!sweep.remaining.is_empty())
         .then(|| format!("Some resources are remaining: {}", list(&sweep.remaining, "has")));
     let held = (!sweep.finalizers.is_empty()).then(|| {
-        format!(
-            "Some content in the namespace has finalizers remaining: {}",
-            list(&sweep.finalizers, "in")
-        )
+        format!("Some content in the namespace has finalizers remaining: {}", list(&sweep.finalizers, "in"))
     });
     let failed = (!sweep.failures.is_empty()).then(|| {
         format!(
@@ -184,24 +156,13 @@ fn plan_conditions(conditions: &mut Vec<NamespaceCondition>, sweep: &Sweep, now:
     let wanted = [
         (
             "NamespaceDeletionDiscoveryFailure",
-            sweep
-                .discovery_failure
-                .clone()
-                .map(|m| format!("Discovery failed for some groups: {m}")),
-            (
-                "DiscoveryFailed",
-                "ResourcesDiscovered",
-                "All resources successfully discovered",
-            ),
+            sweep.discovery_failure.clone().map(|m| format!("Discovery failed for some groups: {m}")),
+            ("DiscoveryFailed", "ResourcesDiscovered", "All resources successfully discovered"),
         ),
         (
             "NamespaceDeletionGroupVersionParsingFailure",
             None,
-            (
-                "GroupVersionParsingFailed",
-                "ParsedGroupVersions",
-                "All legacy kube types successfully parsed",
-            ),
+            ("GroupVersionParsingFailed", "ParsedGroupVersions", "All legacy kube types successfully parsed"),
         ),
         (
             "NamespaceDeletionContentFailure",
@@ -215,20 +176,12 @@ fn plan_conditions(conditions: &mut Vec<NamespaceCondition>, sweep: &Sweep, now:
         (
             "NamespaceContentRemaining",
             remaining,
-            (
-                "SomeResourcesRemain",
-                "ContentRemoved",
-                "All content successfully removed",
-            ),
+            ("SomeResourcesRemain", "ContentRemoved", "All content successfully removed"),
         ),
         (
             "NamespaceFinalizersRemaining",
             held,
-            (
-                "SomeFinalizersRemain",
-                "ContentHasNoFinalizers",
-                "All content-preserving finalizers finished",
-            ),
+            ("SomeFinalizersRemain", "ContentHasNoFinalizers", "All content-preserving finalizers finished"),
         ),
     ];
     let mut changed = false;
@@ -293,18 +246,9 @@ mod tests {
         sweep.remaining.insert("pods.".into(), 2);
         let now = Timestamp::from_second(1).unwrap();
         assert!(plan_conditions(&mut conditions, &sweep, now));
-        let remaining = conditions
-            .iter()
-            .find(|c| c.type_ == "NamespaceContentRemaining")
-            .unwrap();
+        let remaining = conditions.iter().find(|c| c.type_ == "NamespaceContentRemaining").unwrap();
         assert_eq!(remaining.status, "True");
-        assert!(
-            remaining
-                .message
-                .as_ref()
-                .unwrap()
-                .contains("pods. has 2 resource instances")
-        );
+        assert!(remaining.message.as_ref().unwrap().contains("pods. has 2 resource instances"));
         assert!(!plan_conditions(&mut conditions, &sweep, now));
         assert!(plan_conditions(&mut conditions, &Sweep::default(), now));
         assert!(conditions.iter().all(|c| c.status == "False"));

@@ -100,22 +100,15 @@ impl Reconcile for Controller {
         };
         let Some(range) = chosen.and_then(|index| self.cluster.part(self.prefix, index)) else {
             let message = format!("Node {} status is now: CIDRNotAvailable", node.name());
-            self.recorder
-                .record(node.as_ref(), EventType::Normal, "CIDRNotAvailable", message);
+            self.recorder.record(node.as_ref(), EventType::Normal, "CIDRNotAvailable", message);
             let reason = format!("{} has no range left for {key}", self.cluster);
-            return Err(Failure::Wait {
-                reason,
-                after: std::time::Duration::from_secs(10),
-            });
+            return Err(Failure::Wait { reason, after: std::time::Duration::from_secs(10) });
         };
         let range = range.to_string();
         let patch = serde_json::json!({"metadata": {"uid": node.uid_str()}, "spec": {"podCIDR": range, "podCIDRs": [range]}});
         let api: Api<Node> = Api::all(self.client.clone());
-        gone_is_fine(
-            api.patch(node.name(), &PatchParams::default(), &Patch::Strategic(&patch))
-                .await,
-        )
-        .during(|| format!("giving {key} the range {range}"))?;
+        gone_is_fine(api.patch(node.name(), &PatchParams::default(), &Patch::Strategic(&patch)).await)
+            .during(|| format!("giving {key} the range {range}"))?;
         Ok(Next::Done)
     }
 }
@@ -126,12 +119,8 @@ mod tests {
 
     #[test]
     fn the_lowest_free_range_is_given_and_promises_are_kept() {
-        let given = |pairs: &[(u64, &str)]| {
-            pairs
-                .iter()
-                .map(|(i, n)| (*i, (*n).to_owned()))
-                .collect::<BTreeSet<_>>()
-        };
+        let given =
+            |pairs: &[(u64, &str)]| pairs.iter().map(|(i, n)| (*i, (*n).to_owned())).collect::<BTreeSet<_>>();
         assert_eq!(plan_range(&given(&[]), 4, "a"), Some(0));
         assert_eq!(plan_range(&given(&[(0, "a"), (2, "b")]), 4, "c"), Some(1));
         assert_eq!(plan_range(&given(&[(0, "a"), (2, "b")]), 4, "b"), Some(2));

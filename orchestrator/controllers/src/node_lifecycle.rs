@@ -59,10 +59,7 @@ pub async fn run(context: Context) {
     let (adder, handler) = (queue.clone(), controller.clone());
     controller.pods.subscribe(move |delta| {
         if let Some(node) = pod::node_name(delta.object())
-            && handler
-                .nodes
-                .get(&Key::new("", node))
-                .is_some_and(|n| plan::evicts(&n))
+            && handler.nodes.get(&Key::new("", node)).is_some_and(|n| plan::evicts(&n))
         {
             adder.add(Key::new("", node));
         }
@@ -93,9 +90,7 @@ impl Controller {
     }
 
     fn is_silent(&self, node: &str) -> bool {
-        self.nodes
-            .get(&Key::new("", node))
-            .is_some_and(|n| plan::ready(&n) == plan::Readiness::Unknown)
+        self.nodes.get(&Key::new("", node)).is_some_and(|n| plan::ready(&n) == plan::Readiness::Unknown)
     }
 
     /// How long until the node counts as silent; zero when it does.
@@ -103,9 +98,7 @@ impl Controller {
         let lease = self.leases.get(&Key::new(LEASE_NAMESPACE, node.name()));
         let renewed = lease.and_then(|l| l.spec.as_ref()?.renew_time.as_ref().map(|t| t.0));
         // Our own writes of Unknown carry the last heartbeat along and are no sign of life.
-        let beat = plan::condition(node, "Ready")
-            .and_then(|c| c.last_heartbeat_time.as_ref())
-            .map(|t| t.0);
+        let beat = plan::condition(node, "Ready").and_then(|c| c.last_heartbeat_time.as_ref()).map(|t| t.0);
         let sign = (renewed, beat);
         let mut heard = self.heard();
         let entry = heard.entry(node.name().to_owned()).or_insert_with(|| Heard {
@@ -114,11 +107,7 @@ impl Controller {
             reported: beat.is_some() || renewed.is_some(),
         });
         if entry.sign != sign {
-            *entry = Heard {
-                sign,
-                at: Instant::now(),
-                reported: true,
-            };
+            *entry = Heard { sign, at: Instant::now(), reported: true };
         }
         let limit = if entry.reported { self.grace } else { FIRST_REPORT };
         limit.saturating_sub(entry.at.elapsed())
@@ -129,13 +118,10 @@ impl Controller {
             return Ok(());
         };
         let api: Api<Node> = Api::all(self.client.clone());
-        let written = api
-            .replace_status(node.name(), &PostParams::default(), &changed)
-            .await;
+        let written = api.replace_status(node.name(), &PostParams::default(), &changed).await;
         gone_is_fine(written).during(|| format!("status of node {}", node.name()))?;
         let message = format!("Node {} status is now: NodeNotReady", node.name());
-        self.recorder
-            .record(node, EventType::Normal, "NodeNotReady", message);
+        self.recorder.record(node, EventType::Normal, "NodeNotReady", message);
         Ok(())
     }
 
@@ -145,13 +131,11 @@ impl Controller {
                 "type": "Ready", "status": "False", "lastTransitionTime": Time(Timestamp::now()),
             }]}});
             let api: Api<Pod> = Api::namespaced(self.client.clone(), pod.ns());
-            let patched = api
-                .patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(&patch))
-                .await;
+            let patched =
+                api.patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(&patch)).await;
             gone_is_fine(patched).during(|| format!("readiness of {}", pod.key()))?;
             let message = "Node is not ready";
-            self.recorder
-                .record(pod.as_ref(), EventType::Warning, "NodeNotReady", message);
+            self.recorder.record(pod.as_ref(), EventType::Warning, "NodeNotReady", message);
         }
         Ok(())
     }
@@ -164,11 +148,7 @@ impl Controller {
 
     async fn ensure_taints(&self, node: &Node) -> Result<(), Failure> {
         // When no node at all is ready, the fault is more likely ours: nobody is evicted then.
-        let all_dark = self
-            .nodes
-            .list()
-            .iter()
-            .all(|n| plan::ready(n) != plan::Readiness::True);
+        let all_dark = self.nodes.list().iter().all(|n| plan::ready(n) != plan::Readiness::True);
         let Some(taints) = plan::plan_taints(node, !all_dark, Timestamp::now()) else {
             return Ok(());
         };
@@ -177,12 +157,8 @@ impl Controller {
             "spec": {"taints": taints},
         });
         let api: Api<Node> = Api::all(self.client.clone());
-        let patched = api
-            .patch(node.name(), &PatchParams::default(), &Patch::Merge(&patch))
-            .await;
-        gone_is_fine(patched)
-            .map(drop)
-            .during(|| format!("taints of node {}", node.name()))
+        let patched = api.patch(node.name(), &PatchParams::default(), &Patch::Merge(&patch)).await;
+        gone_is_fine(patched).map(drop).during(|| format!("taints of node {}", node.name()))
     }
 
     /// Evicts what does not tolerate the node's taints; returns when to look again.
@@ -192,11 +168,7 @@ impl Controller {
         }
         let now = Timestamp::now();
         let mut next: Option<Duration> = None;
-        for pod in self
-            .pods_on(node)
-            .into_iter()
-            .filter(|p| !p.deleting() && !pod::is_finished(p))
-        {
+        for pod in self.pods_on(node).into_iter().filter(|p| !p.deleting() && !pod::is_finished(p)) {
             match plan::plan_eviction(node, &pod, now) {
                 plan::Stay::ForEver => {}
                 plan::Stay::For(seconds) if seconds > 0 => {
@@ -211,23 +183,17 @@ impl Controller {
 
     async fn apply_eviction(&self, pod: &Pod) -> Result<(), Failure> {
         let message = format!("Marking for deletion Pod {}", pod.key());
-        self.recorder
-            .record(pod, EventType::Normal, "TaintManagerEviction", message);
+        self.recorder.record(pod, EventType::Normal, "TaintManagerEviction", message);
         let api: Api<Pod> = Api::namespaced(self.client.clone(), pod.ns());
         let patch = serde_json::json!({"metadata": {"uid": pod.uid_str()}, "status": {"conditions": [{
             "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
             "message": "Taint manager: deleting due to NoExecute taint",
             "lastTransitionTime": Time(Timestamp::now()),
         }]}});
-        let patched = api
-            .patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(&patch))
-            .await;
+        let patched = api.patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(&patch)).await;
         gone_is_fine(patched).during(|| format!("marking {}", pod.key()))?;
         let params = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: pod.metadata.uid.clone(),
-                resource_version: None,
-            }),
+            preconditions: Some(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None }),
             ..Default::default()
         };
         gone_is_fine(api.delete(pod.name(), &params).await)
@@ -253,15 +219,7 @@ impl Reconcile for Controller {
         }
         self.ensure_taints(&node).await?;
         let eviction = self.evict(&node).await?;
-        let clock = if until_silent.is_zero() {
-            self.grace
-        } else {
-            until_silent
-        };
-        Ok(Next::After(
-            eviction
-                .map_or(clock, |e| e.min(clock))
-                .max(Duration::from_millis(200)),
-        ))
+        let clock = if until_silent.is_zero() { self.grace } else { until_silent };
+        Ok(Next::After(eviction.map_or(clock, |e| e.min(clock)).max(Duration::from_millis(200))))
     }
 }

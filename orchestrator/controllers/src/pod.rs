@@ -10,11 +10,7 @@ use penstock_informers::Meta;
 
 /// The phase, `Pending` when the status has none yet.
 pub fn phase(pod: &Pod) -> &str {
-    pod.status
-        .as_ref()
-        .and_then(|s| s.phase.as_deref())
-        .filter(|p| !p.is_empty())
-        .unwrap_or("Pending")
+    pod.status.as_ref().and_then(|s| s.phase.as_deref()).filter(|p| !p.is_empty()).unwrap_or("Pending")
 }
 
 /// Whether the pod has run to its end.
@@ -34,12 +30,7 @@ pub fn is_terminating(pod: &Pod) -> bool {
 
 /// A condition by type.
 pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
-    pod.status
-        .as_ref()?
-        .conditions
-        .as_ref()?
-        .iter()
-        .find(|c| c.type_ == kind)
+    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
 }
 
 /// Whether the Ready condition is true.
@@ -78,19 +69,12 @@ pub fn node_name(pod: &Pod) -> Option<&str> {
 /// Restarts of the most restarted container.
 pub fn restarts_max(pod: &Pod) -> i32 {
     let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
-    statuses
-        .into_iter()
-        .flatten()
-        .map(|c| c.restart_count)
-        .max()
-        .unwrap_or(0)
+    statuses.into_iter().flatten().map(|c| c.restart_count).max().unwrap_or(0)
 }
 
 /// What a user says a pod's loss costs, by annotation; 0 by default.
 fn deletion_cost(pod: &Pod) -> i32 {
-    pod.annotation("controller.kubernetes.io/pod-deletion-cost")
-        .and_then(|v| v.parse().ok())
-        .unwrap_or(0)
+    pod.annotation("controller.kubernetes.io/pod-deletion-cost").and_then(|v| v.parse().ok()).unwrap_or(0)
 }
 
 /// Orders pods by who goes first when there are too many (documented with ReplicaSet "scaling down"):
@@ -166,10 +150,7 @@ pub(crate) mod tests {
         pod.metadata.namespace = Some("ns".into());
         pod.metadata.uid = Some(format!("uid-{name}"));
         pod.metadata.creation_timestamp = Some(time(1000));
-        pod.spec = Some(PodSpec {
-            node_name: node.map(str::to_owned),
-            ..Default::default()
-        });
+        pod.spec = Some(PodSpec { node_name: node.map(str::to_owned), ..Default::default() });
         pod.status = Some(PodStatus {
             phase: Some(phase.into()),
             conditions: Some(vec![PodCondition {
@@ -198,13 +179,8 @@ pub(crate) mod tests {
     fn the_least_useful_pods_go_first() {
         let now = Timestamp::from_second(5000).unwrap();
         let mut cheap = test_pod("cheap", Some("n1"), "Running", Some(2000));
-        cheap.metadata.annotations = Some(
-            [(
-                "controller.kubernetes.io/pod-deletion-cost".to_owned(),
-                "-5".to_owned(),
-            )]
-            .into(),
-        );
+        cheap.metadata.annotations =
+            Some([("controller.kubernetes.io/pod-deletion-cost".to_owned(), "-5".to_owned())].into());
         let mut pods = [
             (test_pod("old", Some("n1"), "Running", Some(1000)), 1),
             (test_pod("crowded", Some("n2"), "Running", Some(1000)), 3),
@@ -215,9 +191,6 @@ pub(crate) mod tests {
         ];
         pods.sort_by(|a, b| compare_for_deletion((&a.0, a.1), (&b.0, b.1), now));
         let names: Vec<&str> = pods.iter().map(|(p, _)| p.name()).collect();
-        assert_eq!(
-            names,
-            ["unassigned", "pending", "unready", "cheap", "crowded", "old"]
-        );
+        assert_eq!(names, ["unassigned", "pending", "unready", "cheap", "crowded", "old"]);
     }
 }

@@ -43,10 +43,7 @@ pub async fn run(context: Context) {
             remove(&client, pod, None).await;
         }
         let gone = observe_gone_nodes(&client, &all, &nodes, &mut missing).await;
-        for pod in all
-            .iter()
-            .filter(|p| pod::node_name(p).is_some_and(|n| gone.iter().any(|g| g == n)))
-        {
+        for pod in all.iter().filter(|p| pod::node_name(p).is_some_and(|n| gone.iter().any(|g| g == n))) {
             remove(&client, pod, Some("PodGC: node no longer exists")).await;
         }
     }
@@ -54,11 +51,8 @@ pub async fn run(context: Context) {
 
 /// The oldest finished pods beyond `keep`.
 fn plan_finished(pods: &[Arc<Pod>], keep: usize) -> Vec<Arc<Pod>> {
-    let mut finished: Vec<_> = pods
-        .iter()
-        .filter(|p| pod::is_finished(p) && !p.deleting())
-        .cloned()
-        .collect();
+    let mut finished: Vec<_> =
+        pods.iter().filter(|p| pod::is_finished(p) && !p.deleting()).cloned().collect();
     let excess = finished.len().saturating_sub(keep);
     finished.sort_by_key(|p| p.created_seconds());
     finished.truncate(excess);
@@ -98,18 +92,13 @@ async fn remove(client: &Client, pod: &Pod, why: Option<&str>) {
             "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
                 "message": why, "lastTransitionTime": Time(Timestamp::now())}],
         }});
-        let patched = api
-            .patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(&patch))
-            .await;
+        let patched = api.patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(&patch)).await;
         if let Err(error) = gone_is_fine(patched) {
             tracing::debug!(pod = %pod.key(), %error, "end of pod not written");
         }
     }
     let params = DeleteParams {
-        preconditions: Some(Preconditions {
-            uid: pod.metadata.uid.clone(),
-            resource_version: None,
-        }),
+        preconditions: Some(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None }),
         ..DeleteParams::default()
     }
     .grace_period(0);
@@ -134,10 +123,7 @@ mod tests {
                 Arc::new(pod)
             })
             .collect();
-        let names: Vec<_> = plan_finished(&pods, 1)
-            .iter()
-            .map(|p| p.name().to_owned())
-            .collect();
+        let names: Vec<_> = plan_finished(&pods, 1).iter().map(|p| p.name().to_owned()).collect();
         assert_eq!(names, ["old"]);
         assert!(plan_finished(&pods, 5).is_empty());
     }

@@ -49,9 +49,7 @@ async fn run_kind<R: Replicated>(context: Context) {
     engine.owners.wait_synced().await;
     engine.pods.wait_synced().await;
     let queue = engine.queue.clone();
-    engine
-        .owners
-        .subscribe(move |delta| queue.add(delta.object().key()));
+    engine.owners.subscribe(move |delta| queue.add(delta.object().key()));
     let weak = engine.clone();
     engine.pods.subscribe(move |delta| weak.pod_changed(delta));
     run_workers(engine.clone(), engine.queue.clone(), WORKERS, context.shutdown).await;
@@ -122,13 +120,7 @@ impl<R: Replicated> Engine<R> {
     async fn observe(&self, owner: &Arc<R>) -> Result<Observed, Failure> {
         let selector = owner.selector();
         let candidates = observe_candidates(&self.pods, owner.uid_str(), owner.ns());
-        let claims = plan_claims(
-            owner.uid_str(),
-            owner.deleting(),
-            &selector,
-            candidates,
-            pod::is_active,
-        );
+        let claims = plan_claims(owner.uid_str(), owner.deleting(), &selector, candidates, pod::is_active);
         let pods = apply_claims(&self.client, owner.as_ref(), claims).await?;
         Ok(Observed {
             wanted: owner.replicas(),
@@ -150,10 +142,7 @@ impl<R: Replicated> Engine<R> {
             return self.pods.list_controlled(owner.uid_str());
         };
         let siblings = self.owners.list_controlled(&parent.uid);
-        siblings
-            .iter()
-            .flat_map(|s| self.pods.list_controlled(s.uid_str()))
-            .collect()
+        siblings.iter().flat_map(|s| self.pods.list_controlled(s.uid_str())).collect()
     }
 
     /// Creates pods in batches that double while all goes well, so that a quota or a webhook that refuses is
@@ -179,8 +168,7 @@ impl<R: Replicated> Engine<R> {
                 match result {
                     Ok(created) => {
                         let message = format!("Created pod: {}", created.name());
-                        self.recorder
-                            .record(owner, EventType::Normal, "SuccessfulCreate", message);
+                        self.recorder.record(owner, EventType::Normal, "SuccessfulCreate", message);
                     }
                     Err(error) => {
                         self.expectations.creation_observed(&key);
@@ -192,8 +180,7 @@ impl<R: Replicated> Engine<R> {
                 (0..left).for_each(|_| self.expectations.creation_observed(&key));
                 if !is_namespace_terminating(&error) {
                     let message = format!("Error creating: {error}");
-                    self.recorder
-                        .record(owner, EventType::Warning, "FailedCreate", message);
+                    self.recorder.record(owner, EventType::Warning, "FailedCreate", message);
                 }
                 return Err(error.to_string());
             }
@@ -204,9 +191,7 @@ impl<R: Replicated> Engine<R> {
     async fn apply_deletions(&self, owner: &R, victims: &[Arc<Pod>]) -> Result<(), String> {
         let key = owner.key();
         let api: Api<Pod> = Api::namespaced(self.client.clone(), owner.ns());
-        victims
-            .iter()
-            .for_each(|p| self.expectations.expect_deletion(&key, p.uid_str()));
+        victims.iter().for_each(|p| self.expectations.expect_deletion(&key, p.uid_str()));
         let deletions = victims.iter().map(|victim| {
             let params = DeleteParams {
                 preconditions: Some(Preconditions {
@@ -223,15 +208,13 @@ impl<R: Replicated> Engine<R> {
             match result {
                 Ok(_) => {
                     let message = format!("Deleted pod: {}", victim.name());
-                    self.recorder
-                        .record(owner, EventType::Normal, "SuccessfulDelete", message);
+                    self.recorder.record(owner, EventType::Normal, "SuccessfulDelete", message);
                 }
                 Err(error) => {
                     self.expectations.deletion_observed(&key, victim.uid_str());
                     if !is_not_found(&error) {
                         let message = format!("Error deleting: {error}");
-                        self.recorder
-                            .record(owner, EventType::Warning, "FailedDelete", message);
+                        self.recorder.record(owner, EventType::Warning, "FailedDelete", message);
                         failed = Some(error.to_string());
                     }
                 }
@@ -256,36 +239,24 @@ impl<R: Replicated> Reconcile for Engine<R> {
         if create > 0
             && let Err(message) = self.apply_creations(&owner, create).await
         {
-            trouble = Some(Trouble {
-                reason: "FailedCreate",
-                message,
-            });
+            trouble = Some(Trouble { reason: "FailedCreate", message });
         }
         if !delete.is_empty()
             && let Err(message) = self.apply_deletions(&owner, &delete).await
         {
-            trouble = Some(Trouble {
-                reason: "FailedDelete",
-                message,
-            });
+            trouble = Some(Trouble { reason: "FailedDelete", message });
         }
         let status = plan::plan_status(&observed, trouble.as_ref());
         if status != observed.status {
             let api: Api<R> = Api::namespaced(self.client.clone(), owner.ns());
             let changed = owner.with_status(status);
-            match api
-                .replace_status(owner.name(), &PostParams::default(), &changed)
-                .await
-            {
+            match api.replace_status(owner.name(), &PostParams::default(), &changed).await {
                 Err(error) if is_not_found(&error) => return Ok(Next::Done),
                 other => other.during(|| format!("status of {key}"))?,
             };
         }
         match trouble {
-            Some(trouble) => Err(Failure::Retry {
-                what: key.to_string(),
-                source: trouble.message.into(),
-            }),
+            Some(trouble) => Err(Failure::Retry { what: key.to_string(), source: trouble.message.into() }),
             None => Ok(next.map_or(Next::Done, |seconds| Next::After(Duration::from_secs(seconds)))),
         }
     }

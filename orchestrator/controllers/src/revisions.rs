@@ -62,9 +62,7 @@ fn plan_revision<O: Owner>(
     let data = data_of(template);
     let newest = existing.iter().map(|r| r.revision).max().unwrap_or(0);
     // Of equals the newest: there are two when a cache lagged.
-    let same = existing
-        .iter()
-        .filter(|r| r.data.as_ref().is_some_and(|d| d.0 == data));
+    let same = existing.iter().filter(|r| r.data.as_ref().is_some_and(|d| d.0 == data));
     if let Some(same) = same.max_by_key(|r| r.revision) {
         return if same.revision == newest {
             Change::Keep(same.clone())
@@ -97,11 +95,7 @@ fn plan_history(
     limit: Option<i32>,
 ) -> Vec<Arc<ControllerRevision>> {
     let limit = usize::try_from(limit.unwrap_or(HISTORY_DEFAULT)).unwrap_or(0);
-    let mut old: Vec<_> = existing
-        .iter()
-        .filter(|r| !live.contains(r.name()))
-        .cloned()
-        .collect();
+    let mut old: Vec<_> = existing.iter().filter(|r| !live.contains(r.name())).cloned().collect();
     old.sort_by_key(|r| r.revision);
     old.truncate(old.len().saturating_sub(limit));
     old
@@ -186,10 +180,7 @@ mod tests {
         owner.metadata.name = Some("ds".into());
         let first = created(&owner, &[], "v1");
         assert_eq!((first.revision, template_of(&first)), (1, Some(template("v1"))));
-        assert!(matches!(
-            plan_revision(&owner, &[first.clone()], &template("v1")),
-            Change::Keep(_)
-        ));
+        assert!(matches!(plan_revision(&owner, &[first.clone()], &template("v1")), Change::Keep(_)));
         let second = created(&owner, &[first.clone()], "v2");
         assert_eq!(second.revision, 2);
         let both = [first.clone(), second];

@@ -33,9 +33,7 @@ pub async fn run(context: Context) {
     let queue = Arc::new(WorkQueue::new());
     tokio::join!(controller.namespaces.wait_synced(), controller.maps.wait_synced());
     let adder = queue.clone();
-    controller
-        .namespaces
-        .subscribe(move |delta| adder.add(delta.object().name().to_owned()));
+    controller.namespaces.subscribe(move |delta| adder.add(delta.object().name().to_owned()));
     let adder = queue.clone();
     controller.maps.subscribe(move |delta| {
         if delta.object().name() == NAME {

@@ -22,14 +22,9 @@ pub async fn run(context: Context) {
         accounts: context.informers.cache(),
     });
     let queue = Arc::new(WorkQueue::new());
-    tokio::join!(
-        controller.namespaces.wait_synced(),
-        controller.accounts.wait_synced()
-    );
+    tokio::join!(controller.namespaces.wait_synced(), controller.accounts.wait_synced());
     let adder = queue.clone();
-    controller
-        .namespaces
-        .subscribe(move |delta| adder.add(delta.object().name().to_owned()));
+    controller.namespaces.subscribe(move |delta| adder.add(delta.object().name().to_owned()));
     let adder = queue.clone();
     controller.accounts.subscribe(move |delta| {
         if let Delta::Deleted(account) = delta
@@ -69,9 +64,7 @@ impl Reconcile for Controller {
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), key);
         match api.create(&PostParams::default(), &account).await {
             Err(error) if is_already_exists(&error) || is_namespace_terminating(&error) => Ok(Next::Done),
-            other => other
-                .map(|_| Next::Done)
-                .during(|| format!("creating the default account of {key}")),
+            other => other.map(|_| Next::Done).during(|| format!("creating the default account of {key}")),
         }
     }
 }

@@ -37,10 +37,7 @@ pub async fn run(context: Context) {
         sets: context.informers.cache(),
         pods: context.informers.cache(),
         volume_claims: context.informers.cache(),
-        revisions: Revisions {
-            client: context.client(),
-            cache: context.informers.cache(),
-        },
+        revisions: Revisions { client: context.client(), cache: context.informers.cache() },
         queue: Arc::new(WorkQueue::new()),
         recorder: context.recorder("statefulset-controller"),
     });
@@ -51,9 +48,7 @@ pub async fn run(context: Context) {
         controller.revisions.cache.wait_synced()
     );
     let queue = controller.queue.clone();
-    controller
-        .sets
-        .subscribe(move |delta| queue.add(delta.object().key()));
+    controller.sets.subscribe(move |delta| queue.add(delta.object().key()));
     let handler = controller.clone();
     controller.pods.subscribe(move |delta| handler.pod_changed(delta));
     run_workers(controller.clone(), controller.queue.clone(), 3, context.shutdown).await;
@@ -88,9 +83,10 @@ impl Controller {
     }
 
     async fn observe(&self, set: &Arc<StatefulSet>) -> Result<Observed, Failure> {
-        let spec = set.spec.as_ref().ok_or_else(|| Failure::Terminal {
-            reason: format!("{} has no spec", set.key()),
-        })?;
+        let spec = set
+            .spec
+            .as_ref()
+            .ok_or_else(|| Failure::Terminal { reason: format!("{} has no spec", set.key()) })?;
         let selector = Selector::from_label_selector(Some(&spec.selector));
         let candidates = observe_candidates(&self.pods, set.uid_str(), set.ns());
         let is_member = |p: &Pod| ordinal_of(set, p.name()).is_some();
@@ -137,55 +133,38 @@ impl Controller {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), set.ns());
         match pods.create(&PostParams::default(), &wanted).await {
             Ok(created) => {
-                let message = format!(
-                    "create Pod {} in StatefulSet {} successful",
-                    created.name(),
-                    set.name()
-                );
-                self.recorder
-                    .record(set, EventType::Normal, "SuccessfulCreate", message);
+                let message =
+                    format!("create Pod {} in StatefulSet {} successful", created.name(), set.name());
+                self.recorder.record(set, EventType::Normal, "SuccessfulCreate", message);
                 Ok(())
             }
             // A stranger has the name, or the cache lags: the name's next change brings us back.
-            Err(error) if is_already_exists(&error) => Err(Failure::again(format!(
-                "{}/{} exists already",
-                set.ns(),
-                wanted.name()
-            ))),
+            Err(error) if is_already_exists(&error) => {
+                Err(Failure::again(format!("{}/{} exists already", set.ns(), wanted.name())))
+            }
             Err(error) => Err(self.refused(set, "Pod", wanted.name(), error)),
         }
     }
 
     fn refused(&self, set: &StatefulSet, what: &str, name: &str, error: kube::Error) -> Failure {
         if !is_namespace_terminating(&error) {
-            let message = format!(
-                "create {what} {name} in StatefulSet {} failed error: {error}",
-                set.name()
-            );
-            self.recorder
-                .record(set, EventType::Warning, "FailedCreate", message);
+            let message = format!("create {what} {name} in StatefulSet {} failed error: {error}", set.name());
+            self.recorder.record(set, EventType::Warning, "FailedCreate", message);
         }
         Failure::api(format!("creating {name}"), error)
     }
 
     async fn delete_pod(&self, set: &StatefulSet, victim: &Pod) -> Result<(), Failure> {
         let params = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: victim.metadata.uid.clone(),
-                resource_version: None,
-            }),
+            preconditions: Some(Preconditions { uid: victim.metadata.uid.clone(), resource_version: None }),
             ..Default::default()
         };
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), set.ns());
         match pods.delete(victim.name(), &params).await {
             Ok(_) => {
-                let message = format!(
-                    "delete Pod {} in StatefulSet {} successful",
-                    victim.name(),
-                    set.name()
-                );
-                self.recorder
-                    .record(set, EventType::Normal, "SuccessfulDelete", message);
+                let message =
+                    format!("delete Pod {} in StatefulSet {} successful", victim.name(), set.name());
+                self.recorder.record(set, EventType::Normal, "SuccessfulDelete", message);
                 Ok(())
             }
             Err(error) if is_not_found(&error) => Ok(()),
@@ -222,34 +201,20 @@ impl Reconcile for Controller {
         }
         let status = plan_status(&observed);
         if set.status.as_ref() != Some(&status) {
-            let changed = StatefulSet {
-                status: Some(status.clone()),
-                ..set.as_ref().clone()
-            };
+            let changed = StatefulSet { status: Some(status.clone()), ..set.as_ref().clone() };
             let api: Api<StatefulSet> = Api::namespaced(self.client.clone(), set.ns());
-            let written = api
-                .replace_status(set.name(), &PostParams::default(), &changed)
-                .await;
+            let written = api.replace_status(set.name(), &PostParams::default(), &changed).await;
             gone_is_fine(written).during(|| format!("status of {key}"))?;
         }
         outcome?;
-        let mut live: BTreeSet<String> = [status.current_revision, status.update_revision]
-            .into_iter()
-            .flatten()
-            .collect();
-        live.extend(
-            observed
-                .pods
-                .iter()
-                .filter_map(|p| p.label(HASH_LABEL).map(str::to_owned)),
-        );
+        let mut live: BTreeSet<String> =
+            [status.current_revision, status.update_revision].into_iter().flatten().collect();
+        live.extend(observed.pods.iter().filter_map(|p| p.label(HASH_LABEL).map(str::to_owned)));
         let limit = set.spec.as_ref().and_then(|s| s.revision_history_limit);
         self.revisions.trim(set.as_ref(), &live, limit).await?;
         let min_ready = set.spec.as_ref().and_then(|s| s.min_ready_seconds).unwrap_or(0);
-        let waits = observed
-            .pods
-            .iter()
-            .filter_map(|p| pod::seconds_until_available(p, min_ready, observed.now));
+        let waits =
+            observed.pods.iter().filter_map(|p| pod::seconds_until_available(p, min_ready, observed.now));
         let next = waits.filter(|s| *s > 0).min().and_then(|s| u64::try_from(s).ok());
         Ok(next.map_or(Next::Done, |seconds| Next::After(Duration::from_secs(seconds))))
     }

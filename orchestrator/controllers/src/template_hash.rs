@@ -22,11 +22,7 @@ pub fn hash_bytes(bytes: &[u8], collisions: Option<i32>) -> String {
         hasher.update(collisions.to_le_bytes());
     }
     let digest = hasher.finalize();
-    digest
-        .iter()
-        .take(LENGTH)
-        .map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()]))
-        .collect()
+    digest.iter().take(LENGTH).map(|b| char::from(ALPHABET[usize::from(*b) % ALPHABET.len()])).collect()
 }
 
 #[cfg(test)]
@@ -37,10 +33,7 @@ mod tests {
     #[test]
     fn the_hash_is_pinned_and_follows_template_and_collisions() {
         let mut template = PodTemplateSpec::default();
-        assert_eq!(
-            hash_template(&template, None),
-            hash_template(&template.clone(), None)
-        );
+        assert_eq!(hash_template(&template, None), hash_template(&template.clone(), None));
         assert_eq!(hash_bytes(b"{}", None).len(), LENGTH);
         let plain = hash_template(&template, None);
         assert_ne!(plain, hash_template(&template, Some(1)));

@@ -15,16 +15,11 @@ use crate::context::Context;
 
 /// Runs the controller.
 pub async fn run(context: Context) {
-    let controller = Arc::new(Controller {
-        client: context.client(),
-        jobs: context.informers.cache(),
-    });
+    let controller = Arc::new(Controller { client: context.client(), jobs: context.informers.cache() });
     let queue = Arc::new(WorkQueue::new());
     controller.jobs.wait_synced().await;
     let adder = queue.clone();
-    controller
-        .jobs
-        .subscribe(move |delta| adder.add(delta.object().key()));
+    controller.jobs.subscribe(move |delta| adder.add(delta.object().key()));
     run_workers(controller, queue, 1, context.shutdown).await;
 }
 

@@ -27,9 +27,7 @@ pub async fn apply_binding(client: &Client, pod: &Pod, node: &str) -> Result<(),
         },
     };
     let pods: Api<Pod> = Api::namespaced(client.clone(), pod.ns());
-    let _: Status = pods
-        .create_subresource("binding", pod.name(), &PostParams::default(), &binding)
-        .await?;
+    let _: Status = pods.create_subresource("binding", pod.name(), &PostParams::default(), &binding).await?;
     Ok(())
 }
 
@@ -42,19 +40,14 @@ pub async fn apply_unschedulable(
     nominated: Option<&str>,
 ) -> Result<(), kube::Error> {
     let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
-    let old = conditions
-        .into_iter()
-        .flatten()
-        .find(|c| c.type_ == "PodScheduled");
+    let old = conditions.into_iter().flatten().find(|c| c.type_ == "PodScheduled");
     let same = old.filter(|c| c.status == "False");
     let unchanged =
         same.is_some_and(|c| c.reason.as_deref() == Some(reason) && c.message.as_deref() == Some(message));
     if unchanged && nominated.is_none() {
         return Ok(());
     }
-    let since = same
-        .and_then(|c| c.last_transition_time.clone())
-        .unwrap_or(Time(Timestamp::now()));
+    let since = same.and_then(|c| c.last_transition_time.clone()).unwrap_or(Time(Timestamp::now()));
     let mut patch = serde_json::json!({
         "metadata": {"uid": pod.uid_str()},
         "status": {"conditions": [{
@@ -66,9 +59,7 @@ pub async fn apply_unschedulable(
         patch["status"]["nominatedNodeName"] = node.into();
     }
     let pods: Api<Pod> = Api::namespaced(client.clone(), pod.ns());
-    pods.patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(&patch))
-        .await
-        .map(drop)
+    pods.patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(&patch)).await.map(drop)
 }
 
 /// Removes a victim of preemption, leaving on it why it went.
@@ -82,13 +73,9 @@ pub async fn apply_eviction(client: &Client, victim: &Arc<Pod>, scheduler: &str)
             "lastTransitionTime": Time(Timestamp::now()),
         }]},
     });
-    pods.patch_status(victim.name(), &PatchParams::default(), &Patch::Strategic(&patch))
-        .await?;
+    pods.patch_status(victim.name(), &PatchParams::default(), &Patch::Strategic(&patch)).await?;
     let params = DeleteParams {
-        preconditions: Some(Preconditions {
-            uid: victim.metadata.uid.clone(),
-            resource_version: None,
-        }),
+        preconditions: Some(Preconditions { uid: victim.metadata.uid.clone(), resource_version: None }),
         ..Default::default()
     };
     pods.delete(victim.name(), &params).await.map(drop)

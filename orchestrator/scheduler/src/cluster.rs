@@ -31,29 +31,14 @@ impl HostPort {
 /// The host ports a pod takes.
 pub fn host_ports(pod: &Pod) -> Vec<HostPort> {
     let Some(spec) = &pod.spec else { return Vec::new() };
-    let sidecars = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .filter(|c| c.restart_policy.as_deref() == Some("Always"));
-    let ports = spec
-        .containers
-        .iter()
-        .chain(sidecars)
-        .flat_map(|c| c.ports.iter().flatten());
+    let sidecars =
+        spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
     ports
         .filter_map(|p| {
             let port = p.host_port.filter(|p| *p > 0)?;
-            let address = p
-                .host_ip
-                .clone()
-                .filter(|a| a != "0.0.0.0" && a != "::")
-                .unwrap_or_default();
-            Some(HostPort {
-                address,
-                protocol: p.protocol.clone().unwrap_or_else(|| "TCP".into()),
-                port,
-            })
+            let address = p.host_ip.clone().filter(|a| a != "0.0.0.0" && a != "::").unwrap_or_default();
+            Some(HostPort { address, protocol: p.protocol.clone().unwrap_or_else(|| "TCP".into()), port })
         })
         .collect()
 }
@@ -178,10 +163,7 @@ impl Cluster {
         match self.nodes.get_mut(node) {
             Some(state) => Arc::make_mut(state).put(placed),
             None => {
-                self.strays
-                    .entry(node.to_owned())
-                    .or_default()
-                    .insert(uid, placed);
+                self.strays.entry(node.to_owned()).or_default().insert(uid, placed);
             }
         }
     }

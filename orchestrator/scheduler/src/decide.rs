@@ -40,10 +40,7 @@ impl Misfit {
         for reason in self.rejections.values().flat_map(|r| &r.reasons) {
             *counts.entry(reason).or_default() += 1;
         }
-        let mut parts: Vec<String> = counts
-            .into_iter()
-            .map(|(reason, n)| format!("{n} {reason}"))
-            .collect();
+        let mut parts: Vec<String> = counts.into_iter().map(|(reason, n)| format!("{n} {reason}")).collect();
         parts.sort();
         format!("{head}: {}.", parts.join(", "))
     }
@@ -77,9 +74,7 @@ impl Prepared {
 
     /// Whether the node can take the pod; the name of the filter that says no.
     pub fn check(&self, node: &NodeState) -> Result<(), (&'static str, Rejection)> {
-        self.filters
-            .iter()
-            .try_for_each(|(name, filter)| filter.check(node).map_err(|r| (*name, r)))
+        self.filters.iter().try_for_each(|(name, filter)| filter.check(node).map_err(|r| (*name, r)))
     }
 }
 
@@ -92,10 +87,7 @@ pub fn choose(pod: &Arc<Pod>, cluster: &Cluster, start: usize) -> Result<String,
     let prepared = Prepared::new(pod, cluster)?;
     let enough = feasible_enough(total);
     let mut feasible = Vec::new();
-    let mut misfit = Misfit {
-        nodes: total,
-        ..Default::default()
-    };
+    let mut misfit = Misfit { nodes: total, ..Default::default() };
     let nodes: Vec<&Arc<NodeState>> = cluster.nodes.values().collect();
     for at in 0..total {
         let node = nodes[(start + at) % total];
@@ -124,9 +116,8 @@ fn check_with_promises(
 ) -> Result<(), (&'static str, Rejection)> {
     prepared.check(node)?;
     let promised = cluster.nominated.get(node.name()).into_iter().flatten();
-    let mut promised = promised
-        .filter(|p| p.pod.uid_str() != pod.uid_str() && priority(&p.pod) >= priority(pod))
-        .peekable();
+    let mut promised =
+        promised.filter(|p| p.pod.uid_str() != pod.uid_str() && priority(&p.pod) >= priority(pod)).peekable();
     if promised.peek().is_none() {
         return Ok(());
     }
@@ -155,10 +146,7 @@ fn best(pod: &Arc<Pod>, cluster: &Cluster, feasible: &[Arc<NodeState>]) -> Optio
     }
     let mut totals = vec![0i64; feasible.len()];
     for (_, weight, score) in SCORES {
-        for (total, points) in totals
-            .iter_mut()
-            .zip(score(pod, cluster, feasible).into_iter().flatten())
-        {
+        for (total, points) in totals.iter_mut().zip(score(pod, cluster, feasible).into_iter().flatten()) {
             *total += weight * points;
         }
     }

@@ -88,11 +88,7 @@ impl Engine {
         namespaces.subscribe(move |delta| {
             let namespace = delta.object();
             let labels = namespace.metadata.labels.clone().unwrap_or_default();
-            engine
-                .state()
-                .cluster
-                .namespace_labels
-                .insert(namespace.name().to_owned(), labels);
+            engine.state().cluster.namespace_labels.insert(namespace.name().to_owned(), labels);
         });
         let engine = self.clone();
         claims.subscribe(move |delta| {
@@ -151,11 +147,7 @@ impl Engine {
         let pod = delta.object();
         let uid = pod.uid_str();
         let gone = matches!(delta, Delta::Deleted(_)) || is_finished(pod);
-        let node = pod
-            .spec
-            .as_ref()
-            .and_then(|s| s.node_name.as_deref())
-            .filter(|n| !n.is_empty());
+        let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).filter(|n| !n.is_empty());
         let mut state = self.state();
         let now = Instant::now();
         if gone {
@@ -240,9 +232,7 @@ impl Engine {
                 if let Some(preemption) = &preemption {
                     state.cluster.nominate(&preemption.node, Placed::new(pod.clone()));
                 }
-                state
-                    .queue
-                    .park(pod.uid_str(), misfit.filters.clone(), Instant::now());
+                state.queue.park(pod.uid_str(), misfit.filters.clone(), Instant::now());
                 drop(state);
                 tokio::spawn(self.clone().report(pod, misfit, preemption));
             }
@@ -269,8 +259,7 @@ impl Engine {
         match apply_binding(&self.client, &pod, &node).await {
             Ok(()) => {
                 let message = format!("Successfully assigned {} to {node}", pod.key());
-                self.recorder
-                    .record(pod.as_ref(), EventType::Normal, "Scheduled", message);
+                self.recorder.record(pod.as_ref(), EventType::Normal, "Scheduled", message);
             }
             Err(error) => {
                 let mut state = self.state();
@@ -288,8 +277,7 @@ impl Engine {
                 self.wake.notify_one();
                 if !is_not_found(&error) {
                     let message = format!("binding to {node}: {error}");
-                    self.recorder
-                        .record(pod.as_ref(), EventType::Warning, "FailedScheduling", message);
+                    self.recorder.record(pod.as_ref(), EventType::Warning, "FailedScheduling", message);
                 }
             }
         }
@@ -306,25 +294,13 @@ impl Engine {
                 parts.push(format!("{useless} No preemption victims found for incoming pod"));
             }
             if hopeless > 0 || misfit.whole.is_some() {
-                let count = if misfit.whole.is_some() {
-                    misfit.nodes
-                } else {
-                    hopeless
-                };
+                let count = if misfit.whole.is_some() { misfit.nodes } else { hopeless };
                 parts.push(format!("{count} Preemption is not helpful for scheduling"));
             }
             let parts = parts.join(", ");
-            message.push_str(&format!(
-                " preemption: 0/{} nodes are available: {parts}.",
-                misfit.nodes
-            ));
+            message.push_str(&format!(" preemption: 0/{} nodes are available: {parts}.", misfit.nodes));
         }
-        self.recorder.record(
-            pod.as_ref(),
-            EventType::Warning,
-            "FailedScheduling",
-            message.clone(),
-        );
+        self.recorder.record(pod.as_ref(), EventType::Warning, "FailedScheduling", message.clone());
         let nominated = preemption.as_ref().map(|p| p.node.as_str());
         let written = apply_unschedulable(&self.client, &pod, "Unschedulable", &message, nominated).await;
         if let Err(error) = written
@@ -340,8 +316,7 @@ impl Engine {
                         pod.uid_str(),
                         nominated.unwrap_or_default()
                     );
-                    self.recorder
-                        .record(victim.as_ref(), EventType::Normal, "Preempted", by);
+                    self.recorder.record(victim.as_ref(), EventType::Normal, "Preempted", by);
                 }
                 Err(error) if is_not_found(&error) => {}
                 Err(error) => {
@@ -360,11 +335,7 @@ fn is_finished(pod: &Pod) -> bool {
 
 /// Whether a node's change (a heartbeat, say) can make no difference to any pod.
 fn same_for_scheduling(old: &Node, new: &Node) -> bool {
-    let room = |n: &Node| {
-        n.status
-            .as_ref()
-            .map(|s| (s.allocatable.clone(), s.capacity.clone()))
-    };
+    let room = |n: &Node| n.status.as_ref().map(|s| (s.allocatable.clone(), s.capacity.clone()));
     let limits = |n: &Node| n.spec.as_ref().map(|s| (s.taints.clone(), s.unschedulable));
     old.metadata.labels == new.metadata.labels && room(old) == room(new) && limits(old) == limits(new)
 }

@@ -32,18 +32,12 @@ pub struct Rejection {
 impl Rejection {
     /// Removing pods could help.
     pub fn by_pods(reason: impl Into<String>) -> Self {
-        Self {
-            reasons: vec![reason.into()],
-            resolvable: true,
-        }
+        Self { reasons: vec![reason.into()], resolvable: true }
     }
 
     /// The node itself does not fit.
     pub fn by_node(reason: impl Into<String>) -> Self {
-        Self {
-            reasons: vec![reason.into()],
-            resolvable: false,
-        }
+        Self { reasons: vec![reason.into()], resolvable: false }
     }
 }
 

@@ -27,10 +27,7 @@ pub struct SchedulerConfig {
 
 impl Default for SchedulerConfig {
     fn default() -> Self {
-        Self {
-            scheduler_name: "default-scheduler".into(),
-            bindings_max: 64,
-        }
+        Self { scheduler_name: "default-scheduler".into(), bindings_max: 64 }
     }
 }
 

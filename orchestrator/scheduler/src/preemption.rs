@@ -33,33 +33,17 @@ pub fn plan_preemption(
     if pod.spec.as_ref()?.preemption_policy.as_deref() == Some("Never") || misfit.whole.is_some() {
         return None;
     }
-    let resolvable = misfit
-        .rejections
-        .iter()
-        .filter(|(_, r)| r.resolvable)
-        .map(|(name, _)| name);
-    let candidates = resolvable
-        .take(CANDIDATES_MAX)
-        .filter_map(|node| try_node(pod, cluster, node, budgets));
+    let resolvable = misfit.rejections.iter().filter(|(_, r)| r.resolvable).map(|(name, _)| name);
+    let candidates = resolvable.take(CANDIDATES_MAX).filter_map(|node| try_node(pod, cluster, node, budgets));
     candidates.min_by_key(cost)
 }
 
 fn cost(p: &Preemption) -> (usize, i32, i64, usize, std::cmp::Reverse<i64>) {
     let highest = p.victims.iter().map(|v| priority(v)).max().unwrap_or(i32::MIN);
     // Shifted so that many unimportant pods are not cheaper than few for being negative.
-    let sum = p
-        .victims
-        .iter()
-        .map(|v| i64::from(priority(v)) + i64::from(i32::MAX))
-        .sum();
+    let sum = p.victims.iter().map(|v| i64::from(priority(v)) + i64::from(i32::MAX)).sum();
     let youngest_start = p.victims.iter().map(|v| started(v)).min().unwrap_or(0);
-    (
-        p.budgets_broken,
-        highest,
-        sum,
-        p.victims.len(),
-        std::cmp::Reverse(youngest_start),
-    )
+    (p.budgets_broken, highest, sum, p.victims.len(), std::cmp::Reverse(youngest_start))
 }
 
 fn started(pod: &Pod) -> i64 {
@@ -75,12 +59,7 @@ fn try_node(
 ) -> Option<Preemption> {
     let mut state = cluster.nodes.get(node)?.as_ref().clone();
     let mine = priority(pod);
-    let mut removed: Vec<Placed> = state
-        .pods
-        .values()
-        .filter(|p| priority(&p.pod) < mine)
-        .cloned()
-        .collect();
+    let mut removed: Vec<Placed> = state.pods.values().filter(|p| priority(&p.pod) < mine).cloned().collect();
     if removed.is_empty() {
         return None;
     }
@@ -93,11 +72,7 @@ fn try_node(
     let broken = breaking(&removed, budgets);
     // Those whose loss breaks a budget, and the important and old ones, are let back first.
     removed.sort_by_key(|p| {
-        (
-            !broken.contains_key(p.pod.uid_str()),
-            std::cmp::Reverse(priority(&p.pod)),
-            started(&p.pod),
-        )
+        (!broken.contains_key(p.pod.uid_str()), std::cmp::Reverse(priority(&p.pod)), started(&p.pod))
     });
     let mut victims = Vec::new();
     let mut budgets_broken = 0;
@@ -109,11 +84,7 @@ fn try_node(
             victims.push(placed.pod);
         }
     }
-    Some(Preemption {
-        node: node.to_owned(),
-        victims,
-        budgets_broken,
-    })
+    Some(Preemption { node: node.to_owned(), victims, budgets_broken })
 }
 
 fn fits(pod: &Arc<Pod>, cluster: &Cluster, state: &crate::cluster::NodeState) -> bool {
@@ -124,10 +95,8 @@ fn fits(pod: &Arc<Pod>, cluster: &Cluster, state: &crate::cluster::NodeState) ->
 
 /// Pods (by UID) whose removal, after those before them, exceeds a budget.
 fn breaking(removed: &[Placed], budgets: &[Arc<PodDisruptionBudget>]) -> BTreeMap<String, ()> {
-    let mut left: Vec<i32> = budgets
-        .iter()
-        .map(|b| b.status.as_ref().and_then(|s| s.disruptions_allowed).unwrap_or(0))
-        .collect();
+    let mut left: Vec<i32> =
+        budgets.iter().map(|b| b.status.as_ref().and_then(|s| s.disruptions_allowed).unwrap_or(0)).collect();
     let mut broken = BTreeMap::new();
     for placed in removed {
         let pod = &placed.pod;

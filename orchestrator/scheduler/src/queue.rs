@@ -93,15 +93,7 @@ impl Queue {
             }
             None => {
                 let place = Place::Trying { moved: false };
-                self.pods.insert(
-                    uid.clone(),
-                    Waiting {
-                        pod,
-                        since: now,
-                        attempts: 0,
-                        place,
-                    },
-                );
+                self.pods.insert(uid.clone(), Waiting { pod, since: now, attempts: 0, place });
                 self.make_ready(&uid);
             }
         }
@@ -173,12 +165,8 @@ impl Queue {
     /// Tries again what has been parked for too long.
     pub fn revive(&mut self, now: Instant) {
         let stale = |w: &Waiting| matches!(&w.place, Place::Parked { at, .. } if now.duration_since(*at) >= PARKED_MAX);
-        let stale: Vec<String> = self
-            .pods
-            .iter()
-            .filter(|(_, w)| stale(w))
-            .map(|(uid, _)| uid.clone())
-            .collect();
+        let stale: Vec<String> =
+            self.pods.iter().filter(|(_, w)| stale(w)).map(|(uid, _)| uid.clone()).collect();
         stale.iter().for_each(|uid| self.make_ready(uid));
     }
 
@@ -215,11 +203,7 @@ impl Queue {
     fn make_ready(&mut self, uid: &str) {
         self.leave(uid);
         if let Some(waiting) = self.pods.get_mut(uid) {
-            let order = (
-                std::cmp::Reverse(priority(&waiting.pod)),
-                waiting.since,
-                uid.to_owned(),
-            );
+            let order = (std::cmp::Reverse(priority(&waiting.pod)), waiting.since, uid.to_owned());
             waiting.place = Place::Ready(order.clone());
             self.ready.insert(order, uid.to_owned());
         }
@@ -239,9 +223,7 @@ impl Queue {
 }
 
 fn backoff(attempts: u32) -> Duration {
-    BACKOFF_FIRST
-        .saturating_mul(1 << attempts.saturating_sub(1).min(8))
-        .min(BACKOFF_MAX)
+    BACKOFF_FIRST.saturating_mul(1 << attempts.saturating_sub(1).min(8)).min(BACKOFF_MAX)
 }
 
 #[cfg(test)]
@@ -293,10 +275,7 @@ mod tests {
         queue.next(now);
         queue.changed(Change::Node, now);
         queue.park("a", BTreeSet::new(), now);
-        assert_eq!(
-            next(&mut queue, now + Duration::from_secs(1)).as_deref(),
-            Some("a")
-        );
+        assert_eq!(next(&mut queue, now + Duration::from_secs(1)).as_deref(), Some("a"));
     }
 
     #[test]

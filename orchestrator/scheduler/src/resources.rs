@@ -21,19 +21,9 @@ impl Resources {
     /// From the API's map.
     pub fn from_quantities(quantities: &Quantities) -> Self {
         let amount = |name: &str, q: &Quantity| {
-            if name == "cpu" {
-                quantity::milli(&q.0)
-            } else {
-                quantity::whole(&q.0)
-            }
+            if name == "cpu" { quantity::milli(&q.0) } else { quantity::whole(&q.0) }
         };
-        Self(
-            quantities
-                .iter()
-                .flatten()
-                .map(|(name, q)| (name.clone(), amount(name, q)))
-                .collect(),
-        )
+        Self(quantities.iter().flatten().map(|(name, q)| (name.clone(), amount(name, q))).collect())
     }
 
     /// The amount of one resource, 0 when absent.
@@ -94,9 +84,7 @@ pub fn requests_with_defaults(pod: &Pod) -> Resources {
 }
 
 fn requests_of(requirements: Option<&ResourceRequirements>) -> Resources {
-    requirements
-        .map(|r| Resources::from_quantities(&r.requests))
-        .unwrap_or_default()
+    requirements.map(|r| Resources::from_quantities(&r.requests)).unwrap_or_default()
 }
 
 fn sum(pod: &Pod, requests_of: impl Fn(Option<&ResourceRequirements>) -> Resources) -> Resources {
@@ -157,14 +145,8 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(requests(&pod(vec![])).get("cpu"), 300);
-        assert_eq!(
-            requests(&pod(vec![container("500m", false), container("400m", false)])).get("cpu"),
-            500
-        );
-        assert_eq!(
-            requests(&pod(vec![container("50m", true), container("500m", false)])).get("cpu"),
-            550
-        );
+        assert_eq!(requests(&pod(vec![container("500m", false), container("400m", false)])).get("cpu"), 500);
+        assert_eq!(requests(&pod(vec![container("50m", true), container("500m", false)])).get("cpu"), 550);
         assert_eq!(requests(&pod(vec![container("50m", true)])).get("cpu"), 350);
     }
 }

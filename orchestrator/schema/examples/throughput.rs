@@ -12,33 +12,20 @@ fn time(what: &str, mut work: impl FnMut()) {
     for _ in 0..ROUNDS {
         work();
     }
-    println!(
-        "{what:<28} {:>9.2} µs",
-        start.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS)
-    );
+    println!("{what:<28} {:>9.2} µs", start.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS));
 }
 
 fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status
-        .lines()
-        .find(|l| l.starts_with("VmRSS:"))
-        .unwrap_or_default();
-    line.split_whitespace()
-        .nth(1)
-        .and_then(|n| n.parse().ok())
-        .unwrap_or_default()
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or_default()
 }
 
 fn main() {
     let before = resident_kib();
     let start = Instant::now();
     let schema = Schema::builtin();
-    println!(
-        "table parsed in {:?}, {} KiB resident more",
-        start.elapsed(),
-        resident_kib() - before
-    );
+    println!("table parsed in {:?}, {} KiB resident more", start.elapsed(), resident_kib() - before);
     let ty = schema.kind("apps", "v1", "Deployment").expect("Deployment");
     let text = include_bytes!("../tests/golden/deployment.json");
     let object = {
@@ -48,23 +35,13 @@ fn main() {
     };
     let full = serde_json::to_vec(&object).expect("JSON");
     let raw = protobuf::encode(&ty, &object).expect("protobuf");
-    println!(
-        "a Deployment: {} bytes of JSON, {} of protobuf",
-        full.len(),
-        raw.len()
-    );
+    println!("a Deployment: {} bytes of JSON, {} of protobuf", full.len(), raw.len());
     time("JSON to Value (serde_json)", || {
         black_box(serde_json::from_slice::<serde_json::Value>(black_box(&full)).expect("JSON"));
     });
-    time("JSON decode by schema", || {
-        drop(black_box(json::decode(&ty, black_box(&full))))
-    });
-    time("protobuf decode", || {
-        drop(black_box(protobuf::decode(&ty, black_box(&raw))))
-    });
-    time("protobuf encode", || {
-        drop(black_box(protobuf::encode(&ty, black_box(&object))))
-    });
+    time("JSON decode by schema", || drop(black_box(json::decode(&ty, black_box(&full)))));
+    time("protobuf decode", || drop(black_box(protobuf::decode(&ty, black_box(&raw)))));
+    time("protobuf encode", || drop(black_box(protobuf::encode(&ty, black_box(&object)))));
     time("defaults", || {
         let mut object = object.clone();
         defaults::apply(&ty, black_box(&mut object));

@@ -7,11 +7,8 @@ use crate::{DecodeError, Issue, TypeRef, Value, walk};
 /// # Errors
 /// A value of the wrong type or form, with its path; `v` is null then.
 pub fn conform(ty: &TypeRef, v: &mut Value) -> Result<Vec<Issue>, DecodeError> {
-    let broken = |error: serde_json::Error| DecodeError::Syntax {
-        line: 0,
-        column: 0,
-        reason: error.to_string(),
-    };
+    let broken =
+        |error: serde_json::Error| DecodeError::Syntax { line: 0, column: 0, reason: error.to_string() };
     let decoded = walk::decode(ty, v.take(), false, broken)?;
     *v = decoded.object;
     Ok(decoded.issues)

@@ -81,9 +81,7 @@ fn within(schema: &Schema, ty: &Type, value: &mut Value) {
             items.iter_mut().for_each(|value| within(schema, item, value));
         }
         (Type::Map(inner), Value::Object(entries)) if holds_struct(inner) => {
-            entries
-                .values_mut()
-                .for_each(|value| within(schema, inner, value));
+            entries.values_mut().for_each(|value| within(schema, inner, value));
         }
         _ => {}
     }
@@ -126,10 +124,7 @@ fn existing<'o>(object: &'o mut Object, name: &str) -> Option<&'o mut Object> {
 /// The objects of a list.
 fn each(object: &mut Object, name: &str, mut change: impl FnMut(&mut Object)) {
     if let Some(Value::Array(items)) = object.get_mut(name) {
-        items
-            .iter_mut()
-            .filter_map(Value::as_object_mut)
-            .for_each(&mut change);
+        items.iter_mut().filter_map(Value::as_object_mut).for_each(&mut change);
     }
 }
 
@@ -143,10 +138,7 @@ fn has(object: &Object, name: &str) -> bool {
 }
 
 fn is_empty_list(object: &Object, name: &str) -> bool {
-    object
-        .get(name)
-        .and_then(Value::as_array)
-        .is_none_or(Vec::is_empty)
+    object.get(name).and_then(Value::as_array).is_none_or(Vec::is_empty)
 }
 
 fn is_zero(value: &Value) -> bool {
@@ -166,10 +158,7 @@ mod tests {
     #[test]
     fn every_hook_belongs_to_a_type_of_the_table() {
         let schema = Schema::builtin();
-        let strays: Vec<_> = HOOKS
-            .keys()
-            .filter(|name| schema.by_name(name).is_none())
-            .collect();
+        let strays: Vec<_> = HOOKS.keys().filter(|name| schema.by_name(name).is_none()).collect();
         assert_eq!(strays, Vec::<&&str>::new());
     }
 }

@@ -5,22 +5,13 @@
 pub enum DecodeError {
     /// The text is not JSON at all.
     #[error("invalid JSON at line {line} column {column}: {reason}")]
-    Syntax {
-        line: usize,
-        column: usize,
-        reason: String,
-    },
+    Syntax { line: usize, column: usize, reason: String },
     /// The text is not YAML at all.
     #[error("error converting YAML to JSON: yaml: {reason}")]
     Yaml { reason: String },
     /// A value has the wrong JSON type for its field.
     #[error("json: cannot unmarshal {found} into Go struct field {owner}.{path} of type {expected}")]
-    Type {
-        owner: String,
-        path: String,
-        expected: String,
-        found: String,
-    },
+    Type { owner: String, path: String, expected: String, found: String },
     /// A value has the right JSON type but is not of the field's form, such as a quantity or a time.
     #[error("{path}: {reason}")]
     Form { path: String, reason: String },
@@ -46,11 +37,7 @@ pub enum DecodeError {
 pub enum EncodeError {
     /// The value does not fit its field. Run [`crate::check::conform`] on objects of unknown origin first.
     #[error("{path}: cannot encode {found} as {expected}")]
-    Mismatch {
-        path: String,
-        expected: String,
-        found: String,
-    },
+    Mismatch { path: String, expected: String, found: String },
     /// The field has no protobuf number, so this type speaks JSON only.
     #[error("{path}: the field has no protobuf number")]
     NoNumber { path: String },
@@ -70,8 +57,5 @@ pub enum PatchError {
     Conflict { reason: String },
     /// Too many operations: 413 on the wire.
     #[error("the allowed maximum operations in a JSON patch is {operations_max}, got {operations}")]
-    TooMany {
-        operations: usize,
-        operations_max: usize,
-    },
+    TooMany { operations: usize, operations_max: usize },
 }

@@ -17,10 +17,7 @@ pub const VALUES_MAX: usize = 2_000_000;
 /// Broken syntax, a value of the wrong type or form (with its path), or a limit exceeded.
 pub fn decode(ty: &TypeRef, bytes: &[u8]) -> Result<Decoded, DecodeError> {
     if bytes.len() > BYTES_MAX {
-        return Err(DecodeError::TooLarge {
-            bytes: bytes.len(),
-            bytes_max: BYTES_MAX,
-        });
+        return Err(DecodeError::TooLarge { bytes: bytes.len(), bytes_max: BYTES_MAX });
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let decoded = walk::decode(ty, &mut deserializer, false, syntax)?;
@@ -31,9 +28,5 @@ pub fn decode(ty: &TypeRef, bytes: &[u8]) -> Result<Decoded, DecodeError> {
 fn syntax(error: serde_json::Error) -> DecodeError {
     let text = error.to_string();
     let reason = text.split(" at line ").next().unwrap_or_default().to_owned();
-    DecodeError::Syntax {
-        line: error.line(),
-        column: error.column(),
-        reason,
-    }
+    DecodeError::Syntax { line: error.line(), column: error.column(), reason }
 }

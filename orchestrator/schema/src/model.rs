@@ -173,11 +173,7 @@ impl Field {
 
     /// The default of the field when it is absent.
     pub fn default_value(&self) -> Option<Value> {
-        if self.default_text.is_empty() {
-            None
-        } else {
-            serde_json::from_str(&self.default_text).ok()
-        }
+        if self.default_text.is_empty() { None } else { serde_json::from_str(&self.default_text).ok() }
     }
 }
 
@@ -211,10 +207,7 @@ pub struct Struct {
 impl Struct {
     /// The field of that JSON name. Names are case-sensitive.
     pub fn field(&self, name: &str) -> Option<&Field> {
-        self.fields
-            .binary_search_by(|f| f.name.as_ref().cmp(name))
-            .ok()
-            .map(|i| &self.fields[i])
+        self.fields.binary_search_by(|f| f.name.as_ref().cmp(name)).ok().map(|i| &self.fields[i])
     }
 
     /// The documentation as published.
@@ -233,12 +226,7 @@ pub struct Schema {
 
 impl fmt::Debug for Schema {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Schema({} structs, {} kinds)",
-            self.structs.len(),
-            self.kinds.len()
-        )
+        write!(f, "Schema({} structs, {} kinds)", self.structs.len(), self.kinds.len())
     }
 }
 
@@ -250,11 +238,7 @@ impl Schema {
 
     /// The type of a kind.
     pub fn kind(self: &Arc<Self>, group: &str, version: &str, kind: &str) -> Option<TypeRef> {
-        let gvk = Gvk {
-            group: group.into(),
-            version: version.into(),
-            kind: kind.into(),
-        };
+        let gvk = Gvk { group: group.into(), version: version.into(), kind: kind.into() };
         if let Some(id) = self.by_kind.get(&gvk) {
             return Some(self.at(*id));
         }
@@ -291,10 +275,7 @@ impl Schema {
 
     /// A handle to a struct of this schema.
     pub fn at(self: &Arc<Self>, id: StructId) -> TypeRef {
-        TypeRef {
-            schema: Arc::clone(self),
-            id,
-        }
+        TypeRef { schema: Arc::clone(self), id }
     }
 
     /// The struct behind an id of this schema.
@@ -352,12 +333,7 @@ impl SchemaBuilder {
         }
         kinds.sort();
         kinds.dedup();
-        Ok(Arc::new(Schema {
-            structs,
-            by_name: self.by_name,
-            by_kind,
-            kinds,
-        }))
+        Ok(Arc::new(Schema { structs, by_name: self.by_name, by_kind, kinds }))
     }
 }
 

@@ -25,11 +25,7 @@ pub fn v3_schemas(roots: &[TypeRef]) -> Map<String, Value> {
         if out.contains_key(ty.name()) {
             continue;
         }
-        let mut reached = Reached {
-            todo: &mut todo,
-            leaves: &mut leaves,
-            ty: &ty,
-        };
+        let mut reached = Reached { todo: &mut todo, leaves: &mut leaves, ty: &ty };
         let schema = structure(&mut reached, ty.schema(), ty.def());
         out.insert(ty.name().to_owned(), schema);
     }
@@ -88,10 +84,7 @@ fn structure(reached: &mut Reached<'_>, schema: &Schema, def: &Struct) -> Value 
         out.insert("required".into(), Value::Array(required));
     }
     if !def.kinds.is_empty() {
-        let kinds = def
-            .kinds
-            .iter()
-            .map(|k| json!({"group": k.group, "kind": k.kind, "version": k.version}));
+        let kinds = def.kinds.iter().map(|k| json!({"group": k.group, "kind": k.kind, "version": k.version}));
         out.insert("x-kubernetes-group-version-kind".into(), kinds.collect());
     }
     if def.atomic {
@@ -156,10 +149,7 @@ fn property(reached: &mut Reached<'_>, schema: &Schema, owner: &Struct, field: &
         out.insert("x-kubernetes-patch-strategy".into(), strategy.into());
     }
     if !field.patch_merge_key.is_empty() {
-        out.insert(
-            "x-kubernetes-patch-merge-key".into(),
-            field.patch_merge_key.as_ref().into(),
-        );
+        out.insert("x-kubernetes-patch-merge-key".into(), field.patch_merge_key.as_ref().into());
     }
     Value::Object(out)
 }
@@ -274,16 +264,10 @@ mod tests {
             pod["x-kubernetes-group-version-kind"],
             json!([{"group": "", "kind": "Pod", "version": "v1"}])
         );
-        assert_eq!(
-            pod["properties"]["metadata"]["allOf"],
-            json!([reference(&format!("{META}.ObjectMeta"))])
-        );
+        assert_eq!(pod["properties"]["metadata"]["allOf"], json!([reference(&format!("{META}.ObjectMeta"))]));
         assert_eq!(pod["properties"]["metadata"]["default"], json!({}));
         assert!(
-            pod["properties"]["apiVersion"]["description"]
-                .as_str()
-                .unwrap()
-                .contains("versioned schema")
+            pod["properties"]["apiVersion"]["description"].as_str().unwrap().contains("versioned schema")
         );
         let spec = &all["io.k8s.api.core.v1.PodSpec"];
         assert_eq!(spec["required"], json!(["containers"]));
@@ -293,10 +277,7 @@ mod tests {
         assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));
         let ports = &all["io.k8s.api.core.v1.ContainerPort"]["properties"];
         assert_eq!(ports["protocol"]["default"], "TCP");
-        assert_eq!(
-            all["io.k8s.api.core.v1.LocalObjectReference"]["x-kubernetes-map-type"],
-            "atomic"
-        );
+        assert_eq!(all["io.k8s.api.core.v1.LocalObjectReference"]["x-kubernetes-map-type"], "atomic");
     }
 
     #[test]

@@ -20,18 +20,13 @@ pub fn json(v: &Value, patch: &Value) -> Result<Value, PatchError> {
         reason: "error decoding patch: a JSON patch is a list of operations".into(),
     })?;
     if operations.len() > OPERATIONS_MAX {
-        return Err(PatchError::TooMany {
-            operations: operations.len(),
-            operations_max: OPERATIONS_MAX,
-        });
+        return Err(PatchError::TooMany { operations: operations.len(), operations_max: OPERATIONS_MAX });
     }
     let mut out = v.clone();
     let mut budget = COPIED_MAX;
     for operation in operations {
-        let operation: json_patch::PatchOperation =
-            serde_json::from_value(operation.clone()).map_err(|e| PatchError::Malformed {
-                reason: format!("error decoding patch: {e}"),
-            })?;
+        let operation: json_patch::PatchOperation = serde_json::from_value(operation.clone())
+            .map_err(|e| PatchError::Malformed { reason: format!("error decoding patch: {e}") })?;
         if let json_patch::PatchOperation::Copy(copy) = &operation {
             // Copies of copies double the object with every operation; upstream bounds what they may add.
             let size = out.pointer(copy.from.as_str()).map_or(0, weight);
@@ -108,14 +103,8 @@ mod tests {
     #[test]
     fn a_merge_patch_removes_with_null_and_replaces_lists() {
         let object = json!({"a": {"b": 1, "c": 2}, "l": [1, 2]});
-        assert_eq!(
-            merge(&object, &json!({"a": {"b": null}, "l": [3]})),
-            json!({"a": {"c": 2}, "l": [3]})
-        );
-        assert_eq!(
-            merge(&object, &json!({"a": {"d": {"e": null}}}))["a"]["d"],
-            json!({})
-        );
+        assert_eq!(merge(&object, &json!({"a": {"b": null}, "l": [3]})), json!({"a": {"c": 2}, "l": [3]}));
+        assert_eq!(merge(&object, &json!({"a": {"d": {"e": null}}}))["a"]["d"], json!({}));
     }
 
     #[test]
@@ -125,20 +114,14 @@ mod tests {
         assert!(matches!(json(&object, &patch), Err(PatchError::Conflict { .. })));
         let patch = json!([{"op": "replace", "path": "/spec/replicas", "value": 5}]);
         assert_eq!(json(&object, &patch).unwrap(), json!({"spec": {"replicas": 5}}));
-        assert!(matches!(
-            json(&object, &json!({})),
-            Err(PatchError::Malformed { .. })
-        ));
+        assert!(matches!(json(&object, &json!({})), Err(PatchError::Malformed { .. })));
     }
 
     #[test]
     fn a_json_patch_has_a_limit() {
         let operation = json!({"op": "test", "path": "", "value": {}});
         let patch = Value::Array(vec![operation; OPERATIONS_MAX + 1]);
-        assert!(matches!(
-            json(&json!({}), &patch),
-            Err(PatchError::TooMany { .. })
-        ));
+        assert!(matches!(json(&json!({}), &patch), Err(PatchError::TooMany { .. })));
     }
 
     #[test]

@@ -33,9 +33,6 @@ mod tests {
         let spec = Path::Key(&Path::Root, "spec");
         let containers = Path::Key(&spec, "containers");
         let first = Path::Index(&containers, 0);
-        assert_eq!(
-            Path::Key(&first, "imagee").to_string(),
-            "spec.containers[0].imagee"
-        );
+        assert_eq!(Path::Key(&first, "imagee").to_string(), "spec.containers[0].imagee");
     }
 }

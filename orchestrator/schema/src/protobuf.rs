@@ -35,10 +35,7 @@ pub struct Envelope {
 /// A missing prefix, or bytes that are no protobuf.
 pub fn open_envelope(bytes: &[u8]) -> Result<Envelope, DecodeError> {
     let body = bytes.strip_prefix(PREFIX).ok_or(DecodeError::NoEnvelope)?;
-    let broken = |reason| DecodeError::Protobuf {
-        path: String::new(),
-        reason,
-    };
+    let broken = |reason| DecodeError::Protobuf { path: String::new(), reason };
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| broken("text is not UTF-8"));
     let mut out = Envelope::default();
     let mut reader = Reader::new(body);
@@ -83,10 +80,7 @@ pub fn seal_envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
 /// Truncated or malformed bytes, text that is not UTF-8, JSON that is none where JSON is carried.
 pub fn decode(ty: &TypeRef, raw: &[u8]) -> Result<Value, DecodeError> {
     if raw.len() > crate::json::BYTES_MAX {
-        return Err(DecodeError::TooLarge {
-            bytes: raw.len(),
-            bytes_max: crate::json::BYTES_MAX,
-        });
+        return Err(DecodeError::TooLarge { bytes: raw.len(), bytes_max: crate::json::BYTES_MAX });
     }
     decode::message(ty, raw)
 }

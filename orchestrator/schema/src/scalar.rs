@@ -110,11 +110,7 @@ fn octal(text: &str) -> Option<i64> {
 
 fn bytes(text: Cow<'_, str>) -> Result<Value, Refusal> {
     // Go's decoder skips line breaks within base64.
-    let text = if text.contains(['\r', '\n']) {
-        Cow::Owned(text.replace(['\r', '\n'], ""))
-    } else {
-        text
-    };
+    let text = if text.contains(['\r', '\n']) { Cow::Owned(text.replace(['\r', '\n'], "")) } else { text };
     match STANDARD.decode(text.as_bytes()) {
         Ok(_) => Ok(Value::String(text.into_owned())),
         Err(error) => Err(Refusal::Form(format!("illegal base64 data: {error}"))),
@@ -126,11 +122,8 @@ fn time(text: Cow<'_, str>, micro: bool) -> Result<Value, Refusal> {
     if text.is_empty() || text == "0001-01-01T00:00:00Z" {
         return Ok(Value::Null);
     }
-    let refuse = || {
-        Refusal::Form(format!(
-            "parsing time {text:?}: expected RFC 3339, such as 2006-01-02T15:04:05Z"
-        ))
-    };
+    let refuse =
+        || Refusal::Form(format!("parsing time {text:?}: expected RFC 3339, such as 2006-01-02T15:04:05Z"));
     let at: Timestamp = text.parse().map_err(|_| refuse())?;
     let printed = if micro {
         print_micro_time(at)
@@ -166,14 +159,8 @@ mod tests {
 
     #[test]
     fn times_become_utc_to_the_second() {
-        assert_eq!(
-            text(Type::Time, "2026-01-02T03:04:05+02:00").as_deref(),
-            Some("2026-01-02T01:04:05Z")
-        );
-        assert_eq!(
-            text(Type::Time, "2026-01-02T03:04:05.9Z").as_deref(),
-            Some("2026-01-02T03:04:05Z")
-        );
+        assert_eq!(text(Type::Time, "2026-01-02T03:04:05+02:00").as_deref(), Some("2026-01-02T01:04:05Z"));
+        assert_eq!(text(Type::Time, "2026-01-02T03:04:05.9Z").as_deref(), Some("2026-01-02T03:04:05Z"));
         assert_eq!(
             text(Type::MicroTime, "2026-01-02T03:04:05Z").as_deref(),
             Some("2026-01-02T03:04:05.000000Z")
@@ -190,14 +177,8 @@ mod tests {
 
     #[test]
     fn octal_modes_and_yes_are_read_from_yaml_only() {
-        assert_eq!(
-            accept(&Type::Int32, Scalar::Str("0644".into()), true).ok(),
-            Some(Value::from(420))
-        );
+        assert_eq!(accept(&Type::Int32, Scalar::Str("0644".into()), true).ok(), Some(Value::from(420)));
         assert!(accept(&Type::Int32, Scalar::Str("0644".into()), false).is_err());
-        assert_eq!(
-            accept(&Type::Bool, Scalar::Str("yes".into()), true).ok(),
-            Some(Value::Bool(true))
-        );
+        assert_eq!(accept(&Type::Bool, Scalar::Str("yes".into()), true).ok(), Some(Value::Bool(true)));
     }
 }

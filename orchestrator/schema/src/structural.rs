@@ -33,10 +33,7 @@ pub fn custom_type(gvk: &Gvk, schema: &Value) -> Result<TypeRef, StructuralError
     fields.push(field("metadata", Type::Struct(metadata)));
     def.fields = fields.into();
     converter.builder.define(def);
-    let built = converter
-        .builder
-        .build()
-        .map_err(|missing| StructuralError::Missing { name: missing })?;
+    let built = converter.builder.build().map_err(|missing| StructuralError::Missing { name: missing })?;
     built.by_name(&name).ok_or(StructuralError::Missing { name })
 }
 
@@ -94,16 +91,10 @@ impl Converter {
     fn structure(&mut self, name: &str, node: &Value) -> Result<Struct, StructuralError> {
         self.depth += 1;
         if self.depth > crate::json::DEPTH_MAX {
-            return Err(StructuralError::TooDeep {
-                name: name.to_owned(),
-            });
+            return Err(StructuralError::TooDeep { name: name.to_owned() });
         }
-        let required: Vec<&str> = node["required"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
+        let required: Vec<&str> =
+            node["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let mut fields = Vec::new();
         for (key, property) in node["properties"].as_object().unwrap_or(&Map::new()) {
             let mut made = field(key, self.node(&format!("{name}.{key}"), property)?);
@@ -193,15 +184,8 @@ fn list_kind(node: &Value) -> ListKind {
         Some("atomic") => ListKind::Atomic,
         Some("set") => ListKind::Set,
         Some("map") => {
-            let keys = node["x-kubernetes-list-map-keys"]
-                .as_array()
-                .into_iter()
-                .flatten();
-            ListKind::Map(
-                keys.filter_map(Value::as_str)
-                    .map(|k| Text::Owned(k.to_owned()))
-                    .collect(),
-            )
+            let keys = node["x-kubernetes-list-map-keys"].as_array().into_iter().flatten();
+            ListKind::Map(keys.filter_map(Value::as_str).map(|k| Text::Owned(k.to_owned())).collect())
         }
         _ => ListKind::Unset,
     }
@@ -209,12 +193,7 @@ fn list_kind(node: &Value) -> ListKind {
 
 /// Docs are kept as the table keeps them.
 fn escaped(doc: &Value) -> Text {
-    Text::Owned(
-        doc.as_str()
-            .unwrap_or_default()
-            .replace('\\', "\\\\")
-            .replace('\n', "\\n"),
-    )
+    Text::Owned(doc.as_str().unwrap_or_default().replace('\\', "\\\\").replace('\n', "\\n"))
 }
 
 #[cfg(test)]
@@ -225,11 +204,7 @@ mod tests {
     use crate::{Issue, defaults, json as json_decoder, openapi};
 
     fn widget() -> TypeRef {
-        let gvk = Gvk {
-            group: "shop.example.com".into(),
-            version: "v1".into(),
-            kind: "Widget".into(),
-        };
+        let gvk = Gvk { group: "shop.example.com".into(), version: "v1".into(), kind: "Widget".into() };
         let schema = json!({"type": "object", "description": "A widget.", "properties": {
             "spec": {"type": "object", "required": ["size"], "properties": {
                 "size": {"type": "integer", "default": 3},
@@ -277,11 +252,7 @@ mod tests {
 
     #[test]
     fn without_a_schema_everything_is_kept() {
-        let gvk = Gvk {
-            group: "a.b".into(),
-            version: "v1".into(),
-            kind: "Free".into(),
-        };
+        let gvk = Gvk { group: "a.b".into(), version: "v1".into(), kind: "Free".into() };
         let ty = custom_type(&gvk, &Value::Null).unwrap();
         let decoded =
             json_decoder::decode(&ty, br#"{"metadata":{"name":"x"},"anything":{"at":["all"]}}"#).unwrap();

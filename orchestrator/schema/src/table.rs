@@ -46,10 +46,7 @@ fn parse(text: &'static str) -> Result<Arc<Schema>, TableError> {
     }
     let mut open: Option<Open> = None;
     for (index, line) in text.lines().enumerate() {
-        let fail = |reason: &str| TableError {
-            line: index + 1,
-            reason: format!("{reason}: {line}"),
-        };
+        let fail = |reason: &str| TableError { line: index + 1, reason: format!("{reason}: {line}") };
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
@@ -65,12 +62,7 @@ fn parse(text: &'static str) -> Result<Arc<Schema>, TableError> {
                 atomic: false,
                 doc: Text::Borrowed(""),
             };
-            open = Some(Open {
-                def,
-                fields: Vec::new(),
-                kinds: Vec::new(),
-                proto: Vec::new(),
-            });
+            open = Some(Open { def, fields: Vec::new(), kinds: Vec::new(), proto: Vec::new() });
             continue;
         }
         let open = open.as_mut().ok_or_else(|| fail("outside of a type"))?;
@@ -90,20 +82,11 @@ fn parse(text: &'static str) -> Result<Arc<Schema>, TableError> {
         }
     }
     close(&mut builder, open);
-    builder.build().map_err(|name| TableError {
-        line: 0,
-        reason: format!("{name} is used and not defined"),
-    })
+    builder.build().map_err(|name| TableError { line: 0, reason: format!("{name} is used and not defined") })
 }
 
 fn close(builder: &mut SchemaBuilder, open: Option<Open>) {
-    if let Some(Open {
-        mut def,
-        fields,
-        kinds,
-        proto,
-    }) = open
-    {
+    if let Some(Open { mut def, fields, kinds, proto }) = open {
         def.fields = fields.into();
         def.kinds = kinds.into();
         def.proto = proto.into();
@@ -115,11 +98,7 @@ fn gvk(text: &str) -> Option<Gvk> {
     let mut parts = text.split('/');
     let (group, version, kind) = (parts.next()?, parts.next()?, parts.next()?);
     let group = if group == "-" { "" } else { group };
-    Some(Gvk {
-        group: group.into(),
-        version: version.into(),
-        kind: kind.into(),
-    })
+    Some(Gvk { group: group.into(), version: version.into(), kind: kind.into() })
 }
 
 /// Puts a field at its number path, making the inlined messages on the way.
@@ -148,11 +127,7 @@ fn field(builder: &mut SchemaBuilder, owner: &str, text: &'static str) -> Result
     };
     let numbers = match number {
         "-" => Vec::new(),
-        path => path
-            .split('/')
-            .map(str::parse)
-            .collect::<Result<_, _>>()
-            .map_err(|_| "not a number path")?,
+        path => path.split('/').map(str::parse).collect::<Result<_, _>>().map_err(|_| "not a number path")?,
     };
     let mut field = Field {
         name: Text::Borrowed(name),
@@ -180,10 +155,8 @@ fn field(builder: &mut SchemaBuilder, owner: &str, text: &'static str) -> Result
             ("list", "atomic") => field.list = ListKind::Atomic,
             ("list", "set") => field.list = ListKind::Set,
             ("list", map) => {
-                let keys = map
-                    .strip_prefix("map(")
-                    .and_then(|m| m.strip_suffix(')'))
-                    .ok_or("not a list type")?;
+                let keys =
+                    map.strip_prefix("map(").and_then(|m| m.strip_suffix(')')).ok_or("not a list type")?;
                 field.list = ListKind::Map(keys.split(',').map(Text::Borrowed).collect());
             }
             ("patch", strategies) => {
@@ -227,17 +200,12 @@ fn parse_type(builder: &mut SchemaBuilder, owner: &str, text: &str) -> Result<Ty
         "schemaor:strings" => Type::SchemaOr(Alternative::Strings, builder.id(SCHEMA_PROPS)),
         name => {
             let full = match name.strip_prefix('.') {
-                Some(short) => format!(
-                    "{}.{short}",
-                    owner.rsplit_once('.').map_or("", |(package, _)| package)
-                ),
+                Some(short) => {
+                    format!("{}.{short}", owner.rsplit_once('.').map_or("", |(package, _)| package))
+                }
                 None => name.to_owned(),
             };
-            Type::Struct(
-                builder
-                    .lookup(&full)
-                    .ok_or_else(|| format!("{full} is not in the table"))?,
-            )
+            Type::Struct(builder.lookup(&full).ok_or_else(|| format!("{full} is not in the table"))?)
         }
     })
 }
@@ -264,10 +232,7 @@ mod tests {
             ("apps", "v1", "DeleteOptions"),
             ("", "v1", "Status"),
         ] {
-            assert!(
-                schema.kind(group, version, kind).is_some(),
-                "{group}/{version} {kind}"
-            );
+            assert!(schema.kind(group, version, kind).is_some(), "{group}/{version} {kind}");
         }
         assert!(schema.kinds().count() > 150);
     }
@@ -275,13 +240,7 @@ mod tests {
     #[test]
     fn every_field_but_type_meta_and_json_only_types_has_a_protobuf_number() {
         // Neither Table nor /version has a protobuf form upstream.
-        let json_only = [
-            "Table",
-            "TableColumnDefinition",
-            "TableRow",
-            "TableRowCondition",
-            "Info",
-        ];
+        let json_only = ["Table", "TableColumnDefinition", "TableRow", "TableRowCondition", "Info"];
         fn numbered(slots: &[(u32, ProtoSlot)], into: &mut Vec<u16>) {
             for (_, slot) in slots {
                 match slot {
@@ -294,10 +253,7 @@ mod tests {
         let mut without = Vec::new();
         for ty in schema.structs() {
             let def = ty.def();
-            if json_only
-                .iter()
-                .any(|name| def.name.ends_with(&format!(".{name}")))
-            {
+            if json_only.iter().any(|name| def.name.ends_with(&format!(".{name}"))) {
                 continue;
             }
             let mut have = Vec::new();
@@ -319,10 +275,7 @@ mod tests {
         let container = builtin().by_name("io.k8s.api.core.v1.Container").unwrap();
         let ports = container.def().field("ports").unwrap();
         assert_eq!(ports.patch_merge_key, "containerPort");
-        assert_eq!(
-            ports.list,
-            ListKind::Map(["containerPort".into(), "protocol".into()].into())
-        );
+        assert_eq!(ports.list, ListKind::Map(["containerPort".into(), "protocol".into()].into()));
     }
 
     #[test]

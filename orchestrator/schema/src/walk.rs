@@ -34,28 +34,13 @@ pub(crate) fn decode<'de, D: Deserializer<'de>>(
     lenient: bool,
     other: impl FnOnce(D::Error) -> DecodeError,
 ) -> Result<Decoded, DecodeError> {
-    let mut found = Found {
-        lenient,
-        ..Found::default()
-    };
+    let mut found = Found { lenient, ..Found::default() };
     let root = Type::Struct(ty.id());
-    let seed = Seed {
-        schema: ty.schema(),
-        ty: &root,
-        owner: "",
-        path: &Path::Root,
-        depth: 0,
-        found: &mut found,
-    };
+    let seed =
+        Seed { schema: ty.schema(), ty: &root, owner: "", path: &Path::Root, depth: 0, found: &mut found };
     match seed.deserialize(deserializer) {
-        Ok(Value::Null) => Ok(Decoded {
-            object: Value::Object(Map::new()),
-            issues: found.issues,
-        }),
-        Ok(object) => Ok(Decoded {
-            object,
-            issues: found.issues,
-        }),
+        Ok(Value::Null) => Ok(Decoded { object: Value::Object(Map::new()), issues: found.issues }),
+        Ok(object) => Ok(Decoded { object, issues: found.issues }),
         Err(error) => Err(found.error.take().unwrap_or_else(|| other(error))),
     }
 }
@@ -154,9 +139,7 @@ impl Seed<'_> {
                 continue;
             }
             if out.contains_key(key.as_ref()) {
-                self.found.issues.push(Issue::Duplicate {
-                    path: path.to_string(),
-                });
+                self.found.issues.push(Issue::Duplicate { path: path.to_string() });
             }
             out.insert(key.into_owned(), value);
         }
@@ -197,17 +180,13 @@ impl Seed<'_> {
                     let value = map.next_value_seed(seed)?;
                     out.insert(name.to_owned(), value);
                 } else {
-                    self.found.issues.push(Issue::Unknown {
-                        path: path.to_string(),
-                    });
+                    self.found.issues.push(Issue::Unknown { path: path.to_string() });
                     map.next_value::<IgnoredAny>()?;
                 }
                 continue;
             };
             if !seen.first_time(index) {
-                self.found.issues.push(Issue::Duplicate {
-                    path: path.to_string(),
-                });
+                self.found.issues.push(Issue::Duplicate { path: path.to_string() });
             }
             let seed = Seed {
                 schema: self.schema,
@@ -238,15 +217,10 @@ impl<'de> DeserializeSeed<'de> for Seed<'_> {
         self.found.values += 1;
         if self.depth > DEPTH_MAX {
             let path = self.path.to_string();
-            return Err(self.stop(DecodeError::TooDeep {
-                path,
-                depth_max: DEPTH_MAX,
-            }));
+            return Err(self.stop(DecodeError::TooDeep { path, depth_max: DEPTH_MAX }));
         }
         if self.found.values > VALUES_MAX {
-            return Err(self.stop(DecodeError::TooMany {
-                values_max: VALUES_MAX,
-            }));
+            return Err(self.stop(DecodeError::TooMany { values_max: VALUES_MAX }));
         }
         deserializer.deserialize_any(self)
     }
@@ -326,10 +300,7 @@ struct Seen {
 
 impl Seen {
     fn new(fields: usize) -> Seen {
-        Seen {
-            bits: 0,
-            more: vec![false; fields.saturating_sub(128)],
-        }
+        Seen { bits: 0, more: vec![false; fields.saturating_sub(128)] }
     }
 
     fn first_time(&mut self, index: usize) -> bool {

@@ -12,14 +12,9 @@ use crate::{DecodeError, Decoded, EncodeError, TypeRef, Value, walk};
 /// As for JSON; more than one document is an error.
 pub fn decode(ty: &TypeRef, bytes: &[u8]) -> Result<Decoded, DecodeError> {
     if bytes.len() > BYTES_MAX {
-        return Err(DecodeError::TooLarge {
-            bytes: bytes.len(),
-            bytes_max: BYTES_MAX,
-        });
+        return Err(DecodeError::TooLarge { bytes: bytes.len(), bytes_max: BYTES_MAX });
     }
-    let broken = |error: serde_yaml::Error| DecodeError::Yaml {
-        reason: error.to_string(),
-    };
+    let broken = |error: serde_yaml::Error| DecodeError::Yaml { reason: error.to_string() };
     walk::decode(ty, serde_yaml::Deserializer::from_slice(bytes), true, broken)
 }
 
@@ -28,7 +23,5 @@ pub fn decode(ty: &TypeRef, bytes: &[u8]) -> Result<Decoded, DecodeError> {
 /// # Errors
 /// None for objects that came from a decoder of this crate.
 pub fn encode(v: &Value) -> Result<String, EncodeError> {
-    serde_yaml::to_string(v).map_err(|e| EncodeError::Yaml {
-        reason: e.to_string(),
-    })
+    serde_yaml::to_string(v).map_err(|e| EncodeError::Yaml { reason: e.to_string() })
 }

@@ -14,11 +14,7 @@ fn defaulted(group: &str, kind: &str, mut object: Value) -> Value {
 
 #[test]
 fn a_minimal_pod_gets_upstreams_defaults() {
-    let pod = defaulted(
-        "",
-        "Pod",
-        json!({"spec": {"containers": [{"name": "a", "image": "nginx"}]}}),
-    );
+    let pod = defaulted("", "Pod", json!({"spec": {"containers": [{"name": "a", "image": "nginx"}]}}));
     assert_eq!(
         pod["spec"],
         json!({
@@ -42,11 +38,7 @@ fn only_an_image_without_tag_or_with_latest_is_always_pulled() {
         ("localhost:5000/nginx:1", "IfNotPresent"),
         ("nginx@sha256:0123", "IfNotPresent"),
     ] {
-        let pod = defaulted(
-            "",
-            "Pod",
-            json!({"spec": {"containers": [{"name": "a", "image": image}]}}),
-        );
+        let pod = defaulted("", "Pod", json!({"spec": {"containers": [{"name": "a", "image": image}]}}));
         assert_eq!(pod["spec"]["containers"][0]["imagePullPolicy"], policy, "{image}");
     }
 }
@@ -55,10 +47,7 @@ fn only_an_image_without_tag_or_with_latest_is_always_pulled() {
 fn limits_become_requests_in_a_pod_and_not_in_a_template() {
     let container = json!({"name": "a", "resources": {"limits": {"cpu": "1"}}});
     let pod = defaulted("", "Pod", json!({"spec": {"containers": [container]}}));
-    assert_eq!(
-        pod["spec"]["containers"][0]["resources"]["requests"],
-        json!({"cpu": "1"})
-    );
+    assert_eq!(pod["spec"]["containers"][0]["resources"]["requests"], json!({"cpu": "1"}));
     let template = json!({"spec": {"template": {"spec": {"containers": [container]}}}});
     let deployment = defaulted("apps", "Deployment", template);
     assert!(deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"].is_null());
@@ -79,10 +68,7 @@ fn probes_ports_and_volumes_are_filled() {
         }}),
     );
     let container = &pod["spec"]["containers"][0];
-    assert_eq!(
-        container["ports"],
-        json!([{"containerPort": 80, "protocol": "TCP"}])
-    );
+    assert_eq!(container["ports"], json!([{"containerPort": 80, "protocol": "TCP"}]));
     assert_eq!(
         container["livenessProbe"],
         json!({
@@ -103,11 +89,8 @@ fn probes_ports_and_volumes_are_filled() {
 
 #[test]
 fn a_deployment_rolls_by_quarters() {
-    let deployment = defaulted(
-        "apps",
-        "Deployment",
-        json!({"spec": {"template": {"spec": {"containers": []}}}}),
-    );
+    let deployment =
+        defaulted("apps", "Deployment", json!({"spec": {"template": {"spec": {"containers": []}}}}));
     let spec = &deployment["spec"];
     assert_eq!(spec["replicas"], 1);
     assert_eq!(spec["revisionHistoryLimit"], 10);
@@ -117,11 +100,8 @@ fn a_deployment_rolls_by_quarters() {
         json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}})
     );
     assert_eq!(spec["template"]["spec"]["restartPolicy"], "Always");
-    let zero = defaulted(
-        "apps",
-        "Deployment",
-        json!({"spec": {"replicas": 0, "strategy": {"type": "Recreate"}}}),
-    );
+    let zero =
+        defaulted("apps", "Deployment", json!({"spec": {"replicas": 0, "strategy": {"type": "Recreate"}}}));
     assert_eq!(zero["spec"]["replicas"], 0, "zero replicas is a wish");
     assert_eq!(zero["spec"]["strategy"], json!({"type": "Recreate"}));
 }
@@ -136,17 +116,11 @@ fn a_service_targets_its_own_port() {
             "internalTrafficPolicy": "Cluster", "sessionAffinity": "None", "type": "ClusterIP",
         })
     );
-    let balanced = defaulted(
-        "",
-        "Service",
-        json!({"spec": {"type": "LoadBalancer", "sessionAffinity": "ClientIP"}}),
-    );
+    let balanced =
+        defaulted("", "Service", json!({"spec": {"type": "LoadBalancer", "sessionAffinity": "ClientIP"}}));
     assert_eq!(balanced["spec"]["externalTrafficPolicy"], "Cluster");
     assert_eq!(balanced["spec"]["allocateLoadBalancerNodePorts"], true);
-    assert_eq!(
-        balanced["spec"]["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"],
-        10800
-    );
+    assert_eq!(balanced["spec"]["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"], 10800);
 }
 
 #[test]
@@ -167,9 +141,7 @@ fn defaults_settle_and_conform_for_every_kind() {
     for seed in 0..20 {
         let mut source = generate::Source(seed);
         for gvk in schema.kinds() {
-            let ty = schema
-                .kind(&gvk.group, &gvk.version, &gvk.kind)
-                .expect("a listed kind");
+            let ty = schema.kind(&gvk.group, &gvk.version, &gvk.kind).expect("a listed kind");
             let mut once = generate::object(&ty, &mut source);
             defaults::apply(&ty, &mut once);
             let mut twice = once.clone();

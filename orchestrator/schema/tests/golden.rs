@@ -16,13 +16,8 @@ fn what_kubectl_sends_as_protobuf_is_what_it_prints_as_json() {
         }
         let name = path.display();
         let envelope = protobuf::open_envelope(&fs::read(&path).expect("bytes")).expect("an envelope");
-        let (group, version) = envelope
-            .api_version
-            .split_once('/')
-            .unwrap_or(("", &envelope.api_version));
-        let ty = Schema::builtin()
-            .kind(group, version, &envelope.kind)
-            .expect("a built-in kind");
+        let (group, version) = envelope.api_version.split_once('/').unwrap_or(("", &envelope.api_version));
+        let ty = Schema::builtin().kind(group, version, &envelope.kind).expect("a built-in kind");
         let decoded = protobuf::decode(&ty, &envelope.raw).unwrap_or_else(|e| panic!("{name}: {e}"));
 
         let printed = fs::read(path.with_extension("json")).expect("the JSON beside it");
@@ -30,24 +25,12 @@ fn what_kubectl_sends_as_protobuf_is_what_it_prints_as_json() {
         assert_eq!(printed.issues, [], "{name}");
         let mut wanted = printed.object;
         let fields = wanted.as_object_mut().expect("an object");
-        assert_eq!(
-            fields.remove("apiVersion").expect("apiVersion"),
-            envelope.api_version.as_str(),
-            "{name}"
-        );
-        assert_eq!(
-            fields.remove("kind").expect("kind"),
-            envelope.kind.as_str(),
-            "{name}"
-        );
+        assert_eq!(fields.remove("apiVersion").expect("apiVersion"), envelope.api_version.as_str(), "{name}");
+        assert_eq!(fields.remove("kind").expect("kind"), envelope.kind.as_str(), "{name}");
         assert_eq!(decoded, wanted, "{name}");
 
         let raw = protobuf::encode(&ty, &decoded).unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert_eq!(
-            protobuf::decode(&ty, &raw).expect("our own bytes"),
-            decoded,
-            "{name}"
-        );
+        assert_eq!(protobuf::decode(&ty, &raw).expect("our own bytes"), decoded, "{name}");
         compared += 1;
     }
     assert!(compared >= 13, "only {compared} files compared");

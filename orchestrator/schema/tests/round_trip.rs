@@ -79,10 +79,7 @@ proptest! {
 fn an_envelope_opens_to_what_was_sealed() {
     let sealed = protobuf::seal_envelope("apps/v1", "Deployment", b"\x0a\x00");
     let opened = protobuf::open_envelope(&sealed).expect("an envelope");
-    assert_eq!(
-        (opened.api_version.as_str(), opened.kind.as_str()),
-        ("apps/v1", "Deployment")
-    );
+    assert_eq!((opened.api_version.as_str(), opened.kind.as_str()), ("apps/v1", "Deployment"));
     assert_eq!(opened.raw, b"\x0a\x00");
 }
 
@@ -97,17 +94,12 @@ fn a_namespace_of_client_go_reads_as_its_json() {
     raw.extend_from_slice(&[0x12, 0, 0x1a, 2, 0x0a, 0]);
     let ty = Schema::builtin().kind("", "v1", "Namespace").expect("Namespace");
     let object = protobuf::decode(&ty, &raw).expect("a namespace");
-    assert_eq!(
-        object,
-        serde_json::json!({"metadata": {"name": "demo"}, "spec": {}, "status": {}})
-    );
+    assert_eq!(object, serde_json::json!({"metadata": {"name": "demo"}, "spec": {}, "status": {}}));
 }
 
 #[test]
 fn inlined_messages_are_flat_in_json_and_nested_on_the_wire() {
-    let ty = Schema::builtin()
-        .by_name("io.k8s.api.core.v1.Probe")
-        .expect("Probe");
+    let ty = Schema::builtin().by_name("io.k8s.api.core.v1.Probe").expect("Probe");
     let object: Value = serde_json::json!({"tcpSocket": {"port": 80}, "periodSeconds": 5});
     let raw = protobuf::encode(&ty, &object).expect("protobuf");
     // handler = 1 { tcpSocket = 3 { port = 1 { type = 1: 0, intVal = 2: 80, strVal = 3: "" } } }, periodSeconds = 4

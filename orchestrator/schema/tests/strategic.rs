@@ -13,10 +13,8 @@ fn pod_spec(spec: Value, change: Value) -> Result<Value, PatchError> {
 fn containers_merge_by_name() {
     let spec =
         json!({"containers": [{"name": "a", "image": "a:1", "tty": true}, {"name": "b", "image": "b:1"}]});
-    let merged = pod_spec(
-        spec,
-        json!({"containers": [{"name": "a", "image": "a:2"}, {"name": "c", "image": "c:1"}]}),
-    );
+    let merged =
+        pod_spec(spec, json!({"containers": [{"name": "a", "image": "a:2"}, {"name": "c", "image": "c:1"}]}));
     assert_eq!(
         merged.unwrap()["containers"],
         json!([{"name": "a", "image": "a:2", "tty": true}, {"name": "b", "image": "b:1"}, {"name": "c", "image": "c:1"}])
@@ -34,21 +32,14 @@ fn nested_lists_merge_by_their_own_keys() {
         merged["containers"][0]["env"],
         json!([{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}])
     );
-    assert_eq!(
-        merged["containers"][0]["command"],
-        json!(["z"]),
-        "an atomic list is replaced"
-    );
+    assert_eq!(merged["containers"][0]["command"], json!(["z"]), "an atomic list is replaced");
 }
 
 #[test]
 fn patch_delete_removes_an_item_and_null_a_field() {
     let spec = json!({"hostname": "h", "containers": [{"name": "a"}, {"name": "b"}]});
-    let merged = pod_spec(
-        spec,
-        json!({"hostname": null, "containers": [{"name": "a", "$patch": "delete"}]}),
-    )
-    .unwrap();
+    let merged =
+        pod_spec(spec, json!({"hostname": null, "containers": [{"name": "a", "$patch": "delete"}]})).unwrap();
     assert_eq!(merged, json!({"containers": [{"name": "b"}]}));
 }
 
@@ -60,10 +51,7 @@ fn patch_replace_replaces_lists_and_objects() {
         "securityContext": {"$patch": "replace", "runAsGroup": 2}
     });
     let merged = pod_spec(spec, change).unwrap();
-    assert_eq!(
-        merged,
-        json!({"containers": [{"name": "z"}], "securityContext": {"runAsGroup": 2}})
-    );
+    assert_eq!(merged, json!({"containers": [{"name": "z"}], "securityContext": {"runAsGroup": 2}}));
 }
 
 #[test]
@@ -81,19 +69,13 @@ fn retain_keys_clears_the_other_members_of_a_union() {
     let change =
         json!({"volumes": [{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/x"}}]});
     let merged = pod_spec(spec, change).unwrap();
-    assert_eq!(
-        merged["volumes"],
-        json!([{"name": "v", "hostPath": {"path": "/x"}}])
-    );
+    assert_eq!(merged["volumes"], json!([{"name": "v", "hostPath": {"path": "/x"}}]));
 }
 
 #[test]
 fn retain_keys_must_hold_every_patched_key() {
     let change = json!({"volumes": [{"name": "v", "$retainKeys": ["name"], "hostPath": {"path": "/x"}}]});
-    assert!(matches!(
-        pod_spec(json!({}), change),
-        Err(PatchError::Malformed { .. })
-    ));
+    assert!(matches!(pod_spec(json!({}), change), Err(PatchError::Malformed { .. })));
 }
 
 #[test]
@@ -132,16 +114,10 @@ fn an_item_without_its_merge_key_is_refused() {
 
 #[test]
 fn labels_merge_and_null_removes_one() {
-    let ty = Schema::builtin()
-        .kind("apps", "v1", "Deployment")
-        .expect("Deployment");
+    let ty = Schema::builtin().kind("apps", "v1", "Deployment").expect("Deployment");
     let object = json!({"metadata": {"labels": {"a": "1", "b": "2"}}});
-    let merged = patch::strategic(
-        &ty,
-        &object,
-        &json!({"metadata": {"labels": {"a": null, "c": "3"}}}),
-    )
-    .unwrap();
+    let merged =
+        patch::strategic(&ty, &object, &json!({"metadata": {"labels": {"a": null, "c": "3"}}})).unwrap();
     assert_eq!(merged["metadata"]["labels"], json!({"b": "2", "c": "3"}));
 }
 
@@ -149,23 +125,14 @@ fn labels_merge_and_null_removes_one() {
 fn service_ports_merge_by_port() {
     let ty = Schema::builtin().kind("", "v1", "Service").expect("Service");
     let object = json!({"spec": {"ports": [{"port": 80, "nodePort": 30080}]}});
-    let merged = patch::strategic(
-        &ty,
-        &object,
-        &json!({"spec": {"ports": [{"port": 80, "name": "http"}]}}),
-    )
-    .unwrap();
-    assert_eq!(
-        merged["spec"]["ports"],
-        json!([{"port": 80, "nodePort": 30080, "name": "http"}])
-    );
+    let merged =
+        patch::strategic(&ty, &object, &json!({"spec": {"ports": [{"port": 80, "name": "http"}]}})).unwrap();
+    assert_eq!(merged["spec"]["ports"], json!([{"port": 80, "nodePort": 30080, "name": "http"}]));
 }
 
 #[test]
 fn nulls_of_a_new_object_are_not_kept() {
-    let ty = Schema::builtin()
-        .kind("apps", "v1", "Deployment")
-        .expect("Deployment");
+    let ty = Schema::builtin().kind("apps", "v1", "Deployment").expect("Deployment");
     let change = json!({"spec": {"strategy": {"rollingUpdate": null, "type": "Recreate"}}});
     let merged = patch::strategic(&ty, &json!({"spec": {}}), &change).unwrap();
     assert_eq!(merged["spec"]["strategy"], json!({"type": "Recreate"}));

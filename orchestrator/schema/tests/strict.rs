@@ -21,15 +21,9 @@ fn an_unknown_field_is_named_by_its_path_and_dropped() {
     let decoded = json::decode(&ty("apps", "Deployment"), text).unwrap();
     assert_eq!(
         decoded.issues,
-        [
-            unknown("spec.template.spec.containers[0].imagee"),
-            unknown("spec.replicass")
-        ]
+        [unknown("spec.template.spec.containers[0].imagee"), unknown("spec.replicass")]
     );
-    assert_eq!(
-        decoded.object,
-        json!({"spec": {"template": {"spec": {"containers": [{"name": "a"}]}}}})
-    );
+    assert_eq!(decoded.object, json!({"spec": {"template": {"spec": {"containers": [{"name": "a"}]}}}}));
     assert_eq!(decoded.issues[1].to_string(), "unknown field \"spec.replicass\"");
 }
 
@@ -43,24 +37,15 @@ fn names_are_case_sensitive() {
 fn the_last_of_duplicate_fields_is_kept() {
     let text = br#"{"spec":{"replicas":1,"replicas":2},"metadata":{"labels":{"a":"1","a":"2"}}}"#;
     let decoded = json::decode(&ty("apps", "Deployment"), text).unwrap();
-    assert_eq!(
-        decoded.issues,
-        [duplicate("spec.replicas"), duplicate("metadata.labels.a")]
-    );
-    assert_eq!(
-        decoded.object,
-        json!({"spec": {"replicas": 2}, "metadata": {"labels": {"a": "2"}}})
-    );
+    assert_eq!(decoded.issues, [duplicate("spec.replicas"), duplicate("metadata.labels.a")]);
+    assert_eq!(decoded.object, json!({"spec": {"replicas": 2}, "metadata": {"labels": {"a": "2"}}}));
 }
 
 #[test]
 fn yaml_finds_the_same() {
     let text = "spec:\n  replicas: 1\n  replicas: 2\n  replicass: 3\n";
     let decoded = yaml::decode(&ty("apps", "Deployment"), text.as_bytes()).unwrap();
-    assert_eq!(
-        decoded.issues,
-        [duplicate("spec.replicas"), unknown("spec.replicass")]
-    );
+    assert_eq!(decoded.issues, [duplicate("spec.replicas"), unknown("spec.replicass")]);
 }
 
 #[test]
@@ -133,10 +118,7 @@ spec:
 ";
     let decoded = yaml::decode(&ty("apps", "Deployment"), text.as_bytes()).unwrap();
     assert_eq!(decoded.issues, []);
-    assert_eq!(
-        decoded.object["metadata"]["annotations"],
-        json!({"app": "web", "tier": "back"})
-    );
+    assert_eq!(decoded.object["metadata"]["annotations"], json!({"app": "web", "tier": "back"}));
     let containers = &decoded.object["spec"]["template"]["spec"]["containers"];
     assert_eq!(containers[1], json!({"name": "b", "image": "x:1", "tty": true}));
 }
@@ -155,10 +137,7 @@ fn depth_bombs_are_refused() {
     }
     let crd = ty("apiextensions.k8s.io", "CustomResourceDefinition");
     let mut object = json!({"spec": {"versions": [{"schema": {"openAPIV3Schema": deep}}]}});
-    assert!(matches!(
-        check::conform(&crd, &mut object),
-        Err(DecodeError::TooDeep { .. })
-    ));
+    assert!(matches!(check::conform(&crd, &mut object), Err(DecodeError::TooDeep { .. })));
 }
 
 #[test]
@@ -177,40 +156,22 @@ fn alias_bombs_are_refused() {
 #[test]
 fn what_is_too_large_is_refused() {
     let text = vec![b' '; json::BYTES_MAX + 1];
-    assert!(matches!(
-        json::decode(&ty("", "Pod"), &text),
-        Err(DecodeError::TooLarge { .. })
-    ));
+    assert!(matches!(json::decode(&ty("", "Pod"), &text), Err(DecodeError::TooLarge { .. })));
 }
 
 #[test]
 fn broken_documents_say_where() {
     let pod = ty("", "Pod");
-    assert!(matches!(
-        json::decode(&pod, b"{\"a\":1,}"),
-        Err(DecodeError::Syntax { .. })
-    ));
-    assert!(matches!(
-        json::decode(&pod, b"{} {}"),
-        Err(DecodeError::Syntax { .. })
-    ));
-    assert!(matches!(
-        yaml::decode(&pod, b"a: [1"),
-        Err(DecodeError::Yaml { .. })
-    ));
-    assert!(matches!(
-        yaml::decode(&pod, b"a: 1\n---\nb: 2\n"),
-        Err(DecodeError::Yaml { .. })
-    ));
+    assert!(matches!(json::decode(&pod, b"{\"a\":1,}"), Err(DecodeError::Syntax { .. })));
+    assert!(matches!(json::decode(&pod, b"{} {}"), Err(DecodeError::Syntax { .. })));
+    assert!(matches!(yaml::decode(&pod, b"a: [1"), Err(DecodeError::Yaml { .. })));
+    assert!(matches!(yaml::decode(&pod, b"a: 1\n---\nb: 2\n"), Err(DecodeError::Yaml { .. })));
 }
 
 #[test]
 fn a_result_of_a_patch_is_pruned() {
     let mut object = json!({"spec": {"replicas": 3, "extra": 1, "paused": null}});
-    assert_eq!(
-        check::conform(&ty("apps", "Deployment"), &mut object),
-        Ok(vec![unknown("spec.extra")])
-    );
+    assert_eq!(check::conform(&ty("apps", "Deployment"), &mut object), Ok(vec![unknown("spec.extra")]));
     assert_eq!(object, json!({"spec": {"replicas": 3}}));
 }
 
@@ -219,8 +180,5 @@ fn free_form_fields_keep_everything() {
     let text = br#"{"data":{"anything":[1,null,{"Goes":true}]}}"#;
     let decoded = json::decode(&ty("apps", "ControllerRevision"), text).unwrap();
     assert_eq!(decoded.issues, []);
-    assert_eq!(
-        decoded.object,
-        json!({"data": {"anything": [1, null, {"Goes": true}]}})
-    );
+    assert_eq!(decoded.object, json!({"data": {"anything": [1, null, {"Goes": true}]}}));
 }

@@ -28,21 +28,16 @@ impl Authority {
     pub(super) fn ensure(directory: &Path, name: &str, common_name: &str) -> Result<Self, PkiError> {
         let certificate_path = directory.join(format!("{name}.crt"));
         let key_path = directory.join(format!("{name}.key"));
-        let (certificate_pem, key_pem) = match (
-            files::read_if_present(&certificate_path)?,
-            files::read_if_present(&key_path)?,
-        ) {
-            (Some(certificate), Some(key)) => (certificate, key),
-            (None, None) => make(&certificate_path, &key_path, common_name)?,
-            (Some(_), None) => {
-                return Err(PkiError::Half {
-                    present: certificate_path,
-                    absent: key_path,
-                });
-            }
-            // The key is written first: a crash in between leaves it alone, and nothing was signed with it yet.
-            (None, Some(_)) => make(&certificate_path, &key_path, common_name)?,
-        };
+        let (certificate_pem, key_pem) =
+            match (files::read_if_present(&certificate_path)?, files::read_if_present(&key_path)?) {
+                (Some(certificate), Some(key)) => (certificate, key),
+                (None, None) => make(&certificate_path, &key_path, common_name)?,
+                (Some(_), None) => {
+                    return Err(PkiError::Half { present: certificate_path, absent: key_path });
+                }
+                // The key is written first: a crash in between leaves it alone, and nothing was signed with it yet.
+                (None, Some(_)) => make(&certificate_path, &key_path, common_name)?,
+            };
         Self::parse(&certificate_path, &key_path, certificate_pem, key_pem)
     }
 
@@ -52,10 +47,7 @@ impl Authority {
         certificate_pem: String,
         key_pem: String,
     ) -> Result<Self, PkiError> {
-        let unusable = |why: String| PkiError::Unusable {
-            path: certificate_path.to_owned(),
-            why,
-        };
+        let unusable = |why: String| PkiError::Unusable { path: certificate_path.to_owned(), why };
         let key = parse_key(key_path, &key_pem)?;
         let facts = inspect::certificate(&certificate_pem).map_err(&unusable)?;
         if !facts.is_for(&key) {
@@ -66,12 +58,7 @@ impl Authority {
         }
         let issuer =
             Issuer::from_ca_cert_pem(&certificate_pem, key).map_err(|source| unusable(source.to_string()))?;
-        Ok(Self {
-            certificate_pem,
-            key_pem,
-            key_id: facts.own_key_id,
-            issuer,
-        })
+        Ok(Self { certificate_pem, key_pem, key_id: facts.own_key_id, issuer })
     }
 
     pub(super) fn issuer(&self) -> &Issuer<'static, KeyPair> {
@@ -79,28 +66,20 @@ impl Authority {
     }
 }
 
-fn make(
-    certificate_path: &Path,
-    key_path: &Path,
-    common_name: &str,
-) -> Result<(String, String), PkiError> {
+fn make(certificate_path: &Path, key_path: &Path, common_name: &str) -> Result<(String, String), PkiError> {
     let key = new_key(common_name)?;
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![
-        KeyUsagePurpose::KeyCertSign,
-        KeyUsagePurpose::CrlSign,
-        KeyUsagePurpose::DigitalSignature,
-    ];
+    params.key_usages =
+        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     let now = SystemTime::now();
     params.not_before = (now - BACKDATED).into();
     params.not_after = (now + LIFE).into();
-    let certificate = params.self_signed(&key).map_err(|source| PkiError::Issue {
-        name: common_name.to_owned(),
-        source,
-    })?;
+    let certificate = params
+        .self_signed(&key)
+        .map_err(|source| PkiError::Issue { name: common_name.to_owned(), source })?;
     let (certificate_pem, key_pem) = (certificate.pem(), key.serialize_pem());
     files::write_private(key_path, key_pem.as_bytes())?;
     files::write_private(certificate_path, certificate_pem.as_bytes())?;

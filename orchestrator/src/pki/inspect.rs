@@ -47,11 +47,8 @@ pub(super) fn certificate(pem: &str) -> Result<Facts, String> {
         match extension.parsed_extension() {
             ParsedExtension::SubjectKeyIdentifier(id) => facts.own_key_id = id.0.to_vec(),
             ParsedExtension::AuthorityKeyIdentifier(id) => {
-                facts.authority_key_id = id
-                    .key_identifier
-                    .as_ref()
-                    .map(|id| id.0.to_vec())
-                    .unwrap_or_default();
+                facts.authority_key_id =
+                    id.key_identifier.as_ref().map(|id| id.0.to_vec()).unwrap_or_default();
             }
             ParsedExtension::SubjectAlternativeName(names) => {
                 facts.names.extend(names.general_names.iter().filter_map(text));

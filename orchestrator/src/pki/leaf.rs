@@ -42,22 +42,15 @@ pub struct Issued {
 impl Leaf {
     /// Signs a new certificate with a new key.
     pub fn issue(&self, authority: &Authority) -> Result<Issued, PkiError> {
-        let failed = |source| PkiError::Issue {
-            name: self.common_name.clone(),
-            source,
-        };
+        let failed = |source| PkiError::Issue { name: self.common_name.clone(), source };
         let key = new_key(&self.common_name)?;
         let names: Vec<String> = self.names.iter().cloned().collect();
         let mut params = CertificateParams::new(names).map_err(failed)?;
         params.distinguished_name = DistinguishedName::new();
         for organization in &self.organizations {
-            params
-                .distinguished_name
-                .push(DnType::OrganizationName, organization.as_str());
+            params.distinguished_name.push(DnType::OrganizationName, organization.as_str());
         }
-        params
-            .distinguished_name
-            .push(DnType::CommonName, self.common_name.as_str());
+        params.distinguished_name.push(DnType::CommonName, self.common_name.as_str());
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![match self.purpose {
             Purpose::Server => ExtendedKeyUsagePurpose::ServerAuth,
@@ -68,10 +61,7 @@ impl Leaf {
         params.not_before = (now - BACKDATED).into();
         params.not_after = (now + LIFE).into();
         let certificate = params.signed_by(&key, authority.issuer()).map_err(failed)?;
-        Ok(Issued {
-            certificate_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-        })
+        Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 
     /// Why a certificate will not do, if it will not.
@@ -105,14 +95,10 @@ pub(super) fn ensure(
 ) -> Result<Issued, PkiError> {
     let certificate_path = directory.join(format!("{name}.crt"));
     let key_path = directory.join(format!("{name}.key"));
-    if let (Some(certificate_pem), Some(key_pem)) = (
-        files::read_if_present(&certificate_path)?,
-        files::read_if_present(&key_path)?,
-    ) {
-        let issued = Issued {
-            certificate_pem,
-            key_pem,
-        };
+    if let (Some(certificate_pem), Some(key_pem)) =
+        (files::read_if_present(&certificate_path)?, files::read_if_present(&key_path)?)
+    {
+        let issued = Issued { certificate_pem, key_pem };
         match leaf.flaw(authority, &issued, SystemTime::now()) {
             None => return Ok(issued),
             Some(why) => tracing::info!(certificate = name, why, "issuing a certificate again"),
@@ -137,9 +123,6 @@ mod tests {
         let now = SystemTime::now();
         assert_eq!(leaf.flaw(&authority, &issued, now), None);
         let late = now + LIFE - RENEWAL + Duration::from_secs(3600);
-        assert_eq!(
-            leaf.flaw(&authority, &issued, late).as_deref(),
-            Some("it nears its end")
-        );
+        assert_eq!(leaf.flaw(&authority, &issued, late).as_deref(), Some("it nears its end"));
     }
 }

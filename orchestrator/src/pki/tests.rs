@@ -17,19 +17,13 @@ fn a_second_start_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let wanted = names(&["localhost", "127.0.0.1", "::1"]);
     ensure(directory.path(), &wanted).unwrap();
-    let files: Vec<_> = std::fs::read_dir(directory.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let files: Vec<_> =
+        std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     let before: Vec<_> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
     ensure(directory.path(), &wanted).unwrap();
     let after: Vec<_> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
     assert_eq!(before, after);
-    assert_eq!(
-        files.len(),
-        12,
-        "two authorities, three certificates, a key pair for tokens: {files:?}"
-    );
+    assert_eq!(files.len(), 12, "two authorities, three certificates, a key pair for tokens: {files:?}");
     for file in files {
         assert_eq!(
             std::fs::metadata(&file).unwrap().permissions().mode() & 0o777,
@@ -92,31 +86,11 @@ fn what_another_authority_signed_is_issued_again() {
 fn a_client_certificate_carries_its_user_and_groups() {
     let directory = tempfile::tempdir().unwrap();
     let authority = ensure_authority(directory.path()).unwrap();
-    let issued = client("system:node:n1", &["system:nodes"])
-        .issue(&authority)
-        .unwrap();
+    let issued = client("system:node:n1", &["system:nodes"]).issue(&authority).unwrap();
     let (_, block) = x509_parser::pem::parse_x509_pem(issued.certificate_pem.as_bytes()).unwrap();
     let certificate = block.parse_x509().unwrap();
-    assert_eq!(
-        certificate
-            .subject()
-            .iter_common_name()
-            .next()
-            .unwrap()
-            .as_str()
-            .unwrap(),
-        "system:node:n1"
-    );
-    assert_eq!(
-        certificate
-            .subject()
-            .iter_organization()
-            .next()
-            .unwrap()
-            .as_str()
-            .unwrap(),
-        "system:nodes"
-    );
+    assert_eq!(certificate.subject().iter_common_name().next().unwrap().as_str().unwrap(), "system:node:n1");
+    assert_eq!(certificate.subject().iter_organization().next().unwrap().as_str().unwrap(), "system:nodes");
     let usage = certificate.extended_key_usage().unwrap().unwrap().value;
     assert!(usage.client_auth && !usage.server_auth);
 }

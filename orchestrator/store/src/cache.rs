@@ -79,10 +79,6 @@ pub(crate) type Decode<T> = Box<dyn Fn(&Record) -> Result<T, DecodeError> + Send
 
 impl Default for CacheOptions {
     fn default() -> Self {
-        Self {
-            ring_events_max: 1024,
-            ring_bytes_max: 4 << 20,
-            watcher_events_max: 1024,
-        }
+        Self { ring_events_max: 1024, ring_bytes_max: 4 << 20, watcher_events_max: 1024 }
     }
 }

@@ -72,31 +72,17 @@ impl Scene {
     }
 
     async fn put(&self, name: &str, expect: Expect, value: &str) -> Result<Committed, StoreError> {
-        let mutation = Mutation::Put {
-            value: Bytes::copy_from_slice(value.as_bytes()),
-            lease_ttl_seconds: None,
-        };
-        self.store
-            .commit(Write {
-                key: self.key(name),
-                expect,
-                mutation,
-            })
-            .await
+        let mutation =
+            Mutation::Put { value: Bytes::copy_from_slice(value.as_bytes()), lease_ttl_seconds: None };
+        self.store.commit(Write { key: self.key(name), expect, mutation }).await
     }
 
     async fn create(&self, name: &str, value: &str) -> Revision {
-        self.put(name, Expect::Absent, value)
-            .await
-            .expect("the key is new")
-            .revision
+        self.put(name, Expect::Absent, value).await.expect("the key is new").revision
     }
 
     async fn update(&self, name: &str, value: &str) -> Revision {
-        self.put(name, Expect::Any, value)
-            .await
-            .expect("any state is fine")
-            .revision
+        self.put(name, Expect::Any, value).await.expect("any state is fine").revision
     }
 
     async fn put_for(&self, name: &str, value: &str, ttl_seconds: u64) -> Revision {
@@ -104,26 +90,12 @@ impl Scene {
             value: Bytes::copy_from_slice(value.as_bytes()),
             lease_ttl_seconds: Some(ttl_seconds),
         };
-        let write = Write {
-            key: self.key(name),
-            expect: Expect::Any,
-            mutation,
-        };
-        self.store
-            .commit(write)
-            .await
-            .expect("any state is fine")
-            .revision
+        let write = Write { key: self.key(name), expect: Expect::Any, mutation };
+        self.store.commit(write).await.expect("any state is fine").revision
     }
 
     async fn delete(&self, name: &str, expect: Expect) -> Result<Committed, StoreError> {
-        self.store
-            .commit(Write {
-                key: self.key(name),
-                expect,
-                mutation: Mutation::Delete,
-            })
-            .await
+        self.store.commit(Write { key: self.key(name), expect, mutation: Mutation::Delete }).await
     }
 
     /// The value of a key.
@@ -133,40 +105,24 @@ impl Scene {
     }
 
     async fn list(&self, at: Option<Revision>) -> Page {
-        let request = ListRequest {
-            prefix: self.prefix.clone(),
-            at,
-            ..ListRequest::default()
-        };
+        let request = ListRequest { prefix: self.prefix.clone(), at, ..ListRequest::default() };
         self.store.list(request).await.expect("lists work")
     }
 
     async fn watch(&self, after: Revision) -> WatchStream {
-        self.store
-            .watch(&self.prefix, after)
-            .await
-            .expect("history reaches back")
+        self.store.watch(&self.prefix, after).await.expect("history reaches back")
     }
 
     /// Names and values of a page, without the prefix.
     fn contents(&self, page: &Page) -> Vec<(String, String)> {
-        let name = |key: &str| {
-            key.strip_prefix(&self.prefix)
-                .expect("lists stay below the prefix")
-                .to_owned()
-        };
-        page.records
-            .iter()
-            .map(|r| (name(&r.key), String::from_utf8_lossy(&r.value).into_owned()))
-            .collect()
+        let name =
+            |key: &str| key.strip_prefix(&self.prefix).expect("lists stay below the prefix").to_owned();
+        page.records.iter().map(|r| (name(&r.key), String::from_utf8_lossy(&r.value).into_owned())).collect()
     }
 }
 
 async fn next(watch: &mut WatchStream) -> Event {
-    soon("an event", watch.next())
-        .await
-        .expect("the watch goes on")
-        .expect("the watch is healthy")
+    soon("an event", watch.next()).await.expect("the watch goes on").expect("the watch is healthy")
 }
 
 /// An event as `+name=value`, `~name=old→new` or `-name=old`.
@@ -182,8 +138,5 @@ fn sketch(scene: &Scene, event: &Event) -> String {
 }
 
 fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }

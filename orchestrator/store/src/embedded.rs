@@ -191,8 +191,6 @@ async fn blocking<T: Send + 'static>(
         Err(error) if error.is_panic() => Err(StoreError::Corrupt {
             detail: "the database contradicts itself (see the panic above)".to_owned(),
         }),
-        Err(_) => Err(StoreError::Unavailable {
-            detail: "the process is shutting down".to_owned(),
-        }),
+        Err(_) => Err(StoreError::Unavailable { detail: "the process is shutting down".to_owned() }),
     }
 }

@@ -22,11 +22,7 @@ pub enum StoreError {
 
     /// The value is beyond the limit.
     #[error("the value of {key} has {value_bytes} bytes; at most {value_bytes_max} can be stored")]
-    TooLarge {
-        key: String,
-        value_bytes: usize,
-        value_bytes_max: usize,
-    },
+    TooLarge { key: String, value_bytes: usize, value_bytes_max: usize },
 
     /// The key is empty, too long, or contains a zero byte.
     #[error("{key:?} is not a usable key: it must have 1 to 4096 bytes and no zero byte")]

@@ -55,18 +55,13 @@ impl Etcd {
             // A member cut off from its cluster should fail rather than serve the past.
             .with_require_leader(true);
         let client = call("connect", Client::connect(endpoints, Some(options))).await?;
-        let store = Self {
-            leases: Leases::new(client.lease_client()),
-            client,
-        };
+        let store = Self { leases: Leases::new(client.lease_client()), client };
         store.revision().await?;
         Ok(store)
     }
 
     fn kv(&self) -> KvClient {
-        self.client
-            .kv_client()
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        self.client.kv_client().max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// One range request of a list.
@@ -82,10 +77,7 @@ impl Etcd {
             .with_limit(i64::try_from(limit).unwrap_or(i64::MAX))
             .with_revision(at.map_or(0, wire));
         match call("list", self.kv().get(start, Some(options))).await {
-            Err(StoreError::FutureRevision {
-                requested: _,
-                newest: _,
-            }) => Err(StoreError::FutureRevision {
+            Err(StoreError::FutureRevision { requested: _, newest: _ }) => Err(StoreError::FutureRevision {
                 requested: at.unwrap_or_default(),
                 newest: self.revision().await?,
             }),
@@ -114,10 +106,7 @@ impl Etcd {
                 TxnOp::put(key, value.to_vec(), Some(options))
             }
         };
-        let transaction = Txn::new()
-            .when(expected)
-            .and_then([operation])
-            .or_else([TxnOp::get(key, None)]);
+        let transaction = Txn::new().when(expected).and_then([operation]).or_else([TxnOp::get(key, None)]);
         call("commit", self.kv().txn(transaction)).await
     }
 }
@@ -131,21 +120,13 @@ impl Store for Etcd {
 
     async fn list(&self, request: ListRequest) -> Result<Page, StoreError> {
         let end = range_end(request.prefix.as_bytes());
-        let mut start = match request
-            .after
-            .filter(|after| after.as_str() > request.prefix.as_str())
-        {
+        let mut start = match request.after.filter(|after| after.as_str() > request.prefix.as_str()) {
             Some(after) => successor(after.as_bytes()),
             None if request.prefix.is_empty() => vec![0],
             None => request.prefix.into_bytes(),
         };
         let limit = request.limit.unwrap_or(usize::MAX);
-        let mut page = Page {
-            records: Vec::new(),
-            revision: Revision(0),
-            more: false,
-            remaining: 0,
-        };
+        let mut page = Page { records: Vec::new(), revision: Revision(0), more: false, remaining: 0 };
         let mut at = request.at;
         loop {
             // A limit of zero asks etcd for everything: ask for one, and count it as not given.
@@ -176,9 +157,7 @@ impl Store for Etcd {
     async fn commit(&self, write: Write) -> Result<Committed, StoreError> {
         write.check()?;
         let ttl_seconds = match &write.mutation {
-            Mutation::Put {
-                lease_ttl_seconds, ..
-            } => *lease_ttl_seconds,
+            Mutation::Put { lease_ttl_seconds, .. } => *lease_ttl_seconds,
             Mutation::Delete => None,
         };
         let answer = match ttl_seconds {
@@ -191,8 +170,7 @@ impl Store for Etcd {
                         if detail.contains("requested lease not found") =>
                     {
                         self.leases.forget(ttl_seconds, lease).await;
-                        self.transact(&write, Some(self.leases.obtain(ttl_seconds).await?))
-                            .await
+                        self.transact(&write, Some(self.leases.obtain(ttl_seconds).await?)).await
                     }
                     answer => answer,
                 }
@@ -204,11 +182,7 @@ impl Store for Etcd {
                     Mutation::Put { value, .. } => value.len(),
                     Mutation::Delete => 0,
                 };
-                return Err(StoreError::TooLarge {
-                    key: write.key,
-                    value_bytes,
-                    value_bytes_max,
-                });
+                return Err(StoreError::TooLarge { key: write.key, value_bytes, value_bytes_max });
             }
             answer => answer?,
         };
@@ -219,10 +193,7 @@ impl Store for Etcd {
                 Some(TxnOpResponse::Get(found)) => found.kvs().first().map(record).transpose()?,
                 _ => None,
             };
-            return Err(StoreError::Conflict {
-                key: write.key,
-                current,
-            });
+            return Err(StoreError::Conflict { key: write.key, current });
         }
         let previous = match &response {
             Some(TxnOpResponse::Put(put)) => put.prev_key().map(record).transpose()?,
@@ -246,10 +217,9 @@ impl Store for Etcd {
     async fn compact(&self, before: Revision) -> Result<(), StoreError> {
         match call("compact", self.kv().compact(wire(before), None)).await {
             Ok(_) => Ok(()),
-            Err(StoreError::FutureRevision { .. }) => Err(StoreError::FutureRevision {
-                requested: before,
-                newest: self.revision().await?,
-            }),
+            Err(StoreError::FutureRevision { .. }) => {
+                Err(StoreError::FutureRevision { requested: before, newest: self.revision().await? })
+            }
             Err(error) => Err(error),
         }
     }
@@ -262,10 +232,7 @@ async fn call<T>(
 ) -> Result<T, StoreError> {
     match tokio::time::timeout(CALL_TIMEOUT, request).await {
         Ok(answer) => answer.map_err(|error| failed(what, &error)),
-        Err(_) => Err(unavailable(format!(
-            "etcd did not answer {what} within {} s",
-            CALL_TIMEOUT.as_secs()
-        ))),
+        Err(_) => Err(unavailable(format!("etcd did not answer {what} within {} s", CALL_TIMEOUT.as_secs()))),
     }
 }
 
@@ -278,16 +245,9 @@ fn failed(what: &str, error: &etcd_client::Error) -> StoreError {
     if text.contains("required revision has been compacted") {
         StoreError::Compacted { oldest: Revision(0) }
     } else if text.contains("required revision is a future revision") {
-        StoreError::FutureRevision {
-            requested: Revision(0),
-            newest: Revision(0),
-        }
+        StoreError::FutureRevision { requested: Revision(0), newest: Revision(0) }
     } else if text.contains("request is too large") || text.contains("larger than max") {
-        StoreError::TooLarge {
-            key: String::new(),
-            value_bytes: 0,
-            value_bytes_max: VALUE_BYTES_MAX,
-        }
+        StoreError::TooLarge { key: String::new(), value_bytes: 0, value_bytes_max: VALUE_BYTES_MAX }
     } else {
         unavailable(format!("etcd could not {what}: {text}"))
     }
@@ -322,12 +282,7 @@ fn owned_record(row: KeyValue) -> Result<Record, StoreError> {
     let key = String::from_utf8(key).map_err(|error| StoreError::Corrupt {
         detail: format!("a key is not text: {:?}", error.as_bytes()),
     })?;
-    Ok(Record {
-        key,
-        value: Bytes::from(value),
-        created,
-        modified,
-    })
+    Ok(Record { key, value: Bytes::from(value), created, modified })
 }
 
 /// The first key after this one.

@@ -49,10 +49,7 @@ pub enum Expect {
 pub enum Mutation {
     /// Stores the value. With a time to live the record is deleted (an ordinary event) some seconds after it
     /// ran out; a later put without one makes the record permanent again.
-    Put {
-        value: Bytes,
-        lease_ttl_seconds: Option<u64>,
-    },
+    Put { value: Bytes, lease_ttl_seconds: Option<u64> },
     /// Removes the key. Deleting an absent key is a conflict whose current record is none.
     Delete,
 }
@@ -152,9 +149,7 @@ impl Write {
     /// Refuses keys and values beyond the limits every store shares, before any database sees them.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         if self.key.is_empty() || self.key.len() > KEY_BYTES_MAX || self.key.contains('\0') {
-            return Err(StoreError::InvalidKey {
-                key: self.key.chars().take(128).collect(),
-            });
+            return Err(StoreError::InvalidKey { key: self.key.chars().take(128).collect() });
         }
         if let Mutation::Put { value, .. } = &self.mutation
             && value.len() > VALUE_BYTES_MAX

@@ -25,7 +25,11 @@ struct Faulty {
 
 impl Faulty {
     fn over(store: Arc<Embedded>) -> Arc<Self> {
-        Arc::new(Self { inner: Mutex::new(store), generation: watch::Sender::new(0), refusing: Mutex::new(false) })
+        Arc::new(Self {
+            inner: Mutex::new(store),
+            generation: watch::Sender::new(0),
+            refusing: Mutex::new(false),
+        })
     }
 
     fn store(&self) -> Arc<Embedded> {
@@ -127,7 +131,11 @@ async fn when_history_is_gone_watchers_must_list_again_and_the_cache_does() {
     store.cut();
     store.put("/a/kept", "new").await;
     let mutation = Mutation::Delete;
-    let last = store.commit(Write { key: "/a/gone".to_owned(), expect: Expect::Any, mutation }).await.unwrap().revision;
+    let last = store
+        .commit(Write { key: "/a/gone".to_owned(), expect: Expect::Any, mutation })
+        .await
+        .unwrap()
+        .revision;
     store.compact(last).await.unwrap();
     store.refuse(false);
 

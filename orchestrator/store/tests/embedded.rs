@@ -12,25 +12,12 @@ use penstock_store::embedded::{Embedded, EmbeddedOptions, restore};
 use penstock_store::{Expect, ListRequest, Mutation, Revision, Store, StoreError, Write};
 
 fn write(key: &str, expect: Expect, value: impl Into<Bytes>) -> Write {
-    let mutation = Mutation::Put {
-        value: value.into(),
-        lease_ttl_seconds: None,
-    };
-    Write {
-        key: key.to_owned(),
-        expect,
-        mutation,
-    }
+    let mutation = Mutation::Put { value: value.into(), lease_ttl_seconds: None };
+    Write { key: key.to_owned(), expect, mutation }
 }
 
 async fn keys(store: &Embedded) -> Vec<String> {
-    let page = store
-        .list(ListRequest {
-            prefix: "/".to_owned(),
-            ..ListRequest::default()
-        })
-        .await
-        .unwrap();
+    let page = store.list(ListRequest { prefix: "/".to_owned(), ..ListRequest::default() }).await.unwrap();
     page.records.into_iter().map(|record| record.key).collect()
 }
 
@@ -38,15 +25,9 @@ async fn keys(store: &Embedded) -> Vec<String> {
 async fn the_embedded_store_keeps_the_contract() {
     for case in cases() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Embedded::open(&directory.path().join("penstock.redb"))
-            .await
-            .unwrap();
+        let store = Embedded::open(&directory.path().join("penstock.redb")).await.unwrap();
         println!("{}", case.name);
-        (case.run)(Scene {
-            store: store.clone(),
-            prefix: "/contract/".to_owned(),
-        })
-        .await;
+        (case.run)(Scene { store: store.clone(), prefix: "/contract/".to_owned() }).await;
         store.close().await;
     }
 }
@@ -56,16 +37,8 @@ async fn a_reopened_store_holds_everything_and_counts_on() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("nested/store.redb");
     let store = Embedded::open(&path).await.unwrap();
-    let first = store
-        .commit(write("/a", Expect::Absent, "one"))
-        .await
-        .unwrap()
-        .revision;
-    let second = store
-        .commit(write("/b", Expect::Absent, "two"))
-        .await
-        .unwrap()
-        .revision;
+    let first = store.commit(write("/a", Expect::Absent, "one")).await.unwrap().revision;
+    let second = store.commit(write("/b", Expect::Absent, "two")).await.unwrap().revision;
     store.close().await;
     drop(store);
 
@@ -73,19 +46,8 @@ async fn a_reopened_store_holds_everything_and_counts_on() {
     assert_eq!(store.revision().await.unwrap(), second);
     assert_eq!(store.get("/a").await.unwrap().unwrap().modified, first);
     let mut watch = store.watch("/", Revision(first.0 - 1)).await.unwrap();
-    assert_eq!(
-        watch.next().await.unwrap().unwrap().key,
-        "/a",
-        "history survives too"
-    );
-    assert!(
-        store
-            .commit(write("/c", Expect::Absent, "three"))
-            .await
-            .unwrap()
-            .revision
-            > second
-    );
+    assert_eq!(watch.next().await.unwrap().unwrap().key, "/a", "history survives too");
+    assert!(store.commit(write("/c", Expect::Absent, "three")).await.unwrap().revision > second);
 }
 
 #[tokio::test]
@@ -100,20 +62,12 @@ async fn a_second_process_is_told_the_database_is_in_use() {
 #[tokio::test]
 async fn a_closed_store_says_so() {
     let directory = tempfile::tempdir().unwrap();
-    let store = Embedded::open(&directory.path().join("store.redb"))
-        .await
-        .unwrap();
+    let store = Embedded::open(&directory.path().join("store.redb")).await.unwrap();
     let mut watch = store.watch("/", Revision(1)).await.unwrap();
     store.close().await;
-    assert!(matches!(
-        store.get("/a").await,
-        Err(StoreError::Unavailable { .. })
-    ));
+    assert!(matches!(store.get("/a").await, Err(StoreError::Unavailable { .. })));
     let refused = store.commit(write("/a", Expect::Any, "x")).await;
-    assert!(
-        matches!(refused, Err(StoreError::Unavailable { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
     assert!(watch.next().await.unwrap().is_err(), "watches end");
 }
 
@@ -125,62 +79,34 @@ async fn history_stays_bounded_under_writes() {
         history_revisions_min: 10,
         ..EmbeddedOptions::default()
     };
-    let store = Embedded::open_with(&directory.path().join("store.redb"), options)
-        .await
-        .unwrap();
-    let early = store
-        .commit(write("/a", Expect::Any, "0"))
-        .await
-        .unwrap()
-        .revision;
+    let store = Embedded::open_with(&directory.path().join("store.redb"), options).await.unwrap();
+    let early = store.commit(write("/a", Expect::Any, "0")).await.unwrap().revision;
     let rounds = (0..1500).map(|n| {
         let store = store.clone();
-        async move {
-            store
-                .commit(write(&format!("/{}", n % 7), Expect::Any, n.to_string()))
-                .await
-                .unwrap()
-        }
+        async move { store.commit(write(&format!("/{}", n % 7), Expect::Any, n.to_string())).await.unwrap() }
     });
     futures::future::join_all(rounds).await;
     let answer = store.watch("/", early).await.map(|_| ());
-    assert!(
-        matches!(answer, Err(StoreError::Compacted { oldest }) if oldest > early),
-        "{answer:?}"
-    );
+    assert!(matches!(answer, Err(StoreError::Compacted { oldest }) if oldest > early), "{answer:?}");
     let newest = store.revision().await.unwrap();
-    assert!(
-        store.watch("/", Revision(newest.0 - 10)).await.is_ok(),
-        "the recent past is kept"
-    );
+    assert!(store.watch("/", Revision(newest.0 - 10)).await.is_ok(), "the recent past is kept");
     assert_eq!(keys(&store).await.len(), 8);
 }
 
 #[tokio::test]
 async fn a_watch_that_is_not_read_is_closed_and_holds_up_nobody() {
     let directory = tempfile::tempdir().unwrap();
-    let options = EmbeddedOptions {
-        watch_batches_max: 2,
-        ..EmbeddedOptions::default()
-    };
-    let store = Embedded::open_with(&directory.path().join("store.redb"), options)
-        .await
-        .unwrap();
+    let options = EmbeddedOptions { watch_batches_max: 2, ..EmbeddedOptions::default() };
+    let store = Embedded::open_with(&directory.path().join("store.redb"), options).await.unwrap();
     let mut watch = store.watch("/", Revision(1)).await.unwrap();
     for n in 0..5 {
-        store
-            .commit(write("/a", Expect::Any, n.to_string()))
-            .await
-            .unwrap();
+        store.commit(write("/a", Expect::Any, n.to_string())).await.unwrap();
     }
     let mut last = None;
     while let Some(item) = watch.next().await {
         last = Some(item.map(|event| event.revision));
     }
-    assert!(
-        matches!(last, Some(Err(StoreError::WatchTooSlow { .. }))),
-        "{last:?}"
-    );
+    assert!(matches!(last, Some(Err(StoreError::WatchTooSlow { .. }))), "{last:?}");
 }
 
 #[tokio::test]
@@ -188,27 +114,13 @@ async fn a_record_that_ran_out_while_nobody_ran_is_deleted_at_start() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.redb");
     let store = Embedded::open(&path).await.unwrap();
-    let mutation = Mutation::Put {
-        value: Bytes::from("x"),
-        lease_ttl_seconds: Some(0),
-    };
-    let put = store
-        .commit(Write {
-            key: "/brief".to_owned(),
-            expect: Expect::Any,
-            mutation,
-        })
-        .await
-        .unwrap();
+    let mutation = Mutation::Put { value: Bytes::from("x"), lease_ttl_seconds: Some(0) };
+    let put = store.commit(Write { key: "/brief".to_owned(), expect: Expect::Any, mutation }).await.unwrap();
     store.close().await;
     drop(store);
     let store = Embedded::open(&path).await.unwrap();
     let mut watch = store.watch("/", put.revision).await.unwrap();
-    let gone = tokio::time::timeout(Duration::from_secs(20), watch.next())
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    let gone = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.unwrap().unwrap().unwrap();
     assert!(gone.current.is_none());
     assert_eq!(keys(&store).await, Vec::<String>::new());
 }
@@ -219,10 +131,7 @@ async fn a_damaged_file_is_reported_and_left_as_it_is() {
     let path = directory.path().join("store.redb");
     let store = Embedded::open(&path).await.unwrap();
     let value = b"a-value-that-is-easy-to-find-in-the-file".repeat(20);
-    store
-        .commit(write("/a", Expect::Any, value.clone()))
-        .await
-        .unwrap();
+    store.commit(write("/a", Expect::Any, value.clone())).await.unwrap();
     store.close().await;
     drop(store);
 
@@ -238,16 +147,11 @@ async fn a_damaged_file_is_reported_and_left_as_it_is() {
 
 /// Flips a byte in every place the value is stored.
 fn damage(path: &Path, value: &[u8]) {
-    let mut file = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .unwrap();
+    let mut file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).unwrap();
-    let places: Vec<usize> = (0..bytes.len() - value.len())
-        .filter(|at| bytes[*at..].starts_with(value))
-        .collect();
+    let places: Vec<usize> =
+        (0..bytes.len() - value.len()).filter(|at| bytes[*at..].starts_with(value)).collect();
     assert!(!places.is_empty(), "the value is in the file");
     for at in places {
         file.seek(SeekFrom::Start(at as u64 + 7)).unwrap();
@@ -260,11 +164,7 @@ fn damage(path: &Path, value: &[u8]) {
 async fn a_file_that_is_no_database_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.redb");
-    std::fs::write(
-        &path,
-        b"something else entirely, and longer than a header could be".repeat(200),
-    )
-    .unwrap();
+    std::fs::write(&path, b"something else entirely, and longer than a header could be".repeat(200)).unwrap();
     let refused = Embedded::open(&path).await.map(|_| ());
     assert!(matches!(refused, Err(StoreError::Corrupt { .. })), "{refused:?}");
 }
@@ -272,25 +172,17 @@ async fn a_file_that_is_no_database_is_refused() {
 #[tokio::test]
 async fn a_backup_taken_under_writes_restores_to_one_snapshot_at_a_later_revision() {
     let directory = tempfile::tempdir().unwrap();
-    let store = Embedded::open(&directory.path().join("store.redb"))
-        .await
-        .unwrap();
+    let store = Embedded::open(&directory.path().join("store.redb")).await.unwrap();
     store.commit(write("/a", Expect::Any, "one")).await.unwrap();
     let writing = {
         let store: Arc<Embedded> = store.clone();
         tokio::spawn(async move {
             for n in 0..50 {
-                store
-                    .commit(write(&format!("/n/{n:02}"), Expect::Any, "x"))
-                    .await
-                    .unwrap();
+                store.commit(write(&format!("/n/{n:02}"), Expect::Any, "x")).await.unwrap();
             }
         })
     };
-    let (backup, copy) = (
-        directory.path().join("backup.redb"),
-        directory.path().join("copy.redb"),
-    );
+    let (backup, copy) = (directory.path().join("backup.redb"), directory.path().join("copy.redb"));
     let taken = store.backup(&backup).await.unwrap();
     writing.await.unwrap();
     let again = store.backup(&backup).await;
@@ -299,27 +191,11 @@ async fn a_backup_taken_under_writes_restores_to_one_snapshot_at_a_later_revisio
     let continued = restore(&backup, &copy).await.unwrap();
     assert!(continued > store.revision().await.unwrap());
     let restored = Embedded::open(&copy).await.unwrap();
-    let expected = store.list(ListRequest {
-        prefix: "/".to_owned(),
-        at: Some(taken),
-        ..ListRequest::default()
-    });
-    let expected: Vec<_> = expected
-        .await
-        .unwrap()
-        .records
-        .into_iter()
-        .map(|record| record.key)
-        .collect();
+    let expected =
+        store.list(ListRequest { prefix: "/".to_owned(), at: Some(taken), ..ListRequest::default() });
+    let expected: Vec<_> = expected.await.unwrap().records.into_iter().map(|record| record.key).collect();
     assert_eq!(keys(&restored).await, expected);
-    assert!(
-        restored
-            .commit(write("/b", Expect::Absent, "two"))
-            .await
-            .unwrap()
-            .revision
-            > continued
-    );
+    assert!(restored.commit(write("/b", Expect::Absent, "two")).await.unwrap().revision > continued);
     let stale = restored.watch("/", taken).await.map(|_| ());
     assert!(matches!(stale, Err(StoreError::Compacted { .. })), "{stale:?}");
 }

@@ -22,12 +22,7 @@ struct Server {
 impl Server {
     /// None, said loudly, where etcd is not installed.
     fn start() -> Option<Self> {
-        if Command::new("etcd")
-            .arg("--version")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .is_err()
+        if Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err()
         {
             println!(
                 "SKIPPED: etcd is not on the PATH (Debian: apt install etcd-server); its contract was not checked"
@@ -37,12 +32,7 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let (client_port, peer_port) = (free_port(), free_port());
         let child = launch(&directory, client_port, peer_port);
-        Some(Self {
-            child,
-            client_port,
-            peer_port,
-            directory,
-        })
+        Some(Self { child, client_port, peer_port, directory })
     }
 
     fn endpoints(&self) -> Vec<String> {
@@ -80,10 +70,7 @@ impl Drop for Server {
 }
 
 fn launch(directory: &TempDir, client_port: u16, peer_port: u16) -> Child {
-    let (client, peer) = (
-        format!("http://127.0.0.1:{client_port}"),
-        format!("http://127.0.0.1:{peer_port}"),
-    );
+    let (client, peer) = (format!("http://127.0.0.1:{client_port}"), format!("http://127.0.0.1:{peer_port}"));
     Command::new("etcd")
         .args([
             "--name",
@@ -97,18 +84,8 @@ fn launch(directory: &TempDir, client_port: u16, peer_port: u16) -> Child {
         ])
         .arg("--data-dir")
         .arg(directory.path())
-        .args([
-            "--listen-client-urls",
-            &client,
-            "--advertise-client-urls",
-            &client,
-        ])
-        .args([
-            "--listen-peer-urls",
-            &peer,
-            "--initial-advertise-peer-urls",
-            &peer,
-        ])
+        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
         .args(["--initial-cluster", &format!("test={peer}")])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -117,23 +94,12 @@ fn launch(directory: &TempDir, client_port: u16, peer_port: u16) -> Child {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn put(key: &str, value: &str) -> Write {
-    let mutation = Mutation::Put {
-        value: value.to_owned().into(),
-        lease_ttl_seconds: None,
-    };
-    Write {
-        key: key.to_owned(),
-        expect: Expect::Any,
-        mutation,
-    }
+    let mutation = Mutation::Put { value: value.to_owned().into(), lease_ttl_seconds: None };
+    Write { key: key.to_owned(), expect: Expect::Any, mutation }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -142,11 +108,7 @@ async fn etcd_keeps_the_contract() {
     let store = server.connect().await;
     for (number, case) in cases().into_iter().enumerate() {
         println!("{}", case.name);
-        (case.run)(Scene {
-            store: store.clone(),
-            prefix: format!("/contract/{number}/"),
-        })
-        .await;
+        (case.run)(Scene { store: store.clone(), prefix: format!("/contract/{number}/") }).await;
     }
 }
 
@@ -155,12 +117,7 @@ async fn a_cache_survives_the_restart_of_etcd_without_its_watchers_noticing() {
     let Some(mut server) = Server::start() else { return };
     let store = server.connect().await;
     let decode = |record: &Record| Ok(String::from_utf8(record.value.to_vec())?);
-    let cache = WatchCache::new(
-        Feed::new(store.clone()),
-        "/registry/a/",
-        decode,
-        CacheOptions::default(),
-    );
+    let cache = WatchCache::new(Feed::new(store.clone()), "/registry/a/", decode, CacheOptions::default());
     store.commit(put("/registry/a/x", "one")).await.unwrap();
     let mut watcher = cache.watch("/registry/a/", None).await.unwrap();
     assert_eq!(watcher.take_initial().len(), 1);
@@ -174,25 +131,17 @@ async fn a_cache_survives_the_restart_of_etcd_without_its_watchers_noticing() {
             Err(_) => tokio::task::yield_now().await,
         }
     };
-    let event = tokio::time::timeout(Duration::from_secs(30), watcher.next())
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    let event =
+        tokio::time::timeout(Duration::from_secs(30), watcher.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(event.current.as_ref().unwrap().value, "two");
     assert!(event.revision <= written);
 }
 
 #[tokio::test]
 async fn an_unreachable_cluster_is_one_clear_error() {
-    let refused = Etcd::connect(&[format!("http://127.0.0.1:{}", free_port())])
-        .await
-        .map(|_| ())
-        .unwrap_err();
+    let refused =
+        Etcd::connect(&[format!("http://127.0.0.1:{}", free_port())]).await.map(|_| ()).unwrap_err();
     assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused}");
-    let refused = Etcd::connect(&["https://127.0.0.1:2379".to_owned()])
-        .await
-        .map(|_| ())
-        .unwrap_err();
+    let refused = Etcd::connect(&["https://127.0.0.1:2379".to_owned()]).await.map(|_| ()).unwrap_err();
     assert!(refused.to_string().contains("http://HOST:PORT"), "{refused}");
 }

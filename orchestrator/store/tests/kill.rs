@@ -31,7 +31,10 @@ fn main() {
     let start = Instant::now();
     let acknowledged = every_acknowledged_write_survives_kill(seed);
     let seconds = start.elapsed().as_secs_f32();
-    println!("ok: {} kills, {acknowledged} acknowledged writes, none lost, {seconds:.1} s", FILES * ROUNDS_PER_FILE);
+    println!(
+        "ok: {} kills, {acknowledged} acknowledged writes, none lost, {seconds:.1} s",
+        FILES * ROUNDS_PER_FILE
+    );
 }
 
 fn runtime() -> tokio::runtime::Runtime {

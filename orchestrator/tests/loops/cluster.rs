@@ -41,9 +41,7 @@ impl Cluster {
 
     pub async fn start_with(nodes: &[&str], controllers: ControllersConfig, cloud: CloudConfig) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let store = Embedded::open(&directory.path().join("store.redb"))
-            .await
-            .expect("a store");
+        let store = Embedded::open(&directory.path().join("store.redb")).await.expect("a store");
         let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let config = RegistryConfig {
             service_cidr: "10.96.0.0/16".parse().expect("a range"),
@@ -66,11 +64,7 @@ impl Cluster {
 
         let stop = CancellationToken::new();
         let informers = Informers::new(client.clone(), stop.clone());
-        tokio::spawn(penstock_controllers::run_all_shared(
-            informers.clone(),
-            controllers,
-            stop.clone(),
-        ));
+        tokio::spawn(penstock_controllers::run_all_shared(informers.clone(), controllers, stop.clone()));
         tokio::spawn(penstock_scheduler::run_shared(
             informers.clone(),
             SchedulerConfig::default(),
@@ -78,11 +72,7 @@ impl Cluster {
         ));
         tokio::spawn(penstock_cloud::run_shared(informers.clone(), cloud, stop.clone()));
         tokio::spawn(stand_in::run(informers, stop.clone()));
-        let cluster = Self {
-            client,
-            _stop: stop.drop_guard(),
-            _directory: directory,
-        };
+        let cluster = Self { client, _stop: stop.drop_guard(), _directory: directory };
         for name in nodes {
             cluster.add_node(name).await;
         }
@@ -120,10 +110,7 @@ impl Cluster {
     where
         K: Cached + Resource<Scope = NamespaceResourceScope>,
     {
-        let patched = self
-            .api::<K>()
-            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
-            .await;
+        let patched = self.api::<K>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
         patched.expect("the patch is accepted")
     }
 
@@ -186,9 +173,7 @@ impl Cluster {
             "capacity": room, "allocatable": room,
             "addresses": [{"type": "InternalIP", "address": "10.240.0.11"}],
         }});
-        api.patch_status(name, &PatchParams::default(), &Patch::Merge(status))
-            .await
-            .expect("a status");
+        api.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.expect("a status");
         self.beat(name).await;
     }
 

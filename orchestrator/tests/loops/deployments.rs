@@ -34,11 +34,7 @@ fn images(sets: &[ReplicaSet]) -> Vec<(String, i32)> {
         .iter()
         .map(|set| {
             let spec = set.spec.as_ref().expect("a spec");
-            let pod = spec
-                .template
-                .as_ref()
-                .and_then(|t| t.spec.as_ref())
-                .expect("a template");
+            let pod = spec.template.as_ref().and_then(|t| t.spec.as_ref()).expect("a template");
             let image = pod.containers[0].image.clone().unwrap_or_default();
             (image, spec.replicas.unwrap_or(1))
         })
@@ -50,9 +46,7 @@ fn images(sets: &[ReplicaSet]) -> Vec<(String, i32)> {
 async fn set_image(cluster: &Cluster, image: &str) {
     let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}});
     let api: Api<Deployment> = cluster.api();
-    api.patch("web", &PatchParams::default(), &Patch::Strategic(patch))
-        .await
-        .expect("a new image");
+    api.patch("web", &PatchParams::default(), &Patch::Strategic(patch)).await.expect("a new image");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,9 +70,7 @@ async fn a_deployment_becomes_running_pods_on_every_node() {
     };
     assert_eq!((on("n1"), on("n2")), (2, 2), "pods spread over equal nodes");
 
-    cluster
-        .merge::<Deployment>("web", json!({"spec": {"replicas": 1}}))
-        .await;
+    cluster.merge::<Deployment>("web", json!({"spec": {"replicas": 1}})).await;
     cluster.until::<Deployment>("web", |d| rolled_out(d, 1)).await;
     cluster.until_all::<Pod>(|pods| staying(pods).len() == 1).await;
 }
@@ -93,21 +85,15 @@ async fn a_new_image_rolls_out_and_back() {
     let done = cluster.until::<Deployment>("web", |d| rolled_out(d, 3)).await;
     assert_eq!(done.annotation("deployment.kubernetes.io/revision"), Some("2"));
     let old = ("demo:1".to_owned(), 0);
-    cluster
-        .until_all::<ReplicaSet>(|sets| images(sets) == [old.clone(), ("demo:2".to_owned(), 3)])
-        .await;
+    cluster.until_all::<ReplicaSet>(|sets| images(sets) == [old.clone(), ("demo:2".to_owned(), 3)]).await;
 
     // What `kubectl rollout undo` sends is the template of the older ReplicaSet: that one is used again.
     set_image(&cluster, "demo:1").await;
     let done = cluster.until::<Deployment>("web", |d| rolled_out(d, 3)).await;
     assert_eq!(done.annotation("deployment.kubernetes.io/revision"), Some("3"));
-    let sets = cluster
-        .until_all::<ReplicaSet>(|sets| images(sets)[0].1 == 3)
-        .await;
+    let sets = cluster.until_all::<ReplicaSet>(|sets| images(sets)[0].1 == 3).await;
     let of = |image: &str| {
-        let found = sets
-            .iter()
-            .find(|s| images(std::slice::from_ref(*s))[0].0 == image);
+        let found = sets.iter().find(|s| images(std::slice::from_ref(*s))[0].0 == image);
         found.and_then(|s| s.annotation("deployment.kubernetes.io/revision"))
     };
     assert_eq!((of("demo:1"), of("demo:2")), (Some("3"), Some("2")));

@@ -21,21 +21,14 @@ async fn until_node(cluster: &Cluster, name: &str, wanted: impl Fn(&Node) -> boo
     let api = cluster.global::<Node>();
     eventually(&format!("node {name}"), async || {
         let node = api.get(name).await.map_err(|e| e.to_string())?;
-        if wanted(&node) {
-            Ok(node)
-        } else {
-            Err(format!("{node:?}"))
-        }
+        if wanted(&node) { Ok(node) } else { Err(format!("{node:?}")) }
     })
     .await
 }
 
 fn tainted(node: &Node, key: &str, effect: &str) -> bool {
     let taints = node.spec.as_ref().and_then(|s| s.taints.as_ref());
-    taints
-        .into_iter()
-        .flatten()
-        .any(|t| t.key == key && t.effect == effect)
+    taints.into_iter().flatten().any(|t| t.key == key && t.effect == effect)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,10 +42,8 @@ async fn every_node_gets_a_range_of_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_node_loses_its_pods_and_may_come_back() {
-    let config = ControllersConfig {
-        node_monitor_grace: Duration::from_secs(2),
-        ..ControllersConfig::default()
-    };
+    let config =
+        ControllersConfig { node_monitor_grace: Duration::from_secs(2), ..ControllersConfig::default() };
     let cluster = Cluster::start_with(&["silent", "alive"], config, CloudConfig::default()).await;
     let beats = tokio::spawn({
         let client = cluster.client.clone();
@@ -75,14 +66,8 @@ async fn a_silent_node_loses_its_pods_and_may_come_back() {
     let node = until_node(&cluster, "silent", |n| tainted(n, UNREACHABLE, "NoExecute")).await;
     assert!(tainted(&node, UNREACHABLE, "NoSchedule"));
     let conditions = node.status.and_then(|s| s.conditions).unwrap_or_default();
-    let ready = conditions
-        .iter()
-        .find(|c| c.type_ == "Ready")
-        .expect("a condition");
-    assert_eq!(
-        (ready.status.as_str(), ready.reason.as_deref()),
-        ("Unknown", Some("NodeStatusUnknown"))
-    );
+    let ready = conditions.iter().find(|c| c.type_ == "Ready").expect("a condition");
+    assert_eq!((ready.status.as_str(), ready.reason.as_deref()), ("Unknown", Some("NodeStatusUnknown")));
     cluster.until_gone::<Pod>("hasty").await;
     let patient = cluster.api::<Pod>().get("patient").await.expect("the pod");
     assert!(!patient.deleting(), "it tolerates the silence for an hour");

@@ -19,9 +19,7 @@ fn service(kind: &str) -> Value {
 
 /// Addresses of slices of the Service, with whether they are ready, in order.
 fn addresses(slices: &[EndpointSlice]) -> Vec<(String, bool)> {
-    let ours = slices
-        .iter()
-        .filter(|s| s.label("kubernetes.io/service-name") == Some("web"));
+    let ours = slices.iter().filter(|s| s.label("kubernetes.io/service-name") == Some("web"));
     let endpoints = ours.flat_map(|s| s.endpoints.iter().flatten());
     let mut all: Vec<(String, bool)> = endpoints
         .flat_map(|e| {
@@ -40,23 +38,14 @@ async fn endpoints_follow_the_readiness_of_pods() {
     cluster.create::<Deployment>(deployment("web", 2)).await;
     cluster.until::<Deployment>("web", |d| rolled_out(d, 2)).await;
     let pods = cluster.until_all::<Pod>(|pods| pods.len() == 2).await;
-    let mut expected: Vec<(String, bool)> = pods
-        .iter()
-        .filter_map(|p| Some((p.status.as_ref()?.pod_ip.clone()?, true)))
-        .collect();
+    let mut expected: Vec<(String, bool)> =
+        pods.iter().filter_map(|p| Some((p.status.as_ref()?.pod_ip.clone()?, true))).collect();
     expected.sort();
-    let slices = cluster
-        .until_all::<EndpointSlice>(|slices| addresses(slices) == expected)
-        .await;
-    let slice = slices
-        .iter()
-        .find(|s| s.label("kubernetes.io/service-name") == Some("web"))
-        .expect("a slice");
+    let slices = cluster.until_all::<EndpointSlice>(|slices| addresses(slices) == expected).await;
+    let slice =
+        slices.iter().find(|s| s.label("kubernetes.io/service-name") == Some("web")).expect("a slice");
     let ports = slice.ports.clone().unwrap_or_default();
-    assert_eq!(
-        (ports[0].name.as_deref(), ports[0].port),
-        (Some("http"), Some(8080))
-    );
+    assert_eq!((ports[0].name.as_deref(), ports[0].port), (Some("http"), Some(8080)));
     let legacy = cluster
         .until::<Endpoints>("web", |e| {
             let subsets = e.subsets.iter().flatten();
@@ -68,11 +57,7 @@ async fn endpoints_follow_the_readiness_of_pods() {
     let unready = json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}});
     cluster
         .api::<Pod>()
-        .patch_status(
-            pods[0].name(),
-            &PatchParams::default(),
-            &Patch::Strategic(unready),
-        )
+        .patch_status(pods[0].name(), &PatchParams::default(), &Patch::Strategic(unready))
         .await
         .expect("a status");
     cluster
@@ -81,22 +66,14 @@ async fn endpoints_follow_the_readiness_of_pods() {
         })
         .await;
 
-    cluster
-        .api::<Service>()
-        .delete("web", &Default::default())
-        .await
-        .expect("a deletion");
-    cluster
-        .until_all::<EndpointSlice>(|slices| addresses(slices).is_empty())
-        .await;
+    cluster.api::<Service>().delete("web", &Default::default()).await.expect("a deletion");
+    cluster.until_all::<EndpointSlice>(|slices| addresses(slices).is_empty()).await;
     cluster.until_gone::<Endpoints>("web").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_balancer_gets_an_address_and_gives_it_back() {
-    let cloud = CloudConfig {
-        load_balancer_pools: vec!["192.0.2.16/30".parse().expect("a range")],
-    };
+    let cloud = CloudConfig { load_balancer_pools: vec!["192.0.2.16/30".parse().expect("a range")] };
     let cluster = Cluster::start_with(&[], ControllersConfig::default(), cloud).await;
     cluster.create::<Service>(service("LoadBalancer")).await;
     let address = |service: &Service| {
@@ -105,8 +82,6 @@ async fn a_load_balancer_gets_an_address_and_gives_it_back() {
     };
     let served = cluster.until::<Service>("web", |s| address(s).is_some()).await;
     assert_eq!(address(&served).as_deref(), Some("192.0.2.17"));
-    cluster
-        .merge::<Service>("web", json!({"spec": {"type": "ClusterIP"}}))
-        .await;
+    cluster.merge::<Service>("web", json!({"spec": {"type": "ClusterIP"}})).await;
     cluster.until::<Service>("web", |s| address(s).is_none()).await;
 }

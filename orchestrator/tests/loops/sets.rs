@@ -40,10 +40,7 @@ async fn a_stateful_set_grows_in_order_updates_and_shrinks() {
     let cluster = Cluster::start(&["n1"]).await;
     // A pod whose claim is not bound cannot be placed: volumes come with their own controller.
     let mut object = stateful_set(3);
-    object["spec"]
-        .as_object_mut()
-        .expect("an object")
-        .remove("volumeClaimTemplates");
+    object["spec"].as_object_mut().expect("an object").remove("volumeClaimTemplates");
     cluster.create::<StatefulSet>(object).await;
     cluster.until::<StatefulSet>("db", |s| complete(s, 3)).await;
     let pods = cluster.until_all::<Pod>(|pods| pods.len() == 3).await;
@@ -58,9 +55,7 @@ async fn a_stateful_set_grows_in_order_updates_and_shrinks() {
     let revisions = cluster.until_all::<ControllerRevision>(|r| r.len() == 2).await;
     assert_eq!(revisions.iter().map(|r| r.revision).max(), Some(2));
 
-    cluster
-        .merge::<StatefulSet>("db", json!({"spec": {"replicas": 1}}))
-        .await;
+    cluster.merge::<StatefulSet>("db", json!({"spec": {"replicas": 1}})).await;
     cluster.until_all::<Pod>(|pods| names(pods) == ["db-0"]).await;
     cluster.until::<StatefulSet>("db", |s| complete(s, 1)).await;
 }
@@ -71,16 +66,10 @@ async fn claims_outlive_the_pods_they_were_made_for() {
     let mut object = stateful_set(2);
     object["spec"]["podManagementPolicy"] = "Parallel".into();
     cluster.create::<StatefulSet>(object).await;
-    cluster
-        .until_all::<Pod>(|pods| names(pods) == ["db-0", "db-1"])
-        .await;
-    cluster
-        .merge::<StatefulSet>("db", json!({"spec": {"replicas": 0}}))
-        .await;
+    cluster.until_all::<Pod>(|pods| names(pods) == ["db-0", "db-1"]).await;
+    cluster.merge::<StatefulSet>("db", json!({"spec": {"replicas": 0}})).await;
     cluster.until_all::<Pod>(<[Pod]>::is_empty).await;
-    let claims = cluster
-        .until_all::<PersistentVolumeClaim>(|claims| claims.len() == 2)
-        .await;
+    let claims = cluster.until_all::<PersistentVolumeClaim>(|claims| claims.len() == 2).await;
     assert_eq!(claims[0].name(), "data-db-0");
 }
 

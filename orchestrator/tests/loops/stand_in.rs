@@ -15,16 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 /// Plays all agents until `shutdown`.
 pub async fn run(informers: Informers, shutdown: CancellationToken) {
-    let agents = Arc::new(Agents {
-        client: informers.client().clone(),
-        pods: informers.cache(),
-    });
+    let agents = Arc::new(Agents { client: informers.client().clone(), pods: informers.cache() });
     let queue = Arc::new(WorkQueue::new());
     agents.pods.wait_synced().await;
     let adder = queue.clone();
-    agents
-        .pods
-        .subscribe(move |delta| adder.add(delta.object().key()));
+    agents.pods.subscribe(move |delta| adder.add(delta.object().key()));
     run_workers(agents, queue, 4, shutdown).await;
 }
 
@@ -38,15 +33,9 @@ fn plan_status(pod: &Pod) -> Value {
     let now = jiff::Timestamp::now().to_string();
     let containers = pod.spec.iter().flat_map(|s| &s.containers);
     // The address follows from the UID, so that two pods rarely share one.
-    let place = pod
-        .uid_str()
-        .bytes()
-        .fold(7_u32, |sum, b| sum.wrapping_mul(31) + u32::from(b));
+    let place = pod.uid_str().bytes().fold(7_u32, |sum, b| sum.wrapping_mul(31) + u32::from(b));
     let address = format!("10.244.{}.{}", (place >> 8) % 250, place % 250 + 2);
-    let Some(code) = pod
-        .annotation("stand-in/exit")
-        .and_then(|c| c.parse::<i32>().ok())
-    else {
+    let Some(code) = pod.annotation("stand-in/exit").and_then(|c| c.parse::<i32>().ok()) else {
         let running: Vec<Value> = containers
             .map(|c| {
                 json!({"name": c.name, "image": c.image, "imageID": "", "ready": true, "restartCount": 0,
@@ -86,9 +75,8 @@ impl Reconcile for Agents {
             gone_is_fine(api.delete(pod.name(), &params).await).during(|| format!("ending {key}"))?;
         } else if !begun {
             let patch = json!({"metadata": {"uid": pod.uid_str()}, "status": plan_status(&pod)});
-            let patched = api
-                .patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(patch))
-                .await;
+            let patched =
+                api.patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(patch)).await;
             gone_is_fine(patched).during(|| format!("reporting {key}"))?;
         }
         Ok(Next::Done)

@@ -24,48 +24,25 @@ pub fn ask_all(address: &str, count: Option<&str>) -> Result<(), String> {
 }
 
 fn times(count: Option<&str>) -> Result<u32, String> {
-    count.map_or(Ok(1), |text| {
-        text.parse().map_err(|_| format!("`{text}` is not a count"))
-    })
+    count.map_or(Ok(1), |text| text.parse().map_err(|_| format!("`{text}` is not a count")))
 }
 
 fn fetch(url: &str) -> Result<String, String> {
-    let rest = url
-        .strip_prefix("http://")
-        .ok_or_else(|| format!("`{url}` does not begin with http://"))?;
+    let rest = url.strip_prefix("http://").ok_or_else(|| format!("`{url}` does not begin with http://"))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let address = if host.contains(':') {
-        host.to_owned()
-    } else {
-        format!("{host}:80")
-    };
+    let address = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
     let failed = |error: std::io::Error| format!("cannot fetch {url}: {error}");
-    let target = address
-        .to_socket_addrs()
-        .map_err(failed)?
-        .next()
-        .ok_or_else(|| format!("{host} has no address"))?;
+    let target =
+        address.to_socket_addrs().map_err(failed)?.next().ok_or_else(|| format!("{host} has no address"))?;
     let mut stream = TcpStream::connect_timeout(&target, TIMEOUT).map_err(failed)?;
     stream.set_read_timeout(Some(TIMEOUT)).map_err(failed)?;
-    write!(
-        stream,
-        "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    )
-    .map_err(failed)?;
+    write!(stream, "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").map_err(failed)?;
     let mut answer = String::new();
-    stream
-        .take(ANSWER_MAX)
-        .read_to_string(&mut answer)
-        .map_err(failed)?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .ok_or_else(|| format!("{url} gave no HTTP answer"))?;
+    stream.take(ANSWER_MAX).read_to_string(&mut answer).map_err(failed)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("{url} gave no HTTP answer"))?;
     match head.split(' ').nth(1) {
         Some("200") => Ok(body.to_owned()),
-        _ => Err(format!(
-            "{url} answered {}",
-            head.lines().next().unwrap_or_default()
-        )),
+        _ => Err(format!("{url} answered {}", head.lines().next().unwrap_or_default())),
     }
 }
 

@@ -24,10 +24,7 @@ pub fn run(ports: &[&str]) -> Result<(), String> {
     let name = Arc::new(who());
     let listener = bind(TcpListener::bind, http_port)?;
     let datagrams = bind(UdpSocket::bind, udp_port)?;
-    println!(
-        "{} serves HTTP on port {http_port} and UDP on port {udp_port}",
-        name.trim_end()
-    );
+    println!("{} serves HTTP on port {http_port} and UDP on port {udp_port}", name.trim_end());
     let udp_name = Arc::clone(&name);
     std::thread::spawn(move || answer_datagrams(&datagrams, &udp_name));
     let open = Arc::new(AtomicUsize::new(0));
@@ -58,20 +55,14 @@ fn bind<S>(open: impl Fn(SocketAddr) -> std::io::Result<S>, port: u16) -> Result
 }
 
 fn port(word: Option<&&str>, default: u16) -> Result<u16, String> {
-    word.map_or(Ok(default), |text| {
-        text.parse().map_err(|_| format!("`{text}` is not a port"))
-    })
+    word.map_or(Ok(default), |text| text.parse().map_err(|_| format!("`{text}` is not a port")))
 }
 
 fn who() -> String {
     let of =
         |variable: &str, otherwise: &str| std::env::var(variable).unwrap_or_else(|_| otherwise.to_owned());
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!(
-        "hello from {} on {}\n",
-        of("POD_NAME", host.trim()),
-        of("NODE_NAME", "an unnamed node")
-    )
+    format!("hello from {} on {}\n", of("POD_NAME", host.trim()), of("NODE_NAME", "an unnamed node"))
 }
 
 fn answer_datagrams(socket: &UdpSocket, name: &str) {
@@ -128,9 +119,6 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<boo
 fn read_line(reader: &mut BufReader<TcpStream>) -> std::io::Result<Option<String>> {
     use std::io::Read;
     let mut line = Vec::new();
-    let read = reader
-        .by_ref()
-        .take(REQUEST_LINE_MAX)
-        .read_until(b'\n', &mut line)?;
+    let read = reader.by_ref().take(REQUEST_LINE_MAX).read_until(b'\n', &mut line)?;
     Ok((read > 0 && line.ends_with(b"\n")).then(|| String::from_utf8_lossy(&line).into_owned()))
 }

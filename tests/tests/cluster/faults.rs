@@ -10,10 +10,7 @@ use penstock_tests::load::Load;
 use super::Scenario;
 
 pub const SCENARIOS: &[Scenario] = &[
-    (
-        "kill_9_of_the_orchestrator_stops_no_traffic_and_heals",
-        orchestrator,
-    ),
+    ("kill_9_of_the_orchestrator_stops_no_traffic_and_heals", orchestrator),
     ("kill_9_of_an_agent_stops_no_traffic_and_heals", agent),
     ("kill_9_of_containerd_stops_no_traffic_and_heals", containerd),
 ];
@@ -45,29 +42,20 @@ fn survives(cluster: &Cluster, part: &str, program: &str) -> Result<()> {
     healed?;
     enough?;
     let first = outcome.failures.first();
-    ensure!(
-        first.is_none(),
-        "{} of {} requests failed: {first:?}",
-        outcome.failures.len(),
-        outcome.answered
-    );
+    ensure!(first.is_none(), "{} of {} requests failed: {first:?}", outcome.failures.len(), outcome.answered);
     Ok(())
 }
 
 fn heals(cluster: &Cluster, program: &str) -> Result<()> {
     let pod = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: after\nspec:\n  nodeName: node-1\n  terminationGracePeriodSeconds: 0\n  \
          containers:\n  - name: main\n    image: penstock.local/demo:1\n    args: [serve]\n";
-    until(PATIENCE, "the API takes a pod", || {
-        cluster.kubectl_with(&["apply", "-f", "-"], pod).is_ok()
-    })?;
+    until(PATIENCE, "the API takes a pod", || cluster.kubectl_with(&["apply", "-f", "-"], pod).is_ok())?;
     cluster
         .kubectl(&["wait", "--for=condition=Ready", "pod/after", "--timeout=90s"])
         .with_context(|| format!("no pod comes up after the death of {program}"))?;
     cluster.kubectl(&["delete", "pod", "after"])?;
     until(PATIENCE, "every node is Ready", || {
-        let nodes = cluster
-            .kubectl(&["get", "nodes", "--no-headers"])
-            .unwrap_or_default();
+        let nodes = cluster.kubectl(&["get", "nodes", "--no-headers"]).unwrap_or_default();
         nodes.lines().count() == 3 && nodes.lines().all(|line| line.contains(" Ready"))
     })
 }

@@ -18,10 +18,7 @@ pub const SCENARIOS: &[Scenario] = &[
 
 fn logs(cluster: &Cluster) -> Result<()> {
     let shown = cluster.kubectl(&["--namespace", "demo", "logs", "deployment/hello"])?;
-    ensure!(
-        shown.contains("serves HTTP on port 8080"),
-        "the log says: {shown}"
-    );
+    ensure!(shown.contains("serves HTTP on port 8080"), "the log says: {shown}");
     let pod = cluster.kubectl(&["--namespace", "demo", "get", "pods", "-o", "name"])?;
     let pod = pod.lines().next().context("the demo has no pods")?;
     let mut child = cluster
@@ -51,10 +48,7 @@ fn logs(cluster: &Cluster) -> Result<()> {
         "the log does not begin with its first line"
     );
     let followed = followed.transpose()?.flatten();
-    ensure!(
-        followed.as_deref() == Some("followed"),
-        "the stream went on with {followed:?}"
-    );
+    ensure!(followed.as_deref() == Some("followed"), "the stream went on with {followed:?}");
     Ok(())
 }
 
@@ -64,16 +58,8 @@ fn exec(cluster: &Cluster) -> Result<()> {
         "from outside\n",
     )?;
     ensure!(said == "from outside\n", "cat gave back {said:?}");
-    let failed = cluster.kubectl(&[
-        "--namespace",
-        "demo",
-        "exec",
-        "deploy/hello",
-        "--",
-        "sh",
-        "-c",
-        "exit 7",
-    ]);
+    let failed =
+        cluster.kubectl(&["--namespace", "demo", "exec", "deploy/hello", "--", "sh", "-c", "exit 7"]);
     let failed = failed.err().context("exit 7 counted as success")?.to_string();
     ensure!(failed.contains("exit code 7"), "kubectl said: {failed}");
     Ok(())
@@ -85,15 +71,9 @@ fn terminal(cluster: &Cluster) -> Result<()> {
         "kubectl --kubeconfig {} --namespace demo exec -it deploy/hello -- sh -c 'tty; echo width $(stty size)'",
         cluster.kubeconfig.display()
     );
-    let output = Command::new("script")
-        .args(["-qec", &line, "/dev/null"])
-        .stdin(Stdio::null())
-        .output()?;
+    let output = Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output()?;
     let said = String::from_utf8_lossy(&output.stdout);
-    ensure!(
-        output.status.success() && said.contains("/dev/pts/"),
-        "no terminal: {said}"
-    );
+    ensure!(output.status.success() && said.contains("/dev/pts/"), "no terminal: {said}");
     Ok(())
 }
 
@@ -106,11 +86,7 @@ fn port_forward(cluster: &Cluster) -> Result<()> {
     let mut lines = BufReader::new(child.stdout.take().context("kubectl has no output")?).lines();
     let outcome = (|| {
         let said = lines.next().transpose()?.context("port-forward said nothing")?;
-        let address = said
-            .split(' ')
-            .nth(2)
-            .with_context(|| format!("port-forward said {said}"))?
-            .to_owned();
+        let address = said.split(' ').nth(2).with_context(|| format!("port-forward said {said}"))?.to_owned();
         for _ in 0..3 {
             let mut stream = TcpStream::connect(&address)?;
             stream.write_all(b"GET / HTTP/1.1\r\nHost: hello\r\nConnection: close\r\n\r\n")?;

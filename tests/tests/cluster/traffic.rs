@@ -11,21 +11,12 @@ use penstock_tests::load::Load;
 use super::Scenario;
 
 pub const SCENARIOS: &[Scenario] = &[
-    (
-        "a_pod_reaches_all_replicas_by_name_and_by_cluster_ip",
-        by_name_and_cluster_ip,
-    ),
+    ("a_pod_reaches_all_replicas_by_name_and_by_cluster_ip", by_name_and_cluster_ip),
     ("a_pod_reaches_all_replicas_over_udp", over_udp),
     ("every_node_serves_the_node_port_from_every_replica", by_node_port),
     ("pods_of_different_nodes_reach_each_other", across_nodes),
-    (
-        "the_ebpf_programs_carried_it_and_no_packet_filter_rule_is_ours",
-        proof,
-    ),
-    (
-        "a_deleted_replica_is_replaced_and_its_end_fails_no_request",
-        replaced_replica,
-    ),
+    ("the_ebpf_programs_carried_it_and_no_packet_filter_rule_is_ours", proof),
+    ("a_deleted_replica_is_replaced_and_its_end_fails_no_request", replaced_replica),
 ];
 
 const REPLICAS: usize = 3;
@@ -50,25 +41,14 @@ fn all_replicas(cluster: &Cluster, words: &[&str]) -> Result<()> {
 }
 
 fn cluster_ip(cluster: &Cluster) -> Result<String> {
-    cluster.kubectl(&[
-        "--namespace",
-        "demo",
-        "get",
-        "service",
-        "hello",
-        "-o",
-        "jsonpath={.spec.clusterIP}",
-    ])
+    cluster.kubectl(&["--namespace", "demo", "get", "service", "hello", "-o", "jsonpath={.spec.clusterIP}"])
 }
 
 fn by_name_and_cluster_ip(cluster: &Cluster) -> Result<()> {
     for name in ["hello", "hello.demo", "hello.demo.svc.cluster.local"] {
         all_replicas(cluster, &["fetch", &format!("http://{name}/"), "40"])?;
     }
-    all_replicas(
-        cluster,
-        &["fetch", &format!("http://{}/", cluster_ip(cluster)?), "40"],
-    )
+    all_replicas(cluster, &["fetch", &format!("http://{}/", cluster_ip(cluster)?), "40"])
 }
 
 fn over_udp(cluster: &Cluster) -> Result<()> {
@@ -80,11 +60,7 @@ fn by_node_port(cluster: &Cluster) -> Result<()> {
         let mut seen = BTreeSet::new();
         until(PATIENCE, &format!("all replicas answer at {address}"), || {
             let answer = ask_http(&format!("{address}:30080"));
-            seen.extend(
-                answer
-                    .ok()
-                    .and_then(|text| text.split(' ').nth(2).map(str::to_owned)),
-            );
+            seen.extend(answer.ok().and_then(|text| text.split(' ').nth(2).map(str::to_owned)));
             seen.len() == REPLICAS
         })?;
     }
@@ -98,11 +74,7 @@ fn ask_http(address: &str) -> Result<String> {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: hello\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    Ok(answer
-        .split_once("\r\n\r\n")
-        .context("the answer is not HTTP")?
-        .1
-        .to_owned())
+    Ok(answer.split_once("\r\n\r\n").context("the answer is not HTTP")?.1.to_owned())
 }
 
 /// Every pod of the demo fetches straight from every other: no service in between.
@@ -115,22 +87,9 @@ fn across_nodes(cluster: &Cluster) -> Result<()> {
     for from in &pods {
         for to in &pods {
             let url = format!("http://{}:8080/", to[1]);
-            let said = cluster.kubectl(&[
-                "--namespace",
-                "demo",
-                "exec",
-                from[0],
-                "--",
-                "demo",
-                "fetch",
-                &url,
-            ])?;
-            ensure!(
-                said.contains(to[0]),
-                "{} asked {} and {said} answered",
-                from[0],
-                to[0]
-            );
+            let said =
+                cluster.kubectl(&["--namespace", "demo", "exec", from[0], "--", "demo", "fetch", &url])?;
+            ensure!(said.contains(to[0]), "{} asked {} and {said} answered", from[0], to[0]);
         }
     }
     Ok(())
@@ -138,13 +97,8 @@ fn across_nodes(cluster: &Cluster) -> Result<()> {
 
 fn proof(cluster: &Cluster) -> Result<()> {
     let agent = std::env::current_exe()?;
-    let agent = agent
-        .ancestors()
-        .nth(2)
-        .context("no target folder")?
-        .join("node-agent")
-        .display()
-        .to_string();
+    let agent =
+        agent.ancestors().nth(2).context("no target folder")?.join("node-agent").display().to_string();
     let translated = |node: &str| -> Result<u64> {
         let counters = cluster.in_node(node, &[&agent, "counters", "--json"])?;
         let counters: serde_json::Value = serde_json::from_str(&counters).context(counters)?;
@@ -157,16 +111,10 @@ fn proof(cluster: &Cluster) -> Result<()> {
         ask_http(&format!("{address}:30080"))?;
     }
     let after = translated(&node)?;
-    ensure!(
-        after >= before + 20,
-        "20 requests moved the programs' counters from {before} to {after} only"
-    );
+    ensure!(after >= before + 20, "20 requests moved the programs' counters from {before} to {after} only");
     for node in cluster.node_names() {
         let rules = cluster.in_node(&node, &["iptables-save"])?;
-        ensure!(
-            !rules.lines().any(|line| line.starts_with("-A")),
-            "{node} has packet filter rules: {rules}"
-        );
+        ensure!(!rules.lines().any(|line| line.starts_with("-A")), "{node} has packet filter rules: {rules}");
         let rules = cluster.in_node(&node, &["nft", "list", "ruleset"])?;
         ensure!(
             !rules.contains("rule") && !rules.contains("dnat"),
@@ -187,12 +135,8 @@ fn sum(value: &serde_json::Value) -> u64 {
 
 fn replaced_replica(cluster: &Cluster) -> Result<()> {
     let pods = || cluster.kubectl(&["--namespace", "demo", "get", "pods", "-o", "name"]);
-    let victim = pods()?
-        .lines()
-        .next()
-        .context("the demo has no pods")?
-        .trim_start_matches("pod/")
-        .to_owned();
+    let victim =
+        pods()?.lines().next().context("the demo has no pods")?.trim_start_matches("pod/").to_owned();
     cluster.kubectl(&["--namespace", "demo", "delete", "pod", &victim])?;
     let slices = ["--namespace", "demo", "get", "endpointslices", "-o", "yaml"];
     until(PATIENCE, "its endpoint goes", || {
@@ -200,14 +144,8 @@ fn replaced_replica(cluster: &Cluster) -> Result<()> {
     })?;
     let target: SocketAddr = format!("{}:30080", cluster.node_addresses()?.remove(0)).parse()?;
     let load = Load::start(target);
-    let rolled = cluster.kubectl(&[
-        "--namespace",
-        "demo",
-        "rollout",
-        "status",
-        "deployment/hello",
-        "--timeout=90s",
-    ]);
+    let rolled =
+        cluster.kubectl(&["--namespace", "demo", "rollout", "status", "deployment/hello", "--timeout=90s"]);
     let enough = until(PATIENCE, "200 answers", || load.answered() > 200);
     let outcome = load.finish();
     rolled?;
@@ -218,9 +156,6 @@ fn replaced_replica(cluster: &Cluster) -> Result<()> {
         outcome.failures.len(),
         outcome.failures.first()
     );
-    ensure!(
-        pods()?.lines().count() == REPLICAS,
-        "the replica was not replaced"
-    );
+    ensure!(pods()?.lines().count() == REPLICAS, "the replica was not replaced");
     Ok(())
 }

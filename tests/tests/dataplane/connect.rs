@@ -34,26 +34,14 @@ fn a_connection_to_a_service_reaches_its_backends_and_believes_it_talks_to_the_s
         let applied = dataplane.apply(&desired(HELLO)).expect("applied");
         assert_eq!(applied.services, 2);
 
-        let answers = stand.in_cgroup(|| {
-            (0..32)
-                .map(|_| ask("10.96.0.7:80"))
-                .collect::<Vec<_>>()
-                .join("\n")
-        });
+        let answers = stand.in_cgroup(|| (0..32).map(|_| ask("10.96.0.7:80")).collect::<Vec<_>>().join("\n"));
         let answers: std::collections::BTreeSet<&str> = answers.lines().collect();
-        assert_eq!(
-            Vec::from_iter(answers),
-            ["three as 10.96.0.7:80", "two as 10.96.0.7:80"]
-        );
+        assert_eq!(Vec::from_iter(answers), ["three as 10.96.0.7:80", "two as 10.96.0.7:80"]);
 
         let counters = dataplane.counters().expect("counters");
         assert_eq!(counters.events["connect_translated"], 32);
         assert_eq!(counters.events["peer_named"], 32);
-        let hello = counters
-            .services
-            .iter()
-            .find(|it| it.service == "demo/hello:http")
-            .expect("counted");
+        let hello = counters.services.iter().find(|it| it.service == "demo/hello:http").expect("counted");
         assert_eq!(hello.connects, 32);
     });
 }
@@ -87,11 +75,7 @@ fn a_service_without_backends_refuses_and_is_counted() {
         assert_eq!(stand.in_cgroup(|| ask("10.96.0.8:80")), "ConnectionRefused");
         let counters = dataplane.counters().expect("counters");
         assert_eq!(counters.events["connect_refused"], 1);
-        let nobody = counters
-            .services
-            .iter()
-            .find(|it| it.service == "demo/nobody:")
-            .expect("counted");
+        let nobody = counters.services.iter().find(|it| it.service == "demo/nobody:").expect("counted");
         assert_eq!(nobody.refused, 1);
     });
 }
@@ -115,36 +99,16 @@ fn an_agent_that_starts_again_takes_over_without_a_change() {
     on_a_node(backends, |stand| {
         let first = stand.load();
         first.apply(&desired(HELLO)).expect("applied");
-        assert!(
-            stand
-                .in_cgroup(|| ask("10.96.0.7:80"))
-                .ends_with("as 10.96.0.7:80")
-        );
+        assert!(stand.in_cgroup(|| ask("10.96.0.7:80")).ends_with("as 10.96.0.7:80"));
         drop(first);
 
         // Without an agent.
-        assert!(
-            stand
-                .in_cgroup(|| ask("10.96.0.7:80"))
-                .ends_with("as 10.96.0.7:80")
-        );
+        assert!(stand.in_cgroup(|| ask("10.96.0.7:80")).ends_with("as 10.96.0.7:80"));
 
         let second = stand.load();
-        assert!(
-            stand
-                .in_cgroup(|| ask("10.96.0.7:80"))
-                .ends_with("as 10.96.0.7:80")
-        );
-        assert_eq!(
-            second.apply(&desired(HELLO)).expect("applied").operations,
-            0,
-            "the maps were kept"
-        );
-        assert_eq!(
-            second.counters().expect("counters").events["connect_translated"],
-            3,
-            "and the counters"
-        );
+        assert!(stand.in_cgroup(|| ask("10.96.0.7:80")).ends_with("as 10.96.0.7:80"));
+        assert_eq!(second.apply(&desired(HELLO)).expect("applied").operations, 0, "the maps were kept");
+        assert_eq!(second.counters().expect("counters").events["connect_translated"], 3, "and the counters");
     });
 }
 
@@ -155,12 +119,8 @@ fn a_client_with_session_affinity_keeps_its_backend_until_that_leaves() {
         let sticky = HELLO.replace("    node_port: 30080\n", "    affinity_seconds: 60\n");
         dataplane.apply(&desired(&sticky)).expect("applied");
         let ask_often = || {
-            let said = stand.in_cgroup(|| {
-                (0..16)
-                    .map(|_| ask("10.96.0.7:80"))
-                    .collect::<Vec<_>>()
-                    .join("\n")
-            });
+            let said =
+                stand.in_cgroup(|| (0..16).map(|_| ask("10.96.0.7:80")).collect::<Vec<_>>().join("\n"));
             std::collections::BTreeSet::from_iter(said.lines().map(str::to_owned))
         };
         let kept = ask_often();
@@ -172,10 +132,7 @@ fn a_client_with_session_affinity_keeps_its_backend_until_that_leaves() {
         } else {
             ("two", "10.244.0.3")
         };
-        let gone = sticky.replace(
-            &format!("    - {{ address: {address}, port: 8080, local: true }}\n"),
-            "",
-        );
+        let gone = sticky.replace(&format!("    - {{ address: {address}, port: 8080, local: true }}\n"), "");
         dataplane.apply(&desired(&gone)).expect("applied");
         assert_eq!(Vec::from_iter(ask_often()), [format!("{name} as 10.96.0.7:80")]);
     });
@@ -188,18 +145,10 @@ fn deleting_a_service_leaves_its_address_untranslated_and_its_room_free() {
         dataplane.apply(&desired(HELLO)).expect("applied");
         let entries = || {
             let maps = penstock_dataplane::observe_maps(stand.bpffs()).expect("maps");
-            let of = |name: &str| {
-                maps.iter()
-                    .find(|map| map.name == name)
-                    .and_then(|map| map.entries)
-            };
+            let of = |name: &str| maps.iter().find(|map| map.name == name).and_then(|map| map.entries);
             (of("vips_v1"), of("names_v1"))
         };
-        assert_eq!(
-            entries(),
-            (Some(4), Some(2)),
-            "two cluster addresses, a node port at two addresses"
-        );
+        assert_eq!(entries(), (Some(4), Some(2)), "two cluster addresses, a node port at two addresses");
         dataplane.apply(&desired("services: {}")).expect("applied");
         assert_eq!(entries(), (Some(0), Some(0)));
         assert_eq!(stand.in_cgroup(|| ask("10.96.0.7:80")), "NetworkUnreachable");
@@ -207,10 +156,6 @@ fn deleting_a_service_leaves_its_address_untranslated_and_its_room_free() {
         // What is left of the sets in the kernel is not taken for sets by the next agent.
         let again = stand.load();
         assert_eq!(again.apply(&desired(HELLO)).expect("applied").services, 2);
-        assert!(
-            stand
-                .in_cgroup(|| ask("10.96.0.7:80"))
-                .ends_with("as 10.96.0.7:80")
-        );
+        assert!(stand.in_cgroup(|| ask("10.96.0.7:80")).ends_with("as 10.96.0.7:80"));
     });
 }

@@ -64,8 +64,7 @@ fn router() {
 }
 
 fn pod_serves(pod: &Netns, address: &'static str, gateway: &str, name: &'static str) {
-    pod.run(|| ip(&format!("route add default via {gateway}")).map(drop))
-        .expect("a route");
+    pod.run(|| ip(&format!("route add default via {gateway}")).map(drop)).expect("a route");
     pod.run(|| {
         serve(&format!("{address}:8080"), name);
         serve_udp(&format!("{address}:8080"), name);
@@ -84,9 +83,7 @@ fn in_world(test: impl FnOnce(&World) + Send) {
         let outside = Netns::new().expect("the world outside");
         outside.plug("eth0", "port1").expect("an uplink");
         let other_node = Netns::new().expect("another node");
-        other_node
-            .run(|| outside.plug("eth0", "port2"))
-            .expect("an uplink");
+        other_node.run(|| outside.plug("eth0", "port2")).expect("an uplink");
         outside
             .run(|| -> anyhow::Result<()> {
                 ip("link add br0 type bridge")?;
@@ -98,16 +95,13 @@ fn in_world(test: impl FnOnce(&World) + Send) {
             .expect("a bridge");
         ip("address add 10.240.0.11/24 dev eth0").expect("an address");
         let pod = Netns::new().expect("a pod");
-        pod.join("pod0", "10.244.1.1/24", "eth0", "10.244.1.2/24")
-            .expect("a pod's link");
+        pod.join("pod0", "10.244.1.1/24", "eth0", "10.244.1.2/24").expect("a pod's link");
         ip("route add 10.244.2.0/24 via 10.240.0.12").expect("a route");
         router();
         let other_pod = Netns::new().expect("a pod");
         other_node.run(|| {
             ip("address add 10.240.0.12/24 dev eth0").expect("an address");
-            other_pod
-                .join("pod0", "10.244.2.1/24", "eth0", "10.244.2.2/24")
-                .expect("a pod's link");
+            other_pod.join("pod0", "10.244.2.1/24", "eth0", "10.244.2.2/24").expect("a pod's link");
             ip("route add 10.244.1.0/24 via 10.240.0.11").expect("a route");
             router();
         });
@@ -119,10 +113,7 @@ fn in_world(test: impl FnOnce(&World) + Send) {
         let dataplane = stand.load();
         dataplane.apply(&desired(SERVICES)).expect("applied");
         let ifindex = ifindex("pod0").expect("a pod's link");
-        let link = PodLink {
-            ifindex,
-            addresses: vec![[10, 244, 1, 2].into()],
-        };
+        let link = PodLink { ifindex, addresses: vec![[10, 244, 1, 2].into()] };
         dataplane.attach_pod(&link).expect("attached");
         test(&World {
             dataplane,
@@ -158,19 +149,9 @@ fn fetch(address: &str) -> usize {
 #[test]
 fn connections_from_outside_reach_the_pods_of_both_nodes() {
     in_world(|world| {
-        let answers: BTreeSet<_> = world
-            .outside
-            .run(|| (0..64).map(|_| ask("10.240.0.11:30080")).collect());
-        assert_eq!(
-            Vec::from_iter(answers),
-            ["here as 10.240.0.11:30080", "there as 10.240.0.11:30080"]
-        );
-        for event in [
-            "uplink_to_local",
-            "uplink_to_remote",
-            "uplink_replied",
-            "pod_replied",
-        ] {
+        let answers: BTreeSet<_> = world.outside.run(|| (0..64).map(|_| ask("10.240.0.11:30080")).collect());
+        assert_eq!(Vec::from_iter(answers), ["here as 10.240.0.11:30080", "there as 10.240.0.11:30080"]);
+        for event in ["uplink_to_local", "uplink_to_remote", "uplink_replied", "pod_replied"] {
             assert!(world.event(event) > 0, "{event}");
         }
         assert_eq!(world.event("flow_created"), 64);
@@ -185,10 +166,7 @@ fn datagrams_from_outside_reach_the_pods_of_both_nodes() {
             let socket = || UdpSocket::bind("0.0.0.0:0").expect("a socket");
             (0..64).map(|_| ask_udp(&socket(), "10.240.0.11:30053")).collect()
         });
-        assert_eq!(
-            Vec::from_iter(answers),
-            ["here from 10.240.0.11:30053", "there from 10.240.0.11:30053"]
-        );
+        assert_eq!(Vec::from_iter(answers), ["here from 10.240.0.11:30053", "there from 10.240.0.11:30053"]);
         world.assert_no_drops();
     });
 }
@@ -207,10 +185,7 @@ fn a_pod_the_socket_hooks_do_not_see_reaches_services_on_both_nodes_and_itself()
     in_world(|world| {
         // This thread is in the pod's network, but no process of the test is in the node's cgroup.
         let answers: BTreeSet<_> = world.pod.run(|| (0..64).map(|_| ask("10.96.0.7:80")).collect());
-        assert_eq!(
-            Vec::from_iter(answers),
-            ["here as 10.96.0.7:80", "there as 10.96.0.7:80"]
-        );
+        assert_eq!(Vec::from_iter(answers), ["here as 10.96.0.7:80", "there as 10.96.0.7:80"]);
         assert_eq!(world.pod.run(|| fetch("10.96.0.7:82")), BULK);
         assert_eq!(world.event("connect_translated"), 0);
         world.assert_no_drops();
@@ -221,10 +196,7 @@ fn a_pod_the_socket_hooks_do_not_see_reaches_services_on_both_nodes_and_itself()
 fn a_transfer_outlives_the_agent_and_its_restart() {
     in_world(|world| {
         let stand = &world._stand;
-        let mut stream = world
-            .outside
-            .run(|| TcpStream::connect("10.240.0.11:30082"))
-            .expect("connected");
+        let mut stream = world.outside.run(|| TcpStream::connect("10.240.0.11:30082")).expect("connected");
         stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
         let mut first = vec![0; BULK / 4];
         stream.read_exact(&mut first).expect("the first part");

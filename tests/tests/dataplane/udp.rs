@@ -41,10 +41,7 @@ fn an_answer_seems_to_come_from_the_service() {
 #[test]
 fn a_connected_socket_sees_the_service_as_its_peer() {
     on_a_node(backends, |stand| {
-        stand
-            .load()
-            .apply(&desired(&talk("10.244.0.2")))
-            .expect("applied");
+        stand.load().apply(&desired(&talk("10.244.0.2"))).expect("applied");
         let said = stand.in_cgroup(|| {
             let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
             socket.connect("10.96.0.9:53").expect("connected");
@@ -54,10 +51,7 @@ fn a_connected_socket_sees_the_service_as_its_peer() {
             // Asks for the sender, so it goes through the hook.
             let (length, from) = socket.recv_from(&mut answer).expect("an answer");
             let peer = socket.peer_addr().expect("a peer");
-            format!(
-                "{} from {from} as {peer}",
-                String::from_utf8_lossy(&answer[..length])
-            )
+            format!("{} from {from} as {peer}", String::from_utf8_lossy(&answer[..length]))
         });
         assert_eq!(said, "two from 10.96.0.9:53 as 10.96.0.9:53");
     });
@@ -85,14 +79,8 @@ fn a_socket_that_stays_open_goes_to_the_next_backend_when_its_own_leaves() {
                 dataplane.counters().expect("counters").events["send_translated"] > 0
             });
             let applied = dataplane.apply(&desired(&talk("10.244.0.3"))).expect("applied");
-            assert_eq!(
-                applied.flows_removed, 1,
-                "the way to the backend; answers under way still come back"
-            );
-            assert_eq!(
-                client.join().expect("a client"),
-                "two from 10.96.0.9:53, three from 10.96.0.9:53"
-            );
+            assert_eq!(applied.flows_removed, 1, "the way to the backend; answers under way still come back");
+            assert_eq!(client.join().expect("a client"), "two from 10.96.0.9:53, three from 10.96.0.9:53");
         });
     });
 }

@@ -21,20 +21,12 @@ fn one_client_reaches_one_backend_and_many_clients_reach_all() {
 ";
     on_node(services, |node| {
         let backend_of = |client: &str| {
-            node.run(
-                At::Uplink,
-                &Packet::new(Transport::Tcp(SYN), client, "10.240.0.11:30080"),
-            )
-            .1
-            .destination
+            node.run(At::Uplink, &Packet::new(Transport::Tcp(SYN), client, "10.240.0.11:30080")).1.destination
         };
-        let of_one: BTreeSet<_> = (0..32)
-            .map(|it| backend_of(&format!("10.240.0.1:{}", 40_000 + it)))
-            .collect();
+        let of_one: BTreeSet<_> =
+            (0..32).map(|it| backend_of(&format!("10.240.0.1:{}", 40_000 + it))).collect();
         assert_eq!(of_one.len(), 1);
-        let of_many: BTreeSet<_> = (1..=32)
-            .map(|it| backend_of(&format!("192.0.2.{it}:40000")))
-            .collect();
+        let of_many: BTreeSet<_> = (1..=32).map(|it| backend_of(&format!("192.0.2.{it}:40000"))).collect();
         assert_eq!(of_many.len(), 2);
     });
 }

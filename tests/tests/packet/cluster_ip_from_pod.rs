@@ -27,13 +27,7 @@ fn the_packet_is_routed_to_the_backend_and_the_answer_is_turned_round() {
         let syn = Packet::new(Transport::Tcp(SYN), "10.244.1.2:40000", "10.96.0.7:80");
         let (verdict, asked) = node.run(At::Pod, &syn);
         assert_eq!(verdict, NEXT);
-        assert_eq!(
-            asked,
-            Packet {
-                destination: at("10.244.2.2:8080"),
-                ..syn.clone()
-            }
-        );
+        assert_eq!(asked, Packet { destination: at("10.244.2.2:8080"), ..syn.clone() });
         assert_eq!(node.run(At::Uplink, &asked.reply()), (REDIRECT, syn.reply()));
         node.assert_events(&[("flow_created", 1), ("pod_to_backend", 1), ("uplink_replied", 1)]);
     });

@@ -27,10 +27,9 @@ const PORTS_END: usize = 14 + 20 + 4;
 #[test]
 fn a_packet_cut_at_every_length_is_passed_or_dropped_but_never_changed() {
     on_node(HELLO, |node| {
-        for (transport, port, header_end) in [
-            (Transport::Tcp(SYN), 30080, 14 + 20 + 20),
-            (Transport::Udp, 30053, 14 + 20 + 8),
-        ] {
+        for (transport, port, header_end) in
+            [(Transport::Tcp(SYN), 30080, 14 + 20 + 20), (Transport::Udp, 30053, 14 + 20 + 8)]
+        {
             let whole = Packet::new(transport, "10.240.0.1:40000", &format!("10.240.0.11:{port}")).bytes();
             for length in FRAME_MIN..header_end {
                 let frame = &whole[..length];
@@ -53,9 +52,7 @@ fn every_value_of_every_header_byte_leads_to_a_verdict() {
     on_node(HELLO, |node| {
         let whole = Packet::new(Transport::Tcp(SYN), "10.240.0.1:40000", "10.240.0.11:30080").bytes();
         for at in 12..14 + 20 + 20 {
-            for value in [
-                0x00, 0x01, 0x0f, 0x20, 0x40, 0x44, 0x46, 0x4f, 0x60, 0x7f, 0x80, 0xff,
-            ] {
+            for value in [0x00, 0x01, 0x0f, 0x20, 0x40, 0x44, 0x46, 0x4f, 0x60, 0x7f, 0x80, 0xff] {
                 let mut frame = whole.clone();
                 frame[at] = value;
                 let outcome = node.run_frame(At::Uplink, &frame);
@@ -81,11 +78,7 @@ fn fragments_of_a_service_s_packet_do_not_go_half_translated() {
         let mut later = first.clone();
         later[14 + 7] = 0x10;
         let outcome = node.run_frame(At::Uplink, &later);
-        assert_eq!(
-            (outcome.verdict, outcome.frame),
-            (NEXT, later),
-            "it has no ports: it may be anybody's"
-        );
+        assert_eq!((outcome.verdict, outcome.frame), (NEXT, later), "it has no ports: it may be anybody's");
     });
 }
 

@@ -25,13 +25,7 @@ fn the_packet_goes_to_the_pod_with_the_client_s_address() {
         let syn = Packet::new(Transport::Tcp(SYN), "10.240.0.1:40000", "10.240.0.11:30080");
         let (verdict, packet) = node.run(At::Uplink, &syn);
         assert_eq!(verdict, NEXT);
-        assert_eq!(
-            packet,
-            Packet {
-                destination: at("10.244.1.2:8080"),
-                ..syn
-            }
-        );
+        assert_eq!(packet, Packet { destination: at("10.244.1.2:8080"), ..syn });
         node.assert_events(&[("flow_created", 1), ("uplink_to_local", 1)]);
     });
 }
@@ -55,24 +49,13 @@ fn a_flow_stays_with_its_backend_when_others_take_its_place_and_a_new_connection
         node.run(At::Uplink, &syn);
         let changed = HELLO.replace("10.244.1.2", "10.244.1.3");
         let services = format!("node_addresses: [10.240.0.11]\nservices:\n{changed}");
-        node.dataplane
-            .apply(&penstock_tests::dataplane::desired(&services))
-            .expect("applied");
+        node.dataplane.apply(&penstock_tests::dataplane::desired(&services)).expect("applied");
 
-        let data = Packet {
-            transport: Transport::Tcp(ACK),
-            ..syn.clone()
-        };
+        let data = Packet { transport: Transport::Tcp(ACK), ..syn.clone() };
         assert_eq!(node.run(At::Uplink, &data).1.destination, at("10.244.1.2:8080"));
 
         // The client closes, and comes again from the same port.
-        node.run(
-            At::Uplink,
-            &Packet {
-                transport: Transport::Tcp(FIN | ACK),
-                ..syn.clone()
-            },
-        );
+        node.run(At::Uplink, &Packet { transport: Transport::Tcp(FIN | ACK), ..syn.clone() });
         let (_, again) = node.run(At::Uplink, &syn);
         assert_eq!(again.destination, at("10.244.1.3:8080"));
         assert_eq!(node.run(At::Pod, &again.reply()).1, syn.reply());
@@ -96,9 +79,6 @@ fn many_connections_spread_over_all_backends() {
             let (_, packet) = node.run(At::Uplink, &syn);
             to_first += u32::from(packet.destination == at("10.244.1.2:8080"));
         }
-        assert!(
-            (60..140).contains(&to_first),
-            "{to_first} of 200 went to the first of two backends"
-        );
+        assert!((60..140).contains(&to_first), "{to_first} of 200 went to the first of two backends");
     });
 }

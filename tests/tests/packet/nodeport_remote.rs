@@ -29,29 +29,15 @@ fn the_packet_is_sent_on_with_the_node_s_address_and_the_answer_is_turned_round(
         assert_eq!(verdict, REDIRECT);
         assert_eq!(sent.destination, at("10.244.2.2:8080"));
         assert_eq!(sent.source.ip(), at("10.240.0.11:0").ip());
-        assert!(
-            (1_024..30_000).contains(&sent.source.port()),
-            "{}",
-            sent.source.port()
-        );
+        assert!((1_024..30_000).contains(&sent.source.port()), "{}", sent.source.port());
 
         let (verdict, answer) = node.run(At::Uplink, &sent.reply());
         assert_eq!(verdict, REDIRECT);
         assert_eq!(answer, syn.reply());
-        node.assert_events(&[
-            ("flow_created", 1),
-            ("uplink_replied", 1),
-            ("uplink_to_remote", 1),
-        ]);
+        node.assert_events(&[("flow_created", 1), ("uplink_replied", 1), ("uplink_to_remote", 1)]);
 
         // The rest of the connection takes the same way.
-        let (_, next) = node.run(
-            At::Uplink,
-            &Packet {
-                transport: Transport::Tcp(ACK),
-                ..syn
-            },
-        );
+        let (_, next) = node.run(At::Uplink, &Packet { transport: Transport::Tcp(ACK), ..syn });
         assert_eq!(next.source, sent.source);
     });
 }

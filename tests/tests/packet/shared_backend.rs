@@ -27,11 +27,7 @@ fn each_answer_comes_from_the_port_that_was_asked() {
         let two = Packet::new(Transport::Tcp(SYN), "10.240.0.1:40000", "10.240.0.11:30081");
         let (asked_one, asked_two) = (node.run(At::Uplink, &one).1, node.run(At::Uplink, &two).1);
         assert_eq!(asked_one.source, one.source);
-        assert_eq!(
-            asked_two.source.ip(),
-            two.source.ip(),
-            "the client keeps its address"
-        );
+        assert_eq!(asked_two.source.ip(), two.source.ip(), "the client keeps its address");
         assert_ne!(asked_two.source.port(), one.source.port());
         assert_eq!(node.run(At::Pod, &asked_one.reply()).1, one.reply());
         assert_eq!(node.run(At::Pod, &asked_two.reply()).1, two.reply());

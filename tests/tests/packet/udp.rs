@@ -24,13 +24,7 @@ fn checksums_stay_right_and_a_missing_one_stays_missing() {
             let question = Packet::new(transport, "10.240.0.1:40000", "10.240.0.11:30053");
             let (verdict, asked) = node.run(At::Uplink, &question);
             assert_eq!(verdict, NEXT);
-            assert_eq!(
-                asked,
-                Packet {
-                    destination: at("10.244.1.2:5353"),
-                    ..question.clone()
-                }
-            );
+            assert_eq!(asked, Packet { destination: at("10.244.1.2:5353"), ..question.clone() });
             assert_eq!(node.run(At::Pod, &asked.reply()), (REDIRECT, question.reply()));
         }
     });
@@ -56,9 +50,6 @@ fn a_flow_ends_with_its_backend() {
         let services = format!("node_addresses: [10.240.0.11]\nservices:\n{changed}");
         let applied = node.dataplane.apply(&desired(&services)).expect("applied");
         assert_eq!(applied.flows_removed, 2, "both halves");
-        assert_eq!(
-            node.run(At::Uplink, &question).1.destination,
-            at("10.244.1.3:5353")
-        );
+        assert_eq!(node.run(At::Uplink, &question).1.destination, at("10.244.1.3:5353"));
     });
 }

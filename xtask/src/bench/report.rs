@@ -63,11 +63,7 @@ impl Report {
             );
         }
         let goals = self.rows.iter().filter_map(|row| row.met);
-        println!(
-            "{} of {} goals met",
-            goals.clone().filter(|met| *met).count(),
-            goals.count()
-        );
+        println!("{} of {} goals met", goals.clone().filter(|met| *met).count(), goals.count());
     }
 
     pub fn write(&self, file: &Path) -> Result<()> {

@@ -40,27 +40,15 @@ pub fn run(options: &Options) -> Result<Report> {
     if options.rounds == 0 {
         bail!("--rounds 0 measures nothing: use 1 or more");
     }
-    let rounds: Vec<Round> = (0..options.rounds)
-        .map(|_| measure(options))
-        .collect::<Result<_>>()?;
+    let rounds: Vec<Round> = (0..options.rounds).map(|_| measure(options)).collect::<Result<_>>()?;
     let mut rows = Vec::new();
     for (name, _) in &rounds[0].phases {
         let value = median_of(&rounds, |round| &round.phases, name)?;
-        rows.push(Row::at_most(
-            format!("start: {name}"),
-            value,
-            "s",
-            goal(PHASE_GOALS, name),
-        ));
+        rows.push(Row::at_most(format!("start: {name}"), value, "s", goal(PHASE_GOALS, name)));
     }
     for (name, _) in &rounds[0].memory_mb {
         let value = median_of(&rounds, |round| &round.memory_mb, name)?;
-        rows.push(Row::at_most(
-            format!("resident when idle: {name}"),
-            value,
-            "MB",
-            goal(MEMORY_GOALS, name),
-        ));
+        rows.push(Row::at_most(format!("resident when idle: {name}"), value, "MB", goal(MEMORY_GOALS, name)));
     }
     for program in ["orchestrator", "node-agent", "cni"] {
         rows.push(Row::at_most(
@@ -97,10 +85,7 @@ fn measure(options: &Options) -> Result<Round> {
     std::thread::sleep(Duration::from_secs(options.idle_seconds));
     let memory_mb = resident_mb(&layout);
     teardown::remove(&layout, false)?;
-    Ok(Round {
-        phases: read_phases(&file)?,
-        memory_mb: memory_mb?,
-    })
+    Ok(Round { phases: read_phases(&file)?, memory_mb: memory_mb? })
 }
 
 fn read_phases(file: &Path) -> Result<Vec<(String, f64)>> {
@@ -116,18 +101,12 @@ fn read_phases(file: &Path) -> Result<Vec<(String, f64)>> {
 fn resident_mb(layout: &Layout) -> Result<Vec<(String, f64)>> {
     let tree = preflight::cgroup_v2_mount()?;
     let mut folders = vec![format!("{}/control", layout.cgroup())];
-    folders.extend(
-        layout
-            .nodes()
-            .iter()
-            .map(|node| format!("{}/system", node.cgroup)),
-    );
+    folders.extend(layout.nodes().iter().map(|node| format!("{}/system", node.cgroup)));
     let mut largest = std::collections::BTreeMap::<String, f64>::new();
     for folder in folders {
         let file = tree.join(folder.trim_start_matches('/')).join("cgroup.procs");
-        for pid in std::fs::read_to_string(&file)
-            .with_context(|| format!("cannot read {}", file.display()))?
-            .lines()
+        for pid in
+            std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?.lines()
         {
             let Ok(name) = std::fs::read_to_string(format!("/proc/{pid}/comm")) else {
                 continue;
@@ -136,11 +115,7 @@ fn resident_mb(layout: &Layout) -> Result<Vec<(String, f64)>> {
                 continue;
             };
             let kib = status.lines().find_map(|line| {
-                line.strip_prefix("VmRSS:")?
-                    .trim()
-                    .strip_suffix(" kB")?
-                    .parse::<f64>()
-                    .ok()
+                line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok()
             });
             let entry = largest.entry(name.trim().to_owned()).or_default();
             *entry = entry.max(kib.unwrap_or_default() * 1024.0 / MB);
@@ -153,18 +128,13 @@ fn resident_mb(layout: &Layout) -> Result<Vec<(String, f64)>> {
 fn stripped_mb(program: &str) -> Result<f64> {
     let stripped = artifacts::target().join(format!("{program}.stripped"));
     let source = artifacts::target().join("debug").join(program);
-    command::capture(
-        "strip",
-        &["-o".as_ref(), stripped.as_os_str(), source.as_os_str()],
-    )?;
+    command::capture("strip", &["-o".as_ref(), stripped.as_os_str(), source.as_os_str()])?;
     Ok(stripped.metadata()?.len() as f64 / MB)
 }
 
 fn median_of(rounds: &[Round], of: impl Fn(&Round) -> &Vec<(String, f64)>, name: &str) -> Result<f64> {
-    let values = rounds
-        .iter()
-        .filter_map(|round| Some(of(round).iter().find(|(it, _)| it == name)?.1))
-        .collect();
+    let values =
+        rounds.iter().filter_map(|round| Some(of(round).iter().find(|(it, _)| it == name)?.1)).collect();
     median(values).with_context(|| format!("no round measured {name}"))
 }
 

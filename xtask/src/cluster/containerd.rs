@@ -79,11 +79,5 @@ pub fn import(node: &NodeLayout, archive: &Path) -> Result<()> {
         ],
     )
     .map(drop)
-    .with_context(|| {
-        format!(
-            "{} did not take the image archive {}",
-            node.name,
-            archive.display()
-        )
-    })
+    .with_context(|| format!("{} did not take the image archive {}", node.name, archive.display()))
 }

@@ -16,24 +16,13 @@ pub fn create(layout: &Layout) -> Result<()> {
     let bridge = layout.bridge();
     words(&format!("ip link add {bridge} type bridge"))
         .with_context(|| format!("cannot make the bridge {bridge}; `cargo xtask down` removes leftovers"))?;
-    words(&format!(
-        "ip address add {}/24 dev {bridge}",
-        layout.host_address()
-    ))?;
+    words(&format!("ip address add {}/24 dev {bridge}", layout.host_address()))?;
     words(&format!("ip link set {bridge} up"))?;
-    layout
-        .nodes()
-        .iter()
-        .try_for_each(|node| create_node(layout, node))
+    layout.nodes().iter().try_for_each(|node| create_node(layout, node))
 }
 
 fn create_node(layout: &Layout, node: &NodeLayout) -> Result<()> {
-    let NodeLayout {
-        netns,
-        host_link,
-        address,
-        ..
-    } = node;
+    let NodeLayout { netns, host_link, address, .. } = node;
     let bridge = layout.bridge();
     for line in [
         format!("ip netns add {netns}"),
@@ -55,11 +44,8 @@ pub fn route_pods(node: &NodeLayout, pod_cidr: &str) -> Result<()> {
 
 /// The commands that undo [`create`] and [`route_pods`]; each may find nothing to do.
 pub fn plan_removal(layout: &Layout) -> Vec<String> {
-    let mut lines: Vec<String> = layout
-        .nodes()
-        .iter()
-        .map(|node| format!("ip netns delete {}", node.netns))
-        .collect();
+    let mut lines: Vec<String> =
+        layout.nodes().iter().map(|node| format!("ip netns delete {}", node.netns)).collect();
     lines.push(format!("ip link delete {}", layout.bridge()));
     for range in [layout.cluster_cidr(), layout.service_cidr()] {
         lines.push(format!("ip route flush root {range}"));

@@ -185,9 +185,7 @@ pub fn data_of(name: &str) -> PathBuf {
 pub fn check_name(name: &str) -> Result<()> {
     let fits = !name.is_empty()
         && name.len() <= 16
-        && name
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
         && !name.starts_with('-');
     if !fits {
         bail!("`{name}` cannot name a cluster: use 1 to 16 lower-case letters, digits and hyphens");

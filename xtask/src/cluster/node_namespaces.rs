@@ -59,15 +59,9 @@ fn set_up_script(node: &NodeLayout) -> String {
         cg = cgroups.display()
     );
     for (folder, target) in PRIVATE_FOLDERS {
-        script.push_str(&format!(
-            "mount --bind {} {target}\n",
-            node.data.join(folder).display()
-        ));
+        script.push_str(&format!("mount --bind {} {target}\n", node.data.join(folder).display()));
     }
-    script.push_str(&format!(
-        "echo {} > /proc/sys/kernel/hostname\nmount --make-rshared /\n",
-        node.name
-    ));
+    script.push_str(&format!("echo {} > /proc/sys/kernel/hostname\nmount --make-rshared /\n", node.name));
     script
 }
 

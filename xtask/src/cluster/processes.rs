@@ -81,10 +81,7 @@ fn orchestrator(layout: &Layout) -> Process {
     ];
     if layout.store == StoreKind::Etcd {
         argv.push("--store=etcd".to_owned());
-        argv.push(format!(
-            "--etcd-endpoints={ETCD_URL}:{}",
-            etcd_client_port(layout)
-        ));
+        argv.push(format!("--etcd-endpoints={ETCD_URL}:{}", etcd_client_port(layout)));
     }
     Process {
         name: "orchestrator".to_owned(),
@@ -131,10 +128,7 @@ fn node_agent(layout: &Layout, node: &NodeLayout) -> Process {
         format!("--cluster-dns={}", layout.cluster_dns()),
         format!("--service-cidr={}", layout.service_cidr()),
         format!("--cluster-cidr={}", layout.cluster_cidr()),
-        format!(
-            "--ebpf-object={}",
-            layout.binaries.join("penstock.bpf.o").display()
-        ),
+        format!("--ebpf-object={}", layout.binaries.join("penstock.bpf.o").display()),
     ]);
     Process {
         name: format!("node-agent-{}", node.name),

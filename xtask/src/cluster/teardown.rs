@@ -51,11 +51,7 @@ pub fn remove(layout: &Layout, keep_data: bool) -> Result<()> {
     if problems.is_empty() {
         return Ok(());
     }
-    bail!(
-        "the cluster {} is not removed completely:\n  {}",
-        layout.name,
-        problems.join("\n  ")
-    )
+    bail!("the cluster {} is not removed completely:\n  {}", layout.name, problems.join("\n  "))
 }
 
 /// Process id of the cluster's supervisor, if it is alive.
@@ -105,13 +101,9 @@ fn unmount_empty_netns_folder() {
 
 fn unmount_below(folders: &[PathBuf]) -> Result<()> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;
-    let points = mounts
-        .lines()
-        .filter_map(|line| line.split(' ').nth(1))
-        .map(PathBuf::from);
-    let mut below: Vec<PathBuf> = points
-        .filter(|point| folders.iter().any(|it| point.starts_with(it)))
-        .collect();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
+    let mut below: Vec<PathBuf> =
+        points.filter(|point| folders.iter().any(|it| point.starts_with(it))).collect();
     below.reverse();
     for point in below {
         nix::mount::umount2(&point, nix::mount::MntFlags::MNT_DETACH)
@@ -191,17 +183,9 @@ mod tests {
             mounts,
         ];
         let range = layout.cluster_cidr();
-        let marks = [
-            layout.name.as_str(),
-            &layout.bridge(),
-            "ps7n",
-            range.trim_end_matches("/16"),
-        ];
+        let marks = [layout.name.as_str(), &layout.bridge(), "ps7n", range.trim_end_matches("/16")];
         let lines = seen.iter().flat_map(|text| text.lines());
-        lines
-            .filter(|line| marks.iter().any(|mark| line.contains(mark)))
-            .map(str::to_owned)
-            .collect()
+        lines.filter(|line| marks.iter().any(|mark| line.contains(mark))).map(str::to_owned).collect()
     }
 
     fn make(layout: &Layout, node: &NodeLayout) -> Result<()> {
@@ -219,14 +203,8 @@ mod tests {
         }
         let binaries = PathBuf::from("/nonexistent");
         let name = "trace-test".to_owned();
-        let layout = Layout {
-            name,
-            index: 7,
-            node_count: 1,
-            port: 6443,
-            store: StoreKind::Embedded,
-            binaries,
-        };
+        let layout =
+            Layout { name, index: 7, node_count: 1, port: 6443, store: StoreKind::Embedded, binaries };
         let node = layout.nodes().remove(0);
         let made = make(&layout, &node);
         let while_up = traces(&layout).len();
@@ -238,10 +216,7 @@ mod tests {
         remove(&layout, false).unwrap();
         made.unwrap();
         assert_eq!(hostname.as_deref(), Some("node-1"));
-        assert!(
-            while_up >= 4,
-            "only {while_up} traces: this test does not see what it is to find gone"
-        );
+        assert!(while_up >= 4, "only {while_up} traces: this test does not see what it is to find gone");
         assert_eq!(traces(&layout), Vec::<String>::new());
         assert!(!layout.run().exists() && !layout.data().exists());
     }

@@ -31,12 +31,7 @@ pub fn table(
     supplement: &Supplement,
 ) -> Result<Made> {
     let mut blocks: BTreeMap<String, String> = BTreeMap::new();
-    let mut made = Made {
-        text: String::new(),
-        types: 0,
-        fields: 0,
-        without_number: Vec::new(),
-    };
+    let mut made = Made { text: String::new(), types: 0, fields: 0, without_number: Vec::new() };
     for (name, ty) in types {
         let message = messages.get(&proto_side::key(name));
         let mut block = format!("type {name}\n");
@@ -51,9 +46,7 @@ pub fn table(
             block.push_str("atomic\n");
         }
         for field in &ty.fields {
-            field_lines(
-                &mut block, name, ty, field, message, messages, supplement, &mut made,
-            )?;
+            field_lines(&mut block, name, ty, field, message, messages, supplement, &mut made)?;
         }
         blocks.insert(name.clone(), block);
         if let (Some(list), Some(kind)) = (&ty.list_kind, &ty.kind) {
@@ -65,8 +58,7 @@ pub fn table(
         blocks.insert(name.clone(), format!("type {name}\n{}\n", lines.join("\n")));
     }
     made.types = blocks.len();
-    made.text
-        .push_str("# Derived by `cargo xtask codegen`; do not edit.\n");
+    made.text.push_str("# Derived by `cargo xtask codegen`; do not edit.\n");
     for block in blocks.values() {
         made.text.push_str(block);
     }
@@ -173,9 +165,8 @@ fn attributes(
         block.push_str(" ptr");
     }
     let marker = |name: &'static str| proto.and_then(|p| p.marker(name).next()).map(str::to_owned);
-    let keys: Vec<String> = proto
-        .map(|p| p.marker("listMapKey").map(str::to_owned).collect())
-        .unwrap_or_default();
+    let keys: Vec<String> =
+        proto.map(|p| p.marker("listMapKey").map(str::to_owned).collect()).unwrap_or_default();
     match (marker("listType").as_deref(), &field.merge) {
         (Some("map"), _) => {
             let _ = write!(block, " list=map({})", keys.join(","));
@@ -186,12 +177,7 @@ fn attributes(
         // No marker because the crate is older than the field: the merge code still tells.
         (None, Some(merge)) if proto.is_none() => match merge {
             Merge::ListMap(keys) => {
-                let _ = write!(
-                    block,
-                    " list=map({}) patch=merge key={}",
-                    keys.join(","),
-                    keys.join(",")
-                );
+                let _ = write!(block, " list=map({}) patch=merge key={}", keys.join(","), keys.join(","));
             }
             Merge::ListSet => block.push_str(" list=set"),
             Merge::ListAtomic => block.push_str(" list=atomic"),
@@ -248,10 +234,7 @@ fn list_block(item: &str, ty: &JsonType, list: &str, kind: &str) -> (String, Str
 }
 
 fn shorten(ty: &str, within: &str) -> String {
-    let package = within
-        .rsplit_once('.')
-        .map(|(package, _)| package)
-        .unwrap_or_default();
+    let package = within.rsplit_once('.').map(|(package, _)| package).unwrap_or_default();
     let (head, reference) = match ty.find("io.k8s.") {
         Some(at) => ty.split_at(at),
         None => return ty.to_owned(),

@@ -46,17 +46,11 @@ pub fn read(dir: &Path) -> Result<BTreeMap<String, JsonType>> {
     let mut files = Vec::new();
     for path in rust_files(dir)? {
         let text = fs::read_to_string(&path)?;
-        let Some(name) = text
-            .lines()
-            .next()
-            .and_then(|l| l.strip_prefix("// Generated from definition "))
+        let Some(name) = text.lines().next().and_then(|l| l.strip_prefix("// Generated from definition "))
         else {
             continue;
         };
-        let relative = path
-            .strip_prefix(dir)?
-            .parent()
-            .context("a file lies in a folder")?;
+        let relative = path.strip_prefix(dir)?.parent().context("a file lies in a folder")?;
         let module = relative.to_string_lossy().replace('/', "::");
         let rust_name = name.rsplit('.').next().unwrap_or_default();
         names.insert(format!("{module}::{rust_name}"), name.to_owned());
@@ -85,10 +79,7 @@ fn json_type(
     }) else {
         return Ok(None);
     };
-    let mut ty = JsonType {
-        doc: doc_of(&item.attrs),
-        ..JsonType::default()
-    };
+    let mut ty = JsonType { doc: doc_of(&item.attrs), ..JsonType::default() };
     if !item.generics.params.is_empty() {
         return Ok(None);
     }
@@ -105,20 +96,15 @@ fn json_type(
         let syn::Item::Impl(block) = item else { continue };
         for item in &block.items {
             if let syn::ImplItem::Const(c) = item
-                && let syn::Expr::Lit(syn::ExprLit {
-                    lit: syn::Lit::Str(value),
-                    ..
-                }) = &c.expr
+                && let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(value), .. }) = &c.expr
             {
                 constants.insert(c.ident.to_string(), value.value());
             }
         }
     }
-    if let (Some(group), Some(version), Some(kind)) = (
-        constants.get("GROUP"),
-        constants.get("VERSION"),
-        constants.get("KIND"),
-    ) {
+    if let (Some(group), Some(version), Some(kind)) =
+        (constants.get("GROUP"), constants.get("VERSION"), constants.get("KIND"))
+    {
         let group = if group.is_empty() { "-" } else { group };
         ty.kind = Some(format!("{group}/{version}/{kind}"));
         for key in ["apiVersion", "kind"] {
@@ -135,10 +121,7 @@ fn json_type(
     ty.list_kind = constants.get("LIST_KIND").cloned();
     for field in &item.fields {
         let ident = field.ident.as_ref().context("a named field")?.to_string();
-        let json = keys
-            .names
-            .get(&ident)
-            .with_context(|| format!("no JSON name for {ident}"))?;
+        let json = keys.names.get(&ident).with_context(|| format!("no JSON name for {ident}"))?;
         let (inner, required) = match generic(&field.ty, "Option") {
             Some(inner) => (inner, false),
             None => (&field.ty, true),
@@ -183,10 +166,7 @@ fn type_meta_doc(text: &str, key: &str) -> String {
         return String::new();
     };
     let marker = "\"description\": ";
-    let Some(doc) = text[start..]
-        .find(marker)
-        .map(|i| &text[start + i + marker.len()..])
-    else {
+    let Some(doc) = text[start..].find(marker).map(|i| &text[start + i + marker.len()..]) else {
         return String::new();
     };
     let line = doc.lines().next().unwrap_or_default().trim_end_matches(',');
@@ -204,9 +184,7 @@ fn notation(ty: &syn::Type, names: &BTreeMap<String, String>) -> Result<String> 
     if let Some(inner) = generic(ty, "Box") {
         return notation(inner, names);
     }
-    let syn::Type::Path(path) = ty else {
-        bail!("not a path: {ty:?}")
-    };
+    let syn::Type::Path(path) = ty else { bail!("not a path: {ty:?}") };
     let segments: Vec<String> = path.path.segments.iter().map(|s| s.ident.to_string()).collect();
     Ok(match segments.last().map(String::as_str).unwrap_or_default() {
         "bool" => "bool".into(),
@@ -267,10 +245,7 @@ struct KeyNames {
 
 impl Visit<'_> for KeyNames {
     fn visit_arm(&mut self, arm: &syn::Arm) {
-        if let syn::Pat::Lit(syn::ExprLit {
-            lit: syn::Lit::Str(json),
-            ..
-        }) = &arm.pat
+        if let syn::Pat::Lit(syn::ExprLit { lit: syn::Lit::Str(json), .. }) = &arm.pat
             && let syn::Expr::Path(path) = &*arm.body
             && let Some(last) = path.path.segments.last()
             && let Some(ident) = last.ident.to_string().strip_prefix("Key_")

@@ -29,9 +29,7 @@ pub struct ProtoField {
 impl ProtoField {
     /// The values of a `+name=value` marker, in order.
     pub fn marker<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.doc
-            .lines()
-            .filter_map(move |line| line.strip_prefix('+')?.strip_prefix(name)?.strip_prefix('='))
+        self.doc.lines().filter_map(move |line| line.strip_prefix('+')?.strip_prefix(name)?.strip_prefix('='))
     }
 }
 
@@ -50,10 +48,7 @@ pub fn read(dir: &Path) -> Result<BTreeMap<String, Message>> {
             syn::parse_file(&fs::read_to_string(&path)?).with_context(|| path.display().to_string())?;
         for item in &file.items {
             let syn::Item::Struct(item) = item else { continue };
-            let mut message = Message {
-                doc: doc_of(&item.attrs),
-                ..Message::default()
-            };
+            let mut message = Message { doc: doc_of(&item.attrs), ..Message::default() };
             for field in &item.fields {
                 let Some(ident) = &field.ident else { continue };
                 let Some(read) = proto_field(field, &module) else {
@@ -61,10 +56,7 @@ pub fn read(dir: &Path) -> Result<BTreeMap<String, Message>> {
                 };
                 message.fields.insert(folded(&ident.to_string()), read);
             }
-            out.insert(
-                format!("{}::{}", module.join("::"), folded(&item.ident.to_string())),
-                message,
-            );
+            out.insert(format!("{}::{}", module.join("::"), folded(&item.ident.to_string())), message);
         }
     }
     Ok(out)
@@ -79,12 +71,7 @@ pub fn key(openapi_name: &str) -> String {
 }
 
 fn proto_field(field: &syn::Field, module: &[String]) -> Option<ProtoField> {
-    let mut out = ProtoField {
-        number: 0,
-        repeated: false,
-        message: None,
-        doc: doc_of(&field.attrs),
-    };
+    let mut out = ProtoField { number: 0, repeated: false, message: None, doc: doc_of(&field.attrs) };
     let mut is_message = false;
     let attr = field.attrs.iter().find(|a| a.path().is_ident("prost"))?;
     attr.parse_nested_meta(|meta| {

@@ -35,9 +35,8 @@ pub fn read(path: &Path) -> Result<Supplement> {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
             "number" | "attribute" | "constant" => {
-                let (name, value) = rest
-                    .split_once(' ')
-                    .with_context(|| format!("line {}: {line}", index + 1))?;
+                let (name, value) =
+                    rest.split_once(' ').with_context(|| format!("line {}: {line}", index + 1))?;
                 let into = match word {
                     "number" => &mut out.numbers,
                     "attribute" => &mut out.attributes,
@@ -60,9 +59,7 @@ pub fn read(path: &Path) -> Result<Supplement> {
                 out.types.insert(rest.to_owned(), Vec::new());
             }
             "kind" | "f" | "d" | "doc" | "atomic" => {
-                let name = current
-                    .as_ref()
-                    .with_context(|| format!("line {} is of no type", index + 1))?;
+                let name = current.as_ref().with_context(|| format!("line {} is of no type", index + 1))?;
                 out.types.entry(name.clone()).or_default().push(line.to_owned());
             }
             other => bail!("line {}: unknown word {other}", index + 1),

@@ -35,16 +35,12 @@ pub fn bring_up(layout: &Layout, archives: &[PathBuf], with_demo: bool, phases: 
     phases.reached("namespaces, links and keys made");
     start_supervisor(layout)?;
     for_every_node(layout, |node| {
-        wait_for(layout, &format!("containerd of {}", node.name), || {
-            node.containerd_socket().exists()
-        })?;
+        wait_for(layout, &format!("containerd of {}", node.name), || node.containerd_socket().exists())?;
         archives.iter().try_for_each(|archive| containerd::import(node, archive))?;
         std::fs::write(node.images_loaded(), "").context("cannot note that the images are loaded")
     })?;
     phases.reached("containerd up, images loaded");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(wait_until_serving(layout, with_demo, phases))
 }
 
@@ -73,11 +69,7 @@ pub fn show_last_words(layout: &Layout) {
         let lines: Vec<&str> = text.lines().collect();
         if !lines.is_empty() {
             let tail = &lines[lines.len().saturating_sub(LAST_LINES)..];
-            eprintln!(
-                "--- end of {} ---\n{}",
-                entry.file_name().to_string_lossy(),
-                tail.join("\n")
-            );
+            eprintln!("--- end of {} ---\n{}", entry.file_name().to_string_lossy(), tail.join("\n"));
         }
     }
 }
@@ -86,9 +78,7 @@ fn for_every_node(layout: &Layout, work: impl Fn(&NodeLayout) -> Result<()> + Sy
     let nodes = layout.nodes();
     std::thread::scope(|scope| {
         let workers: Vec<_> = nodes.iter().map(|node| scope.spawn(|| work(node))).collect();
-        workers
-            .into_iter()
-            .try_for_each(|it| it.join().unwrap_or_else(|_| bail!("a node's set-up panicked")))
+        workers.into_iter().try_for_each(|it| it.join().unwrap_or_else(|_| bail!("a node's set-up panicked")))
     })
 }
 
@@ -175,15 +165,9 @@ async fn wait_for_nodes(layout: &Layout, client: &Client) -> Result<()> {
     let api: Api<Node> = Api::all(client.clone());
     let mut routed = std::collections::BTreeSet::new();
     loop {
-        let nodes = api
-            .list(&ListParams::default())
-            .await
-            .map(|list| list.items)
-            .unwrap_or_default();
+        let nodes = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
         for node in layout.nodes() {
-            let found = nodes
-                .iter()
-                .find(|it| it.metadata.name.as_deref() == Some(&node.name));
+            let found = nodes.iter().find(|it| it.metadata.name.as_deref() == Some(&node.name));
             let range = found.and_then(|it| it.spec.as_ref()?.pod_cidr.clone());
             if let Some(range) = range
                 && routed.insert(node.name.clone())
@@ -195,11 +179,7 @@ async fn wait_for_nodes(layout: &Layout, client: &Client) -> Result<()> {
         if ready == usize::from(layout.node_count) && routed.len() == ready {
             return Ok(());
         }
-        check_time(
-            layout,
-            &format!("Ready on all nodes ({ready} of {})", layout.node_count),
-            deadline,
-        )?;
+        check_time(layout, &format!("Ready on all nodes ({ready} of {})", layout.node_count), deadline)?;
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

@@ -63,10 +63,7 @@ pub async fn wait_until_served(layout: &Layout, limit: Duration) -> Result<()> {
                 Err(_) => "no answer".to_owned(),
             };
             if Instant::now() > deadline {
-                bail!(
-                    "http://{address} did not serve the demo in {} s: {why}",
-                    limit.as_secs()
-                );
+                bail!("http://{address} did not serve the demo in {} s: {why}", limit.as_secs());
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -76,9 +73,7 @@ pub async fn wait_until_served(layout: &Layout, limit: Duration) -> Result<()> {
 
 async fn ask(address: &str) -> Result<String> {
     let mut stream = tokio::net::TcpStream::connect(address).await?;
-    stream
-        .write_all(b"GET / HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n")
-        .await?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n").await?;
     let mut answer = String::new();
     stream.take(ANSWER_MAX).read_to_string(&mut answer).await?;
     let (head, body) = answer.split_once("\r\n\r\n").context("the answer is not HTTP")?;

@@ -17,11 +17,7 @@ pub struct Phases {
 
 impl Phases {
     pub fn new() -> Phases {
-        Phases {
-            done: Vec::new(),
-            start: Instant::now(),
-            builds: 0,
-        }
+        Phases { done: Vec::new(), start: Instant::now(), builds: 0 }
     }
 
     /// Runs one phase and shows its name while it runs.

@@ -174,25 +174,12 @@ conflict: demo/b: 192.0.2.1:80
 
 #[test]
 fn more_service_ports_than_numbers_are_reported_and_the_rest_is_served() {
-    let service = |last: u8| Service {
-        cluster_ips: vec![[10, 96, 0, last].into()],
-        port: 80,
-        ..Service::default()
-    };
-    let services = (1..=3)
-        .map(|last| (ServiceKey::new("demo", format!("s{last}"), ""), service(last)))
-        .collect();
-    let desired = Desired {
-        services,
-        ..Desired::default()
-    };
-    let compiled = compile(
-        &desired,
-        &Ids::new(&Limits {
-            services_max: 3,
-            ..Limits::default()
-        }),
-    );
+    let service =
+        |last: u8| Service { cluster_ips: vec![[10, 96, 0, last].into()], port: 80, ..Service::default() };
+    let services =
+        (1..=3).map(|last| (ServiceKey::new("demo", format!("s{last}"), ""), service(last))).collect();
+    let desired = Desired { services, ..Desired::default() };
+    let compiled = compile(&desired, &Ids::new(&Limits { services_max: 3, ..Limits::default() }));
     assert_eq!(compiled.unplaced, [ServiceKey::new("demo", "s3", "")]);
     assert_eq!(compiled.image.vips.len(), 2);
 }

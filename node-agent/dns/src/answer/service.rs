@@ -81,7 +81,12 @@ fn alias(zone: &Zone, question: &Question, target: &str) -> Answer {
     }
 }
 
-fn ports(zone: &Zone, question: &Question, service: &ServiceRecord, wanted: impl Fn(&Port) -> bool) -> Answer {
+fn ports(
+    zone: &Zone,
+    question: &Question,
+    service: &ServiceRecord,
+    wanted: impl Fn(&Port) -> bool,
+) -> Answer {
     let ServiceName { namespace, name } = &service.name;
     let (mut answers, mut additionals) = (Vec::new(), Vec::new());
     let mut point = |port: &Port, target: &Name| {
@@ -94,7 +99,9 @@ fn ports(zone: &Zone, question: &Question, service: &ServiceRecord, wanted: impl
     };
     match &service.exposure {
         Exposure::Cluster(own) => {
-            let Some(target) = absolute(zone, &format!("{name}.{namespace}.svc")) else { return Answer::NoData };
+            let Some(target) = absolute(zone, &format!("{name}.{namespace}.svc")) else {
+                return Answer::NoData;
+            };
             let mut any = false;
             for port in service.ports.iter().filter(|port| !port.name.is_empty() && wanted(port)) {
                 point(port, &target);

@@ -114,16 +114,15 @@ fn ports_point_at_the_service_or_at_every_endpoint() {
     assert_eq!(additionals.len(), 2, "an address of each family");
     assert_eq!(
         texts(&ask("_http._tcp.db.shop.svc.cluster.local.", RecordType::SRV)),
-        [
-            "0 100 8080 db-0.db.shop.svc.cluster.local.",
-            "0 100 8080 10-244-1-2.db.shop.svc.cluster.local.",
-        ]
+        ["0 100 8080 db-0.db.shop.svc.cluster.local.", "0 100 8080 10-244-1-2.db.shop.svc.cluster.local.",]
     );
 }
 
 #[test]
 fn an_external_name_is_an_alias_and_one_into_the_cluster_is_followed() {
-    let Answer::Chase { answers, target } = ask("away.shop.svc.cluster.local.", RecordType::A) else { panic!() };
+    let Answer::Chase { answers, target } = ask("away.shop.svc.cluster.local.", RecordType::A) else {
+        panic!()
+    };
     assert_eq!(answers[0].data.to_string(), "example.com.");
     assert_eq!(target.to_ascii(), "example.com.");
     let near = texts(&ask("near.shop.svc.cluster.local.", RecordType::A));

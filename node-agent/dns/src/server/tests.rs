@@ -39,7 +39,8 @@ async fn ask_udp(server: SocketAddr, name: &str) -> Message {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.send_to(&query(name), server).await.unwrap();
     let mut buffer = [0; 4096];
-    let length = tokio::time::timeout(Duration::from_secs(5), socket.recv(&mut buffer)).await.unwrap().unwrap();
+    let length =
+        tokio::time::timeout(Duration::from_secs(5), socket.recv(&mut buffer)).await.unwrap().unwrap();
     Message::from_vec(&buffer[..length]).unwrap()
 }
 

@@ -149,7 +149,11 @@ fn decide(desk: &Desk, host: &HeaderValue, path: &str) -> Result<Destination, Re
 impl Destination {
     /// Sends the request to the first endpoint that takes it. Only a request no endpoint has begun to read goes to
     /// another one, or one that has no body and may be repeated, on a kept connection its endpoint just closed.
-    async fn send(&mut self, desk: &Desk, mut request: Request<Watched>) -> Result<Response<Incoming>, Refusal> {
+    async fn send(
+        &mut self,
+        desk: &Desk,
+        mut request: Request<Watched>,
+    ) -> Result<Response<Incoming>, Refusal> {
         let mut refusal = self.unreachable();
         for _ in 0..desk.limits.endpoints_tried_max {
             let Some(address) = self.candidates.next() else { break };

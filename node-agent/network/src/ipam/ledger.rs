@@ -194,7 +194,8 @@ mod tests {
         fs::write(dir.path().join("10.244.1.2.draft"), "{").unwrap();
         fs::write(dir.path().join("10.244.1.3.json"), "").unwrap();
         let mut ledger = open(dir.path());
-        let given: Vec<_> = (0..5).map(|i| ledger.ensure(&request(&i.to_string())).unwrap().address).collect();
+        let given: Vec<_> =
+            (0..5).map(|i| ledger.ensure(&request(&i.to_string())).unwrap().address).collect();
         assert_eq!(given.len(), 5);
         assert!(matches!(ledger.ensure(&request("more")), Err(IpamError::Exhausted { capacity: 5, .. })));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 5);

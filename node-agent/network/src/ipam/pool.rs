@@ -38,7 +38,8 @@ impl Pool {
     pub(crate) fn take(&mut self) -> Option<Ipv4Addr> {
         let (first, last) = self.bounds()?;
         let start = self.next.clamp(first, last);
-        let free = (start..=last).chain(first..start).map(Ipv4Addr::from).find(|a| !self.taken.contains(a))?;
+        let free =
+            (start..=last).chain(first..start).map(Ipv4Addr::from).find(|a| !self.taken.contains(a))?;
         self.taken.insert(free);
         self.next = u32::from(free).checked_add(1).filter(|next| *next <= last).unwrap_or(first);
         Some(free)

@@ -14,8 +14,8 @@ impl Network {
     /// At start, before anything is served: both ways, and every living link to the hooks again.
     pub(super) async fn reconcile(&self) -> Result<(), NetworkError> {
         let mut links = self.kernel.observe_links(HOST_LINK_PREFIX).await?;
-        let held: BTreeMap<String, Attachment> = self
-            .with_ledger(|ledger| ledger.all().map(|held| (held.host_link(), held.clone())).collect())?;
+        let held: BTreeMap<String, Attachment> =
+            self.with_ledger(|ledger| ledger.all().map(|held| (held.host_link(), held.clone())).collect())?;
         for (name, attachment) in &held {
             let Some(ifindex) = links.remove(name) else {
                 tracing::info!(address = %attachment.address, pod = attachment.pod.name, "address of a pod that is gone");
@@ -26,7 +26,9 @@ impl Network {
             if let Err(error) = apply_host_side(&self.kernel, attachment, self.config.node_ip).await {
                 tracing::warn!(error = %cause(&error), link = name, "a pod's link could not be repaired");
             }
-            if let Err(error) = self.hook(pod_link(attachment, ifindex), |hooks, link| hooks.attach(link)).await {
+            if let Err(error) =
+                self.hook(pod_link(attachment, ifindex), |hooks, link| hooks.attach(link)).await
+            {
                 tracing::warn!(%error, link = name, "the data plane refused a pod's link");
             }
         }
@@ -66,8 +68,11 @@ impl Network {
             // One that is being added or deleted right now is its verb's business.
             let lock = self.lock_of(&attachment.id);
             if let Ok(guard) = lock.try_lock() {
-                let still_gone = self.kernel.observe_link(&attachment.host_link()).await.is_ok_and(|l| l.is_none());
-                if still_gone && matches!(self.with_ledger(|ledger| ledger.release(&attachment.id)), Ok(Ok(()))) {
+                let still_gone =
+                    self.kernel.observe_link(&attachment.host_link()).await.is_ok_and(|l| l.is_none());
+                if still_gone
+                    && matches!(self.with_ledger(|ledger| ledger.release(&attachment.id)), Ok(Ok(())))
+                {
                     freed += 1;
                 }
                 drop(guard);

@@ -66,9 +66,9 @@ impl Network {
         };
         apply_pod_side(attachment).await?;
         let ifindex = apply_host_side(&self.kernel, attachment, self.config.node_ip).await?;
-        self.hook(pod_link(attachment, ifindex), |hooks, link| hooks.attach(link)).await.map_err(|source| {
-            NetworkError::Hook { container: attachment.id.container.clone(), source }
-        })?;
+        self.hook(pod_link(attachment, ifindex), |hooks, link| hooks.attach(link))
+            .await
+            .map_err(|source| NetworkError::Hook { container: attachment.id.container.clone(), source })?;
         Ok(mtu)
     }
 

@@ -29,7 +29,11 @@ pub(crate) struct Ground {
 }
 
 /// Carries out `change`. Idempotent.
-pub(crate) async fn apply_change(kernel: &Kernel, ground: &Ground, change: &Change) -> Result<(), RouteError> {
+pub(crate) async fn apply_change(
+    kernel: &Kernel,
+    ground: &Ground,
+    change: &Change,
+) -> Result<(), RouteError> {
     let refused = |source| RouteError::Netlink { doing: describe(change), source };
     let netlink = &kernel.netlink;
     match change {

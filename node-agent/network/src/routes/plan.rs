@@ -224,9 +224,15 @@ mod tests {
         let direct = compile_routes(&local(Overlay::Auto), &peers);
         let tunnelled = compile_routes(&local(Overlay::Always), &peers);
         let there = plan_routes(&tunnelled, &direct);
-        assert!(matches!(there[..], [Change::AddTunnel(_), Change::SetRoute(_, Hop::Tunnel { .. })]), "{there:?}");
+        assert!(
+            matches!(there[..], [Change::AddTunnel(_), Change::SetRoute(_, Hop::Tunnel { .. })]),
+            "{there:?}"
+        );
         let back = plan_routes(&direct, &tunnelled);
-        assert!(matches!(back[..], [Change::SetRoute(_, Hop::Direct { .. }), Change::RemoveTunnel(_)]), "{back:?}");
+        assert!(
+            matches!(back[..], [Change::SetRoute(_, Hop::Direct { .. }), Change::RemoveTunnel(_)]),
+            "{back:?}"
+        );
     }
 
     fn tables() -> impl Strategy<Value = RouteTable> {

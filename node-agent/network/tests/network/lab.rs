@@ -38,7 +38,8 @@ impl Namespace {
         let target = path.clone();
         let made = std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            mount(Some("/proc/thread-self/ns/net"), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+            mount(Some("/proc/thread-self/ns/net"), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                .unwrap();
         });
         made.join().unwrap();
         Self { path, _dir: dir }
@@ -178,8 +179,7 @@ pub struct Call {
 
 impl Call {
     pub fn new(node: &Node, verb: &str, container: &str, netns: Option<&Path>, extra: Value) -> Self {
-        let mut config =
-            json!({"cniVersion": "1.1.0", "name": "penstock", "type": "penstock", "socket": node.config.state_dir.join("cni.sock")});
+        let mut config = json!({"cniVersion": "1.1.0", "name": "penstock", "type": "penstock", "socket": node.config.state_dir.join("cni.sock")});
         for (key, value) in extra.as_object().unwrap() {
             config[key] = value.clone();
         }

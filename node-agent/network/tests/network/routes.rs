@@ -4,10 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::lab::{Namespace, Node, is_root, reaches};
 use arc_swap::ArcSwap;
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
-use crate::lab::{Namespace, Node, is_root, reaches};
 use penstock_dns::{Exposure, Forwarder, Listening, ServiceName, ServiceRecord, Zone, ZoneConfig};
 use penstock_network::{Network, NoHooks, Overlay, Peer};
 use tokio_util::sync::CancellationToken;

@@ -35,12 +35,7 @@ pub async fn run(context: Arc<Context>, shutdown: CancellationToken) {
                 label(names::POD_NAME),
                 label(names::POD_UID)
             );
-            let path = context
-                .config
-                .pod_logs_dir
-                .join(pod)
-                .join(&c.name)
-                .join(format!("{}.log", c.attempt));
+            let path = context.config.pod_logs_dir.join(pod).join(&c.name).join(format!("{}.log", c.attempt));
             if std::fs::metadata(&path).is_ok_and(|m| m.len() > SIZE_BYTES_MAX) {
                 rotate(&context, &path, &c.id).await;
             }
@@ -67,16 +62,8 @@ async fn rotate(context: &Context, path: &Path, id: &str) {
 
 fn rotated(path: &Path) -> Vec<PathBuf> {
     let prefix = format!("{}.", path.file_name().unwrap_or_default().to_string_lossy());
-    let entries = path
-        .parent()
-        .and_then(|dir| std::fs::read_dir(dir).ok())
-        .into_iter()
-        .flatten()
-        .flatten();
-    entries
-        .filter(|e| e.file_name().to_string_lossy().starts_with(&prefix))
-        .map(|e| e.path())
-        .collect()
+    let entries = path.parent().and_then(|dir| std::fs::read_dir(dir).ok()).into_iter().flatten().flatten();
+    entries.filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)).map(|e| e.path()).collect()
 }
 
 /// The oldest, until with the live file no more than [`FILES_MAX`] are left. Names sort by time.
@@ -93,9 +80,7 @@ mod tests {
 
     #[test]
     fn the_oldest_logs_go_first() {
-        let files: Vec<PathBuf> = (1..=6)
-            .map(|n| PathBuf::from(format!("0.log.2026010{n}")))
-            .collect();
+        let files: Vec<PathBuf> = (1..=6).map(|n| PathBuf::from(format!("0.log.2026010{n}"))).collect();
         assert_eq!(plan_removals(&files), files[..2]);
         assert!(plan_removals(&files[..4]).is_empty());
     }

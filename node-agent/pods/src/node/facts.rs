@@ -33,11 +33,7 @@ pub fn observe_allocatable(kubelet_dir: &Path) -> Allocatable {
 fn meminfo(field: &str) -> Option<i64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|l| l.split(':').next() == Some(field))?;
-    line.split_whitespace()
-        .nth(1)?
-        .parse::<i64>()
-        .ok()
-        .map(|kib| kib * 1024)
+    line.split_whitespace().nth(1)?.parse::<i64>().ok().map(|kib| kib * 1024)
 }
 
 type List = BTreeMap<String, Quantity>;
@@ -58,10 +54,7 @@ pub fn compile_capacity(node: &Allocatable, pods_max: u32) -> (List, List) {
         .collect()
     };
     let usable = (node.memory_bytes - MEMORY_RESERVED_BYTES).max(0);
-    (
-        list(node.memory_bytes, node.storage_bytes),
-        list(usable, node.storage_bytes / 10 * 9),
-    )
+    (list(node.memory_bytes, node.storage_bytes), list(usable, node.storage_bytes / 10 * 9))
 }
 
 /// Whether memory and disk run short.
@@ -73,23 +66,11 @@ pub fn observe_pressure(kubelet_dir: &Path) -> (bool, bool) {
 
 /// `nodeInfo`.
 pub fn observe_system(runtime: &Version) -> NodeSystemInfo {
-    let file = |path: &str| {
-        fs::read_to_string(path)
-            .map(|t| t.trim().to_string())
-            .unwrap_or_default()
-    };
+    let file = |path: &str| fs::read_to_string(path).map(|t| t.trim().to_string()).unwrap_or_default();
     let release = file("/etc/os-release");
-    let pretty = release
-        .lines()
-        .find_map(|l| l.strip_prefix("PRETTY_NAME="))
-        .unwrap_or("Linux");
+    let pretty = release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).unwrap_or("Linux");
     NodeSystemInfo {
-        architecture: if cfg!(target_arch = "x86_64") {
-            "amd64"
-        } else {
-            "arm64"
-        }
-        .to_string(),
+        architecture: if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }.to_string(),
         boot_id: file("/proc/sys/kernel/random/boot_id"),
         container_runtime_version: format!("{}://{}", runtime.name, runtime.version),
         kernel_version: file("/proc/sys/kernel/osrelease"),

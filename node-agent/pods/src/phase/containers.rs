@@ -13,15 +13,10 @@ use crate::observed::Observed;
 
 pub(super) fn compile(inputs: &Inputs<'_>, spec: &Spec) -> ContainerStatus {
     let name = &spec.container.name;
-    let Inputs {
-        seen, memory, plan, ..
-    } = inputs;
+    let Inputs { seen, memory, plan, .. } = inputs;
     let newest = seen.newest(name);
     let before = previous_status(inputs, spec);
-    let health = newest
-        .and_then(|c| memory.health.get(&c.status.id))
-        .copied()
-        .unwrap_or_default();
+    let health = newest.and_then(|c| memory.health.get(&c.status.id)).copied().unwrap_or_default();
     let starting = memory.starting.contains(name);
     let mut status = ContainerStatus {
         name: name.clone(),
@@ -51,9 +46,7 @@ pub(super) fn compile(inputs: &Inputs<'_>, spec: &Spec) -> ContainerStatus {
                 status.resources = Some(resources);
             }
             ContainerState {
-                running: Some(ContainerStateRunning {
-                    started_at: time(c.status.started_at),
-                }),
+                running: Some(ContainerStateRunning { started_at: time(c.status.started_at) }),
                 ..Default::default()
             }
         }
@@ -85,11 +78,7 @@ pub(super) fn compile(inputs: &Inputs<'_>, spec: &Spec) -> ContainerStatus {
 }
 
 fn will_start(inputs: &Inputs<'_>, name: &str) -> bool {
-    inputs
-        .plan
-        .effects
-        .iter()
-        .any(|e| matches!(e, crate::plan::Effect::Start { name: n, .. } if n == name))
+    inputs.plan.effects.iter().any(|e| matches!(e, crate::plan::Effect::Start { name: n, .. } if n == name))
 }
 
 fn previous_status<'a>(inputs: &'a Inputs<'_>, spec: &Spec) -> Option<&'a ContainerStatus> {
@@ -99,9 +88,7 @@ fn previous_status<'a>(inputs: &'a Inputs<'_>, spec: &Spec) -> Option<&'a Contai
         &previous.init_container_statuses,
         &previous.ephemeral_container_statuses,
     ];
-    all.into_iter()
-        .flat_map(|list| list.iter().flatten())
-        .find(|c| c.name == spec.container.name)
+    all.into_iter().flat_map(|list| list.iter().flatten()).find(|c| c.name == spec.container.name)
 }
 
 /// The runtime forgot a container that had been reported: keep what was known of its end, or say that it is unknown.
@@ -109,10 +96,7 @@ fn lost(inputs: &Inputs<'_>, before: Option<&ContainerStatus>) -> Option<Contain
     let before = before?.state.as_ref()?;
     if let Some(t) = &before.terminated {
         let over = inputs.ended || inputs.plan.finished || inputs.desired.is_terminal();
-        return over.then(|| ContainerState {
-            terminated: Some(t.clone()),
-            ..Default::default()
-        });
+        return over.then(|| ContainerState { terminated: Some(t.clone()), ..Default::default() });
     }
     let over = inputs.ended && before.running.is_some();
     over.then(|| ContainerState {
@@ -132,10 +116,7 @@ fn waiting(inputs: &Inputs<'_>, spec: &Spec, or_default: bool) -> Option<Contain
     let wait = wait.or_else(|| inputs.memory.failures.get(name).map(|f| f.waiting.clone()));
     match wait {
         Some(wait) => Some(ContainerState {
-            waiting: Some(ContainerStateWaiting {
-                reason: Some(wait.reason),
-                message: Some(wait.message),
-            }),
+            waiting: Some(ContainerStateWaiting { reason: Some(wait.reason), message: Some(wait.message) }),
             ..Default::default()
         }),
         None => or_default.then(|| default_waiting(inputs, spec)),
@@ -143,21 +124,14 @@ fn waiting(inputs: &Inputs<'_>, spec: &Spec, or_default: bool) -> Option<Contain
 }
 
 fn default_waiting(inputs: &Inputs<'_>, spec: &Spec) -> ContainerState {
-    let has_init = inputs
-        .desired
-        .specs
-        .iter()
-        .any(|s| matches!(s.role, Role::Init | Role::Sidecar));
+    let has_init = inputs.desired.specs.iter().any(|s| matches!(s.role, Role::Init | Role::Sidecar));
     let reason = if has_init && !inputs.memory.starting.contains(&spec.container.name) {
         "PodInitializing"
     } else {
         "ContainerCreating"
     };
     ContainerState {
-        waiting: Some(ContainerStateWaiting {
-            reason: Some(reason.into()),
-            message: None,
-        }),
+        waiting: Some(ContainerStateWaiting { reason: Some(reason.into()), message: None }),
         ..Default::default()
     }
 }
@@ -168,10 +142,7 @@ fn id(runtime: &str, c: &Observed) -> String {
 
 fn time(nanoseconds: i64) -> Option<Time> {
     // Times of the API have whole seconds.
-    Timestamp::from_second(nanoseconds / 1_000_000_000)
-        .ok()
-        .filter(|_| nanoseconds > 0)
-        .map(Time)
+    Timestamp::from_second(nanoseconds / 1_000_000_000).ok().filter(|_| nanoseconds > 0).map(Time)
 }
 
 fn ended(c: &Observed, runtime: &str) -> ContainerState {
@@ -183,11 +154,7 @@ fn ended(c: &Observed, runtime: &str) -> ContainerState {
         (true, "", _) => "Error",
         (true, reason, _) => reason,
     };
-    let message = if c.message.is_empty() {
-        status.message.clone()
-    } else {
-        c.message.clone()
-    };
+    let message = if c.message.is_empty() { status.message.clone() } else { c.message.clone() };
     ContainerState {
         terminated: Some(ContainerStateTerminated {
             container_id: Some(id(runtime, c)),

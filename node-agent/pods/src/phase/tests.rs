@@ -13,22 +13,14 @@ fn container(name: &str, attempt: u32, exit: Option<i32>) -> Observed {
         id: format!("{name}-{attempt}"),
         name: name.into(),
         attempt,
-        state: if exit.is_some() {
-            ContainerState::Exited
-        } else {
-            ContainerState::Running
-        },
+        state: if exit.is_some() { ContainerState::Exited } else { ContainerState::Running },
         exit_code: exit.unwrap_or(0),
         started_at: 1_000_000_000,
         finished_at: 2_000_000_000,
         image: "img".into(),
         ..Default::default()
     };
-    Observed {
-        status,
-        sandbox: "s".into(),
-        message: String::new(),
-    }
+    Observed { status, sandbox: "s".into(), message: String::new() }
 }
 
 fn status(
@@ -40,19 +32,9 @@ fn status(
 ) -> PodStatus {
     let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec});
     let desired = Desired::new(serde_json::from_value(pod).unwrap(), Origin::Api).unwrap();
-    let info = SandboxInfo {
-        id: "s".into(),
-        state: SandboxState::Ready,
-        ..Default::default()
-    };
-    let sandboxes = vec![SandboxStatus {
-        info,
-        addresses: vec!["10.244.0.2".into()],
-    }];
-    let seen = PodRuntime {
-        sandboxes,
-        containers,
-    };
+    let info = SandboxInfo { id: "s".into(), state: SandboxState::Ready, ..Default::default() };
+    let sandboxes = vec![SandboxStatus { info, addresses: vec!["10.244.0.2".into()] }];
+    let seen = PodRuntime { sandboxes, containers };
     compile_status(&Inputs {
         desired: &desired,
         seen: &seen,
@@ -72,50 +54,24 @@ fn one() -> serde_json::Value {
 
 fn healthy() -> Memory {
     let mut memory = Memory::default();
-    memory.health.insert(
-        "a-0".into(),
-        Health {
-            started: true,
-            ready: true,
-        },
-    );
+    memory.health.insert("a-0".into(), Health { started: true, ready: true });
     memory
 }
 
 fn condition<'a>(status: &'a PodStatus, kind: &str) -> &'a PodCondition {
-    status
-        .conditions
-        .iter()
-        .flatten()
-        .find(|c| c.type_ == kind)
-        .unwrap()
+    status.conditions.iter().flatten().find(|c| c.type_ == kind).unwrap()
 }
 
 fn state(status: &PodStatus) -> &k8s_openapi::api::core::v1::ContainerState {
-    status.container_statuses.as_ref().unwrap()[0]
-        .state
-        .as_ref()
-        .unwrap()
+    status.container_statuses.as_ref().unwrap()[0].state.as_ref().unwrap()
 }
 
 #[test]
 fn a_running_and_ready_pod_says_so() {
-    let status = status(
-        one(),
-        vec![container("a", 0, None)],
-        &healthy(),
-        &Plan::default(),
-        false,
-    );
+    let status = status(one(), vec![container("a", 0, None)], &healthy(), &Plan::default(), false);
     assert_eq!(status.phase.as_deref(), Some("Running"));
     assert_eq!(status.pod_ip.as_deref(), Some("10.244.0.2"));
-    for kind in [
-        "Ready",
-        "ContainersReady",
-        "Initialized",
-        "PodReadyToStartContainers",
-        "PodScheduled",
-    ] {
+    for kind in ["Ready", "ContainersReady", "Initialized", "PodReadyToStartContainers", "PodScheduled"] {
         assert_eq!(condition(&status, kind).status, "True", "{kind}");
     }
     let container = &status.container_statuses.unwrap()[0];
@@ -126,39 +82,15 @@ fn a_running_and_ready_pod_says_so() {
 #[test]
 fn a_container_that_waits_out_a_crash_shows_why_and_how_it_ended() {
     let mut plan = Plan::default();
-    plan.waiting.insert(
-        "a".into(),
-        Waiting {
-            reason: "CrashLoopBackOff".into(),
-            message: "m".into(),
-        },
-    );
-    let status = status(
-        one(),
-        vec![container("a", 2, Some(3))],
-        &Memory::default(),
-        &plan,
-        false,
-    );
+    plan.waiting.insert("a".into(), Waiting { reason: "CrashLoopBackOff".into(), message: "m".into() });
+    let status = status(one(), vec![container("a", 2, Some(3))], &Memory::default(), &plan, false);
     assert_eq!(status.phase.as_deref(), Some("Running"));
-    assert_eq!(
-        state(&status).waiting.as_ref().unwrap().reason.as_deref(),
-        Some("CrashLoopBackOff")
-    );
+    assert_eq!(state(&status).waiting.as_ref().unwrap().reason.as_deref(), Some("CrashLoopBackOff"));
     let container = &status.container_statuses.as_ref().unwrap()[0];
     assert_eq!(container.restart_count, 2);
-    let last = container
-        .last_state
-        .as_ref()
-        .unwrap()
-        .terminated
-        .as_ref()
-        .unwrap();
+    let last = container.last_state.as_ref().unwrap().terminated.as_ref().unwrap();
     assert_eq!((last.exit_code, last.reason.as_deref()), (3, Some("Error")));
-    assert_eq!(
-        condition(&status, "Ready").message.as_deref(),
-        Some("containers with unready status: [a]")
-    );
+    assert_eq!(condition(&status, "Ready").message.as_deref(), Some("containers with unready status: [a]"));
 }
 
 #[test]
@@ -166,9 +98,7 @@ fn the_phase_of_an_ended_pod_follows_its_exit_codes() {
     let spec = |policy: &str| json!({"restartPolicy": policy, "containers": [{"name": "a"}]});
     let phase = |policy, code, ended| {
         let seen = vec![container("a", 0, Some(code))];
-        status(spec(policy), seen, &Memory::default(), &Plan::default(), ended)
-            .phase
-            .unwrap()
+        status(spec(policy), seen, &Memory::default(), &Plan::default(), ended).phase.unwrap()
     };
     assert_eq!(phase("Never", 0, false), "Succeeded");
     assert_eq!(phase("Never", 1, false), "Failed");
@@ -182,29 +112,17 @@ fn the_phase_of_an_ended_pod_follows_its_exit_codes() {
 fn a_pod_without_containers_yet_is_pending() {
     let status = status(one(), vec![], &Memory::default(), &Plan::default(), false);
     assert_eq!(status.phase.as_deref(), Some("Pending"));
-    assert_eq!(
-        state(&status).waiting.as_ref().unwrap().reason.as_deref(),
-        Some("ContainerCreating")
-    );
+    assert_eq!(state(&status).waiting.as_ref().unwrap().reason.as_deref(), Some("ContainerCreating"));
     assert_eq!(status.qos_class.as_deref(), Some("BestEffort"));
 }
 
 #[test]
 fn a_pod_past_its_deadline_has_failed_and_says_why() {
     let memory = Memory {
-        failed: Some(Waiting {
-            reason: "DeadlineExceeded".into(),
-            message: "too long".into(),
-        }),
+        failed: Some(Waiting { reason: "DeadlineExceeded".into(), message: "too long".into() }),
         ..Memory::default()
     };
-    let status = status(
-        one(),
-        vec![container("a", 0, Some(137))],
-        &memory,
-        &Plan::default(),
-        true,
-    );
+    let status = status(one(), vec![container("a", 0, Some(137))], &memory, &Plan::default(), true);
     assert_eq!(
         (status.phase.as_deref(), status.reason.as_deref()),
         (Some("Failed"), Some("DeadlineExceeded"))
@@ -214,18 +132,9 @@ fn a_pod_past_its_deadline_has_failed_and_says_why() {
 #[test]
 fn a_readiness_gate_that_nobody_opened_keeps_the_pod_out() {
     let spec = json!({"containers": [{"name": "a"}], "readinessGates": [{"conditionType": "x/y"}]});
-    let status = status(
-        spec,
-        vec![container("a", 0, None)],
-        &healthy(),
-        &Plan::default(),
-        false,
-    );
+    let status = status(spec, vec![container("a", 0, None)], &healthy(), &Plan::default(), false);
     assert_eq!(condition(&status, "ContainersReady").status, "True");
-    assert_eq!(
-        condition(&status, "Ready").reason.as_deref(),
-        Some("ReadinessGatesNotReady")
-    );
+    assert_eq!(condition(&status, "Ready").reason.as_deref(), Some("ReadinessGatesNotReady"));
 }
 
 #[test]

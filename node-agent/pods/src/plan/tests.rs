@@ -13,23 +13,12 @@ fn pod(spec: serde_json::Value) -> Desired {
 }
 
 fn sandbox(state: SandboxState) -> SandboxStatus {
-    let info = SandboxInfo {
-        id: "s".into(),
-        state,
-        created_at: 1,
-        ..Default::default()
-    };
-    SandboxStatus {
-        info,
-        addresses: vec!["10.244.0.2".into()],
-    }
+    let info = SandboxInfo { id: "s".into(), state, created_at: 1, ..Default::default() };
+    SandboxStatus { info, addresses: vec!["10.244.0.2".into()] }
 }
 
 fn ready() -> PodRuntime {
-    PodRuntime {
-        sandboxes: vec![sandbox(SandboxState::Ready)],
-        containers: vec![],
-    }
+    PodRuntime { sandboxes: vec![sandbox(SandboxState::Ready)], containers: vec![] }
 }
 
 /// A container in sandbox `s`; `exit` none means running.
@@ -38,28 +27,17 @@ fn container(name: &str, attempt: u32, exit: Option<i32>) -> Observed {
         id: format!("{name}-{attempt}"),
         name: name.into(),
         attempt,
-        state: if exit.is_some() {
-            ContainerState::Exited
-        } else {
-            ContainerState::Running
-        },
+        state: if exit.is_some() { ContainerState::Exited } else { ContainerState::Running },
         exit_code: exit.unwrap_or(0),
         started_at: 1_000_000_000,
         finished_at: if exit.is_some() { 2_000_000_000 } else { 0 },
         ..Default::default()
     };
-    Observed {
-        status,
-        sandbox: "s".into(),
-        message: String::new(),
-    }
+    Observed { status, sandbox: "s".into(), message: String::new() }
 }
 
 fn memory() -> Memory {
-    Memory {
-        volumes_ready: true,
-        ..Default::default()
-    }
+    Memory { volumes_ready: true, ..Default::default() }
 }
 
 fn now() -> Timestamp {
@@ -83,10 +61,7 @@ fn starts(plan: &Plan) -> Vec<&str> {
 fn stops(plan: &Plan) -> Vec<(&str, i64)> {
     let mut out = Vec::new();
     for effect in &plan.effects {
-        if let Effect::Stop {
-            name, grace_seconds, ..
-        } = effect
-        {
+        if let Effect::Stop { name, grace_seconds, .. } = effect {
             out.push((name.as_str(), *grace_seconds));
         }
     }
@@ -97,13 +72,7 @@ fn stops(plan: &Plan) -> Vec<(&str, i64)> {
 fn a_new_pod_gets_a_sandbox_first_and_all_containers_at_once_then() {
     let desired = pod(json!({"containers": [{"name": "a"}, {"name": "b"}]}));
     let first = live(&desired, &PodRuntime::default(), &Memory::default());
-    assert_eq!(
-        first.effects,
-        [Effect::Prepare {
-            attempt: 0,
-            sandbox: true
-        }]
-    );
+    assert_eq!(first.effects, [Effect::Prepare { attempt: 0, sandbox: true }]);
     assert_eq!(starts(&live(&desired, &ready(), &memory())), ["a", "b"]);
 }
 
@@ -128,31 +97,20 @@ fn a_failed_init_container_ends_a_pod_that_never_restarts() {
     );
     let mut seen = ready();
     seen.containers = vec![container("i", 0, Some(1))];
-    assert_eq!(
-        live(&desired, &seen, &memory()).effects,
-        [Effect::StopSandbox { id: "s".into() }]
-    );
+    assert_eq!(live(&desired, &seen, &memory()).effects, [Effect::StopSandbox { id: "s".into() }]);
     seen.sandboxes = vec![sandbox(SandboxState::NotReady)];
     assert!(live(&desired, &seen, &memory()).finished);
 }
 
 #[test]
 fn a_sidecar_lets_others_start_once_it_has_started_and_is_stopped_last() {
-    let desired = pod(
-        json!({"initContainers": [{"name": "side", "restartPolicy": "Always"}],
-        "containers": [{"name": "a"}]}),
-    );
+    let desired = pod(json!({"initContainers": [{"name": "side", "restartPolicy": "Always"}],
+        "containers": [{"name": "a"}]}));
     let mut seen = ready();
     seen.containers = vec![container("side", 0, None)];
     assert!(starts(&live(&desired, &seen, &memory())).is_empty());
     let mut started = memory();
-    started.health.insert(
-        "side-0".into(),
-        Health {
-            started: true,
-            ready: false,
-        },
-    );
+    started.health.insert("side-0".into(), Health { started: true, ready: false });
     assert_eq!(starts(&live(&desired, &seen, &started)), ["a"]);
     seen.containers.insert(0, container("a", 0, None));
     let end = plan(&desired, &seen, &started, Some(Stop { grace_seconds: 7 }), now());
@@ -178,20 +136,13 @@ fn a_crashed_container_waits_out_its_pause() {
 
 #[test]
 fn what_ended_is_started_again_only_as_the_policy_says() {
-    for (policy, exit, again) in [
-        ("Never", 1, false),
-        ("OnFailure", 0, false),
-        ("OnFailure", 1, true),
-        ("Always", 0, true),
-    ] {
+    for (policy, exit, again) in
+        [("Never", 1, false), ("OnFailure", 0, false), ("OnFailure", 1, true), ("Always", 0, true)]
+    {
         let desired = pod(json!({"restartPolicy": policy, "containers": [{"name": "a"}]}));
         let mut seen = ready();
         seen.containers = vec![container("a", 0, Some(exit))];
-        assert_eq!(
-            !starts(&live(&desired, &seen, &memory())).is_empty(),
-            again,
-            "{policy} {exit}"
-        );
+        assert_eq!(!starts(&live(&desired, &seen, &memory())).is_empty(), again, "{policy} {exit}");
     }
 }
 
@@ -201,13 +152,7 @@ fn an_adopted_container_keeps_running_while_its_volumes_are_served_again() {
     let mut seen = ready();
     seen.containers = vec![container("a", 0, None)];
     let adopted = live(&desired, &seen, &Memory::default());
-    assert_eq!(
-        adopted.effects,
-        [Effect::Prepare {
-            attempt: 0,
-            sandbox: false
-        }]
-    );
+    assert_eq!(adopted.effects, [Effect::Prepare { attempt: 0, sandbox: false }]);
 }
 
 #[test]
@@ -216,9 +161,7 @@ fn a_changed_image_replaces_the_container() {
         pod(json!({"containers": [{"name": "a", "image": "x"}], "terminationGracePeriodSeconds": 3}));
     let mut seen = ready();
     let mut old = container("a", 0, None);
-    old.status
-        .annotations
-        .insert(names::CONTAINER_HASH.into(), "other".into());
+    old.status.annotations.insert(names::CONTAINER_HASH.into(), "other".into());
     seen.containers = vec![old];
     assert_eq!(stops(&live(&desired, &seen, &memory())), [("a", 3)]);
 }
@@ -230,13 +173,7 @@ fn a_dead_sandbox_is_replaced_with_its_containers() {
         sandboxes: vec![sandbox(SandboxState::NotReady)],
         containers: vec![container("a", 0, Some(137))],
     };
-    let want = [
-        Effect::StopSandbox { id: "s".into() },
-        Effect::Prepare {
-            attempt: 1,
-            sandbox: true,
-        },
-    ];
+    let want = [Effect::StopSandbox { id: "s".into() }, Effect::Prepare { attempt: 1, sandbox: true }];
     assert_eq!(live(&desired, &seen, &memory()).effects, want);
 }
 

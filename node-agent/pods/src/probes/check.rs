@@ -41,9 +41,7 @@ impl Checker {
     /// Puts a probe's question.
     pub async fn check(&self, probe: &Probe, container: &Container, timeout: Duration) -> Outcome {
         if let Some(exec) = &probe.exec {
-            return self
-                .exec(exec.command.as_deref().unwrap_or_default(), timeout)
-                .await;
+            return self.exec(exec.command.as_deref().unwrap_or_default(), timeout).await;
         }
         if let Some(get) = &probe.http_get {
             return self.http(get, container, "kube-probe/1.36").await;
@@ -69,9 +67,7 @@ impl Checker {
     ) -> Outcome {
         let run = async {
             if let Some(exec) = &handler.exec {
-                return self
-                    .exec(exec.command.as_deref().unwrap_or_default(), timeout)
-                    .await;
+                return self.exec(exec.command.as_deref().unwrap_or_default(), timeout).await;
             }
             if let Some(get) = &handler.http_get {
                 return self.http(get, container, "kube-lifecycle/1.36").await;
@@ -119,9 +115,7 @@ impl Checker {
             resolve_port(port, container).ok_or_else(|| format!("no port {port:?} in the container"))?;
         let host = host.filter(|h| !h.is_empty()).or(self.address.as_deref());
         let host = host.ok_or_else(|| "the pod has no address".to_string())?;
-        TcpStream::connect((host, port))
-            .await
-            .map_err(|e| format!("dial tcp {host}:{port}: {e}"))
+        TcpStream::connect((host, port)).await.map_err(|e| format!("dial tcp {host}:{port}: {e}"))
     }
 
     async fn http(&self, get: &HTTPGetAction, container: &Container, agent: &str) -> Outcome {
@@ -140,18 +134,10 @@ impl Checker {
     ) -> Result<(u16, Bytes), String> {
         let stream = self.dial(get.host.as_deref(), &get.port, container).await?;
         let port = resolve_port(&get.port, container).unwrap_or_default();
-        let host = get
-            .host
-            .as_deref()
-            .filter(|h| !h.is_empty())
-            .or(self.address.as_deref())
-            .unwrap_or_default();
+        let host =
+            get.host.as_deref().filter(|h| !h.is_empty()).or(self.address.as_deref()).unwrap_or_default();
         let path = get.path.as_deref().filter(|p| !p.is_empty()).unwrap_or("/");
-        let path = if path.starts_with('/') {
-            path.to_string()
-        } else {
-            format!("/{path}")
-        };
+        let path = if path.starts_with('/') { path.to_string() } else { format!("/{path}") };
         let mut request = http::Request::get(path).header("Accept", "*/*");
         let headers = get.http_headers.as_deref().unwrap_or_default();
         let given = |name: &str| headers.iter().any(|h| h.name.eq_ignore_ascii_case(name));
@@ -164,14 +150,10 @@ impl Checker {
         for header in headers {
             request = request.header(&header.name, &header.value);
         }
-        let request = request
-            .body(Full::<Bytes>::default())
-            .map_err(|e| e.to_string())?;
+        let request = request.body(Full::<Bytes>::default()).map_err(|e| e.to_string())?;
         let words = |e: &dyn std::error::Error| e.to_string();
         let response = if get.scheme.as_deref() == Some("HTTPS") {
-            let stream = tls::connect_unverified(stream, host)
-                .await
-                .map_err(|e| words(&e))?;
+            let stream = tls::connect_unverified(stream, host).await.map_err(|e| words(&e))?;
             send(TokioIo::new(stream), request).await
         } else {
             send(TokioIo::new(stream), request).await
@@ -193,9 +175,7 @@ impl Checker {
     /// `grpc.health.v1.Health/Check`, whose two messages are small enough to write by hand: the request holds the
     /// service in field 1, the response an enumeration in field 1.
     async fn grpc_status(&self, grpc: &GRPCAction) -> Result<u64, String> {
-        let stream = self
-            .dial(None, &IntOrString::Int(grpc.port), &Container::default())
-            .await?;
+        let stream = self.dial(None, &IntOrString::Int(grpc.port), &Container::default()).await?;
         let service = grpc.service.as_deref().unwrap_or_default().as_bytes();
         let mut message = Vec::new();
         if let Ok(length) = u8::try_from(service.len())
@@ -222,10 +202,8 @@ impl Checker {
                 .map_err(|e| e.to_string())?;
         let driver = tokio::spawn(connection);
         let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
-        let body = Limited::new(response.into_body(), BODY_BYTES_MAX)
-            .collect()
-            .await
-            .map_err(|e| e.to_string());
+        let body =
+            Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await.map_err(|e| e.to_string());
         driver.abort();
         let body = body?;
         let code = body
@@ -251,9 +229,8 @@ async fn send<S>(
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
-        .await
-        .map_err(|e| e.to_string())?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(io).await.map_err(|e| e.to_string())?;
     tokio::spawn(connection);
     sender.send_request(request).await.map_err(|e| e.to_string())
 }
@@ -262,14 +239,8 @@ fn resolve_port(port: &IntOrString, container: &Container) -> Option<u16> {
     match port {
         IntOrString::Int(number) => u16::try_from(*number).ok(),
         IntOrString::String(name) => {
-            let named = container
-                .ports
-                .iter()
-                .flatten()
-                .find(|p| p.name.as_ref() == Some(name));
-            named
-                .and_then(|p| u16::try_from(p.container_port).ok())
-                .or_else(|| name.parse().ok())
+            let named = container.ports.iter().flatten().find(|p| p.name.as_ref() == Some(name));
+            named.and_then(|p| u16::try_from(p.container_port).ok()).or_else(|| name.parse().ok())
         }
     }
 }

@@ -10,23 +10,13 @@ use super::*;
 async fn target(fake: &Arc<Fake>, probes: serde_json::Value) -> Target {
     let sandbox = fake.run_sandbox(&SandboxConfig::default(), "").await.unwrap();
     let config = ContainerConfig::default();
-    let id = fake
-        .create_container(&sandbox, &config, &SandboxConfig::default())
-        .await
-        .unwrap();
+    let id = fake.create_container(&sandbox, &config, &SandboxConfig::default()).await.unwrap();
     let mut container = serde_json::json!({"name": "c"});
-    container
-        .as_object_mut()
-        .unwrap()
-        .extend(probes.as_object().unwrap().clone());
+    container.as_object_mut().unwrap().extend(probes.as_object().unwrap().clone());
     Target {
         container_id: id.clone(),
         container: serde_json::from_value(container).unwrap(),
-        checker: Checker {
-            runtime: fake.clone(),
-            container_id: id,
-            address: None,
-        },
+        checker: Checker { runtime: fake.clone(), container_id: id, address: None },
         age: Duration::ZERO,
         health: Health::default(),
     }
@@ -68,8 +58,5 @@ async fn nothing_else_is_asked_until_startup_passes() {
     fake.set_exec_exit_code("start", 0);
     let kinds = [verdicts.recv().await.unwrap(), verdicts.recv().await.unwrap()].map(|v| (v.kind, v.settled));
     task.abort();
-    assert_eq!(
-        kinds,
-        [(Kind::Startup, Some(true)), (Kind::Readiness, Some(true))]
-    );
+    assert_eq!(kinds, [(Kind::Startup, Some(true)), (Kind::Readiness, Some(true))]);
 }

@@ -24,11 +24,7 @@ pub fn caller(connection: &rustls::ServerConnection) -> Option<Caller> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let subject = parsed.subject();
     let user = subject.iter_common_name().next()?.as_str().ok()?.to_string();
-    let groups = subject
-        .iter_organization()
-        .filter_map(|o| o.as_str().ok())
-        .map(str::to_string)
-        .collect();
+    let groups = subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_string).collect();
     Some(Caller { user, groups })
 }
 
@@ -48,12 +44,7 @@ pub async fn check(
         spec: SubjectAccessReviewSpec {
             user: Some(caller.user.clone()),
             groups: Some(
-                caller
-                    .groups
-                    .clone()
-                    .into_iter()
-                    .chain(["system:authenticated".to_string()])
-                    .collect(),
+                caller.groups.clone().into_iter().chain(["system:authenticated".to_string()]).collect(),
             ),
             resource_attributes: Some(ResourceAttributes {
                 verb: Some(verb.to_string()),
@@ -68,19 +59,11 @@ pub async fn check(
         ..Default::default()
     };
     let api: Api<SubjectAccessReview> = Api::all(context.client.clone());
-    let allowed = api
-        .create(&PostParams::default(), &review)
-        .await
-        .is_ok_and(|r| r.status.is_some_and(|s| s.allowed));
-    let words = format!(
-        "Forbidden (user={}, verb={verb}, resource=nodes, subresource={subresource})",
-        caller.user
-    );
-    if allowed {
-        Ok(())
-    } else {
-        Err(Refusal(StatusCode::FORBIDDEN, words))
-    }
+    let allowed =
+        api.create(&PostParams::default(), &review).await.is_ok_and(|r| r.status.is_some_and(|s| s.allowed));
+    let words =
+        format!("Forbidden (user={}, verb={verb}, resource=nodes, subresource={subresource})", caller.user);
+    if allowed { Ok(()) } else { Err(Refusal(StatusCode::FORBIDDEN, words)) }
 }
 
 fn is_trusted(caller: &Caller) -> bool {
@@ -113,10 +96,7 @@ mod tests {
 
     #[test]
     fn the_api_server_and_administrators_are_trusted_and_nobody_else() {
-        let caller = |user: &str, group: &str| Caller {
-            user: user.into(),
-            groups: vec![group.into()],
-        };
+        let caller = |user: &str, group: &str| Caller { user: user.into(), groups: vec![group.into()] };
         assert!(is_trusted(&caller("kube-apiserver-kubelet-client", "")));
         assert!(is_trusted(&caller("x", "system:masters")));
         assert!(!is_trusted(&caller("system:node:n", "system:nodes")));

@@ -103,10 +103,7 @@ pub(super) async fn remote_command(
 /// port-forward.
 pub(super) async fn port_forward(request: Request, url: &str, ports: &[u16]) -> Result<Response, Refusal> {
     if ports.is_empty() {
-        return Err(Refusal(
-            StatusCode::BAD_REQUEST,
-            "query parameter \"port\" is required".into(),
-        ));
+        return Err(Refusal(StatusCode::BAD_REQUEST, "query parameter \"port\" is required".into()));
     }
     serve(request, url, "portforward.k8s.io", compile_ports(ports)).await
 }
@@ -152,13 +149,7 @@ async fn relay(socket: WebSocket, runtime: impl AsyncRead + AsyncWrite, channels
     let inward_streams = session.inward.clone();
     let (taken, ready) = oneshot::channel();
     {
-        let outward = outward(
-            &mut session,
-            &mut from_runtime,
-            &to_runtime,
-            &mut to_client,
-            taken,
-        );
+        let outward = outward(&mut session, &mut from_runtime, &to_runtime, &mut to_client, taken);
         let inward = async {
             // What is sent on a stream before the runtime took it is lost.
             if ready.await.is_ok() {
@@ -172,10 +163,7 @@ async fn relay(socket: WebSocket, runtime: impl AsyncRead + AsyncWrite, channels
             () = inward => {}
         }
     }
-    let frame = CloseFrame {
-        code: close_code::NORMAL,
-        reason: "".into(),
-    };
+    let frame = CloseFrame { code: close_code::NORMAL, reason: "".into() };
     let _ = to_client.send(Message::Close(Some(frame))).await;
     // Whoever closes with unread bytes resets the connection, and the client may lose the last output.
     let drained = async { while let Some(Ok(_)) = from_client.next().await {} };
@@ -253,13 +241,7 @@ async fn outward<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
             }
             Frame::Reset { stream } => session.end(stream),
             Frame::Ping { echo } => {
-                if to_runtime
-                    .lock()
-                    .await
-                    .write_all(&spdy::pong(&echo))
-                    .await
-                    .is_err()
-                {
+                if to_runtime.lock().await.write_all(&spdy::pong(&echo)).await.is_err() {
                     return;
                 }
             }

@@ -44,11 +44,8 @@ fn options(query: &LogQuery, now: Timestamp) -> Result<Options, Refusal> {
         (None, Some(seconds)) => Some(now - SignedDuration::from_secs(seconds.clamp(0, 1 << 32))),
         (None, None) => None,
     };
-    let count = |value: Option<i64>, what: &str| {
-        value
-            .map(|v| usize::try_from(v).map_err(|_| bad(what)))
-            .transpose()
-    };
+    let count =
+        |value: Option<i64>, what: &str| value.map(|v| usize::try_from(v).map_err(|_| bad(what))).transpose();
     Ok(Options {
         follow: yes(&query.follow),
         tail: count(query.tail_lines, "tailLines")?,
@@ -83,8 +80,6 @@ pub(super) async fn container_logs(
         }
     });
     let stream = ReceiverStream::new(chunks).map(Ok::<_, std::convert::Infallible>);
-    let response = Response::builder()
-        .header("Content-Type", "text/plain")
-        .body(Body::from_stream(stream));
+    let response = Response::builder().header("Content-Type", "text/plain").body(Body::from_stream(stream));
     response.map_err(|e| Refusal(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
 }

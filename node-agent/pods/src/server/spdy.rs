@@ -157,11 +157,7 @@ pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> Result<Option<F
     let payload = payload.freeze();
     let end = second >> 24 & u32::from(FLAG_FIN) != 0;
     if first >> 31 == 0 {
-        return Ok(Some(Frame::Data {
-            stream: first,
-            end,
-            bytes: payload,
-        }));
+        return Ok(Some(Frame::Data { stream: first, end, bytes: payload }));
     }
     let stream = payload.get(..4).map(|b| word(b) & 0x7fff_ffff);
     Ok(Some(match (u16::try_from(first & 0xffff), stream) {
@@ -183,10 +179,7 @@ mod tests {
         let (second, later) = opener.open(&[("streamtype", "stdin".into())]);
         assert_eq!((first, second), (1, 3));
         assert_eq!(&frame[..4], [0x80, 3, 0, 1]);
-        assert_eq!(
-            frame.len(),
-            8 + u32::from_be_bytes([0, frame[5], frame[6], frame[7]]) as usize
-        );
+        assert_eq!(frame.len(), 8 + u32::from_be_bytes([0, frame[5], frame[6], frame[7]]) as usize);
         assert_eq!(&frame[18..20], [0x78, 0x01], "the deflate header comes once");
         assert_eq!(later[18], 0, "then stored blocks follow");
         let block = header_block(&[("streamtype", "error".into())]);
@@ -210,20 +203,10 @@ mod tests {
         let bytes = |text: &'static [u8]| Bytes::from_static(text);
         let want = [
             Frame::Reply { stream: 5 },
-            Frame::Data {
-                stream: 5,
-                end: false,
-                bytes: bytes(b"hello"),
-            },
-            Frame::Data {
-                stream: 5,
-                end: true,
-                bytes: bytes(b""),
-            },
+            Frame::Data { stream: 5, end: false, bytes: bytes(b"hello") },
+            Frame::Data { stream: 5, end: true, bytes: bytes(b"") },
             Frame::Reset { stream: 5 },
-            Frame::Ping {
-                echo: bytes(&[0, 0, 0, 9]),
-            },
+            Frame::Ping { echo: bytes(&[0, 0, 0, 9]) },
         ];
         assert_eq!(seen, want);
     }

@@ -27,9 +27,7 @@ async fn ours(context: &Context) -> Result<Vec<ContainerStats>, Refusal> {
 pub(super) async fn summary(State(context): State<Arc<Context>>) -> Result<Json<Value>, Refusal> {
     let mut pods: BTreeMap<String, Vec<ContainerStats>> = BTreeMap::new();
     for stats in ours(&context).await? {
-        pods.entry(label(&stats, names::POD_UID).to_string())
-            .or_default()
-            .push(stats);
+        pods.entry(label(&stats, names::POD_UID).to_string()).or_default().push(stats);
     }
     let now = Timestamp::now().to_string();
     let (free, total) = observe_disk(&context.config.kubelet_dir).unwrap_or_default();
@@ -58,21 +56,15 @@ pub(super) async fn summary(State(context): State<Arc<Context>>) -> Result<Json<
     let node = json!({"nodeName": context.config.node_name, "startTime": now, "fs": disk, "runtime": {"imageFs": disk, "containerFs": disk},
         "cpu": cpu(sum(&everything, |c| c.cpu_total_ns)),
         "memory": memory(sum(&everything, |c| c.memory_usage_bytes), sum(&everything, |c| c.memory_working_set_bytes), sum(&everything, |c| c.memory_rss_bytes))});
-    Ok(Json(
-        json!({"node": node, "pods": pods.iter().map(pod).collect::<Vec<_>>()}),
-    ))
+    Ok(Json(json!({"node": node, "pods": pods.iter().map(pod).collect::<Vec<_>>()})))
 }
 
 fn exposition(stats: &[ContainerStats]) -> String {
     let mut out = String::new();
     type Series = (&'static str, &'static str, fn(&ContainerStats) -> f64);
     let series: [Series; 2] = [
-        ("container_cpu_usage_seconds_total", "counter", |c| {
-            c.cpu_total_ns as f64 / 1e9
-        }),
-        ("container_memory_working_set_bytes", "gauge", |c| {
-            c.memory_working_set_bytes as f64
-        }),
+        ("container_cpu_usage_seconds_total", "counter", |c| c.cpu_total_ns as f64 / 1e9),
+        ("container_memory_working_set_bytes", "gauge", |c| c.memory_working_set_bytes as f64),
     ];
     for (name, kind, value) in series {
         // Writing to a string cannot fail.
@@ -100,10 +92,8 @@ pub(super) async fn resource_metrics(State(context): State<Arc<Context>>) -> Res
         "# TYPE node_cpu_usage_seconds_total counter\nnode_cpu_usage_seconds_total {}",
         cpu as f64 / 1e9
     );
-    let _ = writeln!(
-        out,
-        "# TYPE node_memory_working_set_bytes gauge\nnode_memory_working_set_bytes {memory}"
-    );
+    let _ =
+        writeln!(out, "# TYPE node_memory_working_set_bytes gauge\nnode_memory_working_set_bytes {memory}");
     Ok(out)
 }
 

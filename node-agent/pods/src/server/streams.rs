@@ -34,9 +34,7 @@ fn parse(query: &str) -> StreamQuery {
             "output" | "stdout" => parsed.streams.stdout |= on,
             "error" | "stderr" => parsed.streams.stderr |= on,
             "tty" => parsed.streams.tty |= on,
-            "port" | "ports" => parsed
-                .ports
-                .extend(value.split(',').filter_map(|p| p.parse::<u16>().ok())),
+            "port" | "ports" => parsed.ports.extend(value.split(',').filter_map(|p| p.parse::<u16>().ok())),
             _ => {}
         }
     }
@@ -92,10 +90,7 @@ async fn exec_in(
     let query = parse(request.uri().query().unwrap_or_default());
     check_streams(&query)?;
     let container = find_running(context, ns, pod, name).await?;
-    let url = context
-        .runtime
-        .exec_url(&container.id, &query.command, query.streams)
-        .await?;
+    let url = context.runtime.exec_url(&container.id, &query.command, query.streams).await?;
     tunnel::remote_command(request, &url, query.streams).await
 }
 
@@ -141,19 +136,11 @@ fn spec_of(context: &Context, ns: &str, pod: &str, name: &str) -> Option<bool> {
 }
 
 fn check_streams(query: &StreamQuery) -> Result<(), Refusal> {
-    let StreamOptions {
-        stdin,
-        stdout,
-        stderr,
-        ..
-    } = query.streams;
+    let StreamOptions { stdin, stdout, stderr, .. } = query.streams;
     if stdin || stdout || stderr {
         return Ok(());
     }
-    Err(Refusal(
-        StatusCode::BAD_REQUEST,
-        "you must specify at least 1 of stdin, stdout, stderr".into(),
-    ))
+    Err(Refusal(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr".into()))
 }
 
 pub(super) async fn port_forward(
@@ -186,18 +173,11 @@ pub(super) async fn run(
     request: Request,
 ) -> Result<Vec<u8>, Refusal> {
     let query = request.uri().query().unwrap_or_default();
-    let words = query
-        .split('&')
-        .filter_map(|p| p.strip_prefix("cmd="))
-        .map(decode)
-        .collect::<Vec<_>>()
-        .join(" ");
+    let words =
+        query.split('&').filter_map(|p| p.strip_prefix("cmd=")).map(decode).collect::<Vec<_>>().join(" ");
     let command: Vec<String> = words.split_whitespace().map(str::to_string).collect();
     let container = find_running(&context, &ns, &pod, &name).await?;
-    let mut output = context
-        .runtime
-        .exec_sync(&container.id, &command, Duration::from_secs(60))
-        .await?;
+    let mut output = context.runtime.exec_sync(&container.id, &command, Duration::from_secs(60)).await?;
     output.stdout.extend(output.stderr);
     Ok(output.stdout)
 }
@@ -211,15 +191,7 @@ mod tests {
         let kubelet = parse("command=sh&command=-c&command=echo+a%20b%2B&input=1&output=1&error=1&tty=0");
         assert_eq!(kubelet.command, ["sh", "-c", "echo a b+"]);
         let api = parse("command=sh&stdin=true&stdout=true&stderr=true&tty=true");
-        assert_eq!(
-            api.streams,
-            StreamOptions {
-                stdin: true,
-                stdout: true,
-                stderr: false,
-                tty: true
-            }
-        );
+        assert_eq!(api.streams, StreamOptions { stdin: true, stdout: true, stderr: false, tty: true });
         assert!(kubelet.streams.stderr && kubelet.streams.stdin);
         assert_eq!(parse("port=80&port=443").ports, [80, 443]);
     }

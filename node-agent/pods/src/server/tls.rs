@@ -20,9 +20,7 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 fn wrong(path: &Path, error: impl std::fmt::Display) -> PodsError {
-    PodsError::Certificate {
-        message: format!("{}: {error}", path.display()),
-    }
+    PodsError::Certificate { message: format!("{}: {error}", path.display()) }
 }
 
 /// The server's side: the given certificate, or one signed by itself; client certificates are asked for, not demanded,
@@ -30,20 +28,14 @@ fn wrong(path: &Path, error: impl std::fmt::Display) -> PodsError {
 pub fn acceptor(config: &PodsConfig) -> Result<TlsAcceptor, PodsError> {
     let (chain, key) = match (&config.serving_cert, &config.serving_key) {
         (Some(cert), Some(key)) => {
-            let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(cert)
-                .map_err(|e| wrong(cert, e))?
-                .collect();
+            let chain: Result<Vec<_>, _> =
+                CertificateDer::pem_file_iter(cert).map_err(|e| wrong(cert, e))?.collect();
             let chain = chain.map_err(|e| wrong(cert, e))?;
-            (
-                chain,
-                PrivateKeyDer::from_pem_file(key).map_err(|e| wrong(key, e))?,
-            )
+            (chain, PrivateKeyDer::from_pem_file(key).map_err(|e| wrong(key, e))?)
         }
         _ => self_signed(config)?,
     };
-    let other = |e: rustls::Error| PodsError::Certificate {
-        message: e.to_string(),
-    };
+    let other = |e: rustls::Error| PodsError::Certificate { message: e.to_string() };
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(other)?;
@@ -51,16 +43,11 @@ pub fn acceptor(config: &PodsConfig) -> Result<TlsAcceptor, PodsError> {
         Some(path) => {
             let mut roots = RootCertStore::empty();
             for cert in CertificateDer::pem_file_iter(path).map_err(|e| wrong(path, e))? {
-                roots
-                    .add(cert.map_err(|e| wrong(path, e))?)
-                    .map_err(|e| wrong(path, e))?;
+                roots.add(cert.map_err(|e| wrong(path, e))?).map_err(|e| wrong(path, e))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
             builder.with_client_cert_verifier(
-                verifier
-                    .allow_unauthenticated()
-                    .build()
-                    .map_err(|e| wrong(path, e))?,
+                verifier.allow_unauthenticated().build().map_err(|e| wrong(path, e))?,
             )
         }
         None => builder.with_no_client_auth(),
@@ -75,13 +62,10 @@ type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn self_signed(config: &PodsConfig) -> Result<Identity, PodsError> {
     let names = vec![config.node_name.clone(), config.node_ip.to_string()];
-    let made = rcgen::generate_simple_self_signed(names).map_err(|e| PodsError::Certificate {
-        message: e.to_string(),
-    })?;
+    let made = rcgen::generate_simple_self_signed(names)
+        .map_err(|e| PodsError::Certificate { message: e.to_string() })?;
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der());
-    let key = key.map_err(|e| PodsError::Certificate {
-        message: e.to_string(),
-    })?;
+    let key = key.map_err(|e| PodsError::Certificate { message: e.to_string() })?;
     Ok((vec![made.cert.der().clone()], key))
 }
 

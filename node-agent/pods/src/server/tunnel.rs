@@ -15,19 +15,12 @@ use tokio::net::TcpStream;
 use super::{Refusal, channels};
 
 /// WebSocket subprotocols of remote commands the runtime understands.
-const RUNTIME_PROTOCOLS: [&str; 4] = [
-    "v4.channel.k8s.io",
-    "v4.base64.channel.k8s.io",
-    "channel.k8s.io",
-    "base64.channel.k8s.io",
-];
+const RUNTIME_PROTOCOLS: [&str; 4] =
+    ["v4.channel.k8s.io", "v4.base64.channel.k8s.io", "channel.k8s.io", "base64.channel.k8s.io"];
 const RELAY_BUFFER_BYTES: usize = 32 * 1024;
 
 fn bad_gateway(error: impl std::fmt::Display) -> Refusal {
-    Refusal(
-        StatusCode::BAD_GATEWAY,
-        format!("streaming server of the container runtime: {error}"),
-    )
+    Refusal(StatusCode::BAD_GATEWAY, format!("streaming server of the container runtime: {error}"))
 }
 
 fn refuse(words: &str) -> Refusal {
@@ -35,21 +28,12 @@ fn refuse(words: &str) -> Refusal {
 }
 
 fn upgrade(headers: &HeaderMap) -> String {
-    headers
-        .get(header::UPGRADE)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default()
-        .to_ascii_lowercase()
+    headers.get(header::UPGRADE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_ascii_lowercase()
 }
 
 fn offered(headers: &HeaderMap) -> Vec<String> {
-    let all = headers
-        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|v| v.to_str().ok());
-    all.flat_map(|v| v.split(','))
-        .map(|p| p.trim().to_string())
-        .collect()
+    let all = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|v| v.to_str().ok());
+    all.flat_map(|v| v.split(',')).map(|p| p.trim().to_string()).collect()
 }
 
 /// exec and attach.
@@ -64,10 +48,8 @@ pub(super) async fn remote_command(
             if offered.iter().any(|p| p == channels::PROTOCOL) {
                 return channels::remote_command(request, url, streams).await;
             }
-            let common: Vec<&str> = RUNTIME_PROTOCOLS
-                .into_iter()
-                .filter(|p| offered.iter().any(|o| o == p))
-                .collect();
+            let common: Vec<&str> =
+                RUNTIME_PROTOCOLS.into_iter().filter(|p| offered.iter().any(|o| o == p)).collect();
             if common.is_empty() && !offered.is_empty() {
                 return Err(refuse(&format!(
                     "none of the protocols offered is spoken here: {}",
@@ -119,29 +101,20 @@ pub(super) async fn dial(
     let (address, path) = split_url(url).ok_or_else(|| bad_gateway(format!("unusable URL {url}")))?;
     let stream = TcpStream::connect(&address).await.map_err(bad_gateway)?;
     let _ = stream.set_nodelay(true);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(bad_gateway)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(bad_gateway)?;
     tokio::spawn(connection.with_upgrades());
-    let mut outward = http::Request::builder()
-        .method(method)
-        .uri(path)
-        .body(Body::empty())
-        .map_err(bad_gateway)?;
+    let mut outward =
+        http::Request::builder().method(method).uri(path).body(Body::empty()).map_err(bad_gateway)?;
     *outward.headers_mut() = headers;
-    outward.headers_mut().insert(
-        header::HOST,
-        HeaderValue::from_str(&address).map_err(bad_gateway)?,
-    );
+    outward.headers_mut().insert(header::HOST, HeaderValue::from_str(&address).map_err(bad_gateway)?);
     let answer = sender.send_request(outward).await.map_err(bad_gateway)?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         let status = answer.status();
         let body =
             http_body_util::BodyExt::collect(http_body_util::Limited::new(answer.into_body(), 64 * 1024))
                 .await;
-        let words = body
-            .map(|b| String::from_utf8_lossy(&b.to_bytes()).into_owned())
-            .unwrap_or_default();
+        let words = body.map(|b| String::from_utf8_lossy(&b.to_bytes()).into_owned()).unwrap_or_default();
         return Err(Refusal(status, words));
     }
     let headers = answer.headers().clone();
@@ -165,10 +138,8 @@ async fn pass_through(
         }
     }
     if let Some(protocols) = protocols.filter(|p| !p.is_empty()) {
-        headers.insert(
-            header::SEC_WEBSOCKET_PROTOCOL,
-            HeaderValue::from_str(&protocols).map_err(bad_gateway)?,
-        );
+        headers
+            .insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_str(&protocols).map_err(bad_gateway)?);
     }
     let (answer, runtime) = dial(url, request.method().clone(), headers).await?;
     tokio::spawn(async move {

@@ -25,10 +25,7 @@ pub(super) async fn serve(request: Request, url: &str) -> Result<Response, Refus
     let mut headers = HeaderMap::new();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("SPDY/3.1"));
-    headers.insert(
-        "x-stream-protocol-version",
-        HeaderValue::from_static("portforward.k8s.io"),
-    );
+    headers.insert("x-stream-protocol-version", HeaderValue::from_static("portforward.k8s.io"));
     let (_, runtime) = tunnel::dial(url, http::Method::POST, headers).await?;
     let upgrade = upgrade.max_message_size(MESSAGE_BYTES_MAX).protocols([PROTOCOL]);
     Ok(upgrade.on_upgrade(move |socket| relay(socket, TokioIo::new(runtime))))
@@ -54,10 +51,7 @@ async fn relay(socket: WebSocket, runtime: TokioIo<hyper::upgrade::Upgraded>) {
         let mut buffer = vec![0; CHUNK_BYTES];
         while let Ok(read) = from_runtime.read(&mut buffer).await {
             if read == 0
-                || to_client
-                    .send(Message::Binary(Bytes::copy_from_slice(&buffer[..read])))
-                    .await
-                    .is_err()
+                || to_client.send(Message::Binary(Bytes::copy_from_slice(&buffer[..read]))).await.is_err()
             {
                 break;
             }

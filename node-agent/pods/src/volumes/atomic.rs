@@ -80,20 +80,9 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 }
 
 fn check(path: &str) -> io::Result<()> {
-    let normal = Path::new(path)
-        .components()
-        .all(|c| matches!(c, Component::Normal(_)));
-    if path.is_empty()
-        || !normal
-        || path
-            .split('/')
-            .next()
-            .is_some_and(|first| first.starts_with(".."))
-    {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("path {path:?} leaves the volume"),
-        ));
+    let normal = Path::new(path).components().all(|c| matches!(c, Component::Normal(_)));
+    if path.is_empty() || !normal || path.split('/').next().is_some_and(|first| first.starts_with("..")) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("path {path:?} leaves the volume")));
     }
     Ok(())
 }
@@ -107,15 +96,7 @@ fn shows(data: &Path, files: &Files) -> bool {
 
 fn count(dir: &Path) -> usize {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries
-        .map(|e| {
-            if e.file_type().is_ok_and(|t| t.is_dir()) {
-                count(&e.path())
-            } else {
-                1
-            }
-        })
-        .sum()
+    entries.map(|e| if e.file_type().is_ok_and(|t| t.is_dir()) { count(&e.path()) } else { 1 }).sum()
 }
 
 #[cfg(test)]
@@ -123,10 +104,7 @@ mod tests {
     use super::*;
 
     fn files(pairs: &[(&str, &str)]) -> Files {
-        pairs
-            .iter()
-            .map(|(k, v)| (k.to_string(), (v.as_bytes().to_vec(), 0o644)))
-            .collect()
+        pairs.iter().map(|(k, v)| (k.to_string(), (v.as_bytes().to_vec(), 0o644))).collect()
     }
 
     #[test]

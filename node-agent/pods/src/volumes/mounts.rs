@@ -40,11 +40,7 @@ fn is_mount_point(dir: &Path) -> io::Result<bool> {
 /// must not keep the pod, but then its directory must stay too; returns whether everything is unmounted.
 pub fn unmount_below(dir: &Path) -> bool {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut points: Vec<PathBuf> = table
-        .lines()
-        .filter_map(|l| l.split(' ').nth(4))
-        .map(unescape)
-        .collect();
+    let mut points: Vec<PathBuf> = table.lines().filter_map(|l| l.split(' ').nth(4)).map(unescape).collect();
     points.retain(|p| p.starts_with(dir) && p != dir);
     points.sort_by_key(|p| std::cmp::Reverse(p.components().count()));
     let mut clean = true;
@@ -59,24 +55,15 @@ pub fn unmount_below(dir: &Path) -> bool {
 
 /// mountinfo writes blanks and backslashes as octal.
 fn unescape(text: &str) -> PathBuf {
-    let text = text
-        .replace("\\040", " ")
-        .replace("\\011", "\t")
-        .replace("\\012", "\n")
-        .replace("\\134", "\\");
+    let text =
+        text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
     PathBuf::from(text)
 }
 
 /// Checks a host path against its declared type, making it where the type says so.
 pub fn ensure_host_path(path: &str, kind: &str) -> Result<(), VolumeError> {
-    let wrong = || VolumeError::HostPath {
-        path: path.to_string(),
-        kind: kind.to_string(),
-    };
-    let io = |source| VolumeError::Io {
-        path: path.into(),
-        source,
-    };
+    let wrong = || VolumeError::HostPath { path: path.to_string(), kind: kind.to_string() };
+    let io = |source| VolumeError::Io { path: path.into(), source };
     let found = fs::metadata(path).ok();
     let is = |test: fn(&fs::Metadata) -> bool| found.as_ref().is_some_and(test);
     let fine = match kind {
@@ -106,25 +93,15 @@ pub fn ensure_host_path(path: &str, kind: &str) -> Result<(), VolumeError> {
 /// A path inside a volume, made if it is not there. What it resolves to must be inside the volume: a container could
 /// have put a link there.
 pub fn ensure_sub_path(volume: &Path, sub: &str) -> Result<PathBuf, VolumeError> {
-    let outside = || VolumeError::SubPath {
-        path: sub.to_string(),
-    };
-    let io = |source| VolumeError::Io {
-        path: volume.join(sub),
-        source,
-    };
-    let inside = Path::new(sub)
-        .components()
-        .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+    let outside = || VolumeError::SubPath { path: sub.to_string() };
+    let io = |source| VolumeError::Io { path: volume.join(sub), source };
+    let inside = Path::new(sub).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
     if !inside {
         return Err(outside());
     }
     let root = volume.canonicalize().map_err(io)?;
     let mut at = root.clone();
-    for part in Path::new(sub)
-        .components()
-        .filter(|c| matches!(c, Component::Normal(_)))
-    {
+    for part in Path::new(sub).components().filter(|c| matches!(c, Component::Normal(_))) {
         let next = at.join(part);
         match next.canonicalize() {
             Ok(real) if real.starts_with(&root) => at = real,

@@ -25,23 +25,9 @@ pub fn config_map(
     let Some(object) = object else {
         return missing("configmap", name, optional);
     };
-    let text = object
-        .data
-        .iter()
-        .flatten()
-        .map(|(k, v)| (k.clone(), v.clone().into_bytes()));
-    let binary = object
-        .binary_data
-        .iter()
-        .flatten()
-        .map(|(k, v)| (k.clone(), v.0.clone()));
-    select(
-        text.chain(binary).collect(),
-        ("configmap", name),
-        items,
-        default_mode,
-        optional,
-    )
+    let text = object.data.iter().flatten().map(|(k, v)| (k.clone(), v.clone().into_bytes()));
+    let binary = object.binary_data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone()));
+    select(text.chain(binary).collect(), ("configmap", name), items, default_mode, optional)
 }
 
 /// Files of a Secret.
@@ -55,23 +41,12 @@ pub fn secret(
     let Some(object) = object else {
         return missing("secret", name, optional);
     };
-    let data = object
-        .data
-        .iter()
-        .flatten()
-        .map(|(k, v)| (k.clone(), v.0.clone()));
+    let data = object.data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone()));
     select(data.collect(), ("secret", name), items, default_mode, optional)
 }
 
 fn missing(kind: &'static str, name: &str, optional: bool) -> Result<Files, VolumeError> {
-    if optional {
-        Ok(Files::new())
-    } else {
-        Err(VolumeError::NoObject {
-            kind,
-            name: name.to_string(),
-        })
-    }
+    if optional { Ok(Files::new()) } else { Err(VolumeError::NoObject { kind, name: name.to_string() }) }
 }
 
 fn select(
@@ -82,27 +57,17 @@ fn select(
     optional: bool,
 ) -> Result<Files, VolumeError> {
     let Some(items) = items.filter(|i| !i.is_empty()) else {
-        return Ok(data
-            .into_iter()
-            .map(|(key, bytes)| (key, (bytes, mode(default_mode))))
-            .collect());
+        return Ok(data.into_iter().map(|(key, bytes)| (key, (bytes, mode(default_mode)))).collect());
     };
     let mut files = Files::new();
     for item in items {
         match data.get(&item.key) {
             Some(bytes) => {
-                files.insert(
-                    item.path.clone(),
-                    (bytes.clone(), mode(item.mode.unwrap_or(default_mode))),
-                );
+                files.insert(item.path.clone(), (bytes.clone(), mode(item.mode.unwrap_or(default_mode))));
             }
             None if optional => {}
             None => {
-                return Err(VolumeError::NoKey {
-                    kind,
-                    name: name.to_string(),
-                    key: item.key.clone(),
-                });
+                return Err(VolumeError::NoKey { kind, name: name.to_string(), key: item.key.clone() });
             }
         }
     }
@@ -123,21 +88,13 @@ pub fn downward(
         let text = match (field, &item.resource_field_ref) {
             (Some(field), _) => fields::pod_field(&desired.pod, &field.field_path, addresses),
             (None, Some(resource)) => {
-                let container = resource
-                    .container_name
-                    .as_deref()
-                    .and_then(|n| desired.container(n));
+                let container = resource.container_name.as_deref().and_then(|n| desired.container(n));
                 container.and_then(|s| fields::resource_field(&s.container, resource, node))
             }
             (None, None) => None,
         };
-        let text = text.ok_or_else(|| VolumeError::NoField {
-            path: item.path.clone(),
-        })?;
-        files.insert(
-            item.path.clone(),
-            (text.into_bytes(), mode(item.mode.unwrap_or(default_mode))),
-        );
+        let text = text.ok_or_else(|| VolumeError::NoField { path: item.path.clone() })?;
+        files.insert(item.path.clone(), (text.into_bytes(), mode(item.mode.unwrap_or(default_mode))));
     }
     Ok(files)
 }
@@ -150,11 +107,7 @@ mod tests {
     fn items_choose_keys_paths_and_modes() {
         let map: ConfigMap =
             serde_json::from_value(serde_json::json!({"data": {"a": "1", "b": "2"}})).unwrap();
-        let items = [KeyToPath {
-            key: "b".into(),
-            path: "x/y".into(),
-            mode: Some(0o400),
-        }];
+        let items = [KeyToPath { key: "b".into(), path: "x/y".into(), mode: Some(0o400) }];
         let files = config_map(Some(&map), "m", Some(&items), MODE, false).unwrap();
         assert_eq!(files, Files::from([("x/y".to_string(), (b"2".to_vec(), 0o400))]));
         let all = config_map(Some(&map), "m", None, MODE, false).unwrap();
@@ -165,11 +118,7 @@ mod tests {
     fn what_is_missing_is_an_error_unless_optional() {
         assert!(config_map(None, "m", None, MODE, false).is_err());
         assert_eq!(config_map(None, "m", None, MODE, true).unwrap(), Files::new());
-        let items = [KeyToPath {
-            key: "none".into(),
-            path: "p".into(),
-            mode: None,
-        }];
+        let items = [KeyToPath { key: "none".into(), path: "p".into(), mode: None }];
         assert!(secret(Some(&Secret::default()), "s", Some(&items), MODE, false).is_err());
     }
 }

@@ -49,20 +49,12 @@ impl Tokens {
             }),
             ..Default::default()
         };
-        let account = desired
-            .spec()
-            .service_account_name
-            .as_deref()
-            .unwrap_or("default");
+        let account = desired.spec().service_account_name.as_deref().unwrap_or("default");
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &desired.namespace);
-        let answer = accounts
-            .create_token_request(account, &PostParams::default(), &request)
-            .await?;
+        let answer = accounts.create_token_request(account, &PostParams::default(), &request).await?;
         let token = answer.status.and_then(|s| s.token).unwrap_or_default();
         let renew_in = Duration::from_secs(u64::try_from(life).unwrap_or(3600) * 4 / 5);
-        self.known
-            .lock()
-            .insert(key, (token.clone(), Instant::now() + renew_in));
+        self.known.lock().insert(key, (token.clone(), Instant::now() + renew_in));
         Ok(token)
     }
 

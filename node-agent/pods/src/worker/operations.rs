@@ -43,26 +43,18 @@ pub(super) struct Start {
 }
 
 fn wait(reason: &str, message: impl Into<String>) -> Waiting {
-    Waiting {
-        reason: reason.to_string(),
-        message: message.into(),
-    }
+    Waiting { reason: reason.to_string(), message: message.into() }
 }
 
 impl Job {
     fn addresses(&self, pod: Vec<String>) -> Addresses {
-        Addresses {
-            host: self.context.config.node_ip.to_string(),
-            pod,
-        }
+        Addresses { host: self.context.config.node_ip.to_string(), pod }
     }
 
     /// Cgroup, directories, volumes and sandbox; volumes and sandbox side by side.
     pub async fn prepare(self, with_sandbox: bool) -> Done {
         let (context, desired) = (&self.context, &self.desired);
-        context
-            .cgroups
-            .ensure(&resources::compile_pod(desired.spec()), &desired.uid);
+        context.cgroups.ensure(&resources::compile_pod(desired.spec()), &desired.uid);
         if let Err(error) = std::fs::create_dir_all(&self.sandbox_config.log_directory) {
             tracing::warn!(path = self.sandbox_config.log_directory, %error, "cannot make the log directory");
         }
@@ -104,27 +96,17 @@ impl Job {
     }
 
     async fn runtime_handler(&self) -> Result<String, String> {
-        let Some(class) = self
-            .desired
-            .spec()
-            .runtime_class_name
-            .as_deref()
-            .filter(|c| !c.is_empty())
-        else {
+        let Some(class) = self.desired.spec().runtime_class_name.as_deref().filter(|c| !c.is_empty()) else {
             return Ok(String::new());
         };
         let api: Api<RuntimeClass> = Api::all(self.context.client.clone());
         let found = api.get_opt(class).await.map_err(|e| e.to_string())?;
-        found
-            .map(|c| c.handler)
-            .ok_or_else(|| format!("RuntimeClass \"{class}\" not found"))
+        found.map(|c| c.handler).ok_or_else(|| format!("RuntimeClass \"{class}\" not found"))
     }
 
     pub async fn stop_sandbox(self, id: String) -> Done {
         if let Err(error) = self.context.runtime.stop_sandbox(&id).await {
-            self.context
-                .events
-                .warning(&self.desired, None, "FailedKillPod", error.to_string());
+            self.context.events.warning(&self.desired, None, "FailedKillPod", error.to_string());
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         Done::SandboxStopped
@@ -133,11 +115,8 @@ impl Job {
     /// Refreshes what volumes show. A failure keeps what they showed.
     pub async fn refresh(self, addresses: Vec<String>) {
         let addresses = self.addresses(addresses);
-        if let Err((volume, error)) = self
-            .context
-            .volumes
-            .ensure(&self.desired, &addresses, Age::Recent)
-            .await
+        if let Err((volume, error)) =
+            self.context.volumes.ensure(&self.desired, &addresses, Age::Recent).await
         {
             tracing::debug!(pod = self.desired.name, volume, %error, "volume not refreshed");
         }
@@ -148,9 +127,7 @@ impl Job {
         let failure = self.try_start(start).await.err();
         if let Some(waiting) = &failure {
             let message = format!("Error: {}", waiting.message);
-            self.context
-                .events
-                .warning(&self.desired, Some(&name), "Failed", message);
+            self.context.events.warning(&self.desired, Some(&name), "Failed", message);
         } else {
             self.context.metrics.started_containers.inc();
         }
@@ -161,16 +138,11 @@ impl Job {
         let (context, desired) = (&self.context, &self.desired);
         let runtime = &*context.runtime;
         let config_error = |message: String| wait("CreateContainerConfigError", message);
-        let spec = desired
-            .container(&start.name)
-            .ok_or_else(|| config_error("no such container".into()))?;
+        let spec = desired.container(&start.name).ok_or_else(|| config_error("no such container".into()))?;
         let reference = spec.container.image.clone().unwrap_or_default();
         let secrets = self.pull_secrets().await;
         let policy = spec.container.image_pull_policy.as_deref();
-        let image = context
-            .images
-            .ensure(runtime, &reference, policy, &secrets, &self.sandbox_config)
-            .await;
+        let image = context.images.ensure(runtime, &reference, policy, &secrets, &self.sandbox_config).await;
         let (image, pulled) = image.map_err(|e| wait(e.reason(), e.to_string()))?;
         let what = if pulled {
             format!("Successfully pulled image \"{reference}\"")
@@ -181,10 +153,7 @@ impl Job {
 
         let addresses = self.addresses(start.addresses.clone());
         let env = self.environment(spec, &addresses).await?;
-        let mounts = self
-            .mounts(spec, &start, &env)
-            .await
-            .map_err(|e| config_error(e.to_string()))?;
+        let mounts = self.mounts(spec, &start, &env).await.map_err(|e| config_error(e.to_string()))?;
         let inputs = container::Inputs {
             attempt: start.attempt,
             image: &image,
@@ -209,10 +178,7 @@ impl Job {
             "Created",
             format!("Created container: {}", start.name),
         );
-        runtime
-            .start_container(&id)
-            .await
-            .map_err(failed("RunContainerError"))?;
+        runtime.start_container(&id).await.map_err(failed("RunContainerError"))?;
         context.events.normal(
             desired,
             Some(&start.name),
@@ -225,19 +191,11 @@ impl Job {
 
     /// A hook that fails ends the container; what follows is its restart policy's matter.
     async fn post_start(&self, spec: &Spec, id: &str, address: Option<String>) {
-        let Some(hook) = spec
-            .container
-            .lifecycle
-            .as_ref()
-            .and_then(|l| l.post_start.as_ref())
-        else {
+        let Some(hook) = spec.container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else {
             return;
         };
-        let checker = Checker {
-            runtime: self.context.runtime.clone(),
-            container_id: id.to_string(),
-            address,
-        };
+        let checker =
+            Checker { runtime: self.context.runtime.clone(), container_id: id.to_string(), address };
         let ended = self.until_exit(id);
         let outcome = tokio::select! {
             outcome = checker.hook(hook, &spec.container, Duration::from_secs(24 * 3600)) => outcome,
@@ -270,12 +228,7 @@ impl Job {
     async fn pull_secrets(&self) -> Vec<Secret> {
         let mut secrets = Vec::new();
         for reference in self.desired.spec().image_pull_secrets.iter().flatten() {
-            match self
-                .context
-                .objects
-                .secret(&self.desired.namespace, &reference.name, Age::Recent)
-                .await
-            {
+            match self.context.objects.secret(&self.desired.namespace, &reference.name, Age::Recent).await {
                 Ok(Some(secret)) => secrets.push(secret),
                 Ok(None) => {}
                 Err(error) => tracing::debug!(secret = reference.name, %error, "image pull secret not read"),
@@ -294,10 +247,7 @@ impl Job {
         let references = env::references(&spec.container);
         let mut sources = env::Sources::default();
         for name in references.config_maps {
-            let object = context
-                .objects
-                .config_map(&desired.namespace, &name, Age::Now)
-                .await;
+            let object = context.objects.config_map(&desired.namespace, &name, Age::Now).await;
             if let Some(object) = object.map_err(|e| error(e.to_string()))? {
                 sources.config_maps.insert(name, object);
             }
@@ -329,19 +279,10 @@ impl Job {
         let (context, desired) = (&self.context, &self.desired);
         let mut mounts = Vec::new();
         for wanted in spec.container.volume_mounts.iter().flatten() {
-            let volume = desired
-                .spec()
-                .volumes
-                .iter()
-                .flatten()
-                .find(|v| v.name == wanted.name);
-            let volume = volume.ok_or_else(|| VolumeError::Undeclared {
-                name: wanted.name.clone(),
-            })?;
+            let volume = desired.spec().volumes.iter().flatten().find(|v| v.name == wanted.name);
+            let volume = volume.ok_or_else(|| VolumeError::Undeclared { name: wanted.name.clone() })?;
             let dir = context.volumes.host_dir(desired, volume).await?;
-            let dir = dir.ok_or_else(|| VolumeError::Unsupported {
-                name: wanted.name.clone(),
-            })?;
+            let dir = dir.ok_or_else(|| VolumeError::Unsupported { name: wanted.name.clone() })?;
             let lookup = |name: &str| env.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str());
             let sub = match &wanted.sub_path_expr {
                 Some(text) if !text.is_empty() => {
@@ -367,10 +308,7 @@ impl Job {
         }
         let pod_dir = context.volumes.pod_dir(&desired.uid);
         let write = |path: PathBuf, text: &str, mode: u32| -> Result<PathBuf, VolumeError> {
-            let io = |source| VolumeError::Io {
-                path: path.clone(),
-                source,
-            };
+            let io = |source| VolumeError::Io { path: path.clone(), source };
             std::fs::create_dir_all(path.parent().unwrap_or(&path)).map_err(io)?;
             std::fs::write(&path, text).map_err(io)?;
             std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))
@@ -380,12 +318,7 @@ impl Job {
         let taken = |mounts: &[Mount], path: &str| mounts.iter().any(|m| m.container_path == path);
         if !taken(&mounts, "/etc/hosts") {
             let node_hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-            let text = hosts::compile(
-                desired,
-                &start.addresses,
-                &context.config.cluster_domain,
-                &node_hosts,
-            );
+            let text = hosts::compile(desired, &start.addresses, &context.config.cluster_domain, &node_hosts);
             let path = write(pod_dir.join("etc-hosts"), &text, 0o644)?;
             mounts.push(Mount {
                 container_path: "/etc/hosts".into(),
@@ -393,11 +326,8 @@ impl Job {
                 ..Default::default()
             });
         }
-        let message_path = spec
-            .container
-            .termination_message_path
-            .as_deref()
-            .unwrap_or("/dev/termination-log");
+        let message_path =
+            spec.container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
         if !message_path.is_empty() && !taken(&mounts, message_path) {
             let path = last_words::path(context, &desired.uid, &start.name, start.attempt);
             let path = write(path, "", 0o666)?;
@@ -424,24 +354,14 @@ impl Job {
             desired,
             Some(&name),
             "Killing",
-            if why == "the pod ends" {
-                format!("Stopping container {name}")
-            } else {
-                why
-            },
+            if why == "the pod ends" { format!("Stopping container {name}") } else { why },
         );
         let grace = Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0));
         let began = tokio::time::Instant::now();
         let spec = desired.container(&name);
-        let hook = spec
-            .and_then(|s| s.container.lifecycle.as_ref())
-            .and_then(|l| l.pre_stop.as_ref());
+        let hook = spec.and_then(|s| s.container.lifecycle.as_ref()).and_then(|l| l.pre_stop.as_ref());
         if let (Some(hook), Some(spec), false) = (hook, spec, grace.is_zero()) {
-            let checker = Checker {
-                runtime: context.runtime.clone(),
-                container_id: id.clone(),
-                address,
-            };
+            let checker = Checker { runtime: context.runtime.clone(), container_id: id.clone(), address };
             if let Outcome::Failure(message) = checker.hook(hook, &spec.container, grace).await {
                 context.events.warning(
                     desired,
@@ -452,19 +372,12 @@ impl Job {
             }
         }
         let left = grace.saturating_sub(began.elapsed());
-        let left = if grace.is_zero() {
-            left
-        } else {
-            left.max(Duration::from_secs(2))
-        };
+        let left = if grace.is_zero() { left } else { left.max(Duration::from_secs(2)) };
         let result = context.runtime.stop_container(&id, left).await;
         if result.is_err() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        Done::Stopped {
-            id,
-            ok: result.is_ok(),
-        }
+        Done::Stopped { id, ok: result.is_ok() }
     }
 }
 
@@ -481,10 +394,7 @@ pub(crate) async fn remove_everything(context: &Context, desired: &Desired) -> R
 /// Removes what the runtime has of a pod.
 pub(crate) async fn remove_from_runtime(context: &Context, uid: &str) -> Result<(), RuntimeError> {
     let label = vec![(names::POD_UID.to_string(), uid.to_string())];
-    let filter = ContainerFilter {
-        sandbox: None,
-        labels: label.clone(),
-    };
+    let filter = ContainerFilter { sandbox: None, labels: label.clone() };
     for container in context.runtime.list_containers(&filter).await? {
         context.runtime.remove_container(&container.id).await?;
     }

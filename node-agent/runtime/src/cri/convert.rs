@@ -44,10 +44,7 @@ fn seccomp(profile: &SeccompProfile) -> pb::SecurityProfile {
         SeccompProfile::Unconfined => (ProfileType::Unconfined, String::new()),
         SeccompProfile::Localhost(path) => (ProfileType::Localhost, path.clone()),
     };
-    pb::SecurityProfile {
-        profile_type: kind as i32,
-        localhost_ref: reference,
-    }
+    pb::SecurityProfile { profile_type: kind as i32, localhost_ref: reference }
 }
 
 pub(super) fn sandbox_config(config: &SandboxConfig) -> pb::PodSandboxConfig {
@@ -124,18 +121,10 @@ const MASKED: &[&str] = &[
     "/sys/firmware",
     "/sys/devices/virtual/powercap",
 ];
-const READONLY: &[&str] = &[
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
+const READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 fn paths(given: &Option<Vec<String>>, usual: &[&str]) -> Vec<String> {
-    given
-        .clone()
-        .unwrap_or_else(|| usual.iter().map(ToString::to_string).collect())
+    given.clone().unwrap_or_else(|| usual.iter().map(ToString::to_string).collect())
 }
 
 fn security(s: &ContainerSecurity) -> pb::LinuxContainerSecurityContext {
@@ -161,10 +150,7 @@ fn security(s: &ContainerSecurity) -> pb::LinuxContainerSecurityContext {
 }
 
 pub(super) fn image_spec(reference: &str) -> pb::ImageSpec {
-    pb::ImageSpec {
-        image: reference.to_string(),
-        ..Default::default()
-    }
+    pb::ImageSpec { image: reference.to_string(), ..Default::default() }
 }
 
 pub(super) fn auth(auth: &ImageAuth) -> pb::AuthConfig {
@@ -196,10 +182,7 @@ pub(super) fn container_config(config: &ContainerConfig) -> pb::ContainerConfig 
         permissions: d.permissions.clone(),
     });
     pb::ContainerConfig {
-        metadata: Some(pb::ContainerMetadata {
-            name: config.name.clone(),
-            attempt: config.attempt,
-        }),
+        metadata: Some(pb::ContainerMetadata { name: config.name.clone(), attempt: config.attempt }),
         image: Some(pb::ImageSpec {
             image: config.image.clone(),
             user_specified_image: config.user_image.clone(),
@@ -211,10 +194,7 @@ pub(super) fn container_config(config: &ContainerConfig) -> pb::ContainerConfig 
         envs: config
             .env
             .iter()
-            .map(|(key, value)| pb::KeyValue {
-                key: key.clone(),
-                value: value.clone(),
-            })
+            .map(|(key, value)| pb::KeyValue { key: key.clone(), value: value.clone() })
             .collect(),
         mounts: mounts.collect(),
         devices: devices.collect(),
@@ -250,10 +230,7 @@ pub(super) fn status(answer: pb::StatusResponse) -> RuntimeStatus {
             user_namespaces: features.user_namespaces,
         }
     });
-    RuntimeStatus {
-        conditions: conditions.collect(),
-        handlers: handlers.collect(),
-    }
+    RuntimeStatus { conditions: conditions.collect(), handlers: handlers.collect() }
 }
 
 fn sandbox_state(state: i32) -> SandboxState {
@@ -283,10 +260,7 @@ pub(super) fn sandbox_status(status: pb::PodSandboxStatus) -> SandboxStatus {
     let metadata = status.metadata.unwrap_or_default();
     let network = status.network.unwrap_or_default();
     let more = network.additional_ips.into_iter().map(|ip| ip.ip);
-    let addresses = std::iter::once(network.ip)
-        .chain(more)
-        .filter(|ip| !ip.is_empty())
-        .collect();
+    let addresses = std::iter::once(network.ip).chain(more).filter(|ip| !ip.is_empty()).collect();
     SandboxStatus {
         info: SandboxInfo {
             id: status.id,

@@ -38,10 +38,7 @@ pub(super) async fn relay(channel: Channel, out: broadcast::Sender<RuntimeEvent>
 
 fn resync(out: &broadcast::Sender<RuntimeEvent>) {
     // A send fails only when nobody listens.
-    let _ = out.send(RuntimeEvent {
-        id: String::new(),
-        kind: RuntimeEventKind::Resync,
-    });
+    let _ = out.send(RuntimeEvent { id: String::new(), kind: RuntimeEventKind::Resync });
 }
 
 async fn relay_containerd(
@@ -52,10 +49,8 @@ async fn relay_containerd(
     let filters = ["/tasks/start", "/tasks/exit", "/tasks/oom"]
         .map(|topic| format!("namespace==k8s.io,topic==\"{topic}\""))
         .to_vec();
-    let mut stream = EventsClient::new(channel.clone())
-        .subscribe(SubscribeRequest { filters })
-        .await?
-        .into_inner();
+    let mut stream =
+        EventsClient::new(channel.clone()).subscribe(SubscribeRequest { filters }).await?.into_inner();
     flowing.store(true, Ordering::Relaxed);
     resync(out);
     while let Some(envelope) = stream.message().await? {
@@ -69,14 +64,8 @@ async fn relay_containerd(
 
 fn decode_containerd(topic: &str, bytes: &[u8]) -> Option<RuntimeEvent> {
     let (id, kind) = match topic {
-        "/tasks/start" => (
-            TaskStart::decode(bytes).ok()?.container_id,
-            RuntimeEventKind::Started,
-        ),
-        "/tasks/oom" => (
-            TaskOom::decode(bytes).ok()?.container_id,
-            RuntimeEventKind::OutOfMemory,
-        ),
+        "/tasks/start" => (TaskStart::decode(bytes).ok()?.container_id, RuntimeEventKind::Started),
+        "/tasks/oom" => (TaskOom::decode(bytes).ok()?.container_id, RuntimeEventKind::OutOfMemory),
         "/tasks/exit" => {
             let exit = TaskExit::decode(bytes).ok()?;
             // A different id is a process that was exec'ed into the container.
@@ -96,10 +85,7 @@ async fn relay_cri(
     flowing: &AtomicBool,
 ) -> Result<(), tonic::Status> {
     let mut client = RuntimeServiceClient::new(channel.clone());
-    let mut stream = client
-        .get_container_events(pb::GetEventsRequest {})
-        .await?
-        .into_inner();
+    let mut stream = client.get_container_events(pb::GetEventsRequest {}).await?.into_inner();
     flowing.store(true, Ordering::Relaxed);
     resync(out);
     while let Some(event) = stream.message().await? {
@@ -110,10 +96,7 @@ async fn relay_cri(
                 continue;
             }
         };
-        let _ = out.send(RuntimeEvent {
-            id: event.container_id,
-            kind,
-        });
+        let _ = out.send(RuntimeEvent { id: event.container_id, kind });
     }
     Ok(())
 }
@@ -125,22 +108,11 @@ mod tests {
     #[test]
     fn the_exit_of_an_exec_is_not_the_exit_of_its_container() {
         let exit = |id: &str| {
-            TaskExit {
-                container_id: "c".into(),
-                id: id.into(),
-                ..Default::default()
-            }
-            .encode_to_vec()
+            TaskExit { container_id: "c".into(), id: id.into(), ..Default::default() }.encode_to_vec()
         };
         assert_eq!(decode_containerd("/tasks/exit", &exit("exec-1")), None);
         let whole = decode_containerd("/tasks/exit", &exit("c"));
-        assert_eq!(
-            whole,
-            Some(RuntimeEvent {
-                id: "c".into(),
-                kind: RuntimeEventKind::Exited
-            })
-        );
+        assert_eq!(whole, Some(RuntimeEvent { id: "c".into(), kind: RuntimeEventKind::Exited }));
     }
 
     #[test]

@@ -20,9 +20,7 @@ impl Plugin for DefaultClasses {
     ) -> Result<(), ApiError> {
         if a.is(Operation::Create, "", "persistentvolumeclaims")
             && object.pointer("/spec/storageClassName").is_none()
-            && object
-                .pointer("/metadata/annotations/volume.beta.kubernetes.io~1storage-class")
-                .is_none()
+            && object.pointer("/metadata/annotations/volume.beta.kubernetes.io~1storage-class").is_none()
         {
             let key = "storageclass.kubernetes.io/is-default-class";
             if let Some(name) = default_of(registry, "storage.k8s.io", "storageclasses", key).await? {
@@ -31,9 +29,7 @@ impl Plugin for DefaultClasses {
         }
         if a.is(Operation::Create, "networking.k8s.io", "ingresses")
             && object.pointer("/spec/ingressClassName").is_none()
-            && object
-                .pointer("/metadata/annotations/kubernetes.io~1ingress.class")
-                .is_none()
+            && object.pointer("/metadata/annotations/kubernetes.io~1ingress.class").is_none()
         {
             let key = "ingressclass.kubernetes.io/is-default-class";
             if let Some(name) = default_of(registry, "networking.k8s.io", "ingressclasses", key).await? {
@@ -60,12 +56,7 @@ async fn default_of(
             let said = c.pointer("/metadata/annotations").and_then(|m| m.get(annotation));
             said.and_then(Value::as_str) == Some("true")
         })
-        .map(|c| {
-            (
-                meta_str(&c, "creationTimestamp").to_string(),
-                meta_str(&c, "name").to_string(),
-            )
-        })
+        .map(|c| (meta_str(&c, "creationTimestamp").to_string(), meta_str(&c, "name").to_string()))
         .collect();
     found.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
     Ok(found.into_iter().next().map(|(_, name)| name))

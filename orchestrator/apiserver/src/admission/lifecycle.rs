@@ -27,9 +27,7 @@ impl Plugin for NamespaceLifecycle {
             Some(found) => found.value(),
             None => {
                 // The cache may be a moment behind a namespace that was just made.
-                let namespaces = registry
-                    .find("", "v1", "namespaces")
-                    .ok_or_else(ApiError::no_such_path)?;
+                let namespaces = registry.find("", "v1", "namespaces").ok_or_else(ApiError::no_such_path)?;
                 registry.require(&namespaces, "", a.namespace).await?.0
             }
         };

@@ -28,10 +28,9 @@ impl Plugin for NodeRestriction {
         match (a.definition.group, a.definition.plural) {
             ("", "nodes") => {
                 if a.name != node {
-                    return Err(a.forbidden(format!(
-                        "node \"{node}\" is not allowed to modify node \"{}\"",
-                        a.name
-                    )));
+                    return Err(
+                        a.forbidden(format!("node \"{node}\" is not allowed to modify node \"{}\"", a.name))
+                    );
                 }
                 if let (Some(new), Some(old)) = (object, a.old)
                     && a.subresource.is_empty()
@@ -65,9 +64,7 @@ impl NodeRestriction {
         match (a.operation, a.subresource) {
             (Operation::Create, "") => {
                 let Some(pod) = object else { return Ok(()) };
-                let mirror = pod
-                    .pointer("/metadata/annotations/kubernetes.io~1config.mirror")
-                    .is_some();
+                let mirror = pod.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some();
                 if !mirror {
                     return Err(a.forbidden(
                         "pod does not have \"kubernetes.io/config.mirror\" annotation, node \"".to_string()
@@ -100,9 +97,7 @@ impl NodeRestriction {
                 } else {
                     "update pod status for pods"
                 };
-                Err(a.forbidden(format!(
-                    "node \"{node}\" can only {verb} with spec.nodeName set to itself"
-                )))
+                Err(a.forbidden(format!("node \"{node}\" can only {verb} with spec.nodeName set to itself")))
             }
             (Operation::Update, other) => Err(a.forbidden(format!(
                 "node \"{node}\" may not update {}",

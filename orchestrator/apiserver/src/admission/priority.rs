@@ -24,17 +24,12 @@ impl Plugin for Priority {
         let wanted = str_at(object, "/spec/priorityClassName").to_string();
         let class = if wanted.is_empty() {
             let all = registry.all("scheduling.k8s.io", "priorityclasses", None).await?;
-            let mut defaults: Vec<Value> = all
-                .iter()
-                .map(|c| c.value())
-                .filter(|c| c["globalDefault"] == json!(true))
-                .collect();
+            let mut defaults: Vec<Value> =
+                all.iter().map(|c| c.value()).filter(|c| c["globalDefault"] == json!(true)).collect();
             defaults.sort_by_key(|c| c["value"].as_i64());
             defaults.into_iter().next()
         } else {
-            let found = registry
-                .peek("scheduling.k8s.io", "priorityclasses", "", &wanted)
-                .await?;
+            let found = registry.peek("scheduling.k8s.io", "priorityclasses", "", &wanted).await?;
             let Some(found) = found else {
                 return Err(a.forbidden(format!("no PriorityClass with name {wanted} was found")));
             };
@@ -45,10 +40,7 @@ impl Plugin for Priority {
                 object["spec"]["priorityClassName"] = meta_str(class, "name").into();
                 (
                     class["value"].as_i64().unwrap_or(0),
-                    class["preemptionPolicy"]
-                        .as_str()
-                        .unwrap_or("PreemptLowerPriority")
-                        .to_string(),
+                    class["preemptionPolicy"].as_str().unwrap_or("PreemptLowerPriority").to_string(),
                 )
             }
             None => (0, "PreemptLowerPriority".to_string()),

@@ -26,10 +26,7 @@ impl Plugin for ServiceAccount {
         if !a.is(Operation::Create, "", "pods") || !object["spec"].is_object() {
             return Ok(());
         }
-        if object
-            .pointer("/metadata/annotations/kubernetes.io~1config.mirror")
-            .is_some()
-        {
+        if object.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some() {
             return check_mirror(a, object);
         }
         if str_at(object, "/spec/serviceAccountName").is_empty() {
@@ -40,9 +37,8 @@ impl Plugin for ServiceAccount {
         let account = match registry.peek("", "serviceaccounts", a.namespace, &name).await? {
             Some(found) => found.value(),
             None => {
-                let accounts = registry
-                    .find("", "v1", "serviceaccounts")
-                    .ok_or_else(ApiError::no_such_path)?;
+                let accounts =
+                    registry.find("", "v1", "serviceaccounts").ok_or_else(ApiError::no_such_path)?;
                 match registry.load(&accounts, a.namespace, &name).await? {
                     Some((account, _)) => account,
                     None => {
@@ -75,10 +71,7 @@ fn check_mirror(a: &Attributes<'_>, pod: &Value) -> Result<(), ApiError> {
     if !str_at(pod, "/spec/serviceAccountName").is_empty() {
         return Err(a.forbidden("a mirror pod may not reference service accounts"));
     }
-    if items_at(pod, "/spec/volumes")
-        .iter()
-        .any(|v| v.get("secret").is_some())
-    {
+    if items_at(pod, "/spec/volumes").iter().any(|v| v.get("secret").is_some()) {
         return Err(a.forbidden("a mirror pod may not reference secrets"));
     }
     Ok(())
@@ -94,17 +87,11 @@ fn mount_token(pod: &mut Value, fresh_name: &str) {
     let volume = existing.clone().unwrap_or_else(|| fresh_name.to_string());
     let mut mounted = false;
     for list in ["initContainers", "containers"] {
-        let Some(containers) = pod
-            .pointer_mut(&format!("/spec/{list}"))
-            .and_then(Value::as_array_mut)
-        else {
+        let Some(containers) = pod.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut) else {
             continue;
         };
         for container in containers {
-            if items_at(container, "/volumeMounts")
-                .iter()
-                .any(|m| m["mountPath"] == MOUNT_PATH)
-            {
+            if items_at(container, "/volumeMounts").iter().any(|m| m["mountPath"] == MOUNT_PATH) {
                 continue;
             }
             let mount = json!({"name": volume, "readOnly": true, "mountPath": MOUNT_PATH});
@@ -147,10 +134,7 @@ mod tests {
         mount_token(&mut pod, "kube-api-access-x");
         mount_token(&mut pod, "kube-api-access-y");
         assert_eq!(items_at(&pod, "/spec/volumes").len(), 1);
-        assert_eq!(
-            pod["spec"]["containers"][1]["volumeMounts"][0]["mountPath"],
-            MOUNT_PATH
-        );
+        assert_eq!(pod["spec"]["containers"][1]["volumeMounts"][0]["mountPath"], MOUNT_PATH);
         assert_eq!(items_at(&pod, "/spec/containers/1/volumeMounts").len(), 1);
     }
 

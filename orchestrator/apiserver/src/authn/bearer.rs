@@ -51,16 +51,8 @@ pub struct BearerTokens {
 
 impl BearerTokens {
     pub fn new(registry: Arc<Registry>, issuer: Arc<Issuer>, fixed: &[StaticToken]) -> Self {
-        let fixed = fixed
-            .iter()
-            .map(|t| (fingerprint(&t.token), t.user.clone()))
-            .collect();
-        Self {
-            registry,
-            issuer,
-            fixed,
-            checked: Mutex::default(),
-        }
+        let fixed = fixed.iter().map(|t| (fingerprint(&t.token), t.user.clone())).collect();
+        Self { registry, issuer, fixed, checked: Mutex::default() }
     }
 
     /// The user of a token presented to the API server at `now` (seconds).
@@ -85,11 +77,7 @@ impl BearerTokens {
         }
         let claims = self.issuer.verify(token, audiences, now)?;
         self.confirm_bound(&claims.kubernetes, now).await?;
-        let good = audiences
-            .iter()
-            .filter(|a| claims.aud.contains(a))
-            .cloned()
-            .collect();
+        let good = audiences.iter().filter(|a| claims.aud.contains(a)).cloned().collect();
         Ok((user_of(&claims), good))
     }
 
@@ -112,25 +100,13 @@ impl BearerTokens {
 
     async fn confirm_bound(&self, claims: &KubernetesClaims, now: i64) -> Result<(), BearerError> {
         let namespace = Some(claims.namespace.as_str());
-        self.confirm(
-            "serviceaccounts",
-            "service account",
-            namespace,
-            &claims.serviceaccount,
-            now,
-        )
-        .await?;
+        self.confirm("serviceaccounts", "service account", namespace, &claims.serviceaccount, now).await?;
         let node_of_pod = claims.pod.is_some();
         for (plural, kind, namespace, reference) in [
             ("pods", "pod", namespace, &claims.pod),
             ("secrets", "secret", namespace, &claims.secret),
             // A pod's token names its node only for information.
-            (
-                "nodes",
-                "node",
-                None,
-                if node_of_pod { &None } else { &claims.node },
-            ),
+            ("nodes", "node", None, if node_of_pod { &None } else { &claims.node }),
         ] {
             if let Some(reference) = reference {
                 self.confirm(plural, kind, namespace, reference, now).await?;
@@ -147,17 +123,10 @@ impl BearerTokens {
         reference: &Reference,
         now: i64,
     ) -> Result<(), BearerError> {
-        let gone = || BearerError::Unbound {
-            kind,
-            name: reference.name.clone(),
-        };
+        let gone = || BearerError::Unbound { kind, name: reference.name.clone() };
         let definition = self.registry.find("", "v1", plural).ok_or_else(gone)?;
         let target = Target::named(namespace, &reference.name);
-        let object = self
-            .registry
-            .get(&Context::system(), &definition, &target)
-            .await
-            .map_err(|_| gone())?;
+        let object = self.registry.get(&Context::system(), &definition, &target).await.map_err(|_| gone())?;
         if object.uid != reference.uid || deleted_before(&object, now - DELETION_LEEWAY_SECONDS) {
             return Err(gone());
         }
@@ -173,9 +142,7 @@ pub fn token_of(headers: &HeaderMap) -> Option<String> {
         return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned());
     }
     let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
-    let encoded = offered
-        .split(',')
-        .find_map(|p| p.trim().strip_prefix(SUBPROTOCOL_PREFIX))?;
+    let encoded = offered.split(',').find_map(|p| p.trim().strip_prefix(SUBPROTOCOL_PREFIX))?;
     String::from_utf8(URL_SAFE_NO_PAD.decode(encoded).ok()?).ok()
 }
 
@@ -185,12 +152,8 @@ fn fingerprint(token: &str) -> Fingerprint {
 
 fn deleted_before(object: &CachedObject, limit: i64) -> bool {
     let value = object.value();
-    let deleted = value
-        .pointer("/metadata/deletionTimestamp")
-        .and_then(Value::as_str);
-    deleted
-        .and_then(|at| at.parse::<Timestamp>().ok())
-        .is_some_and(|at| at.as_second() < limit)
+    let deleted = value.pointer("/metadata/deletionTimestamp").and_then(Value::as_str);
+    deleted.and_then(|at| at.parse::<Timestamp>().ok()).is_some_and(|at| at.as_second() < limit)
 }
 
 fn user_of(claims: &Claims) -> User {
@@ -205,8 +168,7 @@ fn user_of(claims: &Claims) -> User {
         ..User::default()
     };
     let mut add = |key: &str, value: String| {
-        user.extra
-            .insert(format!("authentication.kubernetes.io/{key}"), vec![value]);
+        user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value]);
     };
     if !claims.jti.is_empty() {
         add("credential-id", format!("JTI={}", claims.jti));
@@ -230,10 +192,8 @@ mod tests {
     fn tokens_are_found_where_clients_put_them() {
         let mut headers = HeaderMap::new();
         assert_eq!(token_of(&headers), None);
-        let offered = format!(
-            "v5.channel.k8s.io, {SUBPROTOCOL_PREFIX}{}",
-            URL_SAFE_NO_PAD.encode("from-browser")
-        );
+        let offered =
+            format!("v5.channel.k8s.io, {SUBPROTOCOL_PREFIX}{}", URL_SAFE_NO_PAD.encode("from-browser"));
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, offered.parse().unwrap());
         assert_eq!(token_of(&headers).as_deref(), Some("from-browser"));
         headers.insert(header::AUTHORIZATION, "Bearer  abc ".parse().unwrap());

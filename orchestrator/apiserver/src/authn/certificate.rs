@@ -66,37 +66,23 @@ impl Peer {
             return Self::default();
         };
         let Ok((_, parsed)) = X509Certificate::from_der(leaf) else {
-            return Self {
-                certificate: Some(Arc::new(PeerCertificate::unreadable())),
-            };
+            return Self { certificate: Some(Arc::new(PeerCertificate::unreadable())) };
         };
         let names = |attributes: Vec<&str>| attributes.into_iter().map(str::to_owned).collect::<Vec<_>>();
         let subject = parsed.subject();
-        let common_names = names(
-            subject
-                .iter_common_name()
-                .filter_map(|a| a.as_str().ok())
-                .collect(),
-        );
+        let common_names = names(subject.iter_common_name().filter_map(|a| a.as_str().ok()).collect());
         let now = UnixTime::now();
         let trusted = |verifier: &Arc<dyn ClientCertVerifier>| {
             verifier.verify_client_cert(leaf, intermediates, now).is_ok()
         };
         let certificate = PeerCertificate {
             common_name: common_names.last().cloned().unwrap_or_default(),
-            organisations: names(
-                subject
-                    .iter_organization()
-                    .filter_map(|a| a.as_str().ok())
-                    .collect(),
-            ),
+            organisations: names(subject.iter_organization().filter_map(|a| a.as_str().ok()).collect()),
             not_after: parsed.validity().not_after.timestamp(),
             trusted_as_user: trusted(&trust.users),
             trusted_as_front_proxy: trust.front_proxies.as_ref().is_some_and(trusted),
         };
-        Self {
-            certificate: Some(Arc::new(certificate)),
-        }
+        Self { certificate: Some(Arc::new(certificate)) }
     }
 
     /// The user the certificate stands for at `now` (seconds since 1970); `None` without a certificate for users.
@@ -144,9 +130,7 @@ impl Trust {
     pub fn new(client_ca_pem: &[u8], front_proxy_ca_pem: Option<&[u8]>) -> Result<Self, TrustError> {
         Ok(Self {
             users: verifier("client CA", client_ca_pem)?,
-            front_proxies: front_proxy_ca_pem
-                .map(|pem| verifier("front-proxy CA", pem))
-                .transpose()?,
+            front_proxies: front_proxy_ca_pem.map(|pem| verifier("front-proxy CA", pem)).transpose()?,
         })
     }
 }
@@ -162,20 +146,10 @@ pub fn roots(what: &'static str, pem: &[u8]) -> Result<RootCertStore, TrustError
     use rustls::pki_types::pem::PemObject;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|e| TrustError::Pem {
-            what,
-            why: e.to_string(),
-        })?;
-        roots.add(certificate).map_err(|e| TrustError::Pem {
-            what,
-            why: e.to_string(),
-        })?;
+        let certificate = certificate.map_err(|e| TrustError::Pem { what, why: e.to_string() })?;
+        roots.add(certificate).map_err(|e| TrustError::Pem { what, why: e.to_string() })?;
     }
-    if roots.is_empty() {
-        Err(TrustError::Empty { what })
-    } else {
-        Ok(roots)
-    }
+    if roots.is_empty() { Err(TrustError::Empty { what }) } else { Ok(roots) }
 }
 
 // The verifier of the handshake: asks for a certificate, accepts any, checks that the peer holds its key.
@@ -215,9 +189,7 @@ impl ClientCertVerifier for AcceptAnyHolder {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.trust
-            .users
-            .verify_tls12_signature(message, certificate, signature)
+        self.trust.users.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -226,9 +198,7 @@ impl ClientCertVerifier for AcceptAnyHolder {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.trust
-            .users
-            .verify_tls13_signature(message, certificate, signature)
+        self.trust.users.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -40,38 +40,22 @@ pub(super) fn extra(headers: &HeaderMap, prefix: &str) -> BTreeMap<String, Vec<S
     let mut extra = BTreeMap::<String, Vec<String>>::new();
     for (name, value) in headers {
         if let (Some(key), Ok(value)) = (name.as_str().strip_prefix(prefix), value.to_str()) {
-            extra
-                .entry(decode(key, false))
-                .or_default()
-                .push(value.to_owned());
+            extra.entry(decode(key, false)).or_default().push(value.to_owned());
         }
     }
     extra
 }
 
 pub(super) fn all(headers: &HeaderMap, name: &str) -> Vec<String> {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .map(str::to_owned)
-        .collect()
+    headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect()
 }
 
 pub(super) fn text(headers: &HeaderMap, name: &str) -> String {
-    headers
-        .get(name)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default()
-        .to_owned()
+    headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned()
 }
 
 pub(super) fn remove_with_prefix(headers: &mut HeaderMap, prefix: &str) {
-    let names: Vec<_> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with(prefix))
-        .cloned()
-        .collect();
+    let names: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();
     for name in names {
         headers.remove(name);
     }

@@ -87,16 +87,10 @@ fn completed(mut user: User) -> User {
     if user.groups.is_empty()
         && let Some((namespace, _)) = service_account(&user.name)
     {
-        user.groups = vec![
-            "system:serviceaccounts".to_owned(),
-            format!("system:serviceaccounts:{namespace}"),
-        ];
+        user.groups =
+            vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
     }
-    let group = if user.name == ANONYMOUS {
-        UNAUTHENTICATED
-    } else {
-        AUTHENTICATED
-    };
+    let group = if user.name == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED };
     if !user.is_in(AUTHENTICATED) && !user.is_in(UNAUTHENTICATED) {
         user.groups.push(group.to_owned());
     }
@@ -143,9 +137,7 @@ mod tests {
 
     #[test]
     fn a_service_account_brings_its_groups() {
-        let wanted = requested(&headers(&[(USER, "system:serviceaccount:a:bot")]))
-            .unwrap()
-            .unwrap();
+        let wanted = requested(&headers(&[(USER, "system:serviceaccount:a:bot")])).unwrap().unwrap();
         assert_eq!(
             needed(&wanted)[0],
             Attributes {
@@ -155,11 +147,7 @@ mod tests {
         );
         assert_eq!(
             completed(wanted).groups,
-            [
-                "system:serviceaccounts",
-                "system:serviceaccounts:a",
-                AUTHENTICATED
-            ]
+            ["system:serviceaccounts", "system:serviceaccounts:a", AUTHENTICATED]
         );
     }
 

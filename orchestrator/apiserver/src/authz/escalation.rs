@@ -44,15 +44,7 @@ impl Plugin for Escalation {
             return Ok(());
         }
         let (definition, user) = (attributes.definition, &attributes.context.user);
-        check(
-            &authorizer,
-            user,
-            definition.group,
-            definition.plural,
-            new,
-            attributes.old,
-        )
-        .await
+        check(&authorizer, user, definition.group, definition.plural, new, attributes.old).await
     }
 }
 
@@ -95,11 +87,7 @@ pub async fn check(
                 return Ok(());
             }
             let (kind, role) = (text("/roleRef/kind"), text("/roleRef/name"));
-            let role_plural = if kind == "ClusterRole" {
-                "clusterroles"
-            } else {
-                "roles"
-            };
+            let role_plural = if kind == "ClusterRole" { "clusterroles" } else { "roles" };
             let bind = Attributes::on("bind", GROUP, role_plural, namespace, role);
             if authorizer.decide(user, &bind).await.is_allowed() {
                 return Ok(());
@@ -117,17 +105,8 @@ pub async fn check(
 fn everything() -> [PolicyRule; 2] {
     let all = || vec!["*".to_owned()];
     [
-        PolicyRule {
-            verbs: all(),
-            api_groups: all(),
-            resources: all(),
-            ..PolicyRule::default()
-        },
-        PolicyRule {
-            verbs: all(),
-            non_resource_urls: all(),
-            ..PolicyRule::default()
-        },
+        PolicyRule { verbs: all(), api_groups: all(), resources: all(), ..PolicyRule::default() },
+        PolicyRule { verbs: all(), non_resource_urls: all(), ..PolicyRule::default() },
     ]
 }
 

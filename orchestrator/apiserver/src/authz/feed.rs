@@ -69,9 +69,7 @@ async fn load(
     known: &mut Known,
 ) -> Result<u64, ApiError> {
     let context = Context::system();
-    let listed = registry
-        .list(&context, definition, &Target::default(), &ListOptions::default())
-        .await?;
+    let listed = registry.list(&context, definition, &Target::default(), &ListOptions::default()).await?;
     let mut present = Known::new();
     let mut index = policy.write();
     for item in &listed.items {
@@ -95,14 +93,8 @@ async fn follow(
 ) {
     let context = Context::system();
     loop {
-        let options = ListOptions {
-            resource_version: Some(revision.to_string()),
-            ..ListOptions::default()
-        };
-        if let Ok(mut events) = registry
-            .watch(&context, definition, &Target::default(), &options)
-            .await
-        {
+        let options = ListOptions { resource_version: Some(revision.to_string()), ..ListOptions::default() };
+        if let Ok(mut events) = registry.watch(&context, definition, &Target::default(), &options).await {
             while let Some(event) = events.next().await {
                 match event {
                     WatchItem::Added(object) | WatchItem::Modified(object) => {

@@ -78,20 +78,10 @@ const RULES: &[(&str, &str, &[&str], Tie)] = &[
         &["get", "list", "watch", "create", "update", "patch", "delete"],
         Tie::None,
     ),
-    (
-        "certificates.k8s.io",
-        "certificatesigningrequests",
-        &["create", "get", "list", "watch"],
-        Tie::None,
-    ),
+    ("certificates.k8s.io", "certificatesigningrequests", &["create", "get", "list", "watch"], Tie::None),
     ("authentication.k8s.io", "tokenreviews", CREATE, Tie::None),
     ("authorization.k8s.io", "subjectaccessreviews", CREATE, Tie::None),
-    (
-        "authorization.k8s.io",
-        "localsubjectaccessreviews",
-        CREATE,
-        Tie::None,
-    ),
+    ("authorization.k8s.io", "localsubjectaccessreviews", CREATE, Tie::None),
 ];
 
 /// The node a user is, if it is one.
@@ -156,28 +146,17 @@ async fn used_by_pod(registry: &Registry, node: &str, request: &Attributes) -> b
     let Ok(listed) = registry.list(&Context::system(), &pods, &target, &options).await else {
         return false;
     };
-    listed
-        .items
-        .iter()
-        .any(|pod| refers(&pod.value(), &request.resource, &request.name))
+    listed.items.iter().any(|pod| refers(&pod.value(), &request.resource, &request.name))
 }
 
 /// Whether a pod's spec refers to `name` of `resource`.
 fn refers(pod: &Value, resource: &str, name: &str) -> bool {
     let Some(spec) = pod.get("spec") else { return false };
     let named = |value: Option<&Value>, key: &str| {
-        value
-            .and_then(|v| v.get(key))
-            .and_then(Value::as_str)
-            .is_some_and(|found| found == name)
+        value.and_then(|v| v.get(key)).and_then(Value::as_str).is_some_and(|found| found == name)
     };
-    let list = |value: &Value, key: &str| {
-        value
-            .get(key)
-            .and_then(Value::as_array)
-            .cloned()
-            .unwrap_or_default()
-    };
+    let list =
+        |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
     if resource == "serviceaccounts" {
         return named(Some(spec), "serviceAccountName");
     }
@@ -186,26 +165,16 @@ fn refers(pod: &Value, resource: &str, name: &str) -> bool {
         "configmaps" => ("configMapKeyRef", "configMapRef"),
         _ => ("", ""),
     };
-    let in_containers = ["containers", "initContainers", "ephemeralContainers"]
-        .iter()
-        .any(|key| {
-            list(spec, key).iter().any(|container| {
-                list(container, "env")
-                    .iter()
-                    .any(|e| named(e.pointer(&format!("/valueFrom/{env_key}")), "name"))
-                    || list(container, "envFrom")
-                        .iter()
-                        .any(|e| named(e.get(env_from_key), "name"))
-            })
-        });
+    let in_containers = ["containers", "initContainers", "ephemeralContainers"].iter().any(|key| {
+        list(spec, key).iter().any(|container| {
+            list(container, "env").iter().any(|e| named(e.pointer(&format!("/valueFrom/{env_key}")), "name"))
+                || list(container, "envFrom").iter().any(|e| named(e.get(env_from_key), "name"))
+        })
+    });
     if in_containers {
         return true;
     }
-    if resource == "secrets"
-        && list(spec, "imagePullSecrets")
-            .iter()
-            .any(|s| named(Some(s), "name"))
-    {
+    if resource == "secrets" && list(spec, "imagePullSecrets").iter().any(|s| named(Some(s), "name")) {
         return true;
     }
     list(spec, "volumes").iter().any(|volume| match resource {
@@ -230,20 +199,14 @@ fn refers(pod: &Value, resource: &str, name: &str) -> bool {
 fn projected(volume: &Value, source: &str, name: &str) -> bool {
     let sources = volume.pointer("/projected/sources").and_then(Value::as_array);
     sources.is_some_and(|sources| {
-        sources
-            .iter()
-            .any(|s| s.pointer(&format!("/{source}/name")).and_then(Value::as_str) == Some(name))
+        sources.iter().any(|s| s.pointer(&format!("/{source}/name")).and_then(Value::as_str) == Some(name))
     })
 }
 
 /// A generic ephemeral volume's claim is named `<pod>-<volume>`.
 fn is_ephemeral_claim(pod: &Value, volume: &Value, name: &str) -> bool {
     let text = |value: &Value, pointer: &str| {
-        value
-            .pointer(pointer)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
+        value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
     };
     volume.get("ephemeral").is_some()
         && format!("{}-{}", text(pod, "/metadata/name"), text(volume, "/name")) == name
@@ -287,10 +250,7 @@ mod tests {
 
     #[test]
     fn only_members_of_the_nodes_group_are_nodes() {
-        let mut user = User {
-            name: "system:node:n1".into(),
-            ..User::default()
-        };
+        let mut user = User { name: "system:node:n1".into(), ..User::default() };
         assert_eq!(node_of(&user), None);
         user.groups.push("system:nodes".into());
         assert_eq!(node_of(&user), Some("n1"));
@@ -298,13 +258,7 @@ mod tests {
 
     #[test]
     fn what_no_row_names_is_left_to_rbac() {
-        assert_eq!(
-            ties(&Attributes::on("delete", "", "secrets", "a", "s")).count(),
-            0
-        );
-        assert_eq!(
-            ties(&Attributes::on("get", "", "secrets", "a", "s")).next(),
-            Some(Tie::UsedByPod)
-        );
+        assert_eq!(ties(&Attributes::on("delete", "", "secrets", "a", "s")).count(), 0);
+        assert_eq!(ties(&Attributes::on("get", "", "secrets", "a", "s")).next(), Some(Tie::UsedByPod));
     }
 }

@@ -62,11 +62,8 @@ impl Subject {
             "User" => Some(Self::User(name)),
             "Group" => Some(Self::Group(name)),
             "ServiceAccount" => {
-                let namespace = if text("namespace").is_empty() {
-                    binding_namespace
-                } else {
-                    text("namespace")
-                };
+                let namespace =
+                    if text("namespace").is_empty() { binding_namespace } else { text("namespace") };
                 Some(Self::User(format!("system:serviceaccount:{namespace}:{name}")))
             }
             _ => None,
@@ -75,13 +72,12 @@ impl Subject {
 
     fn describe(&self) -> String {
         match self {
-            Self::User(name) => match name
-                .strip_prefix("system:serviceaccount:")
-                .and_then(|rest| rest.split_once(':'))
-            {
-                Some((namespace, name)) => format!("ServiceAccount \"{name}/{namespace}\""),
-                None => format!("User {name:?}"),
-            },
+            Self::User(name) => {
+                match name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
+                    Some((namespace, name)) => format!("ServiceAccount \"{name}/{namespace}\""),
+                    None => format!("User {name:?}"),
+                }
+            }
             Self::Group(name) => format!("Group {name:?}"),
         }
     }
@@ -93,10 +89,7 @@ impl Scope {
     fn put(&mut self, name: &str, binding: Binding) {
         self.remove(name);
         for subject in &binding.subjects {
-            self.by_subject
-                .entry(subject.clone())
-                .or_default()
-                .insert(name.to_owned());
+            self.by_subject.entry(subject.clone()).or_default().insert(name.to_owned());
         }
         self.bindings.insert(name.to_owned(), binding);
     }
@@ -124,10 +117,7 @@ impl Grant<'_> {
         let (kind, name) = if self.namespace.is_empty() {
             ("ClusterRoleBinding", format!("{:?}", self.binding_name))
         } else {
-            (
-                "RoleBinding",
-                format!("\"{}/{}\"", self.binding_name, self.namespace),
-            )
+            ("RoleBinding", format!("\"{}/{}\"", self.binding_name, self.namespace))
         };
         format!(
             "RBAC: allowed by {kind} {name} of {} {:?} to {}",
@@ -158,23 +148,12 @@ impl Policy {
         let Some((namespace, name)) = key_of(object) else {
             return;
         };
-        let text = |pointer: &str| {
-            object
-                .pointer(pointer)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
-        let subjects = object
-            .get("subjects")
-            .and_then(Value::as_array)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        let text =
+            |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let subjects =
+            object.get("subjects").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let binding = Binding {
-            subjects: subjects
-                .iter()
-                .filter_map(|s| Subject::from_value(s, &namespace))
-                .collect(),
+            subjects: subjects.iter().filter_map(|s| Subject::from_value(s, &namespace)).collect(),
             role_kind: text("/roleRef/kind"),
             role: text("/roleRef/name"),
         };
@@ -207,11 +186,7 @@ impl Policy {
         let subjects: Vec<Subject> = std::iter::once(Subject::User(user.name.clone()))
             .chain(user.groups.iter().map(|g| Subject::Group(g.clone())))
             .collect();
-        let scopes = if namespace.is_empty() {
-            &[""][..]
-        } else {
-            &["", namespace][..]
-        };
+        let scopes = if namespace.is_empty() { &[""][..] } else { &["", namespace][..] };
         for scope_name in scopes {
             let Some((scope_name, scope)) = self.scopes.get_key_value(*scope_name) else {
                 continue;
@@ -224,23 +199,15 @@ impl Policy {
                     let Some(binding) = scope.bindings.get(name) else {
                         continue;
                     };
-                    let role_namespace = if binding.role_kind == "ClusterRole" {
-                        ""
-                    } else {
-                        scope_name.as_str()
-                    };
+                    let role_namespace =
+                        if binding.role_kind == "ClusterRole" { "" } else { scope_name.as_str() };
                     let Some(rules) = self.roles.get(&(role_namespace.to_owned(), binding.role.clone()))
                     else {
                         continue;
                     };
                     for rule in rules.iter() {
-                        if found(&Grant {
-                            rule,
-                            namespace: scope_name,
-                            binding_name: name,
-                            binding,
-                            subject,
-                        }) {
+                        if found(&Grant { rule, namespace: scope_name, binding_name: name, binding, subject })
+                        {
                             return true;
                         }
                     }
@@ -263,10 +230,7 @@ impl Policy {
 
 fn key_of(object: &Value) -> Option<(String, String)> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-    Some((
-        text("/metadata/namespace").unwrap_or_default(),
-        text("/metadata/name")?,
-    ))
+    Some((text("/metadata/namespace").unwrap_or_default(), text("/metadata/name")?))
 }
 
 #[cfg(test)]
@@ -306,11 +270,7 @@ mod tests {
         assert_eq!(held(&policy, "ann", &[], "a"), 0);
         let bot = "system:serviceaccount:a:bot";
         assert_eq!(
-            (
-                held(&policy, bot, &[], "a"),
-                held(&policy, bot, &[], "b"),
-                held(&policy, bot, &[], "")
-            ),
+            (held(&policy, bot, &[], "a"), held(&policy, bot, &[], "b"), held(&policy, bot, &[], "")),
             (1, 0, 0)
         );
     }
@@ -321,13 +281,7 @@ mod tests {
         policy.put_binding(&json!({
             "metadata": {"name": "everyone"}, "roleRef": {"kind": "ClusterRole", "name": "reader"},
             "subjects": [{"kind": "User", "name": "zoe"}]}));
-        assert_eq!(
-            (
-                held(&policy, "ann", &["readers"], ""),
-                held(&policy, "zoe", &[], "")
-            ),
-            (0, 1)
-        );
+        assert_eq!((held(&policy, "ann", &["readers"], ""), held(&policy, "zoe", &[], "")), (0, 1));
         policy.remove_binding("", "everyone");
         assert_eq!(held(&policy, "zoe", &[], ""), 0);
     }
@@ -335,11 +289,7 @@ mod tests {
     #[test]
     fn the_reason_names_binding_role_and_subject() {
         let policy = policy();
-        let user = User {
-            name: "ann".into(),
-            groups: vec!["readers".into()],
-            ..User::default()
-        };
+        let user = User { name: "ann".into(), groups: vec!["readers".into()], ..User::default() };
         let mut reason = String::new();
         policy.find(&user, "", |grant| {
             reason = grant.reason();

@@ -45,16 +45,10 @@ impl PolicyRule {
             return false;
         }
         if !request.is_resource {
-            return self
-                .non_resource_urls
-                .iter()
-                .any(|url| url_matches(url, &request.path));
+            return self.non_resource_urls.iter().any(|url| url_matches(url, &request.path));
         }
         has(&self.api_groups, &request.group)
-            && self
-                .resources
-                .iter()
-                .any(|r| resource_matches(r, &request.resource, &request.subresource))
+            && self.resources.iter().any(|r| resource_matches(r, &request.resource, &request.subresource))
             && (self.resource_names.is_empty() || self.resource_names.contains(&request.name))
     }
 
@@ -73,10 +67,7 @@ impl PolicyRule {
             && narrow.resources.iter().all(|r| self.covers_resource(r))
             && (self.resource_names.is_empty()
                 || (!narrow.resource_names.is_empty()
-                    && narrow
-                        .resource_names
-                        .iter()
-                        .all(|n| self.resource_names.contains(n))))
+                    && narrow.resource_names.iter().all(|n| self.resource_names.contains(n))))
     }
 
     fn covers_resource(&self, wanted: &str) -> bool {
@@ -107,11 +98,7 @@ impl PolicyRule {
 
 /// The parts of `wanted` that `held` does not cover, each as small as a rule can be.
 pub fn uncovered(held: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> {
-    wanted
-        .iter()
-        .flat_map(atoms)
-        .filter(|atom| !held.iter().any(|rule| rule.covers_atom(atom)))
-        .collect()
+    wanted.iter().flat_map(atoms).filter(|atom| !held.iter().any(|rule| rule.covers_atom(atom))).collect()
 }
 
 /// A rule split into one verb, group, resource and name each.
@@ -129,10 +116,11 @@ fn atoms(rule: &PolicyRule) -> Vec<PolicyRule> {
                 if rule.resource_names.is_empty() {
                     atoms.push(atom);
                 } else {
-                    atoms.extend(rule.resource_names.iter().map(|n| PolicyRule {
-                        resource_names: vec![n.clone()],
-                        ..atom.clone()
-                    }));
+                    atoms.extend(
+                        rule.resource_names
+                            .iter()
+                            .map(|n| PolicyRule { resource_names: vec![n.clone()], ..atom.clone() }),
+                    );
                 }
             }
         }
@@ -172,9 +160,7 @@ fn resource_matches(pattern: &str, resource: &str, subresource: &str) -> bool {
 fn url_matches(pattern: &str, path: &str) -> bool {
     pattern == "*"
         || pattern == path
-        || pattern
-            .strip_suffix('*')
-            .is_some_and(|prefix| path.starts_with(prefix))
+        || pattern.strip_suffix('*').is_some_and(|prefix| path.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -230,11 +216,7 @@ mod tests {
     #[test]
     fn plain_paths_match_exactly_or_by_prefix() {
         let rule = rule(json!({"verbs": ["get"], "nonResourceURLs": ["/healthz", "/openapi/*"]}));
-        let path = |path: &str| Attributes {
-            verb: "get".into(),
-            path: path.into(),
-            ..Attributes::default()
-        };
+        let path = |path: &str| Attributes { verb: "get".into(), path: path.into(), ..Attributes::default() };
         assert!(rule.allows(&path("/healthz")));
         assert!(!rule.allows(&path("/healthz/etcd")));
         assert!(rule.allows(&path("/openapi/v3/api/v1")));
@@ -255,10 +237,7 @@ mod tests {
         let wide = rule(json!({"verbs": ["get", "delete"], "apiGroups": [""], "resources": ["pods"]}));
         let missing = uncovered(&held, &[wide]);
         assert_eq!(missing.len(), 1);
-        assert_eq!(
-            missing[0].describe(),
-            r#"{APIGroups:[""], Resources:["pods"], Verbs:["delete"]}"#
-        );
+        assert_eq!(missing[0].describe(), r#"{APIGroups:[""], Resources:["pods"], Verbs:["delete"]}"#);
         let unnamed = rule(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["secrets"]}));
         assert_eq!(uncovered(&held, &[unnamed]).len(), 1);
     }

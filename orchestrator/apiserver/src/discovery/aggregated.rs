@@ -39,19 +39,12 @@ pub fn document(groups: &[&Group], version: &str) -> Value {
                 .versions
                 .iter()
                 .map(|v| {
-                    let resources: Vec<Value> = v
-                        .entries
-                        .iter()
-                        .map(|e| resource(&group.name, &v.name, e))
-                        .collect();
+                    let resources: Vec<Value> =
+                        v.entries.iter().map(|e| resource(&group.name, &v.name, e)).collect();
                     json!({"version": v.name, "resources": resources, "freshness": "Current"})
                 })
                 .collect();
-            let metadata = if group.name.is_empty() {
-                json!({})
-            } else {
-                json!({"name": group.name})
-            };
+            let metadata = if group.name.is_empty() { json!({}) } else { json!({"name": group.name}) };
             json!({"metadata": metadata, "versions": versions})
         })
         .collect();

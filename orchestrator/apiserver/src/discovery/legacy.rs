@@ -17,11 +17,7 @@ pub fn core_versions(core: &Group, address: &str) -> Value {
 
 /// `/apis`.
 pub fn groups(groups: &[Group]) -> Value {
-    let groups: Vec<Value> = groups
-        .iter()
-        .filter(|g| !g.name.is_empty())
-        .map(bare_group)
-        .collect();
+    let groups: Vec<Value> = groups.iter().filter(|g| !g.name.is_empty()).map(bare_group).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
@@ -45,11 +41,7 @@ pub fn resources(group: &Group, version: &str) -> Option<Value> {
 
 /// `apps/v1`, or `v1` in the core group.
 pub fn group_version(group: &str, version: &str) -> String {
-    if group.is_empty() {
-        version.to_owned()
-    } else {
-        format!("{group}/{version}")
-    }
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }
 
 fn bare_group(group: &Group) -> Value {
@@ -129,13 +121,7 @@ mod tests {
             categories: vec!["all".into()],
             subresources: vec![eviction, status],
         };
-        Group {
-            name: String::new(),
-            versions: vec![Version {
-                name: "v1".into(),
-                entries: vec![pods],
-            }],
-        }
+        Group { name: String::new(), versions: vec![Version { name: "v1".into(), entries: vec![pods] }] }
     }
 
     #[test]

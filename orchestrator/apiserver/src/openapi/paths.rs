@@ -15,11 +15,7 @@ const PATCHES: [&str; 5] = [
     "application/strategic-merge-patch+json",
     "application/apply-patch+cbor",
 ];
-const BODIES: [&str; 3] = [
-    "application/json",
-    "application/vnd.kubernetes.protobuf",
-    "application/yaml",
-];
+const BODIES: [&str; 3] = ["application/json", "application/vnd.kubernetes.protobuf", "application/yaml"];
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 /// Group, version and kind.
@@ -43,37 +39,20 @@ pub fn paths(
 ) -> Map<String, Value> {
     let mut paths = Map::new();
     for entry in entries {
-        let gvk = Gvk {
-            group: group.to_owned(),
-            version: version.to_owned(),
-            kind: entry.kind.clone(),
-        };
+        let gvk = Gvk { group: group.to_owned(), version: version.to_owned(), kind: entry.kind.clone() };
         let base = if entry.namespaced {
             format!("{root}/namespaces/{{namespace}}/{}", entry.plural)
         } else {
             format!("{root}/{}", entry.plural)
         };
-        let scope = Scope {
-            tag: tag(group, version),
-            namespaced: entry.namespaced,
-            gvk,
-            name_of,
-        };
+        let scope = Scope { tag: tag(group, version), namespaced: entry.namespaced, gvk, name_of };
         put(&mut paths, base.clone(), scope.collection(entry));
         put(&mut paths, format!("{base}/{{name}}"), scope.object(entry));
         for sub in &entry.subresources {
-            put(
-                &mut paths,
-                format!("{base}/{{name}}/{}", sub.name),
-                scope.subresource(entry, sub),
-            );
+            put(&mut paths, format!("{base}/{{name}}/{}", sub.name), scope.subresource(entry, sub));
         }
         if entry.namespaced && entry.verbs.iter().any(|v| v == "list") {
-            put(
-                &mut paths,
-                format!("{root}/{}", entry.plural),
-                scope.everywhere(entry),
-            );
+            put(&mut paths, format!("{root}/{}", entry.plural), scope.everywhere(entry));
         }
     }
     paths
@@ -91,10 +70,7 @@ struct Scope<'a> {
 impl Scope<'_> {
     fn collection(&self, entry: &Entry) -> Map<String, Value> {
         let mut item = self.item(false);
-        let list = Gvk {
-            kind: format!("{}List", entry.kind),
-            ..self.gvk.clone()
-        };
+        let list = Gvk { kind: format!("{}List", entry.kind), ..self.gvk.clone() };
         for verb in &entry.verbs {
             match verb.as_str() {
                 "list" => {
@@ -119,10 +95,7 @@ impl Scope<'_> {
 
     fn everywhere(&self, entry: &Entry) -> Map<String, Value> {
         let mut item = Map::new();
-        let list = Gvk {
-            kind: format!("{}List", entry.kind),
-            ..self.gvk.clone()
-        };
+        let list = Gvk { kind: format!("{}List", entry.kind), ..self.gvk.clone() };
         item.insert(
             "get".into(),
             self.operation("list", entry, "ForAllNamespaces", None, &list, &parameters::LIST),
@@ -135,20 +108,12 @@ impl Scope<'_> {
         for verb in &entry.verbs {
             self.put_verb(&mut item, verb, entry, "", &self.gvk);
         }
-        if item.keys().all(|k| k == "parameters") {
-            Map::new()
-        } else {
-            item
-        }
+        if item.keys().all(|k| k == "parameters") { Map::new() } else { item }
     }
 
     fn subresource(&self, entry: &Entry, sub: &SubresourceEntry) -> Map<String, Value> {
         let mut item = self.item(true);
-        let gvk = Gvk {
-            group: sub.group.clone(),
-            version: sub.version.clone(),
-            kind: sub.kind.clone(),
-        };
+        let gvk = Gvk { group: sub.group.clone(), version: sub.version.clone(), kind: sub.kind.clone() };
         let suffix = capitalised(&sub.name);
         for verb in &sub.verbs {
             match verb.as_str() {
@@ -166,21 +131,15 @@ impl Scope<'_> {
     fn put_verb(&self, item: &mut Map<String, Value>, verb: &str, entry: &Entry, suffix: &str, gvk: &Gvk) {
         let (method, operation) = match verb {
             "get" => ("get", self.operation("get", entry, suffix, None, gvk, &[])),
-            "update" => (
-                "put",
-                self.operation("put", entry, suffix, Some(gvk), gvk, &parameters::WRITE),
-            ),
-            "delete" => (
-                "delete",
-                self.operation("delete", entry, suffix, None, &status(), &parameters::DELETE),
-            ),
+            "update" => ("put", self.operation("put", entry, suffix, Some(gvk), gvk, &parameters::WRITE)),
+            "delete" => {
+                ("delete", self.operation("delete", entry, suffix, None, &status(), &parameters::DELETE))
+            }
             "patch" => {
                 let mut operation = self.operation("patch", entry, suffix, None, gvk, &parameters::PATCH);
                 let body = reference(&format!("{META}.Patch"));
-                let content: Map<String, Value> = PATCHES
-                    .iter()
-                    .map(|media| ((*media).to_owned(), json!({ "schema": body })))
-                    .collect();
+                let content: Map<String, Value> =
+                    PATCHES.iter().map(|media| ((*media).to_owned(), json!({ "schema": body }))).collect();
                 operation["requestBody"] = json!({"content": content, "required": true});
                 ("patch", operation)
             }
@@ -193,10 +152,7 @@ impl Scope<'_> {
     fn item(&self, named: bool) -> Map<String, Value> {
         let mut list = Vec::new();
         if named {
-            list.push(parameters::in_path(
-                "name",
-                &format!("name of the {}", self.gvk.kind),
-            ));
+            list.push(parameters::in_path("name", &format!("name of the {}", self.gvk.kind)));
         }
         if self.namespaced {
             list.push(parameters::in_path(
@@ -224,11 +180,7 @@ impl Scope<'_> {
             "deletecollection" => "deleteCollection",
             other => other,
         };
-        let scope = if self.namespaced && suffix != "ForAllNamespaces" {
-            "Namespaced"
-        } else {
-            ""
-        };
+        let scope = if self.namespaced && suffix != "ForAllNamespaces" { "Namespaced" } else { "" };
         let id = format!("{verb}{}{scope}{}{suffix}", camel(&self.tag), entry.kind);
         let mut operation = json!({
             "tags": [self.tag],
@@ -271,10 +223,8 @@ impl Scope<'_> {
             return json!({"description": "OK"});
         };
         let schema = reference(&name);
-        let content: Map<String, Value> = BODIES
-            .iter()
-            .map(|media| ((*media).to_owned(), json!({ "schema": schema })))
-            .collect();
+        let content: Map<String, Value> =
+            BODIES.iter().map(|media| ((*media).to_owned(), json!({ "schema": schema }))).collect();
         json!({"description": "OK", "content": content})
     }
 }
@@ -286,11 +236,7 @@ fn put(paths: &mut Map<String, Value>, path: String, item: Map<String, Value>) {
 }
 
 fn status() -> Gvk {
-    Gvk {
-        group: String::new(),
-        version: "v1".to_owned(),
-        kind: "Status".to_owned(),
-    }
+    Gvk { group: String::new(), version: "v1".to_owned(), kind: "Status".to_owned() }
 }
 
 fn gvk_value(gvk: &Gvk) -> Value {
@@ -319,10 +265,7 @@ fn camel(tag: &str) -> String {
 
 fn capitalised(word: &str) -> String {
     let mut chars = word.chars();
-    chars
-        .next()
-        .map(|c| c.to_ascii_uppercase().to_string() + chars.as_str())
-        .unwrap_or_default()
+    chars.next().map(|c| c.to_ascii_uppercase().to_string() + chars.as_str()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -342,9 +285,7 @@ mod tests {
             plural: "deployments".into(),
             singular: "deployment".into(),
             namespaced: true,
-            verbs: ["create", "delete", "get", "list", "patch", "update"]
-                .map(str::to_owned)
-                .to_vec(),
+            verbs: ["create", "delete", "get", "list", "patch", "update"].map(str::to_owned).to_vec(),
             short_names: vec![],
             categories: vec![],
             subresources: vec![scale],
@@ -364,12 +305,8 @@ mod tests {
             patch["x-kubernetes-group-version-kind"],
             json!({"group": "apps", "version": "v1", "kind": "Deployment"})
         );
-        let names: Vec<&str> = patch["parameters"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter_map(|p| p["name"].as_str())
-            .collect();
+        let names: Vec<&str> =
+            patch["parameters"].as_array().unwrap().iter().filter_map(|p| p["name"].as_str()).collect();
         assert_eq!(names, ["dryRun", "fieldManager", "fieldValidation", "force"]);
         assert!(patch["requestBody"]["content"]["application/strategic-merge-patch+json"].is_object());
         assert_eq!(patch["operationId"], "patchAppsV1NamespacedDeployment");
@@ -380,10 +317,7 @@ mod tests {
         let paths = built();
         let scale = &paths["/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale"];
         assert_eq!(scale["get"]["x-kubernetes-group-version-kind"]["kind"], "Scale");
-        assert_eq!(
-            scale["patch"]["x-kubernetes-group-version-kind"]["group"],
-            "autoscaling"
-        );
+        assert_eq!(scale["patch"]["x-kubernetes-group-version-kind"]["group"], "autoscaling");
         assert!(scale.get("put").is_none());
     }
 

@@ -71,18 +71,12 @@ impl Dialer {
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(unusable)?;
             let key = PrivateKeyDer::from_pem_slice(&config.kubelet_client_key_pem).map_err(unusable)?;
-            builder_with_roots
-                .with_client_auth_cert(chain, key)
-                .map_err(tls)?
+            builder_with_roots.with_client_auth_cert(chain, key).map_err(tls)?
         };
-        let any = Arc::new(AnyServer {
-            schemes: provider.signature_verification_algorithms.supported_schemes(),
-        });
-        let unverified = builder()
-            .map_err(tls)?
-            .dangerous()
-            .with_custom_certificate_verifier(any)
-            .with_no_client_auth();
+        let any =
+            Arc::new(AnyServer { schemes: provider.signature_verification_algorithms.supported_schemes() });
+        let unverified =
+            builder().map_err(tls)?.dangerous().with_custom_certificate_verifier(any).with_no_client_auth();
         Ok(Self {
             kubelet: TlsConnector::from(Arc::new(kubelet)),
             unverified: TlsConnector::from(Arc::new(unverified)),

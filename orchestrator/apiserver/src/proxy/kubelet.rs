@@ -14,9 +14,7 @@ const ADDRESS_TYPES: [&str; 2] = ["InternalIP", "ExternalIP"];
 pub(crate) async fn endpoint(proxies: &Proxies, node: &str) -> Result<Endpoint, ApiError> {
     let object = proxies.find("nodes", None, node).await?.value();
     endpoint_of(&object).ok_or_else(|| {
-        ApiError::internal(format!(
-            "no preferred addresses found for node {node}; known addresses: []"
-        ))
+        ApiError::internal(format!("no preferred addresses found for node {node}; known addresses: []"))
     })
 }
 
@@ -24,23 +22,12 @@ fn endpoint_of(node: &Value) -> Option<Endpoint> {
     let addresses = node.pointer("/status/addresses")?.as_array()?;
     let address = ADDRESS_TYPES.iter().find_map(|wanted| {
         addresses.iter().find_map(|a| {
-            (a.get("type")?.as_str()? == *wanted)
-                .then(|| a.get("address")?.as_str()?.parse().ok())
-                .flatten()
+            (a.get("type")?.as_str()? == *wanted).then(|| a.get("address")?.as_str()?.parse().ok()).flatten()
         })
     })?;
-    let port = node
-        .pointer("/status/daemonEndpoints/kubeletEndpoint/Port")
-        .and_then(Value::as_u64);
-    let port = port
-        .and_then(|p| u16::try_from(p).ok())
-        .filter(|p| *p != 0)
-        .unwrap_or(PORT_DEFAULT);
-    Some(Endpoint {
-        address,
-        port,
-        security: Security::Kubelet,
-    })
+    let port = node.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(Value::as_u64);
+    let port = port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0).unwrap_or(PORT_DEFAULT);
+    Some(Endpoint { address, port, security: Security::Kubelet })
 }
 
 #[cfg(test)]

@@ -14,21 +14,14 @@ const LOG_NUMBERS: [(&str, i64); 3] = [("sinceSeconds", 1), ("tailLines", 0), ("
 
 /// The node a pod is bound to.
 pub fn node_of(pod: &Value) -> Option<&str> {
-    pod.pointer("/spec/nodeName")
-        .and_then(Value::as_str)
-        .filter(|n| !n.is_empty())
+    pod.pointer("/spec/nodeName").and_then(Value::as_str).filter(|n| !n.is_empty())
 }
 
 /// `/containerLogs/<namespace>/<pod>/<container>?..`
 pub fn log(pod: &Value, query: &Query) -> Result<String, ApiError> {
     let container = container(pod, query)?;
     let mut pieces = Vec::new();
-    pieces.extend(
-        LOG_FLAGS
-            .iter()
-            .filter(|flag| query.flag(flag))
-            .map(|flag| format!("{flag}=true")),
-    );
+    pieces.extend(LOG_FLAGS.iter().filter(|flag| query.flag(flag)).map(|flag| format!("{flag}=true")));
     for (key, min) in LOG_NUMBERS {
         if let Some(number) = integer(query, key)? {
             if number < min {
@@ -42,39 +35,25 @@ pub fn log(pod: &Value, query: &Query) -> Result<String, ApiError> {
             pieces.push(format!("{key}={}", encode(text)));
         }
     }
-    Ok(with_query(
-        &path("containerLogs", pod, Some(&container)),
-        Some(&pieces.join("&")),
-    ))
+    Ok(with_query(&path("containerLogs", pod, Some(&container)), Some(&pieces.join("&"))))
 }
 
 /// `/exec/<namespace>/<pod>/<container>?command=..`
 pub fn exec(pod: &Value, query: &Query) -> Result<String, ApiError> {
     let container = container(pod, query)?;
     let mut pieces = streams(query);
-    let commands: Vec<String> = query
-        .all("command")
-        .map(|c| format!("command={}", encode(c)))
-        .collect();
+    let commands: Vec<String> = query.all("command").map(|c| format!("command={}", encode(c))).collect();
     if commands.is_empty() {
-        return Err(ApiError::bad_request(
-            "you must specify at least 1 command for the container",
-        ));
+        return Err(ApiError::bad_request("you must specify at least 1 command for the container"));
     }
     pieces.extend(commands);
-    Ok(with_query(
-        &path("exec", pod, Some(&container)),
-        Some(&pieces.join("&")),
-    ))
+    Ok(with_query(&path("exec", pod, Some(&container)), Some(&pieces.join("&"))))
 }
 
 /// `/attach/<namespace>/<pod>/<container>?..`
 pub fn attach(pod: &Value, query: &Query) -> Result<String, ApiError> {
     let container = container(pod, query)?;
-    Ok(with_query(
-        &path("attach", pod, Some(&container)),
-        Some(&streams(query).join("&")),
-    ))
+    Ok(with_query(&path("attach", pod, Some(&container)), Some(&streams(query).join("&"))))
 }
 
 /// `/portForward/<namespace>/<pod>?port=..`
@@ -99,16 +78,11 @@ pub fn with_query(path: &str, query: Option<&str>) -> String {
 
 /// The stream flags in the kubelet's words.
 fn streams(query: &Query) -> Vec<String> {
-    [
-        ("stdin", "input"),
-        ("stdout", "output"),
-        ("stderr", "error"),
-        ("tty", "tty"),
-    ]
-    .iter()
-    .filter(|(ours, _)| query.flag(ours))
-    .map(|(_, theirs)| format!("{theirs}=1"))
-    .collect()
+    [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")]
+        .iter()
+        .filter(|(ours, _)| query.flag(ours))
+        .map(|(_, theirs)| format!("{theirs}=1"))
+        .collect()
 }
 
 fn path(verb: &str, pod: &Value, container: Option<&str>) -> String {
@@ -124,21 +98,12 @@ fn path(verb: &str, pod: &Value, container: Option<&str>) -> String {
 fn container(pod: &Value, query: &Query) -> Result<String, ApiError> {
     let names = |key: &str| -> Vec<String> {
         let list = pod.pointer(&format!("/spec/{key}")).and_then(Value::as_array);
-        let names = list
-            .into_iter()
-            .flatten()
-            .filter_map(|c| c.get("name").and_then(Value::as_str));
+        let names = list.into_iter().flatten().filter_map(|c| c.get("name").and_then(Value::as_str));
         names.map(str::to_owned).collect()
     };
-    let pod_name = pod
-        .pointer("/metadata/name")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    let (main, init, ephemeral) = (
-        names("containers"),
-        names("initContainers"),
-        names("ephemeralContainers"),
-    );
+    let pod_name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    let (main, init, ephemeral) =
+        (names("containers"), names("initContainers"), names("ephemeralContainers"));
     let wanted = query.text("container").map(str::to_owned).or_else(|| {
         let annotations = pod.pointer("/metadata/annotations").and_then(Value::as_object);
         annotations?
@@ -149,9 +114,7 @@ fn container(pod: &Value, query: &Query) -> Result<String, ApiError> {
     });
     match wanted {
         Some(name) if main.iter().chain(&init).chain(&ephemeral).any(|n| *n == name) => Ok(name),
-        Some(name) => Err(ApiError::bad_request(format!(
-            "container {name} is not valid for pod {pod_name}"
-        ))),
+        Some(name) => Err(ApiError::bad_request(format!("container {name} is not valid for pod {pod_name}"))),
         None if main.len() == 1 => Ok(main[0].clone()),
         None => {
             let mut message = format!(
@@ -167,11 +130,7 @@ fn container(pod: &Value, query: &Query) -> Result<String, ApiError> {
 }
 
 fn invalid_log(key: &str, number: i64, min: i64) -> ApiError {
-    let why = if min == 0 {
-        "must be greater than or equal to 0"
-    } else {
-        "must be greater than 0"
-    };
+    let why = if min == 0 { "must be greater than or equal to 0" } else { "must be greater than 0" };
     let wrong = crate::error::FieldError::invalid(key, number, why);
     ApiError::invalid("", "PodLogOptions", "", vec![wrong])
 }
@@ -210,25 +169,17 @@ mod tests {
     #[test]
     fn a_container_must_be_unambiguous_and_exist() {
         let message = |containers: &[&str], query: &str| {
-            attach(&pod(containers), &Query::parse(query))
-                .unwrap_err()
-                .message
+            attach(&pod(containers), &Query::parse(query)).unwrap_err().message
         };
         assert_eq!(
             message(&["c", "d"], ""),
             "a container name must be specified for pod p, choose one of: [c d]"
         );
-        assert_eq!(
-            message(&["c"], "container=x"),
-            "container x is not valid for pod p"
-        );
+        assert_eq!(message(&["c"], "container=x"), "container x is not valid for pod p");
     }
 
     #[test]
     fn numbers_out_of_range_are_invalid() {
-        assert_eq!(
-            log(&pod(&["c"]), &Query::parse("tailLines=-1")).unwrap_err().code,
-            422
-        );
+        assert_eq!(log(&pod(&["c"]), &Query::parse("tailLines=-1")).unwrap_err().code, 422);
     }
 }

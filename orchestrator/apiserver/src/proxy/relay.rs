@@ -30,10 +30,7 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 /// Whether a request asks for an upgrade.
 pub fn is_upgrade(headers: &HeaderMap) -> bool {
     let names_upgrade = |value: &HeaderValue| {
-        value.to_str().is_ok_and(|v| {
-            v.split(',')
-                .any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
-        })
+        value.to_str().is_ok_and(|v| v.split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade")))
     };
     headers.contains_key(header::UPGRADE) && headers.get_all(header::CONNECTION).iter().any(names_upgrade)
 }
@@ -46,22 +43,15 @@ pub async fn forward(
     body: Body,
     path: &str,
 ) -> Result<Response<Body>, ApiError> {
-    let upgrade = is_upgrade(&parts.headers)
-        .then(|| parts.headers.get(header::UPGRADE).cloned())
-        .flatten();
-    let client_side = upgrade
-        .is_some()
-        .then(|| parts.extensions.remove::<OnUpgrade>())
-        .flatten();
+    let upgrade = is_upgrade(&parts.headers).then(|| parts.headers.get(header::UPGRADE).cloned()).flatten();
+    let client_side = upgrade.is_some().then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
     let request = outgoing(&parts, endpoint, body, path, upgrade)?;
     let is_head = parts.method == Method::HEAD;
 
     let stream = dialer.dial(endpoint).await?;
     let failed =
         |e: hyper::Error| ApiError::internal(format!("error sending the request to the backend: {e}"));
-    let (mut sender, connection) = http1::handshake::<_, Body>(TokioIo::new(stream))
-        .await
-        .map_err(failed)?;
+    let (mut sender, connection) = http1::handshake::<_, Body>(TokioIo::new(stream)).await.map_err(failed)?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "backend connection ended");
@@ -76,19 +66,10 @@ pub async fn forward(
         head.extensions.clear();
         // The sender must outlive the body, or the connection would end under it.
         let body = if is_head { Body::empty() } else { Body::new(body) };
-        return Ok(Response::from_parts(
-            head,
-            Held {
-                body,
-                _sender: sender,
-            }
-            .into_body(),
-        ));
+        return Ok(Response::from_parts(head, Held { body, _sender: sender }.into_body()));
     }
     let Some(client_side) = client_side else {
-        return Err(ApiError::internal(
-            "the backend switched protocols, but this connection cannot",
-        ));
+        return Err(ApiError::internal("the backend switched protocols, but this connection cannot"));
     };
     let backend_side = hyper::upgrade::on(&mut answer);
     tokio::spawn(async move {
@@ -123,9 +104,8 @@ fn outgoing(
 ) -> Result<Request<Body>, ApiError> {
     let mut request = Request::new(body);
     *request.method_mut() = parts.method.clone();
-    *request.uri_mut() = path
-        .parse()
-        .map_err(|_| ApiError::bad_request("the path to pass on is no valid URL"))?;
+    *request.uri_mut() =
+        path.parse().map_err(|_| ApiError::bad_request("the path to pass on is no valid URL"))?;
     let headers = request.headers_mut();
     *headers = parts.headers.clone();
     remove_hop_by_hop(headers);
@@ -134,10 +114,7 @@ fn outgoing(
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     }
     let host = std::net::SocketAddr::new(endpoint.address, endpoint.port).to_string();
-    headers.insert(
-        header::HOST,
-        HeaderValue::from_str(&host).map_err(ApiError::internal)?,
-    );
+    headers.insert(header::HOST, HeaderValue::from_str(&host).map_err(ApiError::internal)?);
     Ok(request)
 }
 
@@ -187,10 +164,7 @@ mod tests {
             headers.insert(name, value.parse().unwrap());
         }
         remove_hop_by_hop(&mut headers);
-        assert_eq!(
-            headers.keys().map(|k| k.as_str()).collect::<Vec<_>>(),
-            ["x-stream-protocol-version"]
-        );
+        assert_eq!(headers.keys().map(|k| k.as_str()).collect::<Vec<_>>(), ["x-stream-protocol-version"]);
     }
 
     #[test]

@@ -37,35 +37,16 @@ pub(crate) async fn serve(
         return redirect(&location::with_query(&format!("{path}/"), call.parts.uri.query()));
     }
     let namespace = &call.info.namespace;
-    let resource = if kind == Kind::PodProxy {
-        "pods"
-    } else {
-        "services"
-    };
+    let resource = if kind == Kind::PodProxy { "pods" } else { "services" };
     let wanted = Name::parse(&call.info.name)
         .ok_or_else(|| ApiError::bad_request(format!("invalid {resource} request {:?}", call.info.name)))?;
     let (address, port) = match kind {
         Kind::PodProxy => pod(proxies, namespace, &wanted).await?,
         _ => service(proxies, namespace, &wanted).await?,
     };
-    let security = if wanted.secure {
-        Security::Unverified
-    } else {
-        Security::Plain
-    };
+    let security = if wanted.secure { Security::Unverified } else { Security::Plain };
     let target = location::with_query(&format!("/{}", call.info.remainder), call.parts.uri.query());
-    relay::forward(
-        proxies.dialer(),
-        &Endpoint {
-            address,
-            port,
-            security,
-        },
-        call.parts,
-        body,
-        &target,
-    )
-    .await
+    relay::forward(proxies.dialer(), &Endpoint { address, port, security }, call.parts, body, &target).await
 }
 
 // === impl Name ===
@@ -98,23 +79,13 @@ fn redirect(to: &str) -> Result<Response<Body>, ApiError> {
 
 async fn pod(proxies: &Proxies, namespace: &str, wanted: &Name<'_>) -> Result<(IpAddr, u16), ApiError> {
     let pod = proxies.find("pods", Some(namespace), wanted.name).await?.value();
-    let address = pod
-        .pointer("/status/podIP")
-        .and_then(Value::as_str)
-        .and_then(|a| a.parse().ok());
+    let address = pod.pointer("/status/podIP").and_then(Value::as_str).and_then(|a| a.parse().ok());
     let address = address.ok_or_else(|| ApiError::internal("address not allowed"))?;
     let port = if wanted.port.is_empty() {
-        let containers = pod
-            .pointer("/spec/containers")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten();
+        let containers = pod.pointer("/spec/containers").and_then(Value::as_array).into_iter().flatten();
         let declared =
             containers.flat_map(|c| c.get("ports").and_then(Value::as_array).into_iter().flatten());
-        declared
-            .filter_map(|p| port_number(p.get("containerPort")))
-            .next()
-            .unwrap_or(80)
+        declared.filter_map(|p| port_number(p.get("containerPort"))).next().unwrap_or(80)
     } else {
         wanted
             .port
@@ -125,10 +96,7 @@ async fn pod(proxies: &Proxies, namespace: &str, wanted: &Name<'_>) -> Result<(I
 }
 
 async fn service(proxies: &Proxies, namespace: &str, wanted: &Name<'_>) -> Result<(IpAddr, u16), ApiError> {
-    let service = proxies
-        .find("services", Some(namespace), wanted.name)
-        .await?
-        .value();
+    let service = proxies.find("services", Some(namespace), wanted.name).await?.value();
     let unavailable = || {
         let name = if wanted.port.is_empty() {
             wanted.name.to_owned()
@@ -152,15 +120,9 @@ async fn service(proxies: &Proxies, namespace: &str, wanted: &Name<'_>) -> Resul
         ..ListOptions::default()
     };
     let target = Target::collection(Some(namespace));
-    let slices = proxies
-        .registry()
-        .list(&Context::system(), &definition, &target, &options)
-        .await?;
-    let ready: Vec<(IpAddr, u16)> = slices
-        .items
-        .iter()
-        .flat_map(|slice| ready_endpoints(&slice.value(), &port_name))
-        .collect();
+    let slices = proxies.registry().list(&Context::system(), &definition, &target, &options).await?;
+    let ready: Vec<(IpAddr, u16)> =
+        slices.items.iter().flat_map(|slice| ready_endpoints(&slice.value(), &port_name)).collect();
     if ready.is_empty() {
         return Err(unavailable());
     }
@@ -170,12 +132,7 @@ async fn service(proxies: &Proxies, namespace: &str, wanted: &Name<'_>) -> Resul
 /// The name of the port `wanted` (a name, a number, or nothing when there is but one) means.
 fn service_port_name(service: &Value, wanted: &str) -> Option<String> {
     let ports = service.pointer("/spec/ports")?.as_array()?;
-    let name = |port: &Value| {
-        port.get("name")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let name = |port: &Value| port.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     if wanted.is_empty() {
         // Upstream takes the unnamed port, or the only one.
         return ports
@@ -192,13 +149,7 @@ fn service_port_name(service: &Value, wanted: &str) -> Option<String> {
 }
 
 fn ready_endpoints(slice: &Value, port_name: &str) -> Vec<(IpAddr, u16)> {
-    let list = |key: &str| {
-        slice
-            .get(key)
-            .and_then(Value::as_array)
-            .map(Vec::as_slice)
-            .unwrap_or_default()
-    };
+    let list = |key: &str| slice.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let port = list("ports").iter().find_map(|p| {
         let name = p.get("name").and_then(Value::as_str).unwrap_or_default();
         (name == port_name).then(|| port_number(p.get("port"))).flatten()
@@ -206,11 +157,7 @@ fn ready_endpoints(slice: &Value, port_name: &str) -> Vec<(IpAddr, u16)> {
     let Some(port) = port else { return Vec::new() };
     list("endpoints")
         .iter()
-        .filter(|e| {
-            e.pointer("/conditions/ready")
-                .and_then(Value::as_bool)
-                .unwrap_or(true)
-        })
+        .filter(|e| e.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true))
         .filter_map(|e| e.pointer("/addresses/0")?.as_str()?.parse().ok())
         .map(|address| (address, port))
         .collect()
@@ -244,10 +191,7 @@ mod tests {
             "endpoints": [
                 {"addresses": ["10.0.0.1"], "conditions": {"ready": true}},
                 {"addresses": ["10.0.0.2"], "conditions": {"ready": false}}]});
-        assert_eq!(
-            ready_endpoints(&slice, "http"),
-            [("10.0.0.1".parse().unwrap(), 8080)]
-        );
+        assert_eq!(ready_endpoints(&slice, "http"), [("10.0.0.1".parse().unwrap(), 8080)]);
         assert!(ready_endpoints(&slice, "other").is_empty());
     }
 

@@ -80,10 +80,7 @@ async fn ensure_object(
 ) -> Result<(), RegistryError> {
     let name = meta_str(&want, "name").to_string();
     let what = format!("{} {name}", want["kind"].as_str().unwrap_or_default());
-    let failed = |source: ApiError| RegistryError::Bootstrap {
-        what: what.clone(),
-        source: Box::new(source),
-    };
+    let failed = |source: ApiError| RegistryError::Bootstrap { what: what.clone(), source: Box::new(source) };
     let api_version = want["apiVersion"].as_str().unwrap_or_default();
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let definition = registry
@@ -95,17 +92,11 @@ async fn ensure_object(
     let namespace = meta_str(&want, "namespace");
     let target = Target::named((!namespace.is_empty()).then_some(namespace), &name);
     let context = Context::system();
-    let present = registry
-        .load(&definition, namespace, &name)
-        .await
-        .map_err(failed)?;
+    let present = registry.load(&definition, namespace, &name).await.map_err(failed)?;
     if present.is_none() {
         let mut object = want.clone();
         penstock_schema::defaults::apply(&definition.ty, &mut object);
-        match registry
-            .create_object(&context, &definition, &target, object)
-            .await
-        {
+        match registry.create_object(&context, &definition, &target, object).await {
             Ok(_) => return Ok(()),
             Err(e) if e.is_already_exists() => {}
             Err(e) => return Err(failed(e)),
@@ -116,10 +107,7 @@ async fn ensure_object(
         reconcile(&mut new, &want);
         Ok(new)
     };
-    registry
-        .modify(&context, &definition, &target, Race::Rebases, mend)
-        .await
-        .map_err(failed)?;
+    registry.modify(&context, &definition, &target, Race::Rebases, mend).await.map_err(failed)?;
     Ok(())
 }
 
@@ -175,9 +163,5 @@ fn dns_service(registry: &Registry) -> Value {
 /// Whether a rule of `want` is missing from `have`.
 pub(super) fn missing_rules(have: &Value, want: &Value) -> Vec<Value> {
     let had = items_at(have, "/rules");
-    items_at(want, "/rules")
-        .iter()
-        .filter(|r| !had.contains(r))
-        .cloned()
-        .collect()
+    items_at(want, "/rules").iter().filter(|r| !had.contains(r)).cloned().collect()
 }

@@ -60,10 +60,7 @@ impl Context {
     const WARNINGS_MAX: usize = 64;
 
     pub fn new(user: User) -> Self {
-        Self {
-            user,
-            ..Self::default()
-        }
+        Self { user, ..Self::default() }
     }
 
     /// The API server's own requests (bootstrap, repair).
@@ -99,19 +96,11 @@ pub struct Target {
 
 impl Target {
     pub fn named(namespace: Option<&str>, name: &str) -> Self {
-        Self {
-            namespace: namespace.map(Into::into),
-            name: Some(name.into()),
-            subresource: None,
-        }
+        Self { namespace: namespace.map(Into::into), name: Some(name.into()), subresource: None }
     }
 
     pub fn collection(namespace: Option<&str>) -> Self {
-        Self {
-            namespace: namespace.map(Into::into),
-            name: None,
-            subresource: None,
-        }
+        Self { namespace: namespace.map(Into::into), name: None, subresource: None }
     }
 
     pub fn with_subresource(mut self, subresource: &str) -> Self {

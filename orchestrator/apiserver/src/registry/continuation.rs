@@ -25,9 +25,8 @@ impl Continuation {
 
     pub fn decode(token: &str) -> Result<Self, ApiError> {
         let refuse = |why: &str| ApiError::bad_request(format!("continue key is not valid: {why}"));
-        let bytes = URL_SAFE_NO_PAD
-            .decode(token.trim_end_matches('='))
-            .map_err(|e| refuse(&e.to_string()))?;
+        let bytes =
+            URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|e| refuse(&e.to_string()))?;
         let value: Value = serde_json::from_slice(&bytes).map_err(|e| refuse(&e.to_string()))?;
         if value["v"] != "meta.k8s.io/v1" {
             return Err(refuse("incorrect version"));
@@ -42,10 +41,7 @@ impl Continuation {
             Some(n) if n > 0 => Some(n as u64),
             _ => return Err(refuse("incorrect encoded start resourceVersion")),
         };
-        Ok(Self {
-            revision,
-            after: after.to_string(),
-        })
+        Ok(Self { revision, after: after.to_string() })
     }
 }
 
@@ -56,10 +52,7 @@ mod tests {
     #[test]
     fn a_token_survives_its_encoding() {
         for revision in [Some(7), None] {
-            let c = Continuation {
-                revision,
-                after: "default/a".into(),
-            };
+            let c = Continuation { revision, after: "default/a".into() };
             assert_eq!(Continuation::decode(&c.encode()).unwrap(), c);
         }
     }

@@ -15,16 +15,8 @@ use super::strategy::{Plain, Strategy};
 use crate::tables::Columns;
 
 /// Every verb of an ordinary kind.
-pub const VERBS_ALL: &[&str] = &[
-    "create",
-    "delete",
-    "deletecollection",
-    "get",
-    "list",
-    "patch",
-    "update",
-    "watch",
-];
+pub const VERBS_ALL: &[&str] =
+    &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 pub const VERBS_READ: &[&str] = &["get", "list"];
 pub const VERBS_STATUS: &[&str] = &["get", "patch", "update"];
 
@@ -196,10 +188,7 @@ impl Declaration {
     /// Looks the type up; `None` when the schema does not know the kind.
     pub fn resolve(self, schema: &Arc<Schema>) -> Option<Definition> {
         let ty = schema.kind(self.group, self.version, self.kind)?;
-        Some(Definition {
-            declaration: self,
-            ty,
-        })
+        Some(Definition { declaration: self, ty })
     }
 }
 
@@ -248,26 +237,12 @@ impl Definition {
 }
 
 pub fn api_version(group: &str, version: &str) -> String {
-    if group.is_empty() {
-        version.to_string()
-    } else {
-        format!("{group}/{version}")
-    }
+    if group.is_empty() { version.to_string() } else { format!("{group}/{version}") }
 }
 
 /// `status` with the parent's kind.
-pub const STATUS: Subresource = Subresource {
-    name: "status",
-    group: "",
-    version: "",
-    kind: "",
-    verbs: VERBS_STATUS,
-};
+pub const STATUS: Subresource =
+    Subresource { name: "status", group: "", version: "", kind: "", verbs: VERBS_STATUS };
 /// `scale` with the autoscaling/v1 body.
-pub const SCALE: Subresource = Subresource {
-    name: "scale",
-    group: "autoscaling",
-    version: "v1",
-    kind: "Scale",
-    verbs: VERBS_STATUS,
-};
+pub const SCALE: Subresource =
+    Subresource { name: "scale", group: "autoscaling", version: "v1", kind: "Scale", verbs: VERBS_STATUS };

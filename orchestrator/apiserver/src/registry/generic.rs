@@ -34,11 +34,7 @@ pub(crate) struct Cell {
 
 impl Cell {
     pub(crate) fn new(feed: Arc<Feed>, definition: Arc<Definition>) -> Self {
-        let group = if definition.group.is_empty() {
-            "core"
-        } else {
-            definition.group
-        };
+        let group = if definition.group.is_empty() { "core" } else { definition.group };
         let prefix = format!("/registry/{group}/{}/", definition.plural);
         let decoded_as = definition.clone();
         let cache = WatchCache::new(
@@ -46,19 +42,11 @@ impl Cell {
             prefix.clone(),
             move |record| {
                 let (value, _) = parse(record)?;
-                Ok(Arc::new(CachedObject::new(
-                    &decoded_as.ty,
-                    &value,
-                    decoded_as.selectable_fields,
-                )))
+                Ok(Arc::new(CachedObject::new(&decoded_as.ty, &value, decoded_as.selectable_fields)))
             },
             Default::default(),
         );
-        Self {
-            prefix,
-            cache,
-            definition,
-        }
+        Self { prefix, cache, definition }
     }
 
     /// `<prefix>[namespace/]name`.
@@ -99,11 +87,7 @@ pub(crate) fn time_text(at: Timestamp) -> String {
 
 pub(crate) fn store_error(error: StoreError) -> ApiError {
     match error {
-        StoreError::TooLarge {
-            value_bytes,
-            value_bytes_max,
-            ..
-        } => ApiError::request_too_large(format!(
+        StoreError::TooLarge { value_bytes, value_bytes_max, .. } => ApiError::request_too_large(format!(
             "the object has {value_bytes} bytes; at most {value_bytes_max} can be stored"
         )),
         StoreError::Compacted { .. } => {
@@ -158,15 +142,8 @@ impl Registry {
         name: &str,
     ) -> Result<Option<(Value, Revision)>, ApiError> {
         let cell = self.cell(definition)?;
-        let record = self
-            .store
-            .get(&cell.key(namespace, name))
-            .await
-            .map_err(store_error)?;
-        record
-            .as_ref()
-            .map(|r| self.open_record(definition, r))
-            .transpose()
+        let record = self.store.get(&cell.key(namespace, name)).await.map_err(store_error)?;
+        record.as_ref().map(|r| self.open_record(definition, r)).transpose()
     }
 
     /// As [`Registry::load`], where an absent object is a 404.
@@ -211,11 +188,7 @@ impl Registry {
         set_resource_version(&mut stored, 0);
         let write = Write {
             key: cell.key(namespace, name),
-            expect: if expect.0 == 0 {
-                Expect::Absent
-            } else {
-                Expect::Revision(expect)
-            },
+            expect: if expect.0 == 0 { Expect::Absent } else { Expect::Revision(expect) },
             mutation: Mutation::Put {
                 value: stored.to_string().into(),
                 lease_ttl_seconds: cell.definition.ttl_seconds,
@@ -258,11 +231,7 @@ impl Registry {
     ) -> Result<Vec<Arc<CachedObject>>, ApiError> {
         let cell = self.cell_of(group, plural)?;
         cell.cache.wait_until_current().await.map_err(cache_error)?;
-        let (items, _) = cell
-            .cache
-            .list(&cell.prefix_of(namespace))
-            .await
-            .map_err(cache_error)?;
+        let (items, _) = cell.cache.list(&cell.prefix_of(namespace)).await.map_err(cache_error)?;
         Ok(items.iter().map(|i| i.value.clone()).collect())
     }
 
@@ -275,11 +244,7 @@ impl Registry {
         name: &str,
     ) -> Result<Option<Arc<CachedObject>>, ApiError> {
         let cell = self.cell_of(group, plural)?;
-        let item = cell
-            .cache
-            .get(&cell.key(namespace, name))
-            .await
-            .map_err(cache_error)?;
+        let item = cell.cache.get(&cell.key(namespace, name)).await.map_err(cache_error)?;
         Ok(item.map(|i| i.value.clone()))
     }
 }
@@ -298,11 +263,7 @@ pub(crate) fn from_stored(definition: &Definition, value: Value) -> Value {
 
 /// A value of the definition's kind as it is handed out.
 pub(crate) fn share(definition: &Definition, value: &Value) -> Arc<CachedObject> {
-    Arc::new(CachedObject::new(
-        &definition.ty,
-        value,
-        definition.selectable_fields,
-    ))
+    Arc::new(CachedObject::new(&definition.ty, value, definition.selectable_fields))
 }
 
 /// A cached object in the version the caller asked for; shared when that is the stored one.

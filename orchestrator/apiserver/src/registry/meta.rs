@@ -19,10 +19,7 @@ pub fn validate(value: &Value, rule: NameRule, namespaced: bool) -> Vec<FieldErr
     let mut errors = Vec::new();
     let name = meta_str(value, "name");
     if name.is_empty() {
-        errors.push(FieldError::required(
-            "metadata.name",
-            "name or generateName is required",
-        ));
+        errors.push(FieldError::required("metadata.name", "name or generateName is required"));
     } else if let Some(why) = rule.check(name) {
         errors.push(FieldError::invalid("metadata.name", name, why));
     }
@@ -34,10 +31,7 @@ pub fn validate(value: &Value, rule: NameRule, namespaced: bool) -> Vec<FieldErr
             errors.push(FieldError::invalid("metadata.namespace", namespace, why));
         }
     } else if !namespace.is_empty() {
-        errors.push(FieldError::forbidden(
-            "metadata.namespace",
-            "not allowed on this type",
-        ));
+        errors.push(FieldError::forbidden("metadata.namespace", "not allowed on this type"));
     }
     if let Some(generation) = value.pointer("/metadata/generation").and_then(Value::as_i64)
         && generation < 0
@@ -166,10 +160,7 @@ fn validate_owner(owner: &Value, path: &str, errors: &mut Vec<FieldError>) {
         errors.push(FieldError::invalid(
             path,
             owner.clone(),
-            format!(
-                "{}, Kind=Event is disallowed from being an owner",
-                text("apiVersion")
-            ),
+            format!("{}, Kind=Event is disallowed from being an owner", text("apiVersion")),
         ));
     }
 }
@@ -180,18 +171,10 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     for field in ["name", "namespace", "uid"] {
         let (n, o) = (meta_str(new, field), meta_str(old, field));
         if n != o {
-            errors.push(FieldError::invalid(
-                format!("metadata.{field}"),
-                n,
-                "field is immutable",
-            ));
+            errors.push(FieldError::invalid(format!("metadata.{field}"), n, "field is immutable"));
         }
     }
-    for field in [
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-    ] {
+    for field in ["creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         let pointer = format!("/metadata/{field}");
         let (n, o) = (new.pointer(&pointer), old.pointer(&pointer));
         if n != o {
@@ -204,11 +187,8 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     }
     if !meta_str(old, "deletionTimestamp").is_empty() {
         let had = items_at(old, "/metadata/finalizers");
-        let added: Vec<Value> = items_at(new, "/metadata/finalizers")
-            .iter()
-            .filter(|f| !had.contains(f))
-            .cloned()
-            .collect();
+        let added: Vec<Value> =
+            items_at(new, "/metadata/finalizers").iter().filter(|f| !had.contains(f)).cloned().collect();
         if !added.is_empty() {
             let listed: Vec<String> = added.iter().map(ToString::to_string).collect();
             errors.push(FieldError::forbidden(
@@ -230,10 +210,7 @@ mod tests {
     use super::*;
 
     fn messages(v: &Value) -> Vec<String> {
-        validate(v, NameRule::Subdomain, true)
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        validate(v, NameRule::Subdomain, true).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -255,10 +232,7 @@ mod tests {
     #[test]
     fn annotations_are_bounded_together() {
         let v = json!({"metadata": {"name": "a", "namespace": "b", "annotations": {"a": "x".repeat(ANNOTATIONS_BYTES_MAX)}}});
-        assert_eq!(
-            messages(&v),
-            vec!["metadata.annotations: Too long: may not be more than 262144 bytes"]
-        );
+        assert_eq!(messages(&v), vec!["metadata.annotations: Too long: may not be more than 262144 bytes"]);
     }
 
     #[test]

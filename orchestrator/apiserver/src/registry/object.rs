@@ -37,29 +37,17 @@ pub struct CachedObject {
 
 impl std::fmt::Debug for CachedObject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{} {}/{}@{}",
-            self.kind, self.namespace, self.name, self.resource_version
-        )
+        write!(f, "{} {}/{}@{}", self.kind, self.namespace, self.name, self.resource_version)
     }
 }
 
 impl CachedObject {
     /// `value` must carry its `apiVersion` and `kind`.
     pub fn new(ty: &TypeRef, value: &Value, selectable: Option<SelectableFields>) -> Self {
-        let text = |pointer: &str| {
-            value
-                .pointer(pointer)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_string()
-        };
+        let text =
+            |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_string();
         let labels = match value.pointer("/metadata/labels").and_then(Value::as_object) {
-            Some(map) => map
-                .iter()
-                .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string())))
-                .collect(),
+            Some(map) => map.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string()))).collect(),
             None => BTreeMap::new(),
         };
         Self {
@@ -85,27 +73,18 @@ impl CachedObject {
 
     /// The bare protobuf message (no envelope), as lists embed it; computed at first use and shared after.
     pub fn protobuf(&self) -> Result<Bytes, ApiError> {
-        let encoded = self.protobuf.get_or_init(|| {
-            penstock_schema::protobuf::encode(&self.ty, &self.value())
-                .map(Bytes::from)
-                .ok()
-        });
+        let encoded = self
+            .protobuf
+            .get_or_init(|| penstock_schema::protobuf::encode(&self.ty, &self.value()).map(Bytes::from).ok());
         encoded.clone().ok_or_else(|| {
-            ApiError::not_acceptable(format!(
-                "object kind {} has no protobuf representation",
-                self.kind
-            ))
+            ApiError::not_acceptable(format!("object kind {} has no protobuf representation", self.kind))
         })
     }
 
     /// The protobuf message in its `k8s\0` envelope.
     pub fn protobuf_sealed(&self) -> Result<Bytes, ApiError> {
         let raw = self.protobuf()?;
-        Ok(Bytes::from(penstock_schema::protobuf::seal_envelope(
-            &self.api_version,
-            &self.kind,
-            &raw,
-        )))
+        Ok(Bytes::from(penstock_schema::protobuf::seal_envelope(&self.api_version, &self.kind, &raw)))
     }
 
     /// The parsed object. Parses anew each time: callers that need it twice keep it.
@@ -122,25 +101,15 @@ impl CachedObject {
         match label {
             "metadata.name" => Some(&self.name),
             "metadata.namespace" => Some(&self.namespace),
-            _ => self
-                .fields
-                .iter()
-                .find(|(l, _)| *l == label)
-                .map(|(_, v)| v.as_str()),
+            _ => self.fields.iter().find(|(l, _)| *l == label).map(|(_, v)| v.as_str()),
         }
     }
 
     /// The same object under `revision`: what a DELETED event carries. An object has one successor, so the first
     /// call fixes the revision and all watchers share the result.
     pub fn tombstone(&self, revision: u64) -> Arc<CachedObject> {
-        let made = self
-            .tombstone
-            .get_or_init(|| Arc::new(self.at_revision(revision)));
-        if made.resource_version == revision {
-            made.clone()
-        } else {
-            Arc::new(self.at_revision(revision))
-        }
+        let made = self.tombstone.get_or_init(|| Arc::new(self.at_revision(revision)));
+        if made.resource_version == revision { made.clone() } else { Arc::new(self.at_revision(revision)) }
     }
 
     fn at_revision(&self, revision: u64) -> Self {
@@ -186,11 +155,7 @@ pub fn meta_mut(value: &mut Value) -> Option<&mut serde_json::Map<String, Value>
 
 /// `metadata.<field>` as text; empty when absent.
 pub fn meta_str<'a>(value: &'a Value, field: &str) -> &'a str {
-    value
-        .get("metadata")
-        .and_then(|m| m.get(field))
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    value.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// Text at a JSON pointer; empty when absent.
@@ -200,9 +165,5 @@ pub fn str_at<'a>(value: &'a Value, pointer: &str) -> &'a str {
 
 /// Items of the array at a JSON pointer; empty when absent.
 pub fn items_at<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
-    value
-        .pointer(pointer)
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default()
+    value.pointer(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }

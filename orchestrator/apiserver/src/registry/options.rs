@@ -39,9 +39,7 @@ impl DeleteOptions {
         let text = |v: &Value| v.as_str().map(str::to_string);
         let dry_run = match v.get("dryRun").and_then(Value::as_array) {
             Some(list) if list.iter().any(|d| d.as_str() != Some("All")) => {
-                return Err(ApiError::bad_request(
-                    "DeleteOptions.dryRun: only \"All\" is supported",
-                ));
+                return Err(ApiError::bad_request("DeleteOptions.dryRun: only \"All\" is supported"));
             }
             Some(list) => !list.is_empty(),
             None => false,
@@ -70,11 +68,7 @@ impl DeleteOptions {
         if let Some(policy) = &self.propagation_policy {
             let allowed = ["Foreground", "Background", "Orphan"];
             if !allowed.contains(&policy.as_str()) {
-                errors.push(FieldError::not_supported(
-                    "propagationPolicy",
-                    policy.as_str(),
-                    &allowed,
-                ));
+                errors.push(FieldError::not_supported("propagationPolicy", policy.as_str(), &allowed));
             }
         }
         if errors.is_empty() {

@@ -75,18 +75,10 @@ impl LabelSelector {
         if let Some(labels) = selector.get("matchLabels").and_then(Value::as_object) {
             for (key, value) in labels {
                 let value = value.as_str()?.to_string();
-                requirements.push(Requirement {
-                    key: key.clone(),
-                    operator: Operator::In(vec![value]),
-                });
+                requirements.push(Requirement { key: key.clone(), operator: Operator::In(vec![value]) });
             }
         }
-        for e in selector
-            .get("matchExpressions")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
+        for e in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
             let key = e.get("key")?.as_str()?.to_string();
             let values: Vec<String> = super::object::items_at(e, "/values")
                 .iter()
@@ -141,16 +133,10 @@ fn parse_requirement(part: &str) -> Result<Requirement, String> {
     if let Some(rest) = part.strip_prefix('!')
         && !rest.contains('=')
     {
-        return Ok(Requirement {
-            key: key(rest)?,
-            operator: Operator::Absent,
-        });
+        return Ok(Requirement { key: key(rest)?, operator: Operator::Absent });
     }
     if let Some((head, tail)) = part.split_once('(') {
-        let list = tail
-            .trim_end()
-            .strip_suffix(')')
-            .ok_or("found '', expected: ',', or ')'")?;
+        let list = tail.trim_end().strip_suffix(')').ok_or("found '', expected: ',', or ')'")?;
         let values: Vec<String> = list.split(',').map(value).collect::<Result<_, _>>()?;
         let mut words = head.split_whitespace();
         let (name, operator) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -159,10 +145,7 @@ fn parse_requirement(part: &str) -> Result<Requirement, String> {
             ("notin", None) => Operator::NotIn(values),
             (other, _) => return Err(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt")),
         };
-        return Ok(Requirement {
-            key: key(name)?,
-            operator,
-        });
+        return Ok(Requirement { key: key(name)?, operator });
     }
     let number = |text: &str| {
         text.trim()
@@ -170,33 +153,18 @@ fn parse_requirement(part: &str) -> Result<Requirement, String> {
             .map_err(|_| "for 'Gt', 'Lt' operators, the value must be an integer".to_string())
     };
     if let Some((k, v)) = part.split_once("!=") {
-        return Ok(Requirement {
-            key: key(k)?,
-            operator: Operator::NotIn(vec![value(v)?]),
-        });
+        return Ok(Requirement { key: key(k)?, operator: Operator::NotIn(vec![value(v)?]) });
     }
     if let Some((k, v)) = part.split_once("==").or_else(|| part.split_once('=')) {
-        return Ok(Requirement {
-            key: key(k)?,
-            operator: Operator::In(vec![value(v)?]),
-        });
+        return Ok(Requirement { key: key(k)?, operator: Operator::In(vec![value(v)?]) });
     }
     if let Some((k, v)) = part.split_once('>') {
-        return Ok(Requirement {
-            key: key(k)?,
-            operator: Operator::Greater(number(v)?),
-        });
+        return Ok(Requirement { key: key(k)?, operator: Operator::Greater(number(v)?) });
     }
     if let Some((k, v)) = part.split_once('<') {
-        return Ok(Requirement {
-            key: key(k)?,
-            operator: Operator::Less(number(v)?),
-        });
+        return Ok(Requirement { key: key(k)?, operator: Operator::Less(number(v)?) });
     }
-    Ok(Requirement {
-        key: key(part)?,
-        operator: Operator::Exists,
-    })
+    Ok(Requirement { key: key(part)?, operator: Operator::Exists })
 }
 
 /// A parsed `fieldSelector`: `(label, value, equal)`.
@@ -222,9 +190,7 @@ impl FieldSelector {
             let known = matches!(label, "metadata.name" | "metadata.namespace")
                 || definition.field_labels.contains(&label);
             if !known {
-                return Err(ApiError::bad_request(format!(
-                    "field label not supported: {label}"
-                )));
+                return Err(ApiError::bad_request(format!("field label not supported: {label}")));
             }
             terms.push((label.to_string(), unescape(value), equal));
         }
@@ -303,14 +269,9 @@ mod tests {
     use super::*;
 
     fn check(selector: &str, expect: bool) {
-        let labels: BTreeMap<String, String> = [("app", "web"), ("tier", "front"), ("n", "5")]
-            .map(|(k, v)| (k.into(), v.into()))
-            .into();
-        assert_eq!(
-            LabelSelector::parse(selector).unwrap().matches(&labels),
-            expect,
-            "{selector}"
-        );
+        let labels: BTreeMap<String, String> =
+            [("app", "web"), ("tier", "front"), ("n", "5")].map(|(k, v)| (k.into(), v.into())).into();
+        assert_eq!(LabelSelector::parse(selector).unwrap().matches(&labels), expect, "{selector}");
     }
 
     #[test]

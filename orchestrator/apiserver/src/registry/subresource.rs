@@ -28,11 +28,7 @@ pub(crate) async fn create(
         Some("binding") => binding::create(registry, context, target, &body).await,
         Some("eviction") => eviction::create(registry, context, target, &body).await,
         None if definition.plural == "bindings" => binding::create(registry, context, target, &body).await,
-        _ => Err(ApiError::method_not_allowed(
-            definition.group,
-            definition.plural,
-            "create",
-        )),
+        _ => Err(ApiError::method_not_allowed(definition.group, definition.plural, "create")),
     }
 }
 
@@ -45,10 +41,7 @@ pub(crate) fn success(registry: &Registry, created: bool) -> Result<Outcome, Api
     let code = if created { 201 } else { 200 };
     let value =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code});
-    Ok(Outcome {
-        object: std::sync::Arc::new(CachedObject::new(&ty, &value, None)),
-        created,
-    })
+    Ok(Outcome { object: std::sync::Arc::new(CachedObject::new(&ty, &value, None)), created })
 }
 
 /// Restores everything the subresource does not own.
@@ -104,17 +97,14 @@ fn transplant(into: &mut Value, from: &Value, pointer: &str) {
 
 fn resize(kept: &mut Value, new: &Value) {
     for list in ["containers", "initContainers"] {
-        let Some(containers) = kept
-            .pointer_mut(&format!("/spec/{list}"))
-            .and_then(Value::as_array_mut)
+        let Some(containers) = kept.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut)
         else {
             continue;
         };
         for container in containers {
             let name = container.get("name").cloned();
-            let wanted = items_at(new, &format!("/spec/{list}"))
-                .iter()
-                .find(|c| c.get("name") == name.as_ref());
+            let wanted =
+                items_at(new, &format!("/spec/{list}")).iter().find(|c| c.get("name") == name.as_ref());
             let (Some(wanted), Some(map)) = (wanted, container.as_object_mut()) else {
                 continue;
             };
@@ -132,11 +122,8 @@ fn resize(kept: &mut Value, new: &Value) {
 /// An approver may not touch conditions of other types.
 fn keep_foreign_conditions(kept: &mut Value, old: &Value) {
     let decides = |c: &Value| matches!(c.get("type").and_then(Value::as_str), Some("Approved" | "Denied"));
-    let mut conditions: Vec<Value> = items_at(old, "/status/conditions")
-        .iter()
-        .filter(|c| !decides(c))
-        .cloned()
-        .collect();
+    let mut conditions: Vec<Value> =
+        items_at(old, "/status/conditions").iter().filter(|c| !decides(c)).cloned().collect();
     let now = super::generic::now_text();
     for c in items_at(kept, "/status/conditions").iter().filter(|c| decides(c)) {
         let mut c = c.clone();
@@ -165,10 +152,7 @@ pub(crate) fn validate(
             let before = items_at(old, "/spec/ephemeralContainers");
             for old_one in before {
                 let name = old_one.get("name");
-                match items_at(new, "/spec/ephemeralContainers")
-                    .iter()
-                    .find(|c| c.get("name") == name)
-                {
+                match items_at(new, "/spec/ephemeralContainers").iter().find(|c| c.get("name") == name) {
                     Some(new_one) if new_one == old_one => {}
                     Some(_) => errors.push(FieldError::forbidden(
                         "spec.ephemeralContainers",

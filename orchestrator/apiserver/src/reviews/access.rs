@@ -92,11 +92,9 @@ fn attributes(review: &Value, kind: &str) -> Result<Attributes, ApiError> {
             path: String::new(),
             is_resource: true,
         }),
-        (None, Some(asked)) => Ok(Attributes {
-            verb: text(asked, "/verb"),
-            path: text(asked, "/path"),
-            ..Attributes::default()
-        }),
+        (None, Some(asked)) => {
+            Ok(Attributes { verb: text(asked, "/verb"), path: text(asked, "/path"), ..Attributes::default() })
+        }
         (both, _) => {
             let detail = if both.is_some() {
                 "cannot be specified in combination with resourceAttributes"
@@ -117,18 +115,11 @@ fn subject(review: &Value) -> User {
         ..User::default()
     };
     if let Some(extra) = review.pointer("/spec/extra").and_then(Value::as_object) {
-        user.extra = extra
-            .iter()
-            .map(|(key, values)| (key.clone(), strings(Some(values))))
-            .collect();
+        user.extra = extra.iter().map(|(key, values)| (key.clone(), strings(Some(values)))).collect();
     }
     user
 }
 
 fn text(value: &Value, pointer: &str) -> String {
-    value
-        .pointer(pointer)
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned()
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
 }

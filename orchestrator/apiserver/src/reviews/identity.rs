@@ -23,33 +23,21 @@ pub fn user_info(user: &User) -> Value {
 
 /// The status of a TokenReview.
 pub(crate) async fn review_token(inner: &Inner, review: &Value) -> Result<Value, ApiError> {
-    let token = review
-        .pointer("/spec/token")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let token = review.pointer("/spec/token").and_then(Value::as_str).unwrap_or_default();
     if token.is_empty() {
-        let missing = FieldError::required(
-            "spec.token",
-            "token is required for TokenReview in authentication",
-        );
-        return Err(ApiError::invalid(
-            "authentication.k8s.io",
-            "TokenReview",
-            "",
-            vec![missing],
-        ));
+        let missing =
+            FieldError::required("spec.token", "token is required for TokenReview in authentication");
+        return Err(ApiError::invalid("authentication.k8s.io", "TokenReview", "", vec![missing]));
     }
     let mut audiences = strings(review.pointer("/spec/audiences"));
     if audiences.is_empty() {
         audiences = inner.issuer.audiences().to_vec();
     }
     let now = Timestamp::now().as_second();
-    Ok(
-        match inner.authenticator.bearer().review(token, &audiences, now).await {
-            Ok((user, good)) => {
-                json!({"authenticated": true, "user": user_info(&authn::authenticated(user)), "audiences": good})
-            }
-            Err(error) => json!({"user": {}, "error": format!("[invalid bearer token, {error}]")}),
-        },
-    )
+    Ok(match inner.authenticator.bearer().review(token, &audiences, now).await {
+        Ok((user, good)) => {
+            json!({"authenticated": true, "user": user_info(&authn::authenticated(user)), "audiences": good})
+        }
+        Err(error) => json!({"user": {}, "error": format!("[invalid bearer token, {error}]")}),
+    })
 }

@@ -61,9 +61,7 @@ pub(crate) async fn answer(inner: &Arc<Inner>, request: Request<Body>) -> Respon
     if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
         response.headers_mut().insert("audit-id", id);
     }
-    inner
-        .metrics
-        .end(observed, response.status().as_u16(), started.elapsed());
+    inner.metrics.end(observed, response.status().as_u16(), started.elapsed());
     response
 }
 
@@ -79,12 +77,7 @@ async fn pass(
     authn::strip_credentials(&mut parts.headers);
     // Audit of the request goes here; priority and fairness after it, now that the user is known.
     inner.authorizer.authorize(&user, &Attributes::of(&info)).await?;
-    let call = Call {
-        user,
-        info,
-        query,
-        parts,
-    };
+    let call = Call { user, info, query, parts };
     if call.info.is_resource {
         resource::serve(inner, call, body).await
     } else {
@@ -133,12 +126,7 @@ async fn serve_path(inner: &Arc<Inner>, call: &Call) -> Result<Response<Body>, A
         }
         ["openid", "v1", "jwks"] => {
             let keys = inner.issuer.key_set().to_string();
-            Ok(respond::bytes(
-                200,
-                "application/jwk-set+json",
-                keys.into(),
-                false,
-            ))
+            Ok(respond::bytes(200, "application/jwk-set+json", keys.into(), false))
         }
         _ => Err(ApiError::no_such_path()),
     }

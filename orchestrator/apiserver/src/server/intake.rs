@@ -18,12 +18,10 @@ pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 pub async fn read(body: Body) -> Result<Bytes, ApiError> {
     match Limited::new(body, BODY_BYTES_MAX).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if is_too_large(error.as_ref()) => Err(ApiError::request_too_large(format!(
-            "Request entity too large: limit is {BODY_BYTES_MAX}"
-        ))),
-        Err(error) => Err(ApiError::bad_request(format!(
-            "the request body could not be read: {error}"
-        ))),
+        Err(error) if is_too_large(error.as_ref()) => {
+            Err(ApiError::request_too_large(format!("Request entity too large: limit is {BODY_BYTES_MAX}")))
+        }
+        Err(error) => Err(ApiError::bad_request(format!("the request body could not be read: {error}"))),
     }
 }
 

@@ -77,12 +77,7 @@ impl ListBody {
     /// As [`ListBody::json`], with items already laid out (metadata only).
     pub fn json_items(api_version: &str, kind: &str, meta: &Value, items: Vec<Bytes>) -> Self {
         let items = items.into_iter().map(Item::Bytes).collect();
-        Self::new(
-            json_head(api_version, kind, meta),
-            items,
-            Layout::Json,
-            Bytes::from_static(b"]}\n"),
-        )
+        Self::new(json_head(api_version, kind, meta), items, Layout::Json, Bytes::from_static(b"]}\n"))
     }
 
     /// The list message in its envelope; `items` are bare messages.
@@ -130,10 +125,7 @@ impl ListBody {
     fn new(head: Bytes, items: Vec<Item>, layout: Layout, tail: Bytes) -> Self {
         let separators = match layout {
             Layout::Json => items.len().saturating_sub(1),
-            Layout::Protobuf => items
-                .iter()
-                .map(|i| field_length(i.bytes().len()) - i.bytes().len())
-                .sum(),
+            Layout::Protobuf => items.iter().map(|i| field_length(i.bytes().len()) - i.bytes().len()).sum(),
         };
         let length =
             head.len() + tail.len() + separators + items.iter().map(|i| i.bytes().len()).sum::<usize>();
@@ -211,20 +203,12 @@ impl Body for ListBody {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = self.get_mut();
-        let chunk = if this.gzip.is_some() {
-            this.next_compressed()
-        } else {
-            this.next_chunk()
-        };
+        let chunk = if this.gzip.is_some() { this.next_compressed() } else { this.next_chunk() };
         Poll::Ready(chunk.map(|bytes| Ok(Frame::data(bytes))))
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.gzip.is_some() {
-            SizeHint::default()
-        } else {
-            SizeHint::with_exact(self.length)
-        }
+        if self.gzip.is_some() { SizeHint::default() } else { SizeHint::with_exact(self.length) }
     }
 }
 
@@ -292,11 +276,7 @@ mod tests {
 
     fn drained(mut body: ListBody) -> Vec<u8> {
         let mut out = Vec::new();
-        while let Some(chunk) = if body.gzip.is_some() {
-            body.next_compressed()
-        } else {
-            body.next_chunk()
-        } {
+        while let Some(chunk) = if body.gzip.is_some() { body.next_compressed() } else { body.next_chunk() } {
             out.extend_from_slice(&chunk);
         }
         out
@@ -327,9 +307,7 @@ mod tests {
         let mut compressed = list();
         assert!(compressed.compress_if_large());
         let mut inflated = Vec::new();
-        flate2::read::GzDecoder::new(&drained(compressed)[..])
-            .read_to_end(&mut inflated)
-            .unwrap();
+        flate2::read::GzDecoder::new(&drained(compressed)[..]).read_to_end(&mut inflated).unwrap();
         assert_eq!(inflated, drained(list()));
     }
 

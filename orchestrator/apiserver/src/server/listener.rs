@@ -82,14 +82,8 @@ pub async fn serve(
     drop(listener);
     server.inner.stopping.cancel();
     connections.close();
-    if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait())
-        .await
-        .is_err()
-    {
-        tracing::warn!(
-            open = connections.len(),
-            "connections were still open when the server stopped"
-        );
+    if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
+        tracing::warn!(open = connections.len(), "connections were still open when the server stopped");
     }
 }
 

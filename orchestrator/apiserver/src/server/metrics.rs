@@ -15,9 +15,8 @@ use super::request_info::RequestInfo;
 use super::respond;
 
 /// Upstream's buckets of `apiserver_request_duration_seconds`, thinned.
-const SECONDS_BUCKETS: [f64; 14] = [
-    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 8.0, 30.0, 60.0,
-];
+const SECONDS_BUCKETS: [f64; 14] =
+    [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 8.0, 30.0, 60.0];
 /// Names longer than any real resource's are counted together, so that hostile paths cannot grow the families.
 const OTHER: &str = "other";
 
@@ -83,11 +82,7 @@ impl Metrics {
         let mut registry = Registry::default();
         let requests = Family::<RequestLabels, Counter>::default();
         // The encoder appends `_total`.
-        registry.register(
-            "apiserver_request",
-            "Requests by verb, resource and code",
-            requests.clone(),
-        );
+        registry.register("apiserver_request", "Requests by verb, resource and code", requests.clone());
         let durations =
             Family::<DurationLabels, Histogram>::new_with_constructor(|| Histogram::new(SECONDS_BUCKETS));
         registry.register(
@@ -96,71 +91,38 @@ impl Metrics {
             durations.clone(),
         );
         let inflight = Family::<InflightLabels, Gauge>::default();
-        registry.register(
-            "apiserver_current_inflight_requests",
-            "Requests being answered",
-            inflight.clone(),
-        );
+        registry.register("apiserver_current_inflight_requests", "Requests being answered", inflight.clone());
         let build = Family::<BuildLabels, Gauge>::default();
-        build
-            .get_or_create(&BuildLabels {
-                major: "1",
-                minor: "36",
-                git_version: super::GIT_VERSION,
-            })
-            .set(1);
+        build.get_or_create(&BuildLabels { major: "1", minor: "36", git_version: super::GIT_VERSION }).set(1);
         registry.register("kubernetes_build_info", "What is running", build);
-        Self {
-            registry,
-            requests,
-            durations,
-            inflight,
-        }
+        Self { registry, requests, durations, inflight }
     }
 
     /// A request starts.
     pub fn begin(&self, info: &RequestInfo) -> Observed {
         let bounded = |text: &str| {
-            if text.len() > 64 {
-                OTHER.to_owned()
-            } else {
-                text.to_owned()
-            }
+            if text.len() > 64 { OTHER.to_owned() } else { text.to_owned() }
         };
         let labels = DurationLabels {
             component: "apiserver",
-            verb: if info.is_resource {
-                info.verb.to_ascii_uppercase()
-            } else {
-                plain_verb(&info.verb)
-            },
+            verb: if info.is_resource { info.verb.to_ascii_uppercase() } else { plain_verb(&info.verb) },
             group: bounded(&info.group),
             version: bounded(&info.version),
             resource: bounded(&info.resource),
-            subresource: if info.is_resource {
-                bounded(&info.subresource)
-            } else {
-                plain_path(&info.path)
-            },
+            subresource: if info.is_resource { bounded(&info.subresource) } else { plain_path(&info.path) },
             scope: info.scope(),
         };
         let kind = match info.verb.as_str() {
             "get" | "list" | "watch" => "readOnly",
             _ => "mutating",
         };
-        self.inflight
-            .get_or_create(&InflightLabels { request_kind: kind })
-            .inc();
+        self.inflight.get_or_create(&InflightLabels { request_kind: kind }).inc();
         Observed { labels, kind }
     }
 
     /// Its response's head is ready.
     pub fn end(&self, observed: Observed, code: u16, took: Duration) {
-        self.inflight
-            .get_or_create(&InflightLabels {
-                request_kind: observed.kind,
-            })
-            .dec();
+        self.inflight.get_or_create(&InflightLabels { request_kind: observed.kind }).dec();
         let mut labels = observed.labels;
         if code == 404 || code == 403 || code == 401 {
             // What does not exist, or may not be seen, must not become a label.
@@ -172,15 +134,7 @@ impl Metrics {
         if labels.verb != "WATCH" {
             self.durations.get_or_create(&labels).observe(took.as_secs_f64());
         }
-        let DurationLabels {
-            component,
-            verb,
-            group,
-            version,
-            resource,
-            subresource,
-            scope,
-        } = labels;
+        let DurationLabels { component, verb, group, version, resource, subresource, scope } = labels;
         self.requests
             .get_or_create(&RequestLabels {
                 component,
@@ -200,12 +154,7 @@ impl Metrics {
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
-        respond::bytes(
-            200,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            text.into(),
-            false,
-        )
+        respond::bytes(200, "application/openmetrics-text; version=1.0.0; charset=utf-8", text.into(), false)
     }
 }
 
@@ -242,17 +191,8 @@ mod tests {
         metrics.end(observed, 200, Duration::from_millis(3));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &metrics.registry).unwrap();
-        let line = text
-            .lines()
-            .find(|l| l.starts_with("apiserver_request_total{"))
-            .unwrap();
-        for part in [
-            "verb=\"LIST\"",
-            "resource=\"pods\"",
-            "scope=\"namespace\"",
-            "code=\"200\"",
-            "} 1",
-        ] {
+        let line = text.lines().find(|l| l.starts_with("apiserver_request_total{")).unwrap();
+        for part in ["verb=\"LIST\"", "resource=\"pods\"", "scope=\"namespace\"", "code=\"200\"", "} 1"] {
             assert!(line.contains(part), "{part} in {line}");
         }
         assert!(text.contains("apiserver_request_duration_seconds_bucket"));

@@ -81,10 +81,7 @@ impl Encoding {
 impl MediaRange<'_> {
     /// The value of a parameter.
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters
-            .iter()
-            .find(|(key, _)| *key == name)
-            .map(|(_, value)| *value)
+        self.parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
     }
 }
 
@@ -105,11 +102,7 @@ impl<'a> MediaRange<'a> {
                 parameters.push((key.trim(), value));
             }
         }
-        Some(Self {
-            media,
-            parameters,
-            quality,
-        })
+        Some(Self { media, parameters, quality })
     }
 }
 
@@ -127,17 +120,10 @@ pub fn accepted(header: &str) -> Vec<MediaRange<'_>> {
 
 /// Chooses a representation for an API object. None when nothing acceptable can be served (406).
 pub fn negotiate(accept: Option<&str>, pretty: bool) -> Option<Negotiated> {
-    let json = if pretty {
-        Encoding::PrettyJson
-    } else {
-        Encoding::Json
-    };
+    let json = if pretty { Encoding::PrettyJson } else { Encoding::Json };
     let header = accept.map(str::trim).filter(|header| !header.is_empty());
     let Some(header) = header else {
-        return Some(Negotiated {
-            encoding: json,
-            shape: Shape::Object,
-        });
+        return Some(Negotiated { encoding: json, shape: Shape::Object });
     };
     accepted(header).iter().find_map(|range| {
         let encoding = match range.media.as_str() {
@@ -175,12 +161,7 @@ pub fn body_format(content_type: Option<&str>) -> Option<BodyFormat> {
 
 /// The lower-case `type/subtype` of a header, without parameters.
 pub fn media_type(header: &str) -> String {
-    header
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase()
+    header.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// Whether an `Accept-Encoding` header allows gzip.
@@ -210,37 +191,22 @@ mod tests {
             ("", "Json Object"),
             ("*/*", "Json Object"),
             ("application/json, */*", "Json Object"),
-            (
-                "application/vnd.kubernetes.protobuf,application/json",
-                "Protobuf Object",
-            ),
-            (
-                "application/vnd.kubernetes.protobuf;stream=watch",
-                "Protobuf Object",
-            ),
+            ("application/vnd.kubernetes.protobuf,application/json", "Protobuf Object"),
+            ("application/vnd.kubernetes.protobuf;stream=watch", "Protobuf Object"),
             ("application/yaml", "Yaml Object"),
             (
                 "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
                 "Json Table",
             ),
-            (
-                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
-                "Json PartialList",
-            ),
+            ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", "Json PartialList"),
             (
                 "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
                 "Protobuf Partial",
             ),
-            (
-                "application/json;as=Table;v=v9;g=meta.k8s.io, application/json",
-                "Json Object",
-            ),
+            ("application/json;as=Table;v=v9;g=meta.k8s.io, application/json", "Json Object"),
             ("application/json;as=Pancake;v=v1;g=meta.k8s.io", "406"),
             ("text/html", "406"),
-            (
-                "text/html;q=0.9,application/yaml;q=0.8,application/json;q=0.1",
-                "Yaml Object",
-            ),
+            ("text/html;q=0.9,application/yaml;q=0.8,application/json;q=0.1", "Yaml Object"),
             ("application/json;q=0", "406"),
         ];
         for (accept, want) in table {
@@ -251,14 +217,8 @@ mod tests {
     #[test]
     fn bodies_are_recognised_by_their_type() {
         assert_eq!(body_format(None), Some(BodyFormat::Json));
-        assert_eq!(
-            body_format(Some("application/json; charset=utf-8")),
-            Some(BodyFormat::Json)
-        );
-        assert_eq!(
-            body_format(Some("application/vnd.kubernetes.protobuf")),
-            Some(BodyFormat::Protobuf)
-        );
+        assert_eq!(body_format(Some("application/json; charset=utf-8")), Some(BodyFormat::Json));
+        assert_eq!(body_format(Some("application/vnd.kubernetes.protobuf")), Some(BodyFormat::Protobuf));
         assert_eq!(body_format(Some("text/plain")), None);
     }
 

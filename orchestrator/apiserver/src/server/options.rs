@@ -20,9 +20,7 @@ pub fn list_options(query: &Query) -> Result<ListOptions, ApiError> {
         field_selector: owned("fieldSelector"),
         resource_version: owned("resourceVersion"),
         resource_version_match: owned("resourceVersionMatch"),
-        limit: integer(query, "limit")?
-            .and_then(|n| u64::try_from(n).ok())
-            .filter(|n| *n > 0),
+        limit: integer(query, "limit")?.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0),
         continue_token: owned("continue"),
         send_initial_events: query.optional_flag("sendInitialEvents"),
         allow_watch_bookmarks: query.flag("allowWatchBookmarks"),
@@ -58,11 +56,7 @@ pub fn write_context(
         Some("Ignore") => FieldValidation::Ignore,
         Some("Strict") => FieldValidation::Strict,
         Some(other) => {
-            errors.push(FieldError::not_supported(
-                "fieldValidation",
-                other,
-                &["Ignore", "Strict", "Warn"],
-            ));
+            errors.push(FieldError::not_supported("fieldValidation", other, &["Ignore", "Strict", "Warn"]));
             FieldValidation::Warn
         }
     };
@@ -86,9 +80,8 @@ pub fn write_context(
     context.dry_run = dry_run(query, kind)?;
     context.field_validation = field_validation;
     context.force = query.flag("force");
-    context.field_manager = manager
-        .map(str::to_owned)
-        .or_else(|| agent.and_then(|a| a.split('/').next()).map(str::to_owned));
+    context.field_manager =
+        manager.map(str::to_owned).or_else(|| agent.and_then(|a| a.split('/').next()).map(str::to_owned));
     Ok(context)
 }
 
@@ -134,14 +127,10 @@ mod tests {
 
     #[test]
     fn a_list_reads_its_options() {
-        let options = list_options(&Query::parse(
-            "limit=2&continue=abc&labelSelector=a%3Db&sendInitialEvents=true",
-        ))
-        .unwrap();
-        assert_eq!(
-            (options.limit, options.continue_token.as_deref()),
-            (Some(2), Some("abc"))
-        );
+        let options =
+            list_options(&Query::parse("limit=2&continue=abc&labelSelector=a%3Db&sendInitialEvents=true"))
+                .unwrap();
+        assert_eq!((options.limit, options.continue_token.as_deref()), (Some(2), Some("abc")));
         assert_eq!(
             (options.label_selector.as_deref(), options.send_initial_events),
             (Some("a=b"), Some(true))
@@ -171,9 +160,7 @@ mod tests {
     fn the_agent_names_the_manager_when_the_query_does_not() {
         let agent = Some("kubectl/v1.32 (linux)");
         let named = |q: &str| {
-            write_context(User::default(), &Query::parse(q), "CreateOptions", agent)
-                .unwrap()
-                .field_manager
+            write_context(User::default(), &Query::parse(q), "CreateOptions", agent).unwrap().field_manager
         };
         assert_eq!(named("").as_deref(), Some("kubectl"));
         assert_eq!(named("fieldManager=helm").as_deref(), Some("helm"));

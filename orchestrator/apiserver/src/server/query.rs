@@ -39,10 +39,7 @@ impl Query {
 
     /// Every value of `key`, in order.
     pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> + 'a {
-        self.pairs
-            .iter()
-            .filter(move |(k, _)| k == key)
-            .map(|(_, v)| v.as_str())
+        self.pairs.iter().filter(move |(k, _)| k == key).map(|(_, v)| v.as_str())
     }
 
     /// Booleans as upstream's query conversion reads them: absent, `false` and `0` are false, anything else is true.
@@ -52,8 +49,7 @@ impl Query {
 
     /// Like [`Query::flag`], with absence told apart.
     pub fn optional_flag(&self, key: &str) -> Option<bool> {
-        self.get(key)
-            .map(|value| !matches!(value, "false" | "0" | "False" | "FALSE"))
+        self.get(key).map(|value| !matches!(value, "false" | "0" | "False" | "FALSE"))
     }
 
     /// All pairs, in order.
@@ -103,8 +99,7 @@ pub fn encode(text: &str) -> String {
 }
 
 fn hex(byte: Option<&u8>) -> Option<u8> {
-    byte.and_then(|b| char::from(*b).to_digit(16))
-        .and_then(|d| u8::try_from(d).ok())
+    byte.and_then(|b| char::from(*b).to_digit(16)).and_then(|d| u8::try_from(d).ok())
 }
 
 #[cfg(test)]
@@ -120,14 +115,9 @@ mod tests {
 
     #[test]
     fn booleans_read_like_upstreams() {
-        for (raw, want) in [
-            ("", false),
-            ("w", true),
-            ("w=true", true),
-            ("w=1", true),
-            ("w=false", false),
-            ("w=0", false),
-        ] {
+        for (raw, want) in
+            [("", false), ("w", true), ("w=true", true), ("w=1", true), ("w=false", false), ("w=0", false)]
+        {
             assert_eq!(Query::parse(raw).flag("w"), want, "{raw}");
         }
     }

@@ -44,23 +44,15 @@ const LONG_RUNNING_SUBRESOURCES: [&str; 5] = ["attach", "exec", "proxy", "log", 
 impl RequestInfo {
     /// Reads a request line. Every path is something; what is not a resource is a plain path.
     pub fn parse(method: &Method, path: &str, query: &Query) -> Self {
-        let plain = Self {
-            verb: method.as_str().to_ascii_lowercase(),
-            path: path.to_owned(),
-            ..Self::default()
-        };
+        let plain =
+            Self { verb: method.as_str().to_ascii_lowercase(), path: path.to_owned(), ..Self::default() };
         let mut parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let group = match parts.first() {
             Some(&"api") if parts.len() >= 3 => String::new(),
             Some(&"apis") if parts.len() >= 4 => decode(parts.remove(1), false),
             _ => return plain,
         };
-        let mut info = Self {
-            is_resource: true,
-            group,
-            version: decode(parts[1], false),
-            ..plain
-        };
+        let mut info = Self { is_resource: true, group, version: decode(parts[1], false), ..plain };
         let mut rest = &parts[2..];
         let mut verb = match *method {
             Method::POST => "create",
@@ -72,11 +64,7 @@ impl RequestInfo {
         };
         if rest[0] == "watch" {
             if rest.len() < 2 {
-                return Self {
-                    verb: info.verb,
-                    path: info.path,
-                    ..Self::default()
-                };
+                return Self { verb: info.verb, path: info.path, ..Self::default() };
             }
             info.watch_prefix = true;
             verb = "watch";
@@ -160,11 +148,7 @@ mod tests {
             return format!("plain {}", info.verb);
         }
         let or_dash = |s: &str| {
-            if s.is_empty() {
-                "-".to_owned()
-            } else {
-                s.to_owned()
-            }
+            if s.is_empty() { "-".to_owned() } else { s.to_owned() }
         };
         format!(
             "{} {}/{} {}/{} {} {} +{}",
@@ -194,62 +178,26 @@ mod tests {
             (Method::GET, "/api/v1/pods?watch=true", "watch -/v1 pods/- - - +"),
             (Method::GET, "/api/v1/namespaces", "list -/v1 namespaces/- - - +"),
             (Method::GET, "/api/v1/namespaces/a", "get -/v1 namespaces/- a a +"),
-            (
-                Method::PUT,
-                "/api/v1/namespaces/a/finalize",
-                "update -/v1 namespaces/finalize a a +",
-            ),
-            (
-                Method::PATCH,
-                "/api/v1/namespaces/a/status",
-                "patch -/v1 namespaces/status a a +",
-            ),
+            (Method::PUT, "/api/v1/namespaces/a/finalize", "update -/v1 namespaces/finalize a a +"),
+            (Method::PATCH, "/api/v1/namespaces/a/status", "patch -/v1 namespaces/status a a +"),
             (Method::GET, "/api/v1/namespaces/a/pods", "list -/v1 pods/- a - +"),
-            (
-                Method::POST,
-                "/api/v1/namespaces/a/pods",
-                "create -/v1 pods/- a - +",
-            ),
-            (
-                Method::DELETE,
-                "/api/v1/namespaces/a/pods",
-                "deletecollection -/v1 pods/- a - +",
-            ),
-            (
-                Method::DELETE,
-                "/api/v1/namespaces/a/pods/p",
-                "delete -/v1 pods/- a p +",
-            ),
-            (
-                Method::GET,
-                "/api/v1/namespaces/a/pods/p/log",
-                "get -/v1 pods/log a p +",
-            ),
-            (
-                Method::POST,
-                "/api/v1/namespaces/a/pods/p/exec",
-                "create -/v1 pods/exec a p +",
-            ),
+            (Method::POST, "/api/v1/namespaces/a/pods", "create -/v1 pods/- a - +"),
+            (Method::DELETE, "/api/v1/namespaces/a/pods", "deletecollection -/v1 pods/- a - +"),
+            (Method::DELETE, "/api/v1/namespaces/a/pods/p", "delete -/v1 pods/- a p +"),
+            (Method::GET, "/api/v1/namespaces/a/pods/p/log", "get -/v1 pods/log a p +"),
+            (Method::POST, "/api/v1/namespaces/a/pods/p/exec", "create -/v1 pods/exec a p +"),
             (
                 Method::GET,
                 "/api/v1/namespaces/a/pods/p:8080/proxy/x/y/",
                 "get -/v1 pods/proxy a p:8080 +x/y/",
             ),
-            (
-                Method::GET,
-                "/api/v1/nodes/n/proxy/metrics",
-                "get -/v1 nodes/proxy - n +metrics",
-            ),
+            (Method::GET, "/api/v1/nodes/n/proxy/metrics", "get -/v1 nodes/proxy - n +metrics"),
             (
                 Method::GET,
                 "/apis/apps/v1/namespaces/a/deployments/d/scale",
                 "get apps/v1 deployments/scale a d +",
             ),
-            (
-                Method::GET,
-                "/api/v1/watch/namespaces/a/pods/p",
-                "watch -/v1 pods/- a p +",
-            ),
+            (Method::GET, "/api/v1/watch/namespaces/a/pods/p", "watch -/v1 pods/- a p +"),
             (Method::GET, "/api/v1/watch/pods", "watch -/v1 pods/- - - +"),
             (
                 Method::GET,
@@ -271,14 +219,7 @@ mod tests {
 
     #[test]
     fn hostile_paths_are_something() {
-        for path in [
-            "",
-            "//",
-            "/api//",
-            "/apis////",
-            "/api/v1/namespaces//pods",
-            "/api/v1/watch//",
-        ] {
+        for path in ["", "//", "/api//", "/apis////", "/api/v1/namespaces//pods", "/api/v1/watch//"] {
             RequestInfo::parse(&Method::GET, path, &Query::default());
         }
     }

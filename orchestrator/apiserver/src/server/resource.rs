@@ -33,10 +33,8 @@ pub(crate) async fn serve(inner: &Arc<Inner>, call: Call, body: Body) -> Result<
         return reviews::serve(inner, call, body, review).await;
     }
     let info = &call.info;
-    let definition = inner
-        .registry
-        .find(&info.group, &info.version, &info.resource)
-        .ok_or_else(ApiError::no_such_path)?;
+    let definition =
+        inner.registry.find(&info.group, &info.version, &info.resource).ok_or_else(ApiError::no_such_path)?;
     let target = target(&call, &definition)?;
     if let Some(kind) = proxy::kind_of(&definition, &info.subresource) {
         return proxy::serve(inner, call, body, kind).await;
@@ -60,11 +58,7 @@ pub(crate) async fn serve(inner: &Arc<Inner>, call: Call, body: Body) -> Result<
         "watch" => watch::serve(inner, &call, &definition, &target, reply).await,
         "create" | "update" | "patch" => write(inner, &call, body, &definition, &target, reply).await,
         "delete" | "deletecollection" => delete(inner, &call, body, &definition, &target, reply).await,
-        _ => Err(ApiError::method_not_allowed(
-            definition.group,
-            definition.plural,
-            &info.verb,
-        )),
+        _ => Err(ApiError::method_not_allowed(definition.group, definition.plural, &info.verb)),
     }
 }
 
@@ -89,11 +83,7 @@ fn target(call: &Call, definition: &Definition) -> Result<Target, ApiError> {
     {
         return Err(method_not_allowed());
     }
-    Ok(Target {
-        namespace,
-        name,
-        subresource,
-    })
+    Ok(Target { namespace, name, subresource })
 }
 
 fn allow_verb(call: &Call, definition: &Definition) -> Result<(), ApiError> {
@@ -101,10 +91,7 @@ fn allow_verb(call: &Call, definition: &Definition) -> Result<(), ApiError> {
     let verbs = if info.subresource.is_empty() {
         definition.verbs
     } else {
-        definition
-            .subresource(&info.subresource)
-            .ok_or_else(ApiError::no_such_path)?
-            .verbs
+        definition.subresource(&info.subresource).ok_or_else(ApiError::no_such_path)?.verbs
     };
     // POST to an object that exists only as a collection element has no handler upstream either.
     let named_create = info.verb == "create" && info.subresource.is_empty() && !info.name.is_empty();
@@ -117,11 +104,7 @@ fn allow_verb(call: &Call, definition: &Definition) -> Result<(), ApiError> {
 }
 
 fn method_not_allowed() -> ApiError {
-    ApiError::new(
-        405,
-        "MethodNotAllowed",
-        "the server does not allow this method on the requested resource",
-    )
+    ApiError::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
 }
 
 async fn list(
@@ -133,10 +116,7 @@ async fn list(
 ) -> Result<Response<Body>, ApiError> {
     let context = Context::new(call.user.clone());
     let options = list_options(&call.query)?;
-    let result = inner
-        .registry
-        .list(&context, definition, target, &options)
-        .await?;
+    let result = inner.registry.list(&context, definition, target, &options).await?;
     write_list(inner, call, definition, result, reply)
 }
 
@@ -162,10 +142,7 @@ fn write_list(
             let meta = list_meta(&result);
             let partials = result.items.iter().map(|object| transform::partial(object));
             if encoding == Encoding::Protobuf {
-                let ty = inner
-                    .registry
-                    .schema()
-                    .kind("meta.k8s.io", "v1", "PartialObjectMetadata");
+                let ty = inner.registry.schema().kind("meta.k8s.io", "v1", "PartialObjectMetadata");
                 let ty = ty.ok_or_else(respond::not_acceptable)?;
                 let items = partials
                     .map(|value| penstock_schema::protobuf::encode(&ty, &value).map(Into::into))
@@ -182,11 +159,7 @@ fn write_list(
             }
         }
         Shape::Object if encoding == Encoding::Protobuf => {
-            let items = result
-                .items
-                .iter()
-                .map(|object| object.protobuf())
-                .collect::<Result<_, _>>()?;
+            let items = result.items.iter().map(|object| object.protobuf()).collect::<Result<_, _>>()?;
             ListBody::protobuf(&api_version, &kind, &list_meta(&result), items)?
         }
         Shape::Object => ListBody::json(&api_version, &kind, result),
@@ -203,24 +176,13 @@ fn write_list_body(mut body: ListBody, reply: Reply) -> Result<Response<Body>, A
             Encoding::Yaml => penstock_schema::yaml::encode(&value).map_err(ApiError::internal)?,
             _ => serde_json::to_string_pretty(&value).map_err(ApiError::internal)?,
         };
-        return Ok(respond::bytes(
-            200,
-            encoding.content_type(),
-            text.into(),
-            reply.gzip,
-        ));
+        return Ok(respond::bytes(200, encoding.content_type(), text.into(), reply.gzip));
     }
     let compressed = reply.gzip && body.compress_if_large();
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static(encoding.content_type()),
-    );
-    headers.insert(
-        header::CACHE_CONTROL,
-        HeaderValue::from_static("no-cache, private"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(encoding.content_type()));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     if compressed {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
@@ -236,21 +198,13 @@ async fn write(
     target: &Target,
     reply: Reply,
 ) -> Result<Response<Body>, ApiError> {
-    let Call {
-        user,
-        info,
-        query,
-        parts,
-    } = call;
+    let Call { user, info, query, parts } = call;
     let options_kind = match info.verb.as_str() {
         "create" => "CreateOptions",
         "update" => "UpdateOptions",
         _ => "PatchOptions",
     };
-    let agent = parts
-        .headers
-        .get(header::USER_AGENT)
-        .and_then(|v| v.to_str().ok());
+    let agent = parts.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok());
     let context = write_context(user.clone(), query, options_kind, agent)?;
     let outcome = match info.verb.as_str() {
         "create" => {
@@ -265,10 +219,7 @@ async fn write(
             let kind = patch_kind(&parts.headers)?;
             check_patch_options(kind, query)?;
             let patch = intake::read(body).await?;
-            inner
-                .registry
-                .patch(&context, definition, target, kind, patch)
-                .await?
+            inner.registry.patch(&context, definition, target, kind, patch).await?
         }
     };
     let code = if outcome.created { 201 } else { 200 };
@@ -297,22 +248,12 @@ fn check_patch_options(kind: PatchKind, query: &super::query::Query) -> Result<(
     let mut errors = Vec::new();
     if kind == PatchKind::Apply {
         if query.text("fieldManager").is_none() {
-            errors.push(FieldError::required(
-                "fieldManager",
-                "is required for apply patch",
-            ));
+            errors.push(FieldError::required("fieldManager", "is required for apply patch"));
         }
     } else if query.get("force").is_some() {
-        errors.push(FieldError::forbidden(
-            "force",
-            "may not be specified for non-apply patch",
-        ));
+        errors.push(FieldError::forbidden("force", "may not be specified for non-apply patch"));
     }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", errors))
-    }
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", errors)) }
 }
 
 async fn delete(
@@ -323,9 +264,7 @@ async fn delete(
     target: &Target,
     reply: Reply,
 ) -> Result<Response<Body>, ApiError> {
-    let Call {
-        user, query, parts, ..
-    } = call;
+    let Call { user, query, parts, .. } = call;
     let mut options = delete_options(query)?;
     let body = intake::read(body).await?;
     if !body.is_empty() {
@@ -338,29 +277,17 @@ async fn delete(
     context.dry_run = options.dry_run;
     if call.info.verb == "deletecollection" {
         let list = list_options(&call.query)?;
-        let result = inner
-            .registry
-            .delete_collection(&context, definition, target, &options, &list)
-            .await?;
+        let result = inner.registry.delete_collection(&context, definition, target, &options, &list).await?;
         return write_list(inner, call, definition, result, reply);
     }
-    match inner
-        .registry
-        .delete(&context, definition, target, &options)
-        .await?
-    {
+    match inner.registry.delete(&context, definition, target, &options).await? {
         DeleteOutcome::Object { object, accepted } => {
             let code = if accepted { 202 } else { 200 };
             written(inner, call, definition, &object, code, reply, &context)
         }
         DeleteOutcome::Status(status) => {
-            let mut response = respond::value(
-                200,
-                inner.registry.schema(),
-                &status,
-                reply.negotiated.encoding,
-                false,
-            )?;
+            let mut response =
+                respond::value(200, inner.registry.schema(), &status, reply.negotiated.encoding, false)?;
             respond::add_warnings(response.headers_mut(), &context.warnings.lock());
             Ok(response)
         }
@@ -389,9 +316,7 @@ fn read_delete_options(
         (Some(_), _) => serde_json::from_slice(&body)
             .map_err(|e| ApiError::bad_request(format!("invalid DeleteOptions: {e}")))?,
         (None, _) => {
-            return Err(ApiError::unsupported_media_type(
-                "the body of the request was in an unknown format",
-            ));
+            return Err(ApiError::unsupported_media_type("the body of the request was in an unknown format"));
         }
     };
     DeleteOptions::from_value(&value)

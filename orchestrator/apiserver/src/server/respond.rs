@@ -22,9 +22,7 @@ pub const GZIP_BYTES_MIN: usize = 128 * 1024;
 
 /// A whole body with its type. Compressed when large and `gzip` is wanted.
 pub fn bytes(code: u16, content_type: &str, body: Bytes, gzip: bool) -> Response<Body> {
-    let compressed = (gzip && body.len() >= GZIP_BYTES_MIN)
-        .then(|| compress(&body))
-        .flatten();
+    let compressed = (gzip && body.len() >= GZIP_BYTES_MIN).then(|| compress(&body)).flatten();
     let is_compressed = compressed.is_some();
     let mut response = Response::new(Body::from(compressed.unwrap_or(body)));
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -32,10 +30,7 @@ pub fn bytes(code: u16, content_type: &str, body: Bytes, gzip: bool) -> Response
     if let Ok(value) = HeaderValue::from_str(content_type) {
         headers.insert(header::CONTENT_TYPE, value);
     }
-    headers.insert(
-        header::CACHE_CONTROL,
-        HeaderValue::from_static("no-cache, private"),
-    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     if is_compressed {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
@@ -46,9 +41,7 @@ pub fn bytes(code: u16, content_type: &str, body: Bytes, gzip: bool) -> Response
 /// Plain text, as health checks and version answer.
 pub fn text(code: u16, body: impl Into<String>) -> Response<Body> {
     let mut response = bytes(code, "text/plain; charset=utf-8", Bytes::from(body.into()), false);
-    response
-        .headers_mut()
-        .insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     response
 }
 
@@ -80,34 +73,19 @@ pub fn value(
     encoding: Encoding,
     gzip: bool,
 ) -> Result<Response<Body>, ApiError> {
-    Ok(bytes(
-        code,
-        encoding.content_type(),
-        lay_out(schema, value, encoding)?,
-        gzip,
-    ))
+    Ok(bytes(code, encoding.content_type(), lay_out(schema, value, encoding)?, gzip))
 }
 
 /// A failure. The client gets it in its own encoding if that is possible, in JSON otherwise.
 pub fn failure(schema: &Arc<Schema>, error: &ApiError, encoding: Encoding) -> Response<Body> {
     let status = error.status();
-    let mut response = value(error.code, schema, &status, encoding, false).unwrap_or_else(|_| {
-        bytes(
-            error.code,
-            negotiate::JSON,
-            Bytes::from(status.to_string()),
-            false,
-        )
-    });
+    let mut response = value(error.code, schema, &status, encoding, false)
+        .unwrap_or_else(|_| bytes(error.code, negotiate::JSON, Bytes::from(status.to_string()), false));
     if let Some(seconds) = error.retry_after_seconds {
-        response
-            .headers_mut()
-            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     if error.code == 401 {
-        response
-            .headers_mut()
-            .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
 }
@@ -124,11 +102,7 @@ pub fn lay_out(schema: &Arc<Schema>, value: &Value, encoding: Encoding) -> Resul
             let missing = || not_acceptable();
             let ty = schema.kind(group, version, kind).ok_or_else(missing)?;
             let raw = penstock_schema::protobuf::encode(&ty, value).map_err(|_| missing())?;
-            Ok(Bytes::from(penstock_schema::protobuf::seal_envelope(
-                api_version,
-                kind,
-                &raw,
-            )))
+            Ok(Bytes::from(penstock_schema::protobuf::seal_envelope(api_version, kind, &raw)))
         }
     }
 }
@@ -149,13 +123,7 @@ pub fn add_warnings(headers: &mut HeaderMap, warnings: &[String]) {
         let quoted: String = warning
             .chars()
             .filter(|c| !c.is_control())
-            .flat_map(|c| {
-                if matches!(c, '"' | '\\') {
-                    vec!['\\', c]
-                } else {
-                    vec![c]
-                }
-            })
+            .flat_map(|c| if matches!(c, '"' | '\\') { vec!['\\', c] } else { vec![c] })
             .collect();
         if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
             headers.append(header::WARNING, value);

@@ -16,9 +16,7 @@ pub fn include_object(query: &Query) -> Result<IncludeObject, ApiError> {
         None | Some("Metadata") => Ok(IncludeObject::Metadata),
         Some("None") => Ok(IncludeObject::None),
         Some("Object") => Ok(IncludeObject::Object),
-        Some(other) => Err(ApiError::bad_request(format!(
-            "unrecognized includeObject value: {other:?}"
-        ))),
+        Some(other) => Err(ApiError::bad_request(format!("unrecognized includeObject value: {other:?}"))),
     }
 }
 
@@ -30,14 +28,7 @@ pub fn table(
     list_meta: Value,
     with_columns: bool,
 ) -> Value {
-    tables::table(
-        &definition.columns,
-        objects,
-        include,
-        list_meta,
-        with_columns,
-        Timestamp::now(),
-    )
+    tables::table(&definition.columns, objects, include, list_meta, with_columns, Timestamp::now())
 }
 
 /// `PartialObjectMetadata` of an object.

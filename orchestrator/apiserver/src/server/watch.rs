@@ -72,30 +72,18 @@ pub(crate) async fn serve(
             () = stopping.cancelled() => {}
         }
     };
-    let events = inner
-        .registry
-        .watch(&context, definition, &collection, &options)
-        .await?;
-    let frames = events
-        .take_until(Box::pin(end))
-        .ready_chunks(EVENTS_PER_FRAME_MAX)
-        .map(move |events| {
-            let mut frame = BytesMut::new();
-            for event in events {
-                framer.put(&mut frame, &event);
-            }
-            Ok::<_, std::convert::Infallible>(frame.freeze())
-        });
+    let events = inner.registry.watch(&context, definition, &collection, &options).await?;
+    let frames = events.take_until(Box::pin(end)).ready_chunks(EVENTS_PER_FRAME_MAX).map(move |events| {
+        let mut frame = BytesMut::new();
+        for event in events {
+            framer.put(&mut frame, &event);
+        }
+        Ok::<_, std::convert::Infallible>(frame.freeze())
+    });
     let mut response = Response::new(Body::from_stream(frames));
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static(encoding.stream_content_type()),
-    );
-    headers.insert(
-        header::CACHE_CONTROL,
-        HeaderValue::from_static("no-cache, private"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(encoding.stream_content_type()));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     Ok(response)
 }
 

@@ -30,10 +30,7 @@ pub(crate) fn age(o: &Value, now: Timestamp) -> Value {
 
 /// How long ago a time was, for people.
 pub(crate) fn since(at: Option<&Value>, now: Timestamp) -> Value {
-    match at
-        .and_then(Value::as_str)
-        .and_then(|t| t.parse::<Timestamp>().ok())
-    {
+    match at.and_then(Value::as_str).and_then(|t| t.parse::<Timestamp>().ok()) {
         Some(at) => duration((now - at).get_seconds()).into(),
         None => UNKNOWN.into(),
     }
@@ -46,11 +43,7 @@ pub(crate) fn duration(seconds: i64) -> String {
     }
     let seconds = seconds.max(0);
     let two = |big: i64, unit: &str, small: i64, small_unit: &str| {
-        if small == 0 {
-            format!("{big}{unit}")
-        } else {
-            format!("{big}{unit}{small}{small_unit}")
-        }
+        if small == 0 { format!("{big}{unit}") } else { format!("{big}{unit}{small}{small_unit}") }
     };
     if seconds < 120 {
         return format!("{seconds}s");
@@ -115,21 +108,14 @@ pub(crate) fn selector(s: Option<&Value>) -> String {
             _ => key.to_string(),
         });
     }
-    if terms.is_empty() {
-        NONE.into()
-    } else {
-        terms.join(",")
-    }
+    if terms.is_empty() { NONE.into() } else { terms.join(",") }
 }
 
 /// Names and images of a pod template's containers, comma-joined.
 pub(crate) fn containers(spec: Option<&Value>) -> (String, String) {
     let list = spec.map(|s| items_at(s, "/containers")).unwrap_or_default();
     let join = |field: &str| {
-        list.iter()
-            .map(|c| c[field].as_str().unwrap_or_default())
-            .collect::<Vec<_>>()
-            .join(",")
+        list.iter().map(|c| c[field].as_str().unwrap_or_default()).collect::<Vec<_>>().join(",")
     };
     (join("name"), join("image"))
 }

@@ -6,22 +6,12 @@ use super::cells::{NONE, age, name, number, text};
 use super::{AGE, Column, Columns, NAME};
 use crate::registry::object::{items_at, str_at};
 
-const CREATED: Column = Column {
-    kind: "date",
-    ..Column::text("Created At", "When the object was created.")
-};
+const CREATED: Column = Column { kind: "date", ..Column::text("Created At", "When the object was created.") };
 
 /// Roles show when they were made, not their age.
 pub(crate) const NAME_AND_CREATED: Columns = Columns {
     columns: &[NAME, CREATED],
-    cells: |o, _| {
-        vec![
-            name(o),
-            o.pointer("/metadata/creationTimestamp")
-                .cloned()
-                .unwrap_or_default(),
-        ]
-    },
+    cells: |o, _| vec![name(o), o.pointer("/metadata/creationTimestamp").cloned().unwrap_or_default()],
 };
 
 pub(crate) const BINDINGS: Columns = Columns {
@@ -124,11 +114,8 @@ pub(crate) const STORAGE_CLASSES: Columns = Columns {
     cells: |o, now| {
         let is_default = o.pointer("/metadata/annotations/storageclass.kubernetes.io~1is-default-class")
             == Some(&json!("true"));
-        let shown = if is_default {
-            format!("{} (default)", str_at(o, "/metadata/name")).into()
-        } else {
-            name(o)
-        };
+        let shown =
+            if is_default { format!("{} (default)", str_at(o, "/metadata/name")).into() } else { name(o) };
         vec![
             shown,
             text(o, "/provisioner", ""),
@@ -157,9 +144,7 @@ pub(crate) const API_SERVICES: Columns = Columns {
             "" => "Local".to_string(),
             service => format!("{}/{service}", str_at(o, "/spec/service/namespace")),
         };
-        let available = items_at(o, "/status/conditions")
-            .iter()
-            .find(|c| c["type"] == "Available");
+        let available = items_at(o, "/status/conditions").iter().find(|c| c["type"] == "Available");
         let available = available.map_or("Unknown".to_string(), |c| match str_at(c, "/status") {
             "True" => "True".to_string(),
             other => format!("{other} ({})", str_at(c, "/reason")),

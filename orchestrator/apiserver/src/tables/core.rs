@@ -8,20 +8,12 @@ use super::{AGE, Column, Columns, NAME};
 use crate::registry::object::{items_at, str_at};
 
 fn entries(o: &Value, field: &str) -> usize {
-    o.get(field)
-        .and_then(Value::as_object)
-        .map_or(0, serde_json::Map::len)
+    o.get(field).and_then(Value::as_object).map_or(0, serde_json::Map::len)
 }
 
 pub(crate) const CONFIG_MAPS: Columns = Columns {
     columns: &[NAME, Column::integer("Data", "Number of entries."), AGE],
-    cells: |o, now| {
-        vec![
-            name(o),
-            json!(entries(o, "data") + entries(o, "binaryData")),
-            age(o, now),
-        ]
-    },
+    cells: |o, now| vec![name(o), json!(entries(o, "data") + entries(o, "binaryData")), age(o, now)],
 };
 
 pub(crate) const SECRETS: Columns = Columns {
@@ -31,14 +23,7 @@ pub(crate) const SECRETS: Columns = Columns {
         Column::integer("Data", "Number of entries."),
         AGE,
     ],
-    cells: |o, now| {
-        vec![
-            name(o),
-            text(o, "/type", ""),
-            json!(entries(o, "data")),
-            age(o, now),
-        ]
-    },
+    cells: |o, now| vec![name(o), text(o, "/type", ""), json!(entries(o, "data")), age(o, now)],
 };
 
 pub(crate) const NAMESPACES: Columns = Columns {
@@ -46,10 +31,8 @@ pub(crate) const NAMESPACES: Columns = Columns {
     cells: |o, now| vec![name(o), text(o, "/status/phase", ""), age(o, now)],
 };
 
-pub(crate) const SERVICE_ACCOUNTS: Columns = Columns {
-    columns: &[NAME, AGE],
-    cells: |o, now| vec![name(o), age(o, now)],
-};
+pub(crate) const SERVICE_ACCOUNTS: Columns =
+    Columns { columns: &[NAME, AGE], cells: |o, now| vec![name(o), age(o, now)] };
 
 const EVENT_COLUMNS: &[Column] = &[
     Column::text("Last Seen", "When the event was seen last."),
@@ -105,11 +88,8 @@ pub(crate) const EVENTS_V1: Columns = Columns {
 /// `fields`: object, message, source, reporter, first, last, count under the version's names.
 fn event(o: &Value, now: Timestamp, fields: [&str; 7]) -> Vec<Value> {
     let [object, message, source, reporter, first, last, count] = fields;
-    let times = |f: &str| {
-        o.get(f)
-            .filter(|t| t.is_string())
-            .or_else(|| o.get("eventTime").filter(|t| t.is_string()))
-    };
+    let times =
+        |f: &str| o.get(f).filter(|t| t.is_string()).or_else(|| o.get("eventTime").filter(|t| t.is_string()));
     let mut last_seen = since(times(last), now);
     if times(first) == times(last)
         && let Some(series) = o.pointer("/series/lastObservedTime")
@@ -122,11 +102,7 @@ fn event(o: &Value, now: Timestamp, fields: [&str; 7]) -> Vec<Value> {
         c => c,
     };
     let host = str_at(&o[source], "/host");
-    let from = if host.is_empty() {
-        component.to_string()
-    } else {
-        format!("{component}, {host}")
-    };
+    let from = if host.is_empty() { component.to_string() } else { format!("{component}, {host}") };
     let seen = match o.pointer("/series/count").and_then(Value::as_i64) {
         Some(n) => n,
         None => o[count].as_i64().unwrap_or(1),
@@ -135,12 +111,7 @@ fn event(o: &Value, now: Timestamp, fields: [&str; 7]) -> Vec<Value> {
         last_seen,
         text(o, "/type", ""),
         text(o, "/reason", ""),
-        format!(
-            "{}/{}",
-            str_at(about, "/kind").to_lowercase(),
-            str_at(about, "/name")
-        )
-        .into(),
+        format!("{}/{}", str_at(about, "/kind").to_lowercase(), str_at(about, "/name")).into(),
         text(about, "/fieldPath", ""),
         from.into(),
         o[message].as_str().unwrap_or_default().trim().into(),
@@ -158,11 +129,7 @@ fn access_modes(o: &Value, pointer: &str) -> String {
         "ReadWriteOncePod" => "RWOP",
         _ => "",
     };
-    items_at(o, pointer)
-        .iter()
-        .map(short)
-        .collect::<Vec<_>>()
-        .join(",")
+    items_at(o, pointer).iter().map(short).collect::<Vec<_>>().join(",")
 }
 
 fn phase(o: &Value) -> Value {
@@ -191,16 +158,8 @@ pub(crate) const CLAIMS: Columns = Columns {
             name(o),
             phase(o),
             text(o, "/spec/volumeName", ""),
-            if bound {
-                text(o, "/status/capacity/storage", "")
-            } else {
-                "".into()
-            },
-            if bound {
-                access_modes(o, "/status/accessModes").into()
-            } else {
-                "".into()
-            },
+            if bound { text(o, "/status/capacity/storage", "") } else { "".into() },
+            if bound { access_modes(o, "/status/accessModes").into() } else { "".into() },
             text(o, "/spec/storageClassName", ""),
             text(o, "/spec/volumeAttributesClassName", "<unset>"),
             age(o, now),
@@ -253,30 +212,13 @@ pub(crate) const RESOURCE_QUOTAS: Columns = Columns {
     ],
     cells: |o, now| {
         let mut split = (Vec::new(), Vec::new());
-        for (k, hard) in o
-            .pointer("/status/hard")
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-        {
-            let used = o
-                .pointer("/status/used")
-                .and_then(|u| u.get(k))
-                .and_then(Value::as_str)
-                .unwrap_or("0");
+        for (k, hard) in o.pointer("/status/hard").and_then(Value::as_object).into_iter().flatten() {
+            let used =
+                o.pointer("/status/used").and_then(|u| u.get(k)).and_then(Value::as_str).unwrap_or("0");
             let term = format!("{k}: {used}/{}", hard.as_str().unwrap_or_default());
-            if k.starts_with("limits.") {
-                split.1.push(term)
-            } else {
-                split.0.push(term)
-            }
+            if k.starts_with("limits.") { split.1.push(term) } else { split.0.push(term) }
         }
-        vec![
-            name(o),
-            split.0.join(", ").into(),
-            split.1.join(", ").into(),
-            age(o, now),
-        ]
+        vec![name(o), split.0.join(", ").into(), split.1.join(", ").into(), age(o, now)]
     },
 };
 
@@ -289,12 +231,7 @@ pub(crate) const POD_TEMPLATES: Columns = Columns {
     ],
     cells: |o, _| {
         let (names, images) = super::cells::containers(o.pointer("/template/spec"));
-        vec![
-            name(o),
-            names.into(),
-            images.into(),
-            labels(o.pointer("/template/metadata/labels")).into(),
-        ]
+        vec![name(o), names.into(), images.into(), labels(o.pointer("/template/metadata/labels")).into()]
     },
 };
 
@@ -306,24 +243,13 @@ pub(crate) const CONTROLLER_REVISIONS: Columns = Columns {
         AGE,
     ],
     cells: |o, now| {
-        let owner = items_at(o, "/metadata/ownerReferences")
-            .iter()
-            .find(|r| r["controller"] == json!(true));
+        let owner = items_at(o, "/metadata/ownerReferences").iter().find(|r| r["controller"] == json!(true));
         let controller = owner.map_or(NONE.to_string(), |r| {
             let group = str_at(r, "/apiVersion").split_once('/').map_or("", |(g, _)| g);
             let kind = str_at(r, "/kind").to_lowercase();
-            let kind = if group.is_empty() {
-                kind
-            } else {
-                format!("{kind}.{group}")
-            };
+            let kind = if group.is_empty() { kind } else { format!("{kind}.{group}") };
             format!("{kind}/{}", str_at(r, "/name"))
         });
-        vec![
-            name(o),
-            controller.into(),
-            json!(number(o, "/revision").to_string()),
-            age(o, now),
-        ]
+        vec![name(o), controller.into(), json!(number(o, "/revision").to_string()), age(o, now)]
     },
 };

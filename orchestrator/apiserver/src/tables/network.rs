@@ -30,29 +30,16 @@ pub(crate) const SERVICES: Columns = Columns {
 };
 
 fn external(o: &Value) -> String {
-    let listed: Vec<&str> = items_at(o, "/spec/externalIPs")
-        .iter()
-        .filter_map(Value::as_str)
-        .collect();
+    let listed: Vec<&str> = items_at(o, "/spec/externalIPs").iter().filter_map(Value::as_str).collect();
     match str_at(o, "/spec/type") {
         "ExternalName" => str_at(o, "/spec/externalName").to_string(),
         "LoadBalancer" => {
             let mut all: Vec<&str> = items_at(o, "/status/loadBalancer/ingress")
                 .iter()
-                .map(|i| {
-                    if str_at(i, "/ip").is_empty() {
-                        str_at(i, "/hostname")
-                    } else {
-                        str_at(i, "/ip")
-                    }
-                })
+                .map(|i| if str_at(i, "/ip").is_empty() { str_at(i, "/hostname") } else { str_at(i, "/ip") })
                 .collect();
             all.extend(listed);
-            if all.is_empty() {
-                "<pending>".into()
-            } else {
-                all.join(",")
-            }
+            if all.is_empty() { "<pending>".into() } else { all.join(",") }
         }
         _ if listed.is_empty() => NONE.into(),
         _ => listed.join(","),
@@ -63,21 +50,14 @@ fn ports(o: &Value) -> String {
     let list: Vec<String> = items_at(o, "/spec/ports")
         .iter()
         .map(|p| {
-            let (port, protocol) = (
-                p["port"].as_i64().unwrap_or(0),
-                p["protocol"].as_str().unwrap_or("TCP"),
-            );
+            let (port, protocol) = (p["port"].as_i64().unwrap_or(0), p["protocol"].as_str().unwrap_or("TCP"));
             match p["nodePort"].as_i64().filter(|n| *n > 0) {
                 Some(node_port) => format!("{port}:{node_port}/{protocol}"),
                 None => format!("{port}/{protocol}"),
             }
         })
         .collect();
-    if list.is_empty() {
-        NONE.into()
-    } else {
-        list.join(",")
-    }
+    if list.is_empty() { NONE.into() } else { list.join(",") }
 }
 
 /// How many endpoints a cell lists before it counts the rest.
@@ -90,11 +70,7 @@ fn shortened(all: Vec<String>) -> String {
     if all.len() <= SHOWN_MAX {
         return all.join(",");
     }
-    format!(
-        "{} + {} more...",
-        all[..SHOWN_MAX].join(","),
-        all.len() - SHOWN_MAX
-    )
+    format!("{} + {} more...", all[..SHOWN_MAX].join(","), all.len() - SHOWN_MAX)
 }
 
 pub(crate) const ENDPOINTS: Columns = Columns {
@@ -135,23 +111,9 @@ pub(crate) const ENDPOINT_SLICES: Columns = Columns {
             .flat_map(|e| items_at(e, "/addresses"))
             .filter_map(|a| a.as_str().map(str::to_string))
             .collect();
-        let ports = if ports.is_empty() {
-            "<unset>".to_string()
-        } else {
-            shortened(ports)
-        };
-        let addresses = if addresses.is_empty() {
-            "<unset>".to_string()
-        } else {
-            shortened(addresses)
-        };
-        vec![
-            name(o),
-            text(o, "/addressType", ""),
-            ports.into(),
-            addresses.into(),
-            age(o, now),
-        ]
+        let ports = if ports.is_empty() { "<unset>".to_string() } else { shortened(ports) };
+        let addresses = if addresses.is_empty() { "<unset>".to_string() } else { shortened(addresses) };
+        vec![name(o), text(o, "/addressType", ""), ports.into(), addresses.into(), age(o, now)]
     },
 };
 
@@ -173,29 +135,15 @@ pub(crate) const INGRESSES: Columns = Columns {
             .collect();
         let more = hosts.len().saturating_sub(SHOWN_MAX);
         hosts.truncate(SHOWN_MAX);
-        let mut shown = if hosts.is_empty() {
-            "*".to_string()
-        } else {
-            hosts.join(",")
-        };
+        let mut shown = if hosts.is_empty() { "*".to_string() } else { hosts.join(",") };
         if more > 0 {
             shown.push_str(&format!(" + {more} more..."));
         }
         let address: Vec<&str> = items_at(o, "/status/loadBalancer/ingress")
             .iter()
-            .map(|i| {
-                if str_at(i, "/ip").is_empty() {
-                    str_at(i, "/hostname")
-                } else {
-                    str_at(i, "/ip")
-                }
-            })
+            .map(|i| if str_at(i, "/ip").is_empty() { str_at(i, "/hostname") } else { str_at(i, "/ip") })
             .collect();
-        let ports = if items_at(o, "/spec/tls").is_empty() {
-            "80"
-        } else {
-            "80, 443"
-        };
+        let ports = if items_at(o, "/spec/tls").is_empty() { "80" } else { "80, 443" };
         vec![
             name(o),
             text(o, "/spec/ingressClassName", NONE),
@@ -222,57 +170,35 @@ pub(crate) const INGRESS_CLASSES: Columns = Columns {
                 group => format!("{}.{group}/{}", str_at(p, "/kind"), str_at(p, "/name")),
             },
         };
-        vec![
-            name(o),
-            text(o, "/spec/controller", ""),
-            parameters.into(),
-            age(o, now),
-        ]
+        vec![name(o), text(o, "/spec/controller", ""), parameters.into(), age(o, now)]
     },
 };
 
 pub(crate) const NETWORK_POLICIES: Columns = Columns {
     columns: &[NAME, Column::text("Pod-Selector", "Which pods it is about."), AGE],
-    cells: |o, now| {
-        vec![
-            name(o),
-            selector(o.pointer("/spec/podSelector")).into(),
-            age(o, now),
-        ]
-    },
+    cells: |o, now| vec![name(o), selector(o.pointer("/spec/podSelector")).into(), age(o, now)],
 };
 
 pub(crate) const IP_ADDRESSES: Columns = Columns {
     columns: &[NAME, Column::text("ParentRef", "Who has it."), AGE],
     cells: |o, now| {
         let part = |f: &str| str_at(o, &format!("/spec/parentRef/{f}")).to_string();
-        let parent: Vec<String> = [
-            part("resource") + &dot(&part("group")),
-            part("namespace"),
-            part("name"),
-        ]
-        .into_iter()
-        .filter(|p| !p.is_empty())
-        .collect();
+        let parent: Vec<String> = [part("resource") + &dot(&part("group")), part("namespace"), part("name")]
+            .into_iter()
+            .filter(|p| !p.is_empty())
+            .collect();
         vec![name(o), parent.join("/").into(), age(o, now)]
     },
 };
 
 fn dot(group: &str) -> String {
-    if group.is_empty() {
-        String::new()
-    } else {
-        format!(".{group}")
-    }
+    if group.is_empty() { String::new() } else { format!(".{group}") }
 }
 
 pub(crate) const SERVICE_CIDRS: Columns = Columns {
     columns: &[NAME, Column::text("CIDRs", "The ranges."), AGE],
     cells: |o, now| {
-        let cidrs: Vec<&str> = items_at(o, "/spec/cidrs")
-            .iter()
-            .filter_map(Value::as_str)
-            .collect();
+        let cidrs: Vec<&str> = items_at(o, "/spec/cidrs").iter().filter_map(Value::as_str).collect();
         vec![name(o), json!(cidrs.join(",")), age(o, now)]
     },
 };

@@ -36,9 +36,7 @@ pub(crate) const NODES: Columns = Columns {
 };
 
 fn status(o: &Value) -> String {
-    let ready = items_at(o, "/status/conditions")
-        .iter()
-        .find(|c| c["type"] == "Ready");
+    let ready = items_at(o, "/status/conditions").iter().find(|c| c["type"] == "Ready");
     let mut text = match ready.map(|c| str_at(c, "/status")) {
         Some("True") => "Ready",
         Some(_) => "NotReady",
@@ -53,12 +51,7 @@ fn status(o: &Value) -> String {
 
 fn roles(o: &Value) -> String {
     let mut found: Vec<&str> = Vec::new();
-    for (key, value) in o
-        .pointer("/metadata/labels")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flatten()
-    {
+    for (key, value) in o.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten() {
         if let Some(role) = key.strip_prefix("node-role.kubernetes.io/") {
             found.push(role);
         } else if key == "kubernetes.io/role" {
@@ -67,17 +60,11 @@ fn roles(o: &Value) -> String {
     }
     found.retain(|r| !r.is_empty());
     found.sort_unstable();
-    if found.is_empty() {
-        NONE.into()
-    } else {
-        found.join(",")
-    }
+    if found.is_empty() { NONE.into() } else { found.join(",") }
 }
 
 fn address(o: &Value, kind: &str) -> String {
-    let found = items_at(o, "/status/addresses")
-        .iter()
-        .find(|a| a["type"] == kind);
+    let found = items_at(o, "/status/addresses").iter().find(|a| a["type"] == kind);
     found.map_or(NONE, |a| str_at(a, "/address")).to_string()
 }
 

@@ -75,24 +75,15 @@ fn ended(terminated: &Value, prefix: &str) -> String {
     }
     match terminated["signal"].as_i64().filter(|s| *s != 0) {
         Some(signal) => format!("{prefix}Signal:{signal}"),
-        None => format!(
-            "{prefix}ExitCode:{}",
-            terminated["exitCode"].as_i64().unwrap_or(0)
-        ),
+        None => format!("{prefix}ExitCode:{}", terminated["exitCode"].as_i64().unwrap_or(0)),
     }
 }
 
 fn observe(o: &Value) -> Seen {
     let init_specs = items_at(o, "/spec/initContainers");
-    let is_sidecar = |name: &Value| {
-        init_specs
-            .iter()
-            .any(|c| &c["name"] == name && c["restartPolicy"] == "Always")
-    };
-    let sidecars = init_specs
-        .iter()
-        .filter(|c| c["restartPolicy"] == "Always")
-        .count();
+    let is_sidecar =
+        |name: &Value| init_specs.iter().any(|c| &c["name"] == name && c["restartPolicy"] == "Always");
+    let sidecars = init_specs.iter().filter(|c| c["restartPolicy"] == "Always").count();
     let mut seen = Seen {
         word: str_at(o, "/status/phase").to_string(),
         ready: 0,
@@ -116,10 +107,7 @@ fn observe(o: &Value) -> Seen {
         seen.restarts += restarts;
         seen.last_restart = seen.last_restart.max(restarted_at(s));
         if is_sidecar(&s["name"]) {
-            sidecar_restarts = (
-                sidecar_restarts.0 + restarts,
-                sidecar_restarts.1.max(restarted_at(s)),
-            );
+            sidecar_restarts = (sidecar_restarts.0 + restarts, sidecar_restarts.1.max(restarted_at(s)));
         }
         if s.pointer("/state/terminated/exitCode") == Some(&json!(0)) {
             continue;
@@ -141,9 +129,8 @@ fn observe(o: &Value) -> Seen {
         initializing = true;
         break;
     }
-    let initialized = items_at(o, "/status/conditions")
-        .iter()
-        .any(|c| c["type"] == "Initialized" && c["status"] == "True");
+    let initialized =
+        items_at(o, "/status/conditions").iter().any(|c| c["type"] == "Initialized" && c["status"] == "True");
     if !initializing || initialized {
         (seen.restarts, seen.last_restart) = sidecar_restarts;
         let mut running = false;

@@ -20,11 +20,7 @@ fn ready_of_wanted(o: &Value) -> Value {
 /// Containers, images, selector: the wide end of every workload's row.
 fn tail(o: &Value, row: &mut Vec<Value>) {
     let (names, images) = containers(o.pointer("/spec/template/spec"));
-    row.extend([
-        names.into(),
-        images.into(),
-        selector(o.pointer("/spec/selector")).into(),
-    ]);
+    row.extend([names.into(), images.into(), selector(o.pointer("/spec/selector")).into()]);
 }
 
 pub(crate) const DEPLOYMENTS: Columns = Columns {
@@ -86,32 +82,16 @@ pub(crate) const REPLICATION_CONTROLLERS: Columns = Columns {
     cells: |o, now| {
         let mut row = counted(o, now);
         let (names, images) = containers(o.pointer("/spec/template/spec"));
-        row.extend([
-            names.into(),
-            images.into(),
-            labels(o.pointer("/spec/selector")).into(),
-        ]);
+        row.extend([names.into(), images.into(), labels(o.pointer("/spec/selector")).into()]);
         row
     },
 };
 
 pub(crate) const STATEFUL_SETS: Columns = Columns {
-    columns: &[
-        NAME,
-        Column::text("Ready", "Pods ready of wanted."),
-        AGE,
-        CONTAINERS,
-        IMAGES,
-    ],
+    columns: &[NAME, Column::text("Ready", "Pods ready of wanted."), AGE, CONTAINERS, IMAGES],
     cells: |o, now| {
         let (names, images) = containers(o.pointer("/spec/template/spec"));
-        vec![
-            name(o),
-            ready_of_wanted(o),
-            age(o, now),
-            names.into(),
-            images.into(),
-        ]
+        vec![name(o), ready_of_wanted(o), age(o, now), names.into(), images.into()]
     },
 };
 
@@ -172,24 +152,15 @@ pub(crate) const JOBS: Columns = Columns {
             (Some(start), Some(end)) => duration((end - start).get_seconds()),
             (Some(start), None) => duration((now - start).get_seconds()),
         };
-        let mut row = vec![
-            name(o),
-            job_status(o).into(),
-            completions.into(),
-            ran.into(),
-            age(o, now),
-        ];
+        let mut row = vec![name(o), job_status(o).into(), completions.into(), ran.into(), age(o, now)];
         tail(o, &mut row);
         row
     },
 };
 
 fn job_status(o: &Value) -> &'static str {
-    let has = |t: &str| {
-        items_at(o, "/status/conditions")
-            .iter()
-            .any(|c| c["type"] == t && c["status"] == "True")
-    };
+    let has =
+        |t: &str| items_at(o, "/status/conditions").iter().any(|c| c["type"] == t && c["status"] == "True");
     if has("Complete") {
         "Complete"
     } else if has("Failed") {
@@ -256,12 +227,8 @@ pub(crate) const AUTOSCALERS: Columns = Columns {
         let min = o.pointer("/spec/minReplicas").and_then(Value::as_i64);
         vec![
             name(o),
-            format!(
-                "{}/{}",
-                str_at(o, "/spec/scaleTargetRef/kind"),
-                str_at(o, "/spec/scaleTargetRef/name")
-            )
-            .into(),
+            format!("{}/{}", str_at(o, "/spec/scaleTargetRef/kind"), str_at(o, "/spec/scaleTargetRef/name"))
+                .into(),
             targets(o).into(),
             min.map_or("<unset>".to_string(), |n| n.to_string()).into(),
             json!(number(o, "/spec/maxReplicas")),
@@ -272,17 +239,9 @@ pub(crate) const AUTOSCALERS: Columns = Columns {
 };
 
 fn targets(o: &Value) -> String {
-    if let Some(wanted) = o
-        .pointer("/spec/targetCPUUtilizationPercentage")
-        .and_then(Value::as_i64)
-    {
-        let is = o
-            .pointer("/status/currentCPUUtilizationPercentage")
-            .and_then(Value::as_i64);
-        return format!(
-            "cpu: {}/{wanted}%",
-            is.map_or(UNKNOWN.to_string(), |n| format!("{n}%"))
-        );
+    if let Some(wanted) = o.pointer("/spec/targetCPUUtilizationPercentage").and_then(Value::as_i64) {
+        let is = o.pointer("/status/currentCPUUtilizationPercentage").and_then(Value::as_i64);
+        return format!("cpu: {}/{wanted}%", is.map_or(UNKNOWN.to_string(), |n| format!("{n}%")));
     }
     let all: Vec<String> = items_at(o, "/spec/metrics")
         .iter()
@@ -294,16 +253,10 @@ fn targets(o: &Value) -> String {
                 .find(|c| str_at(c, "/resource/name") == resource)
                 .map(|c| c["resource"]["current"].clone())
                 .unwrap_or_default();
-            match m
-                .pointer("/resource/target/averageUtilization")
-                .and_then(Value::as_i64)
-            {
+            match m.pointer("/resource/target/averageUtilization").and_then(Value::as_i64) {
                 Some(wanted) => {
                     let is = is["averageUtilization"].as_i64();
-                    format!(
-                        "{resource}: {}/{wanted}%",
-                        is.map_or(UNKNOWN.to_string(), |n| format!("{n}%"))
-                    )
+                    format!("{resource}: {}/{wanted}%", is.map_or(UNKNOWN.to_string(), |n| format!("{n}%")))
                 }
                 None => format!(
                     "{resource}: {}/{}",
@@ -313,11 +266,7 @@ fn targets(o: &Value) -> String {
             }
         })
         .collect();
-    if all.is_empty() {
-        NONE.into()
-    } else {
-        all.join(", ")
-    }
+    if all.is_empty() { NONE.into() } else { all.join(", ") }
 }
 
 pub(crate) const DISRUPTION_BUDGETS: Columns = Columns {

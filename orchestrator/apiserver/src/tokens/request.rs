@@ -29,19 +29,12 @@ pub(crate) async fn serve(
     let Call { query, parts, .. } = call;
     let negotiated = negotiate::negotiate(accept(&parts.headers), query.flag("pretty"))
         .ok_or_else(respond::not_acceptable)?;
-    let ty = inner
-        .registry
-        .schema()
-        .kind(GROUP, "v1", KIND)
-        .ok_or_else(ApiError::no_such_path)?;
+    let ty = inner.registry.schema().kind(GROUP, "v1", KIND).ok_or_else(ApiError::no_such_path)?;
     let mut object = reviews::decode(&ty, &intake::read_object(&parts.headers, body).await?)?;
     let (namespace, name) = (target.namespace(), target.name());
     let account = find(inner, "serviceaccounts", Some(namespace), name).await?;
     for (pointer, want) in [("/metadata/name", name), ("/metadata/namespace", namespace)] {
-        let given = object
-            .pointer(pointer)
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let given = object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         if !given.is_empty() && given != want {
             return Err(ApiError::bad_request(format!(
                 "the {pointer} of the TokenRequest does not match the URL"
@@ -55,10 +48,7 @@ pub(crate) async fn serve(
     }
     let mut claims = KubernetesClaims {
         namespace: namespace.to_owned(),
-        serviceaccount: Reference {
-            name: name.to_owned(),
-            uid: account.uid.clone(),
-        },
+        serviceaccount: Reference { name: name.to_owned(), uid: account.uid.clone() },
         pod: None,
         secret: None,
         node: None,
@@ -82,10 +72,8 @@ pub(crate) async fn serve(
 }
 
 fn expiration(object: &Value) -> Result<i64, ApiError> {
-    let seconds = object
-        .pointer("/spec/expirationSeconds")
-        .and_then(Value::as_i64)
-        .unwrap_or(SECONDS_DEFAULT);
+    let seconds =
+        object.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(SECONDS_DEFAULT);
     let why = match seconds {
         ..SECONDS_MIN => "may not specify a duration less than 10 minutes",
         _ if seconds > SECONDS_MAX => "may not specify a duration larger than 2^32 seconds",
@@ -114,13 +102,7 @@ async fn bind(inner: &Inner, object: &Value, claims: &mut KubernetesClaims) -> R
             )));
         }
     };
-    let found = find(
-        inner,
-        plural,
-        (plural != "nodes").then_some(namespace.as_str()),
-        name,
-    )
-    .await?;
+    let found = find(inner, plural, (plural != "nodes").then_some(namespace.as_str()), name).await?;
     if !uid.is_empty() && uid != found.uid {
         let why = format!(
             "the UID in the bound object reference ({uid}) does not match the UID in record. \
@@ -128,17 +110,11 @@ async fn bind(inner: &Inner, object: &Value, claims: &mut KubernetesClaims) -> R
         );
         return Err(ApiError::conflict("", plural, name, why));
     }
-    let reference = Reference {
-        name: name.to_owned(),
-        uid: found.uid.clone(),
-    };
+    let reference = Reference { name: name.to_owned(), uid: found.uid.clone() };
     match plural {
         "pods" => {
             let pod = found.value();
-            let account = pod
-                .pointer("/spec/serviceAccountName")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
+            let account = pod.pointer("/spec/serviceAccountName").and_then(Value::as_str).unwrap_or_default();
             if account != claims.serviceaccount.name {
                 return Err(ApiError::bad_request(format!(
                     "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
@@ -146,16 +122,11 @@ async fn bind(inner: &Inner, object: &Value, claims: &mut KubernetesClaims) -> R
                 )));
             }
             claims.pod = Some(reference);
-            if let Some(node) = pod
-                .pointer("/spec/nodeName")
-                .and_then(Value::as_str)
-                .filter(|n| !n.is_empty())
+            if let Some(node) =
+                pod.pointer("/spec/nodeName").and_then(Value::as_str).filter(|n| !n.is_empty())
                 && let Ok(found) = find(inner, "nodes", None, node).await
             {
-                claims.node = Some(Reference {
-                    name: node.to_owned(),
-                    uid: found.uid.clone(),
-                });
+                claims.node = Some(Reference { name: node.to_owned(), uid: found.uid.clone() });
             }
         }
         "secrets" => claims.secret = Some(reference),
@@ -170,12 +141,6 @@ async fn find(
     namespace: Option<&str>,
     name: &str,
 ) -> Result<std::sync::Arc<CachedObject>, ApiError> {
-    let definition = inner
-        .registry
-        .find("", "v1", plural)
-        .ok_or_else(ApiError::no_such_path)?;
-    inner
-        .registry
-        .get(&Context::system(), &definition, &Target::named(namespace, name))
-        .await
+    let definition = inner.registry.find("", "v1", plural).ok_or_else(ApiError::no_such_path)?;
+    inner.registry.get(&Context::system(), &definition, &Target::named(namespace, name)).await
 }

@@ -55,20 +55,10 @@ impl Cluster {
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         authority.distinguished_name.push(DnType::CommonName, "test-ca");
         let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
-        let serving = leaf(
-            &authority,
-            "apiserver",
-            &[],
-            &["127.0.0.1"],
-            ExtendedKeyUsagePurpose::ServerAuth,
-        )?;
-        let kubelet_client = leaf(
-            &authority,
-            "kubelet-client",
-            &[],
-            &[],
-            ExtendedKeyUsagePurpose::ClientAuth,
-        )?;
+        let serving =
+            leaf(&authority, "apiserver", &[], &["127.0.0.1"], ExtendedKeyUsagePurpose::ServerAuth)?;
+        let kubelet_client =
+            leaf(&authority, "kubelet-client", &[], &[], ExtendedKeyUsagePurpose::ClientAuth)?;
 
         let listener = TcpListener::bind((localhost, 0)).await?;
         let address = listener.local_addr()?;
@@ -85,32 +75,14 @@ impl Cluster {
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn({
             let (server, shutdown) = (server.clone(), shutdown.clone());
-            async move {
-                server
-                    .serve_on(listener, shutdown)
-                    .await
-                    .expect("the server starts")
-            }
+            async move { server.serve_on(listener, shutdown).await.expect("the server starts") }
         });
-        Ok(Self {
-            server,
-            address,
-            directory,
-            authority,
-            shutdown,
-            serving,
-        })
+        Ok(Self { server, address, directory, authority, shutdown, serving })
     }
 
     /// A client certificate of the cluster's authority.
     pub fn identity(&self, name: &str, groups: &[&str]) -> anyhow::Result<Identity> {
-        leaf(
-            &self.authority,
-            name,
-            groups,
-            &[],
-            ExtendedKeyUsagePurpose::ClientAuth,
-        )
+        leaf(&self.authority, name, groups, &[], ExtendedKeyUsagePurpose::ClientAuth)
     }
 
     pub fn authority_pem(&self) -> String {
@@ -132,10 +104,7 @@ impl Cluster {
     pub fn kubeconfig(&self, name: &str, groups: &[&str]) -> anyhow::Result<PathBuf> {
         let identity = self.identity(name, groups)?;
         let encoded = |text: &str| STANDARD.encode(text);
-        let path = self
-            .directory
-            .path()
-            .join(format!("{name}.kubeconfig").replace(':', "-"));
+        let path = self.directory.path().join(format!("{name}.kubeconfig").replace(':', "-"));
         std::fs::write(
             &path,
             format!(
@@ -176,8 +145,5 @@ fn leaf(
     params.extended_key_usages = vec![purpose];
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, authority)?;
-    Ok(Identity {
-        certificate: certificate.pem(),
-        key: key.serialize_pem(),
-    })
+    Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
 }

@@ -33,26 +33,16 @@ impl Kubectl {
     /// The standard output of a command that must succeed.
     async fn ok(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self.run(arguments).await?;
-        let (stdout, stderr) = (
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
-        );
-        anyhow::ensure!(
-            output.status.success(),
-            "kubectl {}\n{stdout}{stderr}",
-            arguments.join(" ")
-        );
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        anyhow::ensure!(output.status.success(), "kubectl {}\n{stdout}{stderr}", arguments.join(" "));
         Ok(stdout.into_owned())
     }
 
     /// The standard error of a command that must fail.
     async fn refused(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self.run(arguments).await?;
-        anyhow::ensure!(
-            !output.status.success(),
-            "kubectl {} succeeded",
-            arguments.join(" ")
-        );
+        anyhow::ensure!(!output.status.success(), "kubectl {} succeeded", arguments.join(" "));
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 }
@@ -77,10 +67,8 @@ async fn kubectl_creates_reads_changes_and_deletes() -> anyhow::Result<()> {
     }
     let cluster = Cluster::start().await?;
     let home = cluster.directory.path().to_owned();
-    let kubectl = Kubectl {
-        kubeconfig: cluster.kubeconfig("admin", &["system:masters"])?,
-        home: home.clone(),
-    };
+    let kubectl =
+        Kubectl { kubeconfig: cluster.kubeconfig("admin", &["system:masters"])?, home: home.clone() };
     let manifest = home.join("web.yaml");
     std::fs::write(&manifest, DEPLOYMENT)?;
     let manifest = manifest.to_string_lossy().into_owned();
@@ -90,141 +78,56 @@ async fn kubectl_creates_reads_changes_and_deletes() -> anyhow::Result<()> {
     // Discovery and documentation.
     assert!(kubectl.ok(&["version"]).await?.contains("v1.36"));
     let resources = kubectl.ok(&["api-resources", "--cached=false"]).await?;
-    assert!(
-        resources
-            .lines()
-            .any(|l| l.starts_with("deployments") && l.contains("deploy")),
-        "{resources}"
-    );
-    assert!(
-        kubectl
-            .ok(&["explain", "pods.spec"])
-            .await?
-            .contains("containers")
-    );
+    assert!(resources.lines().any(|l| l.starts_with("deployments") && l.contains("deploy")), "{resources}");
+    assert!(kubectl.ok(&["explain", "pods.spec"]).await?.contains("containers"));
     assert_eq!(kubectl.ok(&["get", "--raw", "/livez"]).await?, "ok");
 
     // Protobuf bodies.
-    kubectl
-        .ok(&["create", "configmap", "cm", "--from-literal=a=b"])
-        .await?;
-    kubectl
-        .ok(&["create", "secret", "generic", "s", "--from-literal=a=b"])
-        .await?;
+    kubectl.ok(&["create", "configmap", "cm", "--from-literal=a=b"]).await?;
+    kubectl.ok(&["create", "secret", "generic", "s", "--from-literal=a=b"]).await?;
     kubectl.ok(&["create", "namespace", "nn"]).await?;
-    kubectl
-        .ok(&["create", "deployment", "d1", "--image=nginx"])
-        .await?;
-    assert!(
-        kubectl
-            .ok(&["create", "token", "default"])
-            .await?
-            .split('.')
-            .count()
-            == 3
-    );
+    kubectl.ok(&["create", "deployment", "d1", "--image=nginx"]).await?;
+    assert!(kubectl.ok(&["create", "token", "default"]).await?.split('.').count() == 3);
     assert_eq!(kubectl.ok(&["auth", "can-i", "get", "pods"]).await?.trim(), "yes");
     assert!(kubectl.ok(&["auth", "whoami"]).await?.contains("admin"));
 
     // Apply, both ways, and what a mistake gets.
-    assert!(
-        kubectl
-            .ok(&["apply", "-f", &manifest])
-            .await?
-            .contains("deployment.apps/web created")
-    );
-    assert!(
-        kubectl
-            .ok(&["apply", "-f", &manifest])
-            .await?
-            .contains("unchanged")
-    );
+    assert!(kubectl.ok(&["apply", "-f", &manifest]).await?.contains("deployment.apps/web created"));
+    assert!(kubectl.ok(&["apply", "-f", &manifest]).await?.contains("unchanged"));
     std::fs::write(
         home.join("bad.yaml"),
-        DEPLOYMENT
-            .replace("image: nginx", "imagee: nginx")
-            .replace("name: web,", "name: bad,"),
+        DEPLOYMENT.replace("image: nginx", "imagee: nginx").replace("name: web,", "name: bad,"),
     )?;
     let bad = home.join("bad.yaml").to_string_lossy().into_owned();
     let refusal = kubectl.refused(&["apply", "-f", &bad]).await?;
-    assert!(
-        refusal.contains("spec.template.spec.containers[0].imagee"),
-        "{refusal}"
-    );
-    assert!(
-        kubectl
-            .refused(&["get", "deployment", "bad"])
-            .await?
-            .contains("NotFound")
-    );
+    assert!(refusal.contains("spec.template.spec.containers[0].imagee"), "{refusal}");
+    assert!(kubectl.refused(&["get", "deployment", "bad"]).await?.contains("NotFound"));
 
     // Tables, scale, patches.
     let table = kubectl.ok(&["get", "deployments"]).await?;
-    assert!(
-        table.starts_with("NAME") && table.contains("UP-TO-DATE"),
-        "{table}"
-    );
-    kubectl
-        .ok(&["scale", "deployment", "web", "--replicas=3"])
-        .await?;
-    let replicas = kubectl
-        .ok(&["get", "deployment", "web", "-o", "jsonpath={.spec.replicas}"])
-        .await?;
+    assert!(table.starts_with("NAME") && table.contains("UP-TO-DATE"), "{table}");
+    kubectl.ok(&["scale", "deployment", "web", "--replicas=3"]).await?;
+    let replicas = kubectl.ok(&["get", "deployment", "web", "-o", "jsonpath={.spec.replicas}"]).await?;
     assert_eq!(replicas, "3");
+    kubectl.ok(&["patch", "cm", "cm", "-p", r#"{"data":{"z":"1"}}"#]).await?;
     kubectl
-        .ok(&["patch", "cm", "cm", "-p", r#"{"data":{"z":"1"}}"#])
+        .ok(&["patch", "cm", "cm", "--type=json", "-p", r#"[{"op":"add","path":"/data/q","value":"1"}]"#])
         .await?;
-    kubectl
-        .ok(&[
-            "patch",
-            "cm",
-            "cm",
-            "--type=json",
-            "-p",
-            r#"[{"op":"add","path":"/data/q","value":"1"}]"#,
-        ])
-        .await?;
-    kubectl
-        .ok(&["set", "image", "deployment/web", "c=nginx:2"])
-        .await?;
+    kubectl.ok(&["set", "image", "deployment/web", "c=nginx:2"]).await?;
     kubectl.ok(&["label", "deployment", "web", "x=y"]).await?;
-    assert!(
-        kubectl
-            .ok(&["get", "deployment", "-l", "x=y"])
-            .await?
-            .contains("web")
-    );
-    assert!(
-        kubectl
-            .ok(&["get", "cm", "cm", "-o", "yaml"])
-            .await?
-            .contains("q: \"1\"")
-    );
+    assert!(kubectl.ok(&["get", "deployment", "-l", "x=y"]).await?.contains("web"));
+    assert!(kubectl.ok(&["get", "cm", "cm", "-o", "yaml"]).await?.contains("q: \"1\""));
 
     // Impersonation is authorised, and the impersonated user is not.
-    assert!(
-        kubectl
-            .refused(&["get", "pods", "--as=bob"])
-            .await?
-            .contains("User \"bob\" cannot list")
-    );
+    assert!(kubectl.refused(&["get", "pods", "--as=bob"]).await?.contains("User \"bob\" cannot list"));
 
     // A watch shows what is there; kubectl leaves when its own timeout ends the stream.
-    let watched = kubectl
-        .run(&["get", "cm", "cm", "-w", "--request-timeout=2s"])
-        .await?;
+    let watched = kubectl.run(&["get", "cm", "cm", "-w", "--request-timeout=2s"]).await?;
     assert!(String::from_utf8_lossy(&watched.stdout).contains("cm"));
 
     kubectl.ok(&["delete", "cm", "cm"]).await?;
-    kubectl
-        .ok(&["delete", "-f", &manifest, "--cascade=background"])
-        .await?;
-    assert!(
-        kubectl
-            .refused(&["get", "deployment", "web"])
-            .await?
-            .contains("NotFound")
-    );
+    kubectl.ok(&["delete", "-f", &manifest, "--cascade=background"]).await?;
+    assert!(kubectl.refused(&["get", "deployment", "web"]).await?.contains("NotFound"));
     cluster.stop().await;
     Ok(())
 }

@@ -28,14 +28,8 @@ async fn certificates_say_who_one_is() -> anyhow::Result<()> {
     assert!(names.contains(&"default".to_owned()), "{names:?}");
 
     let nobody = client(&cluster.kubeconfig("nobody", &[])?).await?;
-    let refused = Api::<Namespace>::all(nobody)
-        .list(&ListParams::default())
-        .await
-        .expect_err("no binding");
-    assert!(
-        matches!(&refused, kube::Error::Api(status) if status.code == 403),
-        "{refused}"
-    );
+    let refused = Api::<Namespace>::all(nobody).list(&ListParams::default()).await.expect_err("no binding");
+    assert!(matches!(&refused, kube::Error::Api(status) if status.code == 403), "{refused}");
 
     // Another authority's certificate is told so, in a Status rather than by a broken handshake.
     let stranger = Cluster::start().await?;
@@ -48,14 +42,8 @@ async fn certificates_say_who_one_is() -> anyhow::Result<()> {
     info.client_key_data = Some(encoded(&foreign.key).into());
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     let unknown = kube::Client::try_from(config)?;
-    let refused = Api::<Namespace>::all(unknown)
-        .list(&ListParams::default())
-        .await
-        .expect_err("a stranger");
-    assert!(
-        matches!(&refused, kube::Error::Api(status) if status.code == 401),
-        "{refused}"
-    );
+    let refused = Api::<Namespace>::all(unknown).list(&ListParams::default()).await.expect_err("a stranger");
+    assert!(matches!(&refused, kube::Error::Api(status) if status.code == 401), "{refused}");
     stranger.stop().await;
     cluster.stop().await;
     Ok(())

@@ -68,40 +68,24 @@ async fn logs_and_upgrades_reach_the_kubelet_and_come_back() -> anyhow::Result<(
     let client = cluster.server.client(User::system("test"));
     let nodes: Api<Node> = Api::all(client.clone());
     nodes
-        .create(
-            &PostParams::default(),
-            &serde_json::from_value(json!({"metadata": {"name": "n1"}}))?,
-        )
+        .create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {"name": "n1"}}))?)
         .await?;
     let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
-    nodes
-        .patch_status("n1", &PatchParams::default(), &Patch::Merge(status))
-        .await?;
+    nodes.patch_status("n1", &PatchParams::default(), &Patch::Merge(status)).await?;
     let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = Api::default_namespaced(client.clone());
     let account = serde_json::from_value(json!({"metadata": {"name": "default"}}))?;
     accounts.create(&PostParams::default(), &account).await?;
     let pods: Api<Pod> = Api::default_namespaced(client);
     let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
-    pods.create(&PostParams::default(), &serde_json::from_value(pod)?)
-        .await?;
+    pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
 
-    let logs = pods
-        .logs(
-            "p",
-            &LogParams {
-                tail_lines: Some(5),
-                ..LogParams::default()
-            },
-        )
-        .await?;
+    let logs = pods.logs("p", &LogParams { tail_lines: Some(5), ..LogParams::default() }).await?;
     assert_eq!(logs, "GET /containerLogs/default/p/c?tailLines=5 HTTP/1.1");
 
-    let mut stream = upgraded(
-        &cluster,
-        "/api/v1/namespaces/default/pods/p/exec?command=ls&stdin=true&container=c",
-    )
-    .await?;
+    let mut stream =
+        upgraded(&cluster, "/api/v1/namespaces/default/pods/p/exec?command=ls&stdin=true&container=c")
+            .await?;
     let mut line = String::new();
     stream.read_line(&mut line).await?;
     assert_eq!(line.trim(), "POST /exec/default/p/c?input=1&command=ls HTTP/1.1");
@@ -123,9 +107,7 @@ async fn upgraded(
 ) -> anyhow::Result<BufReader<tokio_rustls::client::TlsStream<TcpStream>>> {
     let admin = cluster.identity("admin", &["system:masters"])?;
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(
-        cluster.authority_pem().as_bytes(),
-    )?)?;
+    roots.add(CertificateDer::from_pem_slice(cluster.authority_pem().as_bytes())?)?;
     let chain = vec![CertificateDer::from_pem_slice(admin.certificate.as_bytes())?];
     let key = PrivateKeyDer::from_pem_slice(admin.key.as_bytes())?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -152,9 +134,6 @@ async fn upgraded(
         head.push_str(&line.to_ascii_lowercase());
     }
     anyhow::ensure!(head.starts_with("http/1.1 101"), "{head}");
-    anyhow::ensure!(
-        head.contains("x-stream-protocol-version: v4.channel.k8s.io"),
-        "{head}"
-    );
+    anyhow::ensure!(head.contains("x-stream-protocol-version: v4.channel.k8s.io"), "{head}");
     Ok(stream)
 }

@@ -6,10 +6,8 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, context};
 
 /// Kinds that cannot go round, and why.
-const SKIPPED: [(&str, &str); 2] = [
-    ("bindings", "create-only, stores nothing"),
-    ("componentstatuses", "read-only, nothing to read"),
-];
+const SKIPPED: [(&str, &str); 2] =
+    [("bindings", "create-only, stores nothing"), ("componentstatuses", "read-only, nothing to read")];
 
 fn template() -> Value {
     json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
@@ -79,11 +77,8 @@ async fn every_kind_goes_round() {
 
 async fn round(cluster: &Cluster, d: &Definition) -> Result<(), String> {
     let registry = &cluster.registry;
-    let name = if d.plural == "ipaddresses" {
-        "10.96.77.7".to_string()
-    } else {
-        format!("round-{}", d.version)
-    };
+    let name =
+        if d.plural == "ipaddresses" { "10.96.77.7".to_string() } else { format!("round-{}", d.version) };
     let namespace = d.namespaced.then_some("default");
     let target = Target::named(namespace, &name);
     let context = context();
@@ -99,9 +94,7 @@ async fn round(cluster: &Cluster, d: &Definition) -> Result<(), String> {
         .await
         .map_err(said("create"))?;
     let made = made.object.value();
-    let again = registry
-        .create(&context, d, &Target::collection(namespace), body(&object))
-        .await;
+    let again = registry.create(&context, d, &Target::collection(namespace), body(&object)).await;
     if !again.as_ref().is_err_and(|e| e.is_already_exists()) {
         return Err(format!("a second create: {again:?}"));
     }
@@ -109,25 +102,17 @@ async fn round(cluster: &Cluster, d: &Definition) -> Result<(), String> {
     if got.value() != made {
         return Err(format!("get differs from create: {} / {made}", got.value()));
     }
-    let selected = ListOptions {
-        label_selector: Some(format!("round={}", d.plural)),
-        ..ListOptions::default()
-    };
-    let list = registry
-        .list(&context, d, &Target::collection(namespace), &selected)
-        .await
-        .map_err(said("list"))?;
+    let selected =
+        ListOptions { label_selector: Some(format!("round={}", d.plural)), ..ListOptions::default() };
+    let list =
+        registry.list(&context, d, &Target::collection(namespace), &selected).await.map_err(said("list"))?;
     if list.items.len() != 1 {
         return Err(format!("list has {} items", list.items.len()));
     }
     let mut changed = made.clone();
     changed["metadata"]["annotations"] = json!({"a": "1"});
-    let updated = registry
-        .update(&context, d, &target, body(&changed))
-        .await
-        .map_err(said("update"))?
-        .object
-        .value();
+    let updated =
+        registry.update(&context, d, &target, body(&changed)).await.map_err(said("update"))?.object.value();
     if updated["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"] {
         return Err("update kept the version".into());
     }
@@ -135,50 +120,27 @@ async fn round(cluster: &Cluster, d: &Definition) -> Result<(), String> {
     if !stale.as_ref().is_err_and(|e| e.is_conflict()) {
         return Err(format!("a stale update: {stale:?}"));
     }
-    let patch = json!({"metadata": {"annotations": {"b": "2"}}})
-        .to_string()
-        .into();
+    let patch = json!({"metadata": {"annotations": {"b": "2"}}}).to_string().into();
     let kind = penstock_apiserver::registry::PatchKind::Merge;
-    let patched = registry
-        .patch(&context, d, &target, kind, patch)
-        .await
-        .map_err(said("patch"))?
-        .object
-        .value();
+    let patched =
+        registry.patch(&context, d, &target, kind, patch).await.map_err(said("patch"))?.object.value();
     if patched["metadata"]["annotations"] != json!({"a": "1", "b": "2"}) {
         return Err(format!("patched to {}", patched["metadata"]));
     }
     if d.generation && patched["metadata"]["generation"] != 1 {
-        return Err(format!(
-            "annotations moved the generation: {}",
-            patched["metadata"]
-        ));
+        return Err(format!("annotations moved the generation: {}", patched["metadata"]));
     }
     let columns = (d.columns.cells)(&patched, "2026-01-01T00:00:00Z".parse().unwrap());
     if columns.len() != d.columns.columns.len() {
-        return Err(format!(
-            "{} cells for {} columns",
-            columns.len(),
-            d.columns.columns.len()
-        ));
+        return Err(format!("{} cells for {} columns", columns.len(), d.columns.columns.len()));
     }
-    registry
-        .delete(&context, d, &target, &DeleteOptions::default())
-        .await
-        .map_err(said("delete"))?;
+    registry.delete(&context, d, &target, &DeleteOptions::default()).await.map_err(said("delete"))?;
     if d.plural == "namespaces" {
         // Waits for its finalizer.
-        let mut dying = registry
-            .get(&context, d, &target)
-            .await
-            .map_err(said("get dying"))?
-            .value();
+        let mut dying = registry.get(&context, d, &target).await.map_err(said("get dying"))?.value();
         dying["spec"]["finalizers"] = json!([]);
         let finalize = target.clone().with_subresource("finalize");
-        registry
-            .update(&context, d, &finalize, body(&dying))
-            .await
-            .map_err(said("finalize"))?;
+        registry.update(&context, d, &finalize, body(&dying)).await.map_err(said("finalize"))?;
     }
     match registry.get(&context, d, &target).await {
         Err(e) if e.is_not_found() => Ok(()),
@@ -189,21 +151,13 @@ async fn round(cluster: &Cluster, d: &Definition) -> Result<(), String> {
 #[tokio::test]
 async fn bootstrap_is_there_and_heals() {
     let cluster = Cluster::start().await;
-    for (plural, name) in [
-        ("services", "kubernetes"),
-        ("endpoints", "kubernetes"),
-        ("endpointslices", "kubernetes"),
-    ] {
+    for (plural, name) in
+        [("services", "kubernetes"), ("endpoints", "kubernetes"), ("endpointslices", "kubernetes")]
+    {
         cluster.get(plural, name).await.unwrap();
     }
-    assert_eq!(
-        cluster.get("services", "kubernetes").await.unwrap()["spec"]["clusterIP"],
-        "10.96.0.1"
-    );
-    cluster
-        .delete("endpoints", "kubernetes", DeleteOptions::default())
-        .await
-        .unwrap();
+    assert_eq!(cluster.get("services", "kubernetes").await.unwrap()["spec"]["clusterIP"], "10.96.0.1");
+    cluster.delete("endpoints", "kubernetes", DeleteOptions::default()).await.unwrap();
     let again = penstock_apiserver::registry::Registry::new(
         cluster.registry.store().clone(),
         crate::cluster::config(),
@@ -211,8 +165,5 @@ async fn bootstrap_is_there_and_heals() {
     .await
     .unwrap();
     let d = again.find("", "v1", "endpoints").unwrap();
-    again
-        .get(&context(), &d, &Target::named(Some("default"), "kubernetes"))
-        .await
-        .unwrap();
+    again.get(&context(), &d, &Target::named(Some("default"), "kubernetes")).await.unwrap();
 }

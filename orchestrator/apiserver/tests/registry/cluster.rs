@@ -39,20 +39,13 @@ impl Cluster {
     }
 
     pub fn kind(&self, plural: &str) -> Arc<Definition> {
-        self.registry
-            .definitions()
-            .into_iter()
-            .find(|d| d.plural == plural)
-            .unwrap()
+        self.registry.definitions().into_iter().find(|d| d.plural == plural).unwrap()
     }
 
     pub async fn create(&self, plural: &str, object: Value) -> Result<Value, ApiError> {
         let target = Target::collection(self.kind(plural).namespaced.then_some("default"));
         let body = Body::Json(object.to_string().into());
-        let outcome = self
-            .registry
-            .create(&context(), &self.kind(plural), &target, body)
-            .await?;
+        let outcome = self.registry.create(&context(), &self.kind(plural), &target, body).await?;
         assert!(outcome.created);
         Ok(outcome.object.value())
     }
@@ -62,10 +55,7 @@ impl Cluster {
     }
 
     pub async fn get(&self, plural: &str, name: &str) -> Result<Value, ApiError> {
-        let found = self
-            .registry
-            .get(&context(), &self.kind(plural), &self.target(plural, name))
-            .await?;
+        let found = self.registry.get(&context(), &self.kind(plural), &self.target(plural, name)).await?;
         Ok(found.value())
     }
 
@@ -73,21 +63,14 @@ impl Cluster {
         let mut target = self.target(plural, object["metadata"]["name"].as_str().unwrap());
         target.subresource = sub.map(Into::into);
         let body = Body::Json(object.to_string().into());
-        Ok(self
-            .registry
-            .update(&context(), &self.kind(plural), &target, body)
-            .await?
-            .object
-            .value())
+        Ok(self.registry.update(&context(), &self.kind(plural), &target, body).await?.object.value())
     }
 
     pub async fn merge(&self, plural: &str, name: &str, patch: Value) -> Result<Value, ApiError> {
         let target = self.target(plural, name);
         let body = patch.to_string().into();
-        let outcome = self
-            .registry
-            .patch(&context(), &self.kind(plural), &target, PatchKind::Merge, body)
-            .await?;
+        let outcome =
+            self.registry.patch(&context(), &self.kind(plural), &target, PatchKind::Merge, body).await?;
         Ok(outcome.object.value())
     }
 
@@ -97,21 +80,12 @@ impl Cluster {
         name: &str,
         options: DeleteOptions,
     ) -> Result<DeleteOutcome, ApiError> {
-        self.registry
-            .delete(
-                &context(),
-                &self.kind(plural),
-                &self.target(plural, name),
-                &options,
-            )
-            .await
+        self.registry.delete(&context(), &self.kind(plural), &self.target(plural, name), &options).await
     }
 
     /// A pod needs its account.
     pub async fn with_account(self) -> Self {
-        self.create("serviceaccounts", json!({"metadata": {"name": "default"}}))
-            .await
-            .unwrap();
+        self.create("serviceaccounts", json!({"metadata": {"name": "default"}})).await.unwrap();
         self
     }
 }

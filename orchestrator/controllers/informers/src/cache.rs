@@ -65,10 +65,7 @@ struct Objects<K> {
 impl<K: Cached> Default for Cache<K> {
     fn default() -> Self {
         Self {
-            objects: RwLock::new(Objects {
-                by_key: BTreeMap::new(),
-                by_controller: HashMap::new(),
-            }),
+            objects: RwLock::new(Objects { by_key: BTreeMap::new(), by_controller: HashMap::new() }),
             handlers: Mutex::new(Vec::new()),
             synced: watch::Sender::new(false),
         }
@@ -94,10 +91,7 @@ impl<K: Cached> Cache<K> {
     pub fn list_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
         let objects = self.read();
         let from = Key::new(namespace, "");
-        let range = objects
-            .by_key
-            .range(from..)
-            .take_while(|(k, _)| k.namespace == namespace);
+        let range = objects.by_key.range(from..).take_while(|(k, _)| k.namespace == namespace);
         range.map(|(_, object)| object.clone()).collect()
     }
 
@@ -144,11 +138,7 @@ impl<K: Cached> Cache<K> {
         strip(&mut object);
         let new = Arc::new(object);
         let handlers = self.handlers.lock().unwrap_or_else(|e| e.into_inner());
-        let old = self
-            .objects
-            .write()
-            .unwrap_or_else(|e| e.into_inner())
-            .insert(new.clone());
+        let old = self.objects.write().unwrap_or_else(|e| e.into_inner()).insert(new.clone());
         let delta = match &old {
             // The first list of a restarted watch repeats what is known.
             Some(old)
@@ -174,11 +164,7 @@ impl<K: Cached> Cache<K> {
     /// Takes out an object that is gone. `last` is its last state, when known.
     pub fn remove(&self, key: &Key, last: Option<K>) {
         let handlers = self.handlers.lock().unwrap_or_else(|e| e.into_inner());
-        let removed = self
-            .objects
-            .write()
-            .unwrap_or_else(|e| e.into_inner())
-            .remove(key);
+        let removed = self.objects.write().unwrap_or_else(|e| e.into_inner()).remove(key);
         let Some(removed) = removed else { return };
         let removed = match last {
             Some(mut last) => {
@@ -194,13 +180,7 @@ impl<K: Cached> Cache<K> {
 
     /// Takes out all objects but those seen in a complete list.
     fn retain(&self, seen: &BTreeSet<Key>) {
-        let gone: Vec<Key> = self
-            .read()
-            .by_key
-            .keys()
-            .filter(|k| !seen.contains(*k))
-            .cloned()
-            .collect();
+        let gone: Vec<Key> = self.read().by_key.keys().filter(|k| !seen.contains(*k)).cloned().collect();
         for key in gone {
             self.remove(&key, None);
         }
@@ -293,9 +273,7 @@ impl<K: Cached> Objects<K> {
 
 /// What an object is indexed under: its controller's UID, or its namespace's orphans.
 fn owner_index<K: Resource>(object: &K) -> String {
-    object
-        .controller_ref()
-        .map_or_else(|| orphans_of(object.ns()), |owner| owner.uid.clone())
+    object.controller_ref().map_or_else(|| orphans_of(object.ns()), |owner| owner.uid.clone())
 }
 
 fn orphans_of(namespace: &str) -> String {
@@ -322,13 +300,7 @@ struct Inner {
 impl Informers {
     /// Caches that follow the server behind `client` until `shutdown`. Nothing is watched before it is asked for.
     pub fn new(client: Client, shutdown: CancellationToken) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                client,
-                shutdown,
-                caches: Mutex::new(HashMap::new()),
-            }),
-        }
+        Self { inner: Arc::new(Inner { client, shutdown, caches: Mutex::new(HashMap::new()) }) }
     }
 
     /// The client all caches use.

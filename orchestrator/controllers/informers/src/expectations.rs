@@ -113,9 +113,6 @@ mod tests {
         expectations.deletion_observed(&key, "other");
         assert!(!expectations.satisfied(&key));
         let later = Instant::now() + BELIEVED_FOR + Duration::from_secs(1);
-        assert!(
-            expectations.satisfied_at(&key, later),
-            "a lost event does not block for ever"
-        );
+        assert!(expectations.satisfied_at(&key, later), "a lost event does not block for ever");
     }
 }

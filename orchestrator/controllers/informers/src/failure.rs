@@ -29,24 +29,15 @@ impl Failure {
             // What we sent is not acceptable: trying soon again would not help, and somebody should know.
             Some(422) | Some(400) => {
                 tracing::warn!(%what, %error, "the API server refuses a request of ours");
-                Self::Wait {
-                    reason: format!("{what}: {error}"),
-                    after: Duration::from_secs(30),
-                }
+                Self::Wait { reason: format!("{what}: {error}"), after: Duration::from_secs(30) }
             }
-            _ => Self::Retry {
-                what,
-                source: Box::new(error),
-            },
+            _ => Self::Retry { what, source: Box::new(error) },
         }
     }
 
     /// A retry with a plain message.
     pub fn again(what: impl Into<String>) -> Self {
-        Self::Wait {
-            reason: what.into(),
-            after: Duration::from_millis(500),
-        }
+        Self::Wait { reason: what.into(), after: Duration::from_millis(500) }
     }
 }
 

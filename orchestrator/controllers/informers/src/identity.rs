@@ -19,10 +19,7 @@ pub struct Key {
 impl Key {
     /// A key from its parts.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { namespace: namespace.into(), name: name.into() }
     }
 }
 
@@ -63,11 +60,7 @@ pub trait Meta {
     }
     /// The owner reference with `controller: true`, if any.
     fn controller_ref(&self) -> Option<&OwnerReference> {
-        self.meta_ref()
-            .owner_references
-            .as_ref()?
-            .iter()
-            .find(|o| o.controller == Some(true))
+        self.meta_ref().owner_references.as_ref()?.iter().find(|o| o.controller == Some(true))
     }
     /// Whether the object with this UID controls this one.
     fn controlled_by(&self, uid: &str) -> bool {
@@ -83,17 +76,11 @@ pub trait Meta {
     }
     /// Whether the finalizer is still on the object.
     fn has_finalizer(&self, finalizer: &str) -> bool {
-        self.meta_ref()
-            .finalizers
-            .as_ref()
-            .is_some_and(|f| f.iter().any(|x| x == finalizer))
+        self.meta_ref().finalizers.as_ref().is_some_and(|f| f.iter().any(|x| x == finalizer))
     }
     /// Creation time as seconds since 1970, 0 when unset.
     fn created_seconds(&self) -> i64 {
-        self.meta_ref()
-            .creation_timestamp
-            .as_ref()
-            .map_or(0, |t| t.0.as_second())
+        self.meta_ref().creation_timestamp.as_ref().map_or(0, |t| t.0.as_second())
     }
 }
 

@@ -42,28 +42,19 @@ pub fn untolerated<'a>(
 
 /// The pod's tolerations.
 pub fn tolerations(pod: &Pod) -> &[Toleration] {
-    pod.spec
-        .as_ref()
-        .and_then(|s| s.tolerations.as_deref())
-        .unwrap_or_default()
+    pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default()
 }
 
 /// The node's taints.
 pub fn taints(node: &Node) -> &[Taint] {
-    node.spec
-        .as_ref()
-        .and_then(|s| s.taints.as_deref())
-        .unwrap_or_default()
+    node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default()
 }
 
 /// Whether a node fits the pod's `nodeSelector` and required node affinity.
 pub fn node_affinity_holds(spec: &PodSpec, node: &Node) -> bool {
     let labels = node.metadata.labels.as_ref();
     let selected = spec.node_selector.iter().flatten();
-    if !selected
-        .into_iter()
-        .all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v))
-    {
+    if !selected.into_iter().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v)) {
         return false;
     }
     let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
@@ -73,10 +64,7 @@ pub fn node_affinity_holds(spec: &PodSpec, node: &Node) -> bool {
 
 /// Whether any term of the selector matches.
 pub fn node_selector_matches(selector: &NodeSelector, node: &Node) -> bool {
-    selector
-        .node_selector_terms
-        .iter()
-        .any(|term| node_term_matches(term, node))
+    selector.node_selector_terms.iter().any(|term| node_term_matches(term, node))
 }
 
 /// Whether all requirements of a term hold; an empty term matches nothing.
@@ -87,12 +75,7 @@ pub fn node_term_matches(term: &NodeSelectorTerm, node: &Node) -> bool {
         return false;
     }
     let labels = expressions.iter().all(|e| {
-        let value = node
-            .metadata
-            .labels
-            .as_ref()
-            .and_then(|l| l.get(&e.key))
-            .map(String::as_str);
+        let value = node.metadata.labels.as_ref().and_then(|l| l.get(&e.key)).map(String::as_str);
         Requirement::new(&e.key, &e.operator, e.values.as_ref()).holds(value)
     });
     labels
@@ -121,12 +104,8 @@ mod tests {
 
     #[test]
     fn tolerations_cover_taints_as_the_api_defines_them() {
-        let taint = Taint {
-            key: "k".into(),
-            value: Some("5".into()),
-            effect: "NoSchedule".into(),
-            time_added: None,
-        };
+        let taint =
+            Taint { key: "k".into(), value: Some("5".into()), effect: "NoSchedule".into(), time_added: None };
         for (key, operator, value, effect, expected) in [
             ("k", "Equal", "5", "NoSchedule", true),
             ("k", "", "5", "", true),

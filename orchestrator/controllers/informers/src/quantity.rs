@@ -94,17 +94,7 @@ mod tests {
         ] {
             assert_eq!(parse_milli(text), Some(expected), "{text}");
         }
-        for text in [
-            "",
-            "x",
-            "1x",
-            "1.2.3",
-            "--1",
-            "1e99",
-            "99999999999999999999999",
-            "1 Gi",
-            "Ki",
-        ] {
+        for text in ["", "x", "1x", "1.2.3", "--1", "1e99", "99999999999999999999999", "1 Gi", "Ki"] {
             assert_eq!(parse_milli(text), None, "{text}");
         }
         assert_eq!(whole("1500m"), 2);

@@ -90,9 +90,7 @@ impl<K: Clone + Eq + Hash + Ord> WorkQueue<K> {
         let delay = {
             let mut state = self.lock();
             let failures = state.failures.entry(key.clone()).or_insert(0);
-            let delay = BACKOFF_FIRST
-                .saturating_mul(1 << (*failures).min(16))
-                .min(BACKOFF_MAX);
+            let delay = BACKOFF_FIRST.saturating_mul(1 << (*failures).min(16)).min(BACKOFF_MAX);
             *failures += 1;
             delay
         };

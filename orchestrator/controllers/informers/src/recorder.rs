@@ -61,9 +61,7 @@ impl Recorder {
 
     /// A recorder that drops everything, for tests.
     pub fn silent() -> Self {
-        Self {
-            sender: mpsc::channel(1).0,
-        }
+        Self { sender: mpsc::channel(1).0 }
     }
 
     /// Records that something happened to `object`.
@@ -88,23 +86,11 @@ impl Recorder {
         let mut message = message.into();
         // The API refuses more than 1024 characters.
         if message.len() > 1024 {
-            let end = (0..=1021)
-                .rev()
-                .find(|i| message.is_char_boundary(*i))
-                .unwrap_or(0);
+            let end = (0..=1021).rev().find(|i| message.is_char_boundary(*i)).unwrap_or(0);
             message.truncate(end);
             message.push_str("...");
         }
-        if self
-            .sender
-            .try_send(Note {
-                object,
-                kind,
-                reason: reason.to_owned(),
-                message,
-            })
-            .is_err()
-        {
+        if self.sender.try_send(Note { object, kind, reason: reason.to_owned(), message }).is_err() {
             tracing::trace!(reason, "event dropped");
         }
     }
@@ -127,9 +113,7 @@ async fn write(client: Client, component: &'static str, mut receiver: mpsc::Rece
                 let patch = serde_json::json!({
                     "count": count, "message": message, "lastTimestamp": Time(Timestamp::now()),
                 });
-                api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
-                    .await
-                    .map(drop)
+                api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(drop)
             }
         };
         if let Err(error) = result {
@@ -155,18 +139,8 @@ fn new_event(note: &Note, component: &str, namespace: &str, message: &str) -> Ev
         involved_object: note.object.clone(),
         reason: Some(note.reason.clone()),
         message: Some(message.to_owned()),
-        type_: Some(
-            if note.kind == EventType::Normal {
-                "Normal"
-            } else {
-                "Warning"
-            }
-            .to_owned(),
-        ),
-        source: Some(EventSource {
-            component: Some(component.to_owned()),
-            host: None,
-        }),
+        type_: Some(if note.kind == EventType::Normal { "Normal" } else { "Warning" }.to_owned()),
+        source: Some(EventSource { component: Some(component.to_owned()), host: None }),
         reporting_component: Some(component.to_owned()),
         first_timestamp: Some(Time(now)),
         last_timestamp: Some(Time(now)),
@@ -189,15 +163,8 @@ struct Series {
 }
 
 enum Admission {
-    Create {
-        identity: Identity,
-        message: String,
-    },
-    Repeat {
-        name: String,
-        count: i32,
-        message: String,
-    },
+    Create { identity: Identity, message: String },
+    Repeat { name: String, count: i32, message: String },
     Drop,
 }
 
@@ -208,10 +175,7 @@ impl Series {
         let mut message = note.message.clone();
         let mut wanted = plain.clone();
         if !self.written.contains_key(&plain) {
-            let similar = self
-                .similar
-                .entry((object.clone(), note.reason.clone()))
-                .or_insert((now, 0));
+            let similar = self.similar.entry((object.clone(), note.reason.clone())).or_insert((now, 0));
             if now.duration_since(similar.0) > SIMILAR_WINDOW {
                 *similar = (now, 0);
             }
@@ -227,16 +191,9 @@ impl Series {
         match self.written.get_mut(&wanted) {
             Some((name, count)) => {
                 *count += 1;
-                Admission::Repeat {
-                    name: name.clone(),
-                    count: *count,
-                    message,
-                }
+                Admission::Repeat { name: name.clone(), count: *count, message }
             }
-            None => Admission::Create {
-                identity: wanted,
-                message,
-            },
+            None => Admission::Create { identity: wanted, message },
         }
     }
 
@@ -268,8 +225,7 @@ impl Series {
 
     fn forget(&mut self, note: &Note) {
         let object = object_id(note);
-        self.written
-            .remove(&identity(note, &object, note.message.clone()));
+        self.written.remove(&identity(note, &object, note.message.clone()));
         self.written.remove(&identity(note, &object, String::new()));
     }
 }
@@ -277,21 +233,11 @@ impl Series {
 fn object_id(note: &Note) -> String {
     let part = |field: &Option<String>| field.clone().unwrap_or_default();
     let object = &note.object;
-    format!(
-        "{}/{}/{}/{}",
-        part(&object.kind),
-        part(&object.namespace),
-        part(&object.name),
-        part(&object.uid)
-    )
+    format!("{}/{}/{}/{}", part(&object.kind), part(&object.namespace), part(&object.name), part(&object.uid))
 }
 
 fn identity(note: &Note, object: &str, message: String) -> Identity {
-    let kind = if note.kind == EventType::Normal {
-        "Normal"
-    } else {
-        "Warning"
-    };
+    let kind = if note.kind == EventType::Normal { "Normal" } else { "Warning" };
     (object.to_owned(), kind, note.reason.clone(), message)
 }
 
@@ -301,10 +247,7 @@ mod tests {
 
     fn note(message: &str) -> Note {
         Note {
-            object: ObjectReference {
-                name: Some("p".into()),
-                ..Default::default()
-            },
+            object: ObjectReference { name: Some("p".into()), ..Default::default() },
             kind: EventType::Normal,
             reason: "R".into(),
             message: message.into(),
@@ -328,18 +271,9 @@ mod tests {
         let now = Instant::now();
         assert_eq!(write_one(&mut series, "same", now), "create");
         assert_eq!(write_one(&mut series, "same", now), "repeat");
-        let outcomes: Vec<_> = (0..40)
-            .map(|i| write_one(&mut series, &format!("m{i}"), now))
-            .collect();
-        assert_eq!(
-            outcomes.iter().filter(|o| **o == "create").count(),
-            SIMILAR_MAX,
-            "then one folded event"
-        );
+        let outcomes: Vec<_> = (0..40).map(|i| write_one(&mut series, &format!("m{i}"), now)).collect();
+        assert_eq!(outcomes.iter().filter(|o| **o == "create").count(), SIMILAR_MAX, "then one folded event");
         assert_eq!(outcomes.last(), Some(&"drop"), "and then silence");
-        assert_ne!(
-            write_one(&mut series, "later", now + Duration::from_secs(301)),
-            "drop"
-        );
+        assert_ne!(write_one(&mut series, "later", now + Duration::from_secs(301)), "drop");
     }
 }

@@ -51,10 +51,7 @@ impl Requirement {
             "Lt" => number().map_or(Operator::Invalid, Operator::Lt),
             _ => Operator::Invalid,
         };
-        Self {
-            key: key.to_owned(),
-            operator,
-        }
+        Self { key: key.to_owned(), operator }
     }
 
     /// Whether the value of the label (absent: `None`) satisfies the requirement.
@@ -78,14 +75,10 @@ impl Selector {
         let Some(selector) = selector else {
             return Self::Nothing;
         };
-        let equal = selector
-            .match_labels
-            .iter()
-            .flatten()
-            .map(|(key, value)| Requirement {
-                key: key.clone(),
-                operator: Operator::In(vec![value.clone()]),
-            });
+        let equal = selector.match_labels.iter().flatten().map(|(key, value)| Requirement {
+            key: key.clone(),
+            operator: Operator::In(vec![value.clone()]),
+        });
         let expressions = selector.match_expressions.iter().flatten();
         let expressions = expressions.map(|e| Requirement::new(&e.key, &e.operator, e.values.as_ref()));
         Self::All(equal.chain(expressions).collect())
@@ -110,9 +103,9 @@ impl Selector {
     pub fn matches(&self, labels: Option<&Labels>) -> bool {
         match self {
             Self::Nothing => false,
-            Self::All(requirements) => requirements
-                .iter()
-                .all(|r| r.holds(labels.and_then(|l| l.get(&r.key)).map(String::as_str))),
+            Self::All(requirements) => {
+                requirements.iter().all(|r| r.holds(labels.and_then(|l| l.get(&r.key)).map(String::as_str)))
+            }
         }
     }
 
@@ -128,10 +121,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
-        pairs
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect()
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
     }
 
     #[test]

@@ -38,26 +38,14 @@ pub(crate) struct Plan {
 pub(crate) fn plan(observed: &Observed, schedule: Option<&Schedule>) -> Plan {
     let cron_job = &observed.cron_job;
     let spec = &cron_job.spec;
-    let mut plan = Plan {
-        status: cron_job.status.clone().unwrap_or_default(),
-        ..Default::default()
-    };
+    let mut plan = Plan { status: cron_job.status.clone().unwrap_or_default(), ..Default::default() };
     let mut running: Vec<Arc<Job>> = observed.jobs.iter().filter(|j| !is_over(j)).cloned().collect();
     running.sort_by_key(|j| j.name().to_owned());
-    let successes = observed
-        .jobs
-        .iter()
-        .filter_map(|j| j.status.as_ref()?.completion_time.clone());
-    plan.status.last_successful_time = successes
-        .chain(plan.status.last_successful_time.take())
-        .max_by_key(|t| t.0);
+    let successes = observed.jobs.iter().filter_map(|j| j.status.as_ref()?.completion_time.clone());
+    plan.status.last_successful_time =
+        successes.chain(plan.status.last_successful_time.take()).max_by_key(|t| t.0);
     let old = |kind: &str, limit: Option<i32>, default: i32| {
-        let mut over: Vec<_> = observed
-            .jobs
-            .iter()
-            .filter(|j| is_true(j, kind))
-            .cloned()
-            .collect();
+        let mut over: Vec<_> = observed.jobs.iter().filter(|j| is_true(j, kind)).cloned().collect();
         over.sort_by_key(|j| (j.created_seconds(), j.name().to_owned()));
         let keep = usize::try_from(limit.unwrap_or(default)).unwrap_or(0);
         over.truncate(over.len().saturating_sub(keep));
@@ -65,8 +53,7 @@ pub(crate) fn plan(observed: &Observed, schedule: Option<&Schedule>) -> Plan {
         over
     };
     plan.delete = old("Complete", spec.successful_jobs_history_limit, 3);
-    plan.delete
-        .extend(old("Failed", spec.failed_jobs_history_limit, 1));
+    plan.delete.extend(old("Failed", spec.failed_jobs_history_limit, 1));
     if let Some(schedule) = schedule
         && spec.suspend != Some(true)
         && !cron_job.deleting()
@@ -74,10 +61,7 @@ pub(crate) fn plan(observed: &Observed, schedule: Option<&Schedule>) -> Plan {
         plan_run(observed, schedule, &mut running, &mut plan);
     }
     // Without versions: a Job's progress is no news here.
-    let reference = |j: &Arc<Job>| ObjectReference {
-        resource_version: None,
-        ..object_reference(j.as_ref())
-    };
+    let reference = |j: &Arc<Job>| ObjectReference { resource_version: None, ..object_reference(j.as_ref()) };
     let active: Vec<_> = running.iter().map(reference).collect();
     plan.status.active = (!active.is_empty()).then_some(active);
     plan
@@ -86,16 +70,10 @@ pub(crate) fn plan(observed: &Observed, schedule: Option<&Schedule>) -> Plan {
 fn plan_run(observed: &Observed, schedule: &Schedule, running: &mut Vec<Arc<Job>>, plan: &mut Plan) {
     let cron_job = &observed.cron_job;
     let spec = &cron_job.spec;
-    let wait = schedule
-        .next(observed.now)
-        .map(|at| at.duration_since(observed.now));
+    let wait = schedule.next(observed.now).map(|at| at.duration_since(observed.now));
     // A little late rather than a little early: early finds nothing to do.
     plan.next = wait.map(|w| w.unsigned_abs() + Duration::from_millis(50));
-    let last = plan
-        .status
-        .last_schedule_time
-        .as_ref()
-        .or(cron_job.metadata.creation_timestamp.as_ref());
+    let last = plan.status.last_schedule_time.as_ref().or(cron_job.metadata.creation_timestamp.as_ref());
     let mut since = last.map_or(observed.now, |t| t.0);
     let mut no_earlier = |limit: SignedDuration| {
         since = since.max(observed.now.checked_sub(limit).unwrap_or(since));
@@ -130,15 +108,8 @@ fn plan_job(cron_job: &CronJob, schedule: &Schedule, at: Timestamp) -> Job {
     let meta = template.metadata.unwrap_or_default();
     let mut annotations = meta.annotations.unwrap_or_default();
     let local = at.to_zoned(schedule.zone().clone());
-    let offset = if local.offset().is_zero() {
-        "Z".to_owned()
-    } else {
-        local.strftime("%:z").to_string()
-    };
-    annotations.insert(
-        SCHEDULED_AT.into(),
-        format!("{}{offset}", local.strftime("%Y-%m-%dT%H:%M:%S")),
-    );
+    let offset = if local.offset().is_zero() { "Z".to_owned() } else { local.strftime("%:z").to_string() };
+    annotations.insert(SCHEDULED_AT.into(), format!("{}{offset}", local.strftime("%Y-%m-%dT%H:%M:%S")));
     Job {
         metadata: ObjectMeta {
             name: Some(format!("{}-{}", cron_job.name(), at.as_second() / 60)),
@@ -176,56 +147,32 @@ mod tests {
     }
 
     fn job(name: &str, condition: Option<&str>) -> Job {
-        let conditions: Vec<_> = condition
-            .iter()
-            .map(|c| json!({"type": c, "status": "True"}))
-            .collect();
+        let conditions: Vec<_> = condition.iter().map(|c| json!({"type": c, "status": "True"})).collect();
         let job =
             json!({"metadata": {"name": name, "namespace": "ns"}, "status": {"conditions": conditions}});
         serde_json::from_value(job).unwrap()
     }
 
     fn run(observed: &Observed) -> Plan {
-        plan(
-            observed,
-            Some(&Schedule::parse("*/5 * * * *", Some("Europe/Berlin")).unwrap()),
-        )
+        plan(observed, Some(&Schedule::parse("*/5 * * * *", Some("Europe/Berlin")).unwrap()))
     }
 
     #[test]
     fn only_the_latest_missed_time_gets_a_job() {
         let plan = run(&observed("Allow", "2026-01-01T09:00:00Z", vec![job("old", None)]));
         let made = plan.create.expect("a job");
-        assert_eq!(
-            made.name(),
-            format!("tick-{}", at("2026-01-01T10:05:00Z").as_second() / 60)
-        );
+        assert_eq!(made.name(), format!("tick-{}", at("2026-01-01T10:05:00Z").as_second() / 60));
         assert_eq!(made.annotation(SCHEDULED_AT), Some("2026-01-01T11:05:00+01:00"));
-        assert_eq!(
-            plan.status.last_schedule_time,
-            Some(Time(at("2026-01-01T10:05:00Z")))
-        );
+        assert_eq!(plan.status.last_schedule_time, Some(Time(at("2026-01-01T10:05:00Z"))));
         assert_eq!(plan.next.map(|n| n.as_secs()), Some(240));
-        assert!(
-            run(&observed("Allow", "2026-01-01T10:05:00Z", vec![]))
-                .create
-                .is_none()
-        );
+        assert!(run(&observed("Allow", "2026-01-01T10:05:00Z", vec![])).create.is_none());
     }
 
     #[test]
     fn what_still_runs_is_respected_or_replaced() {
-        let forbid = run(&observed(
-            "Forbid",
-            "2026-01-01T10:00:00Z",
-            vec![job("old", None)],
-        ));
+        let forbid = run(&observed("Forbid", "2026-01-01T10:00:00Z", vec![job("old", None)]));
         assert!(forbid.create.is_none() && forbid.skipped);
-        let replace = run(&observed(
-            "Replace",
-            "2026-01-01T10:00:00Z",
-            vec![job("old", None)],
-        ));
+        let replace = run(&observed("Replace", "2026-01-01T10:00:00Z", vec![job("old", None)]));
         assert_eq!((replace.create.is_some(), replace.delete.len()), (true, 1));
         assert!(replace.status.active.is_none());
     }

@@ -10,9 +10,8 @@ use jiff::{Timestamp, ToSpan};
 
 /// A schedule that has no time within so many days has none.
 const DAYS_AHEAD_MAX: usize = 5 * 366;
-const MONTHS: [&str; 12] = [
-    "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
-];
+const MONTHS: [&str; 12] =
+    ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const DAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
 /// Why a schedule cannot be followed.
@@ -77,10 +76,9 @@ impl Field {
 
     fn read(&self, text: &str) -> Result<u64, ScheduleError> {
         text.split(',').try_fold(0, |bits, part| {
-            let more = self.part(part).ok_or_else(|| ScheduleError::Part {
-                part: part.to_owned(),
-                field: self.name,
-            })?;
+            let more = self
+                .part(part)
+                .ok_or_else(|| ScheduleError::Part { part: part.to_owned(), field: self.name })?;
             Ok(bits | more)
         })
     }
@@ -91,9 +89,7 @@ impl Schedule {
     pub(crate) fn parse(text: &str, zone: Option<&str>) -> Result<Self, ScheduleError> {
         let zone = match zone {
             None => TimeZone::UTC,
-            Some(name) => TimeZone::get(name).map_err(|_| ScheduleError::Zone {
-                name: name.to_owned(),
-            })?,
+            Some(name) => TimeZone::get(name).map_err(|_| ScheduleError::Zone { name: name.to_owned() })?,
         };
         let spelled = match text.trim() {
             "@yearly" | "@annually" => "0 0 1 1 *",
@@ -105,17 +101,9 @@ impl Schedule {
         };
         let fields: Vec<&str> = spelled.split_whitespace().collect();
         let [minutes, hours, days, months, weekdays] = fields[..] else {
-            return Err(ScheduleError::Fields {
-                text: text.to_owned(),
-                found: fields.len(),
-            });
+            return Err(ScheduleError::Fields { text: text.to_owned(), found: fields.len() });
         };
-        let field = |name, first, last, names| Field {
-            name,
-            first,
-            last,
-            names,
-        };
+        let field = |name, first, last, names| Field { name, first, last, names };
         let any = |text: &str| text.starts_with(['*', '?']);
         Ok(Self {
             minutes: field("minute", 0, 59, &[]).read(minutes)?,
@@ -133,11 +121,7 @@ impl Schedule {
         let bit = |bits: u64, value: i8| bits >> value & 1 == 1;
         let day = bit(self.days, date.day());
         let weekday = bit(self.weekdays, date.weekday().to_sunday_zero_offset());
-        let either = if self.any_day || self.any_weekday {
-            day && weekday
-        } else {
-            day || weekday
-        };
+        let either = if self.any_day || self.any_weekday { day && weekday } else { day || weekday };
         bit(self.months, date.month()) && either
     }
 
@@ -160,11 +144,8 @@ impl Schedule {
     /// All times of a day that has any, in order.
     fn times(&self, date: Date) -> impl Iterator<Item = Timestamp> + '_ {
         let hours = (0..24_i8).filter(|h| self.hours >> h & 1 == 1);
-        let clock = hours.flat_map(|h| {
-            (0..60_i8)
-                .filter(|m| self.minutes >> m & 1 == 1)
-                .map(move |m| (h, m))
-        });
+        let clock =
+            hours.flat_map(|h| (0..60_i8).filter(|m| self.minutes >> m & 1 == 1).map(move |m| (h, m)));
         clock.filter_map(move |(hour, minute)| {
             let wanted: DateTime = date.at(hour, minute, 0, 0);
             let zoned = self.zone.to_zoned(wanted).ok()?;
@@ -201,52 +182,22 @@ mod tests {
 
     #[test]
     fn the_next_time_follows_from_the_fields() {
-        check(
-            "*/15 * * * *",
-            None,
-            "2026-01-02T03:04:05Z",
-            "2026-01-02T03:15:00Z",
-        );
+        check("*/15 * * * *", None, "2026-01-02T03:04:05Z", "2026-01-02T03:15:00Z");
         check("0 0 29 2 *", None, "2026-01-01T00:00:00Z", "2028-02-29T00:00:00Z");
-        check(
-            "30 8-10/2 * jan,mar MON",
-            None,
-            "2026-01-06T00:00:00Z",
-            "2026-01-12T08:30:00Z",
-        );
+        check("30 8-10/2 * jan,mar MON", None, "2026-01-06T00:00:00Z", "2026-01-12T08:30:00Z");
         check("0 0 13 * 5", None, "2026-01-03T00:00:00Z", "2026-01-09T00:00:00Z");
         check("@hourly", None, "2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z");
-        assert!(
-            Schedule::parse("0 0 31 2 *", None)
-                .unwrap()
-                .next(Timestamp::UNIX_EPOCH)
-                .is_none()
-        );
+        assert!(Schedule::parse("0 0 31 2 *", None).unwrap().next(Timestamp::UNIX_EPOCH).is_none());
     }
 
     #[test]
     fn clocks_that_change_skip_and_repeat_nothing() {
         let berlin = Some("Europe/Berlin");
-        check(
-            "30 12 * * *",
-            berlin,
-            "2026-07-01T00:00:00Z",
-            "2026-07-01T10:30:00Z",
-        );
+        check("30 12 * * *", berlin, "2026-07-01T00:00:00Z", "2026-07-01T10:30:00Z");
         // 02:30 does not exist on 29 March 2026.
-        check(
-            "30 2 * * *",
-            berlin,
-            "2026-03-28T12:00:00Z",
-            "2026-03-30T00:30:00Z",
-        );
+        check("30 2 * * *", berlin, "2026-03-28T12:00:00Z", "2026-03-30T00:30:00Z");
         // 02:30 comes twice on 25 October 2026: at 00:30 and 01:30 UTC.
-        check(
-            "30 2 * * *",
-            berlin,
-            "2026-10-25T00:30:00Z",
-            "2026-10-26T01:30:00Z",
-        );
+        check("30 2 * * *", berlin, "2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z");
     }
 
     #[test]
@@ -274,9 +225,6 @@ mod tests {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let latest = schedule.latest(at("2026-01-01T00:00:00Z"), at("2026-01-03T00:07:00Z"));
         assert_eq!(latest, Some(at("2026-01-03T00:05:00Z")));
-        assert_eq!(
-            schedule.latest(at("2026-01-01T00:05:00Z"), at("2026-01-01T00:09:59Z")),
-            None
-        );
+        assert_eq!(schedule.latest(at("2026-01-01T00:05:00Z"), at("2026-01-01T00:09:59Z")), None);
     }
 }

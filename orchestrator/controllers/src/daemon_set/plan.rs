@@ -67,15 +67,9 @@ fn daemon_spec(set: &DaemonSet) -> Option<PodSpec> {
 fn wants(spec: &PodSpec, node: &Node) -> (bool, bool) {
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();
     let fits = node_affinity_holds(spec, node)
-        && spec
-            .node_name
-            .as_deref()
-            .is_none_or(|n| n.is_empty() || n == node.name());
+        && spec.node_name.as_deref().is_none_or(|n| n.is_empty() || n == node.name());
     let free = |effects: &[&str]| untolerated(taints(node), tolerations, effects).is_none();
-    (
-        fits && free(&["NoSchedule", "NoExecute"]),
-        fits && free(&["NoExecute"]),
-    )
+    (fits && free(&["NoSchedule", "NoExecute"]), fits && free(&["NoExecute"]))
 }
 
 /// The node a daemon pod is on or meant for.
@@ -84,37 +78,23 @@ fn target(pod: &Pod) -> Option<String> {
         return Some(node.to_owned());
     }
     let affinity = pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
-    let required = affinity
-        .required_during_scheduling_ignored_during_execution
-        .as_ref()?;
+    let required = affinity.required_during_scheduling_ignored_during_execution.as_ref()?;
     let fields = required.node_selector_terms.first()?.match_fields.as_ref()?;
-    fields
-        .iter()
-        .find(|f| f.key == "metadata.name")?
-        .values
-        .as_ref()?
-        .first()
-        .cloned()
+    fields.iter().find(|f| f.key == "metadata.name")?.values.as_ref()?.first().cloned()
 }
 
 fn by_node(observed: &Observed) -> BTreeMap<String, Vec<Arc<Pod>>> {
     let mut map: BTreeMap<String, Vec<Arc<Pod>>> = BTreeMap::new();
     for pod in &observed.pods {
-        map.entry(target(pod).unwrap_or_default())
-            .or_default()
-            .push(pod.clone());
+        map.entry(target(pod).unwrap_or_default()).or_default().push(pod.clone());
     }
     // The oldest is the one that stays.
-    map.values_mut()
-        .for_each(|pods| pods.sort_by_key(|p| (p.created_seconds(), p.name().to_owned())));
+    map.values_mut().for_each(|pods| pods.sort_by_key(|p| (p.created_seconds(), p.name().to_owned())));
     map
 }
 
 fn hash(set: &DaemonSet) -> String {
-    set.spec
-        .as_ref()
-        .map(|s| hash_template(&s.template, None))
-        .unwrap_or_default()
+    set.spec.as_ref().map(|s| hash_template(&s.template, None)).unwrap_or_default()
 }
 
 pub(crate) fn plan(observed: &Observed) -> Plan {
@@ -132,10 +112,8 @@ pub(crate) fn plan(observed: &Observed) -> Plan {
         }
         // A finished daemon is replaced, one that is going is waited for.
         let (finished, alive): (Vec<_>, Vec<_>) = here.into_iter().partition(|p| pod::is_finished(p));
-        plan.delete
-            .extend(finished.iter().filter(|p| !p.deleting()).cloned());
-        plan.delete
-            .extend(alive.iter().filter(|p| !p.deleting()).skip(1).cloned());
+        plan.delete.extend(finished.iter().filter(|p| !p.deleting()).cloned());
+        plan.delete.extend(alive.iter().filter(|p| !p.deleting()).skip(1).cloned());
         if alive.is_empty() && finished.is_empty() && starts {
             plan.create.push(node.name().to_owned());
         }
@@ -155,20 +133,10 @@ fn plan_update(observed: &Observed, spec: &PodSpec, going: &[Arc<Pod>]) -> Vec<A
     }
     let current = hash(&observed.set);
     let min_ready = set.min_ready_seconds.unwrap_or(0);
-    let nodes: Vec<&str> = observed
-        .nodes
-        .iter()
-        .filter(|n| wants(spec, n).0)
-        .map(|n| n.name())
-        .collect();
+    let nodes: Vec<&str> = observed.nodes.iter().filter(|n| wants(spec, n).0).map(|n| n.name()).collect();
     let desired = i32::try_from(nodes.len()).unwrap_or(i32::MAX);
-    let limit = strategy
-        .and_then(|s| s.rolling_update.as_ref())
-        .and_then(|r| r.max_unavailable.as_ref());
-    let limit = limit
-        .and_then(|l| resolve(l, desired, Round::Up))
-        .unwrap_or(1)
-        .max(1);
+    let limit = strategy.and_then(|s| s.rolling_update.as_ref()).and_then(|r| r.max_unavailable.as_ref());
+    let limit = limit.and_then(|l| resolve(l, desired, Round::Up)).unwrap_or(1).max(1);
     let pods = by_node(observed);
     let alive = |node: &str| {
         let mut here = pods.get(node).into_iter().flatten();
@@ -184,11 +152,7 @@ fn plan_update(observed: &Observed, spec: &PodSpec, going: &[Arc<Pod>]) -> Vec<A
         let available = pod::is_available(pod, min_ready, observed.now);
         unavailable += i32::from(!available);
         if pod.label(HASH_LABEL) != Some(&current) {
-            if available {
-                serving.push(pod.clone())
-            } else {
-                broken.push(pod.clone())
-            }
+            if available { serving.push(pod.clone()) } else { broken.push(pod.clone()) }
         }
     }
     // What does not serve costs nothing to replace.
@@ -199,41 +163,25 @@ fn plan_update(observed: &Observed, spec: &PodSpec, going: &[Arc<Pod>]) -> Vec<A
 /// The pod for a node, bound to it by affinity so that the scheduler still checks that it fits.
 pub(crate) fn plan_pod(set: &DaemonSet, node: &str) -> Option<Pod> {
     let template = &set.spec.as_ref()?.template;
-    let mut pod = pod::from_template(
-        template,
-        set.ns(),
-        &format!("{}-", set.name()),
-        controller_reference(set),
-    );
-    pod.metadata
-        .labels
-        .get_or_insert_default()
-        .insert(HASH_LABEL.to_owned(), hash(set));
+    let mut pod =
+        pod::from_template(template, set.ns(), &format!("{}-", set.name()), controller_reference(set));
+    pod.metadata.labels.get_or_insert_default().insert(HASH_LABEL.to_owned(), hash(set));
     let mut spec = daemon_spec(set)?;
-    let affinity = spec
-        .affinity
-        .get_or_insert_default()
-        .node_affinity
-        .get_or_insert_default();
+    let affinity = spec.affinity.get_or_insert_default().node_affinity.get_or_insert_default();
     let name = NodeSelectorRequirement {
         key: "metadata.name".into(),
         operator: "In".into(),
         values: Some(vec![node.to_owned()]),
     };
-    let required = affinity
-        .required_during_scheduling_ignored_during_execution
-        .take();
+    let required = affinity.required_during_scheduling_ignored_during_execution.take();
     // Every alternative is narrowed to the node: the terms are or-ed.
     let mut terms = required.map(|r| r.node_selector_terms).unwrap_or_default();
     if terms.is_empty() {
         terms.push(NodeSelectorTerm::default());
     }
-    terms
-        .iter_mut()
-        .for_each(|t| t.match_fields = Some(vec![name.clone()]));
-    affinity.required_during_scheduling_ignored_during_execution = Some(NodeSelector {
-        node_selector_terms: terms,
-    });
+    terms.iter_mut().for_each(|t| t.match_fields = Some(vec![name.clone()]));
+    affinity.required_during_scheduling_ignored_during_execution =
+        Some(NodeSelector { node_selector_terms: terms });
     pod.spec = Some(spec);
     Some(pod)
 }
@@ -255,11 +203,7 @@ pub(crate) fn plan_status(observed: &Observed) -> DaemonSetStatus {
         return status;
     };
     for node in &observed.nodes {
-        let here = pods
-            .get(node.name())
-            .into_iter()
-            .flatten()
-            .find(|p| !pod::is_finished(p));
+        let here = pods.get(node.name()).into_iter().flatten().find(|p| !pod::is_finished(p));
         if !wants(&spec, node).0 {
             status.number_misscheduled += i32::from(here.is_some());
             continue;
@@ -280,16 +224,8 @@ pub(crate) fn plan_status(observed: &Observed) -> DaemonSetStatus {
 
 /// Seconds until the next ready pod counts as available.
 pub(crate) fn seconds_until_available(observed: &Observed) -> Option<u64> {
-    let min_ready = observed
-        .set
-        .spec
-        .as_ref()
-        .and_then(|s| s.min_ready_seconds)
-        .unwrap_or(0);
-    let waits = observed
-        .pods
-        .iter()
-        .filter_map(|p| pod::seconds_until_available(p, min_ready, observed.now));
+    let min_ready = observed.set.spec.as_ref().and_then(|s| s.min_ready_seconds).unwrap_or(0);
+    let waits = observed.pods.iter().filter_map(|p| pod::seconds_until_available(p, min_ready, observed.now));
     waits.filter(|s| *s > 0).min().and_then(|s| u64::try_from(s).ok())
 }
 
@@ -310,10 +246,8 @@ mod tests {
     }
 
     fn node(name: &str, taint: Option<&str>) -> Arc<Node> {
-        let taints: Vec<_> = taint
-            .iter()
-            .map(|k| serde_json::json!({"key": k, "effect": "NoSchedule"}))
-            .collect();
+        let taints: Vec<_> =
+            taint.iter().map(|k| serde_json::json!({"key": k, "effect": "NoSchedule"})).collect();
         let node = serde_json::json!({"metadata": {"name": name}, "spec": {"taints": taints}});
         Arc::new(serde_json::from_value(node).unwrap())
     }
@@ -325,12 +259,7 @@ mod tests {
     }
 
     fn observed(set: Arc<DaemonSet>, nodes: Vec<Arc<Node>>, pods: Vec<Arc<Pod>>) -> Observed {
-        Observed {
-            set,
-            nodes,
-            pods,
-            now: Timestamp::from_second(100).unwrap(),
-        }
+        Observed { set, nodes, pods, now: Timestamp::from_second(100).unwrap() }
     }
 
     #[test]
@@ -361,9 +290,6 @@ mod tests {
             "one is missing already"
         );
         let status = plan_status(&half);
-        assert_eq!(
-            (status.desired_number_scheduled, status.current_number_scheduled),
-            (2, 1)
-        );
+        assert_eq!((status.desired_number_scheduled, status.current_number_scheduled), (2, 1));
     }
 }

@@ -24,12 +24,7 @@ impl Limits {
         let strategy = spec.strategy.as_ref();
         let rolling = strategy.and_then(|s| s.type_.as_deref()) != Some("Recreate");
         if !rolling {
-            return Self {
-                replicas,
-                max_surge: 0,
-                max_unavailable: 0,
-                rolling,
-            };
+            return Self { replicas, max_surge: 0, max_unavailable: 0, rolling };
         }
         let update = strategy.and_then(|s| s.rolling_update.as_ref());
         let part = |value: Option<_>, round| match value {
@@ -47,12 +42,7 @@ impl Limits {
             // Both rounded to nothing: without one of them no rollout could move.
             max_unavailable = 1;
         }
-        Self {
-            replicas,
-            max_surge,
-            max_unavailable: max_unavailable.min(replicas),
-            rolling,
-        }
+        Self { replicas, max_surge, max_unavailable: max_unavailable.min(replicas), rolling }
     }
 
     /// Pods that must stay available.
@@ -63,6 +53,5 @@ impl Limits {
 
 /// Seconds a rollout may stand still before it is reported as failed.
 pub(crate) fn progress_deadline_seconds(spec: &DeploymentSpec) -> Option<i32> {
-    spec.progress_deadline_seconds
-        .filter(|s| *s != NO_DEADLINE_SECONDS)
+    spec.progress_deadline_seconds.filter(|s| *s != NO_DEADLINE_SECONDS)
 }

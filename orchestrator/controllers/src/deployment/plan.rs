@@ -113,10 +113,7 @@ fn plan_revision(deployment: &Deployment, spec: &DeploymentSpec, roles: &Roles) 
     let min_ready = spec.min_ready_seconds.unwrap_or(0);
     let has_min_ready = new.spec.as_ref().and_then(|s| s.min_ready_seconds).unwrap_or(0);
     let mut changes = Vec::new();
-    let number = annotations
-        .get(REVISION)
-        .map(String::as_str)
-        .or_else(|| new.annotation(REVISION));
+    let number = annotations.get(REVISION).map(String::as_str).or_else(|| new.annotation(REVISION));
     if let Some(number) = number
         && deployment.annotation(REVISION) != Some(number)
     {
@@ -150,12 +147,8 @@ fn plan_recreate(
     roles: &Roles,
     old_pods_running: bool,
 ) -> Vec<Change> {
-    let down: Vec<Change> = roles
-        .old
-        .iter()
-        .filter(|s| replicas(s) > 0)
-        .map(|s| scale(s, 0, limits))
-        .collect();
+    let down: Vec<Change> =
+        roles.old.iter().filter(|s| replicas(s) > 0).map(|s| scale(s, 0, limits)).collect();
     if !down.is_empty() {
         return down;
     }
@@ -178,9 +171,7 @@ pub(crate) fn create(
     replicas: i32,
 ) -> Change {
     let revision = roles.revision_wanted();
-    Change::Create(Box::new(revision::new_set(
-        deployment, spec, limits, replicas, revision,
-    )))
+    Change::Create(Box::new(revision::new_set(deployment, spec, limits, replicas, revision)))
 }
 
 /// A change of a set's replica count, with what it was computed from.
@@ -198,10 +189,7 @@ pub(crate) fn scale(set: &ReplicaSet, to: i32, limits: &Limits) -> Change {
 fn is_complete(limits: &Limits, roles: &Roles) -> bool {
     let has = |set: &ReplicaSet| set.status.as_ref().map_or(0, |s| s.replicas);
     roles.old.iter().all(|s| has(s) == 0 && replicas(s) == 0)
-        && roles
-            .new
-            .as_ref()
-            .is_some_and(|n| has(n) == limits.replicas && available(n) == limits.replicas)
+        && roles.new.as_ref().is_some_and(|n| has(n) == limits.replicas && available(n) == limits.replicas)
 }
 
 /// Deletes the oldest idle sets beyond the history limit.
@@ -219,10 +207,5 @@ fn plan_cleanup(spec: &DeploymentSpec, roles: &Roles) -> Vec<Change> {
             && status.and_then(|s| s.observed_generation) >= set.metadata.generation
     };
     let victims = alive.into_iter().take(excess).filter(|s| idle(s));
-    victims
-        .map(|s| Change::Delete {
-            name: s.name().to_owned(),
-            uid: s.uid_str().to_owned(),
-        })
-        .collect()
+    victims.map(|s| Change::Delete { name: s.name().to_owned(), uid: s.uid_str().to_owned() }).collect()
 }

@@ -35,10 +35,7 @@ pub(crate) fn replicas(set: &ReplicaSet) -> i32 {
 
 /// Replicas a ReplicaSet has available.
 pub(crate) fn available(set: &ReplicaSet) -> i32 {
-    set.status
-        .as_ref()
-        .and_then(|s| s.available_replicas)
-        .unwrap_or(0)
+    set.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0)
 }
 
 /// The revision number, 0 when there is none.
@@ -68,10 +65,7 @@ pub(crate) fn find_new(spec: &DeploymentSpec, sets: &[Arc<ReplicaSet>]) -> Optio
         let template = set.spec.as_ref().and_then(|s| s.template.as_ref());
         template.is_some_and(|t| same_template(t, &spec.template))
     };
-    sets.iter()
-        .filter(same)
-        .min_by_key(|s| (s.created_seconds(), s.name().to_owned()))
-        .cloned()
+    sets.iter().filter(same).min_by_key(|s| (s.created_seconds(), s.name().to_owned())).cloned()
 }
 
 /// Annotations the current ReplicaSet lacks for `revision`; empty when it is up to date.
@@ -91,9 +85,7 @@ pub(crate) fn plan_annotations(
     if current < wanted {
         changes.insert(REVISION.to_owned(), wanted.to_string());
         if current > 0 {
-            let history = set
-                .and_then(|s| s.annotation(REVISION_HISTORY))
-                .filter(|h| !h.is_empty());
+            let history = set.and_then(|s| s.annotation(REVISION_HISTORY)).filter(|h| !h.is_empty());
             let history = history.map_or(current.to_string(), |h| format!("{h},{current}"));
             changes.insert(REVISION_HISTORY.to_owned(), history);
         }
@@ -105,10 +97,7 @@ pub(crate) fn plan_annotations(
 pub(crate) fn scale_annotations(limits: &Limits) -> BTreeMap<String, String> {
     [
         (DESIRED_REPLICAS.to_owned(), limits.replicas.to_string()),
-        (
-            MAX_REPLICAS.to_owned(),
-            (limits.replicas + limits.max_surge).to_string(),
-        ),
+        (MAX_REPLICAS.to_owned(), (limits.replicas + limits.max_surge).to_string()),
     ]
     .into()
 }
@@ -125,14 +114,9 @@ pub(crate) fn new_set(
     let hash = hash_template(&spec.template, collisions);
     let mut template = spec.template.clone();
     let meta = template.metadata.get_or_insert_default();
-    meta.labels
-        .get_or_insert_default()
-        .insert(HASH_LABEL.to_owned(), hash.clone());
+    meta.labels.get_or_insert_default().insert(HASH_LABEL.to_owned(), hash.clone());
     let mut selector = spec.selector.clone();
-    selector
-        .match_labels
-        .get_or_insert_default()
-        .insert(HASH_LABEL.to_owned(), hash.clone());
+    selector.match_labels.get_or_insert_default().insert(HASH_LABEL.to_owned(), hash.clone());
     let mut annotations = plan_annotations(deployment, None, revision);
     annotations.extend(scale_annotations(limits));
     ReplicaSet {

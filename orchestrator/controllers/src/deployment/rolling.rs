@@ -65,11 +65,6 @@ fn plan_old(limits: &Limits, roles: &Roles) -> Vec<Change> {
         *size -= removed;
         spare -= removed;
     }
-    let changed = roles
-        .old
-        .iter()
-        .filter(|s| sizes.get(s.name()) != Some(&replicas(s)));
-    changed
-        .map(|s| scale(s, sizes.get(s.name()).copied().unwrap_or(0), limits))
-        .collect()
+    let changed = roles.old.iter().filter(|s| sizes.get(s.name()) != Some(&replicas(s)));
+    changed.map(|s| scale(s, sizes.get(s.name()).copied().unwrap_or(0), limits)).collect()
 }

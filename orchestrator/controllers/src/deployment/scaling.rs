@@ -13,22 +13,13 @@ use super::revision::{DESIRED_REPLICAS, MAX_REPLICAS, available, replicas};
 pub(crate) fn plan_scaling(deployment: &Deployment, limits: &Limits, roles: &Roles) -> Vec<Change> {
     let active: Vec<&Arc<ReplicaSet>> = roles.all().filter(|s| replicas(s) > 0).collect();
     if active.len() <= 1 {
-        let only = active
-            .first()
-            .copied()
-            .or(roles.new.as_ref())
-            .or_else(|| roles.old.last());
+        let only = active.first().copied().or(roles.new.as_ref()).or_else(|| roles.old.last());
         return only
             .filter(|s| needs_scale(s, limits.replicas, limits))
             .map_or(Vec::new(), |s| vec![scale(s, limits.replicas, limits)]);
     }
     if roles.new.as_ref().is_some_and(|n| is_saturated(n, limits)) {
-        return roles
-            .old
-            .iter()
-            .filter(|s| replicas(s) > 0)
-            .map(|s| scale(s, 0, limits))
-            .collect();
+        return roles.old.iter().filter(|s| replicas(s) > 0).map(|s| scale(s, 0, limits)).collect();
     }
     if !limits.rolling {
         return Vec::new();
@@ -42,19 +33,11 @@ fn plan_proportional(
     mut sets: Vec<&Arc<ReplicaSet>>,
 ) -> Vec<Change> {
     let total: i32 = sets.iter().map(|s| replicas(s)).sum();
-    let allowed = if limits.replicas > 0 {
-        limits.replicas + limits.max_surge
-    } else {
-        0
-    };
+    let allowed = if limits.replicas > 0 { limits.replicas + limits.max_surge } else { 0 };
     let to_add = allowed - total;
     // The largest set takes what rounding leaves; among equals the newest grows and the oldest shrinks.
     sets.sort_by_key(|s| {
-        let age = if to_add > 0 {
-            -s.created_seconds()
-        } else {
-            s.created_seconds()
-        };
+        let age = if to_add > 0 { -s.created_seconds() } else { s.created_seconds() };
         (-replicas(s), age, s.name().to_owned())
     });
     let mut added = 0;
@@ -67,10 +50,7 @@ fn plan_proportional(
     if let Some(first) = sizes.first_mut() {
         *first = (*first + to_add - added).max(0);
     }
-    let changed = sets
-        .into_iter()
-        .zip(sizes)
-        .filter(|(s, size)| needs_scale(s, *size, limits));
+    let changed = sets.into_iter().zip(sizes).filter(|(s, size)| needs_scale(s, *size, limits));
     changed.map(|(s, size)| scale(s, size, limits)).collect()
 }
 
@@ -80,11 +60,7 @@ fn proportion(deployment: &Deployment, set: &ReplicaSet, limits: &Limits, to_add
     }
     let share = fraction(deployment, set, limits);
     let left = to_add - added;
-    if to_add > 0 {
-        share.clamp(0, left)
-    } else {
-        share.clamp(left, 0)
-    }
+    if to_add > 0 { share.clamp(0, left) } else { share.clamp(left, 0) }
 }
 
 /// By how much the set would change if everything changed by the same factor.
@@ -94,9 +70,7 @@ fn fraction(deployment: &Deployment, set: &ReplicaSet, limits: &Limits) -> i32 {
         return -size;
     }
     let annotated = set.annotation(MAX_REPLICAS).and_then(|v| v.parse::<i32>().ok());
-    let was = annotated
-        .or_else(|| deployment.status.as_ref()?.replicas)
-        .filter(|m| *m > 0);
+    let was = annotated.or_else(|| deployment.status.as_ref()?.replicas).filter(|m| *m > 0);
     let Some(was) = was else { return 0 };
     let is = limits.replicas + limits.max_surge;
     let scaled = (f64::from(size) * f64::from(is) / f64::from(was)).round() as i32;

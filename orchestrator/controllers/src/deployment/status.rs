@@ -20,10 +20,7 @@ pub(crate) fn plan_status(observed: &Observed, created: Option<&str>) -> Outlook
     let deployment = &observed.deployment;
     let old = deployment.status.clone().unwrap_or_default();
     let Some(spec) = &deployment.spec else {
-        return Outlook {
-            status: old,
-            check_after_seconds: None,
-        };
+        return Outlook { status: old, check_after_seconds: None };
     };
     let limits = Limits::of(spec);
     let roles = Roles::of(spec, &observed.sets);
@@ -41,26 +38,15 @@ pub(crate) fn plan_status(observed: &Observed, created: Option<&str>) -> Outlook
         && !deployment.deleting()
         && !is_scaling_event(&limits, &roles)
     {
-        let names = Names {
-            deployment: deployment.name(),
-            set: created.or(roles.new.as_ref().map(|n| n.name())),
-        };
-        let rollout = Rollout {
-            old: &old,
-            new: &status,
-            limits: &limits,
-            deadline,
-            now: observed.now,
-        };
+        let names =
+            Names { deployment: deployment.name(), set: created.or(roles.new.as_ref().map(|n| n.name())) };
+        let rollout = Rollout { old: &old, new: &status, limits: &limits, deadline, now: observed.now };
         put_progress(&mut conditions, &rollout, &names, created.is_some());
         check_after_seconds = rollout.seconds_left(&conditions);
     }
     put_replica_failure(&mut conditions, &roles, observed.now);
     status.conditions = (!conditions.is_empty()).then_some(conditions);
-    Outlook {
-        status,
-        check_after_seconds,
-    }
+    Outlook { status, check_after_seconds }
 }
 
 fn count(deployment: &Deployment, old: &DeploymentStatus, roles: &Roles) -> DeploymentStatus {
@@ -71,11 +57,7 @@ fn count(deployment: &Deployment, old: &DeploymentStatus, roles: &Roles) -> Depl
     };
     let available = of(|s| s.available_replicas.unwrap_or(0));
     let terminating = of(|s| s.terminating_replicas.unwrap_or(0));
-    let updated = roles
-        .new
-        .as_ref()
-        .and_then(|n| n.status.as_ref())
-        .map_or(0, |s| s.replicas);
+    let updated = roles.new.as_ref().and_then(|n| n.status.as_ref()).map_or(0, |s| s.replicas);
     DeploymentStatus {
         observed_generation: deployment.metadata.generation,
         replicas: present(of(|s| s.replicas)),
@@ -83,10 +65,7 @@ fn count(deployment: &Deployment, old: &DeploymentStatus, roles: &Roles) -> Depl
         ready_replicas: present(of(|s| s.ready_replicas.unwrap_or(0))),
         available_replicas: present(available),
         unavailable_replicas: present((sum(&replicas) - available).max(0)),
-        terminating_replicas: old
-            .terminating_replicas
-            .map(|_| terminating)
-            .or(present(terminating)),
+        terminating_replicas: old.terminating_replicas.map(|_| terminating).or(present(terminating)),
         collision_count: old.collision_count,
         conditions: None,
     }
@@ -117,13 +96,9 @@ struct Rollout<'a> {
 impl Rollout<'_> {
     fn is_complete(&self) -> bool {
         let wanted = self.limits.replicas;
-        [
-            self.new.updated_replicas,
-            self.new.replicas,
-            self.new.available_replicas,
-        ]
-        .iter()
-        .all(|n| n.unwrap_or(0) == wanted)
+        [self.new.updated_replicas, self.new.replicas, self.new.available_replicas]
+            .iter()
+            .all(|n| n.unwrap_or(0) == wanted)
     }
 
     fn is_progressing(&self) -> bool {
@@ -168,69 +143,27 @@ fn put_progress(
     let progress = conditions.iter().find(|c| c.type_ == "Progressing").cloned();
     let number = |n: Option<i32>| n.unwrap_or(0);
     let settled = number(rollout.new.replicas) == number(rollout.new.updated_replicas)
-        && progress
-            .as_ref()
-            .is_some_and(|p| p.reason.as_deref() == Some("NewReplicaSetAvailable"));
+        && progress.as_ref().is_some_and(|p| p.reason.as_deref() == Some("NewReplicaSetAvailable"));
     if created {
         let message = format!("Created new replica set {:?}", names.set.unwrap_or_default());
-        put(
-            conditions,
-            "Progressing",
-            "True",
-            "NewReplicaSetCreated",
-            message,
-            now,
-            true,
-        );
+        put(conditions, "Progressing", "True", "NewReplicaSetCreated", message, now, true);
     } else if settled {
         // A complete rollout stays complete while it is scaled or its pods restart.
     } else if rollout.is_complete() && names.set.is_some() {
         let message = format!("{subject} has successfully progressed.");
-        put(
-            conditions,
-            "Progressing",
-            "True",
-            "NewReplicaSetAvailable",
-            message,
-            now,
-            true,
-        );
+        put(conditions, "Progressing", "True", "NewReplicaSetAvailable", message, now, true);
     } else if rollout.is_progressing() {
         let message = format!("{subject} is progressing.");
-        put(
-            conditions,
-            "Progressing",
-            "True",
-            "ReplicaSetUpdated",
-            message,
-            now,
-            true,
-        );
+        put(conditions, "Progressing", "True", "ReplicaSetUpdated", message, now, true);
     } else {
         match progress {
             None if names.set.is_some() => {
                 let message = format!("Found new replica set {:?}", names.set.unwrap_or_default());
-                put(
-                    conditions,
-                    "Progressing",
-                    "True",
-                    "FoundNewReplicaSet",
-                    message,
-                    now,
-                    true,
-                );
+                put(conditions, "Progressing", "True", "FoundNewReplicaSet", message, now, true);
             }
             Some(progress) if rollout.is_timed_out(&progress) => {
                 let message = format!("{subject} has timed out progressing.");
-                put(
-                    conditions,
-                    "Progressing",
-                    "False",
-                    "ProgressDeadlineExceeded",
-                    message,
-                    now,
-                    false,
-                );
+                put(conditions, "Progressing", "False", "ProgressDeadlineExceeded", message, now, false);
             }
             _ => {}
         }
@@ -246,26 +179,10 @@ fn put_available(
     let available = status.available_replicas.unwrap_or(0);
     if available >= limits.min_available() {
         let message = "Deployment has minimum availability.".to_owned();
-        put(
-            conditions,
-            "Available",
-            "True",
-            "MinimumReplicasAvailable",
-            message,
-            now,
-            false,
-        );
+        put(conditions, "Available", "True", "MinimumReplicasAvailable", message, now, false);
     } else {
         let message = "Deployment does not have minimum availability.".to_owned();
-        put(
-            conditions,
-            "Available",
-            "False",
-            "MinimumReplicasUnavailable",
-            message,
-            now,
-            false,
-        );
+        put(conditions, "Available", "False", "MinimumReplicasUnavailable", message, now, false);
     }
 }
 
@@ -277,27 +194,11 @@ fn put_paused(conditions: &mut Vec<DeploymentCondition>, paused: bool, now: Time
         (_, Some("ProgressDeadlineExceeded")) => {}
         (true, reason) if reason != Some("DeploymentPaused") => {
             let message = "Deployment is paused".to_owned();
-            put(
-                conditions,
-                "Progressing",
-                "Unknown",
-                "DeploymentPaused",
-                message,
-                now,
-                true,
-            );
+            put(conditions, "Progressing", "Unknown", "DeploymentPaused", message, now, true);
         }
         (false, Some("DeploymentPaused")) => {
             let message = "Deployment is resumed".to_owned();
-            put(
-                conditions,
-                "Progressing",
-                "Unknown",
-                "DeploymentResumed",
-                message,
-                now,
-                true,
-            );
+            put(conditions, "Progressing", "Unknown", "DeploymentResumed", message, now, true);
         }
         _ => {}
     }
@@ -312,15 +213,7 @@ fn put_replica_failure(conditions: &mut Vec<DeploymentCondition>, roles: &Roles,
         Some(failure) => {
             let reason = failure.reason.unwrap_or_default();
             let message = failure.message.unwrap_or_default();
-            put(
-                conditions,
-                "ReplicaFailure",
-                &failure.status,
-                &reason,
-                message,
-                now,
-                false,
-            );
+            put(conditions, "ReplicaFailure", &failure.status, &reason, message, now, false);
         }
         None => conditions.retain(|c| c.type_ != "ReplicaFailure"),
     }
@@ -336,10 +229,7 @@ fn put(
     now: Timestamp,
     refresh: bool,
 ) {
-    let old = conditions
-        .iter()
-        .position(|c| c.type_ == kind)
-        .map(|at| conditions.remove(at));
+    let old = conditions.iter().position(|c| c.type_ == kind).map(|at| conditions.remove(at));
     if let Some(old) = &old
         && !refresh
         && old.status == status
@@ -355,8 +245,6 @@ fn put(
         reason: Some(reason.to_owned()),
         message: Some(message),
         last_update_time: Some(Time(now)),
-        last_transition_time: same_status
-            .and_then(|o| o.last_transition_time)
-            .or(Some(Time(now))),
+        last_transition_time: same_status.and_then(|o| o.last_transition_time).or(Some(Time(now))),
     });
 }

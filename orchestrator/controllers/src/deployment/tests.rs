@@ -19,10 +19,7 @@ fn template(image: &str) -> PodTemplateSpec {
             ..Default::default()
         }),
         spec: Some(PodSpec {
-            containers: vec![Container {
-                image: Some(image.into()),
-                ..Default::default()
-            }],
+            containers: vec![Container { image: Some(image.into()), ..Default::default() }],
             ..Default::default()
         }),
     }
@@ -68,11 +65,7 @@ struct Toy {
 
 impl Toy {
     fn new(deployment: Deployment) -> Self {
-        Self {
-            deployment,
-            sets: Vec::new(),
-            clock: 1000,
-        }
+        Self { deployment, sets: Vec::new(), clock: 1000 }
     }
 
     fn observed(&self) -> Observed {
@@ -99,18 +92,12 @@ impl Toy {
                 Change::Create(mut set) => {
                     set.metadata.uid = Some(format!("uid-{}", self.clock));
                     set.metadata.creation_timestamp = Some(crate::pod::tests::time(self.clock));
-                    set.status = Some(ReplicaSetStatus {
-                        replicas: replicas(&set),
-                        ..Default::default()
-                    });
+                    set.status = Some(ReplicaSetStatus { replicas: replicas(&set), ..Default::default() });
                     self.sets.push(*set);
                 }
                 Change::Update(update) => {
                     let set = self.sets.iter_mut().find(|s| s.name() == update.name).unwrap();
-                    set.metadata
-                        .annotations
-                        .get_or_insert_default()
-                        .extend(update.annotations);
+                    set.metadata.annotations.get_or_insert_default().extend(update.annotations);
                     if let Some(to) = update.replicas {
                         set.spec.as_mut().unwrap().replicas = Some(to);
                         let ready = available(set).min(to);
@@ -169,17 +156,8 @@ fn a_new_deployment_creates_one_set_of_full_size() {
     toy.settle();
     assert_eq!(toy.deployment.annotation(revision::REVISION), Some("1"));
     let status = toy.deployment.status.as_ref().unwrap();
-    assert_eq!(
-        (status.available_replicas, status.updated_replicas),
-        (Some(3), Some(3))
-    );
-    let progress = status
-        .conditions
-        .as_ref()
-        .unwrap()
-        .iter()
-        .find(|c| c.type_ == "Progressing")
-        .unwrap();
+    assert_eq!((status.available_replicas, status.updated_replicas), (Some(3), Some(3)));
+    let progress = status.conditions.as_ref().unwrap().iter().find(|c| c.type_ == "Progressing").unwrap();
     assert_eq!(progress.reason.as_deref(), Some("NewReplicaSetAvailable"));
 }
 
@@ -194,10 +172,7 @@ fn undo_reuses_the_old_set_with_a_new_revision() {
     toy.settle();
     assert_eq!(toy.sizes(), [3, 0]);
     assert_eq!(toy.sets[0].annotation(revision::REVISION), Some("3"));
-    assert_eq!(
-        toy.sets[0].annotation("deployment.kubernetes.io/revision-history"),
-        Some("1")
-    );
+    assert_eq!(toy.sets[0].annotation("deployment.kubernetes.io/revision-history"), Some("1"));
     assert_eq!(toy.deployment.annotation(revision::REVISION), Some("3"));
 }
 
@@ -217,10 +192,7 @@ fn recreate_waits_until_no_old_pod_runs() {
     let mut toy = Toy::new(deployment(2, 0, 0));
     toy.settle();
     let spec = toy.deployment.spec.as_mut().unwrap();
-    spec.strategy = Some(DeploymentStrategy {
-        type_: Some("Recreate".into()),
-        rolling_update: None,
-    });
+    spec.strategy = Some(DeploymentStrategy { type_: Some("Recreate".into()), rolling_update: None });
     spec.template = template("v2");
     assert!(toy.step());
     assert_eq!(toy.sizes(), [0]);
@@ -258,11 +230,7 @@ fn scaling_in_the_middle_of_a_rollout_keeps_the_proportions() {
     assert_eq!(toy.sizes(), [8, 5]);
     toy.deployment.spec.as_mut().unwrap().replicas = Some(15);
     toy.step();
-    assert_eq!(
-        toy.sizes(),
-        [11, 7],
-        "upstream's documented example of proportional scaling"
-    );
+    assert_eq!(toy.sizes(), [11, 7], "upstream's documented example of proportional scaling");
 }
 
 #[test]
@@ -272,36 +240,15 @@ fn a_rollout_that_stands_still_exceeds_its_deadline() {
     toy.step();
     toy.clock += 601;
     toy.step();
-    let conditions = toy
-        .deployment
-        .status
-        .as_ref()
-        .unwrap()
-        .conditions
-        .clone()
-        .unwrap();
+    let conditions = toy.deployment.status.as_ref().unwrap().conditions.clone().unwrap();
     let progress = conditions.iter().find(|c| c.type_ == "Progressing").unwrap();
     assert_eq!(
         (progress.status.as_str(), progress.reason.as_deref()),
         ("False", Some("ProgressDeadlineExceeded"))
     );
     toy.settle();
-    let conditions = toy
-        .deployment
-        .status
-        .as_ref()
-        .unwrap()
-        .conditions
-        .clone()
-        .unwrap();
-    assert_eq!(
-        conditions
-            .iter()
-            .find(|c| c.type_ == "Progressing")
-            .unwrap()
-            .status,
-        "True"
-    );
+    let conditions = toy.deployment.status.as_ref().unwrap().conditions.clone().unwrap();
+    assert_eq!(conditions.iter().find(|c| c.type_ == "Progressing").unwrap().status, "True");
 }
 
 proptest! {

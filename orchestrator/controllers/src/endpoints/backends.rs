@@ -79,24 +79,13 @@ pub fn addresses(pod: &Pod) -> Vec<IpAddr> {
 
 /// The families a service is served under: `IPv4`, `IPv6`.
 pub fn families(service: &Service) -> Vec<String> {
-    let families = service
-        .spec
-        .as_ref()
-        .and_then(|s| s.ip_families.clone())
-        .unwrap_or_default();
-    if families.is_empty() {
-        vec!["IPv4".to_owned()]
-    } else {
-        families
-    }
+    let families = service.spec.as_ref().and_then(|s| s.ip_families.clone()).unwrap_or_default();
+    if families.is_empty() { vec!["IPv4".to_owned()] } else { families }
 }
 
 /// Whether unready pods are to be treated as ready.
 pub fn publishes_not_ready(service: &Service) -> bool {
-    service
-        .spec
-        .as_ref()
-        .is_some_and(|s| s.publish_not_ready_addresses == Some(true))
+    service.spec.as_ref().is_some_and(|s| s.publish_not_ready_addresses == Some(true))
 }
 
 /// Where a service port leads on a pod.
@@ -109,16 +98,9 @@ pub fn resolve_port(pod: &Pod, port: &ServicePort) -> Option<i32> {
     };
     let protocol = port.protocol.as_deref().unwrap_or("TCP");
     let spec = pod.spec.as_ref()?;
-    let sidecars = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .filter(|c| c.restart_policy.as_deref() == Some("Always"));
-    let ports = spec
-        .containers
-        .iter()
-        .chain(sidecars)
-        .flat_map(|c| c.ports.iter().flatten());
+    let sidecars =
+        spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
     ports
         .filter(|p| p.name.as_ref() == Some(name) && p.protocol.as_deref().unwrap_or("TCP") == protocol)
         .map(|p| p.container_port)
@@ -185,10 +167,7 @@ pub fn observe_backends(service: &Service, pods: &[Arc<Pod>], zones: &BTreeMap<S
                 zone: node.and_then(|n| zones.get(n)).cloned(),
                 ..Default::default()
             };
-            backends
-                .entry((family.clone(), resolve_ports(service, pod)))
-                .or_default()
-                .push(endpoint);
+            backends.entry((family.clone(), resolve_ports(service, pod))).or_default().push(endpoint);
         }
     }
     backends

@@ -28,18 +28,13 @@ pub(crate) fn plan_endpoints(service: &Service, pods: &[Arc<Pod>], now: Timestam
     let publish = backends::publishes_not_ready(service);
     let ipv6 = backends::families(service).first().is_some_and(|f| f == "IPv6");
     let mut groups: BTreeMap<Vec<PortKey>, (Vec<EndpointAddress>, Vec<EndpointAddress>)> = BTreeMap::new();
-    for pod in pods
-        .iter()
-        .filter(|p| !pod::is_finished(p) && (publish || !p.deleting()))
-    {
+    for pod in pods.iter().filter(|p| !pod::is_finished(p) && (publish || !p.deleting())) {
         let Some(ip) = backends::addresses(pod).into_iter().find(|a| a.is_ipv6() == ipv6) else {
             continue;
         };
         let ports = backends::resolve_ports(service, pod);
-        let has_ports = service
-            .spec
-            .as_ref()
-            .is_some_and(|s| s.ports.as_ref().is_some_and(|p| !p.is_empty()));
+        let has_ports =
+            service.spec.as_ref().is_some_and(|s| s.ports.as_ref().is_some_and(|p| !p.is_empty()));
         if has_ports && ports.is_empty() {
             continue;
         }
@@ -50,11 +45,7 @@ pub(crate) fn plan_endpoints(service: &Service, pods: &[Arc<Pod>], now: Timestam
             target_ref: Some(backends::target(pod)),
         };
         let (ready, not_ready) = groups.entry(ports).or_default();
-        if publish || pod::is_ready(pod) {
-            ready.push(address)
-        } else {
-            not_ready.push(address)
-        }
+        if publish || pod::is_ready(pod) { ready.push(address) } else { not_ready.push(address) }
     }
     let truncated = truncate(&mut groups);
     let subsets: Vec<EndpointSubset> = groups
@@ -71,11 +62,8 @@ pub(crate) fn plan_endpoints(service: &Service, pods: &[Arc<Pod>], now: Timestam
     if service.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()) == Some("None") {
         labels.insert(HEADLESS.to_owned(), String::new());
     }
-    let mut annotations: BTreeMap<String, String> = [(
-        TRIGGER_TIME.to_owned(),
-        now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-    )]
-    .into();
+    let mut annotations: BTreeMap<String, String> =
+        [(TRIGGER_TIME.to_owned(), now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())].into();
     if truncated {
         annotations.insert(OVER_CAPACITY.to_owned(), "truncated".to_owned());
     }
@@ -109,10 +97,7 @@ pub(crate) fn plan_update(existing: &Endpoints, wanted: Endpoints) -> Option<End
         annotations: Some(annotations),
         ..existing.metadata.clone()
     };
-    Some(Endpoints {
-        metadata,
-        subsets: wanted.subsets,
-    })
+    Some(Endpoints { metadata, subsets: wanted.subsets })
 }
 
 fn truncate(groups: &mut BTreeMap<Vec<PortKey>, (Vec<EndpointAddress>, Vec<EndpointAddress>)>) -> bool {

@@ -39,10 +39,7 @@ pub(crate) fn plan_slices(
     for slice in existing.iter().filter(|s| !s.deleting()) {
         let mut ports: Vec<PortKey> = slice.ports.iter().flatten().map(PortKey::from_port).collect();
         ports.sort();
-        by_group
-            .entry((slice.address_type.clone(), ports))
-            .or_default()
-            .push(slice);
+        by_group.entry((slice.address_type.clone(), ports)).or_default().push(slice);
     }
     // A family without endpoints keeps one empty slice, so that watchers see the service has none.
     for family in families(service) {
@@ -56,9 +53,7 @@ pub(crate) fn plan_slices(
         }
     }
     for ((family, ports), endpoints) in backends {
-        let group = by_group
-            .remove(&(family.clone(), ports.clone()))
-            .unwrap_or_default();
+        let group = by_group.remove(&(family.clone(), ports.clone())).unwrap_or_default();
         changes.extend(plan_group(service, &family, &ports, endpoints, &group, now));
     }
     // New and changed slices before deletions: an endpoint is never absent in between.
@@ -67,11 +62,7 @@ pub(crate) fn plan_slices(
 }
 
 fn identity(endpoint: &Endpoint) -> (String, String) {
-    let uid = endpoint
-        .target_ref
-        .as_ref()
-        .and_then(|t| t.uid.clone())
-        .unwrap_or_default();
+    let uid = endpoint.target_ref.as_ref().and_then(|t| t.uid.clone()).unwrap_or_default();
     (uid, endpoint.addresses.first().cloned().unwrap_or_default())
 }
 
@@ -99,9 +90,7 @@ fn plan_group(
         fill(draft, &mut left);
     }
     if !left.is_empty() && left.len() < ENDPOINTS_MAX {
-        let roomy = drafts
-            .iter_mut()
-            .filter(|d| d.endpoints.len() + left.len() <= ENDPOINTS_MAX);
+        let roomy = drafts.iter_mut().filter(|d| d.endpoints.len() + left.len() <= ENDPOINTS_MAX);
         if let Some(draft) = roomy.max_by_key(|d| d.endpoints.len()) {
             fill(draft, &mut left);
         }
@@ -121,9 +110,7 @@ fn plan_group(
     }
     while !left.is_empty() || (placeholder && kept == 0) {
         let rest = left.split_off(left.len().min(ENDPOINTS_MAX));
-        changes.push(Change::Create(Box::new(new_slice(
-            service, family, ports, left, &labels, now,
-        ))));
+        changes.push(Change::Create(Box::new(new_slice(service, family, ports, left, &labels, now))));
         left = rest;
         kept += 1;
     }
@@ -147,11 +134,7 @@ fn keep<'a>(
             None => changed = true,
         }
     }
-    Draft {
-        slice,
-        endpoints,
-        changed,
-    }
+    Draft { slice, endpoints, changed }
 }
 
 fn same_endpoint(a: &Endpoint, b: &Endpoint) -> bool {
@@ -165,9 +148,7 @@ fn same_endpoint(a: &Endpoint, b: &Endpoint) -> bool {
 }
 
 fn fill(draft: &mut Draft<'_>, left: &mut Vec<Endpoint>) {
-    let room = ENDPOINTS_MAX
-        .saturating_sub(draft.endpoints.len())
-        .min(left.len());
+    let room = ENDPOINTS_MAX.saturating_sub(draft.endpoints.len()).min(left.len());
     if room > 0 {
         draft.endpoints.extend(left.drain(..room));
         draft.changed = true;
@@ -186,21 +167,14 @@ fn labels(service: &Service) -> BTreeMap<String, String> {
 }
 
 fn trigger(now: Timestamp) -> (String, String) {
-    (
-        TRIGGER_TIME.to_owned(),
-        now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-    )
+    (TRIGGER_TIME.to_owned(), now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 fn update(draft: Draft<'_>, labels: &BTreeMap<String, String>, now: Timestamp) -> EndpointSlice {
     let mut slice = draft.slice.clone();
     slice.endpoints = Some(draft.endpoints);
     slice.metadata.labels = Some(labels.clone());
-    slice
-        .metadata
-        .annotations
-        .get_or_insert_default()
-        .extend([trigger(now)]);
+    slice.metadata.annotations.get_or_insert_default().extend([trigger(now)]);
     slice
 }
 
@@ -246,9 +220,7 @@ mod tests {
         let pod = |i: usize| {
             let mut pod = test_pod(&format!("p{i}"), Some("n1"), "Running", Some(1));
             let status = pod.status.as_mut().unwrap();
-            status.pod_ips = Some(vec![PodIP {
-                ip: format!("10.244.{}.{}", i / 250, i % 250 + 1),
-            }]);
+            status.pod_ips = Some(vec![PodIP { ip: format!("10.244.{}.{}", i / 250, i % 250 + 1) }]);
             Arc::new(pod)
         };
         (0..count).map(pod).collect()
@@ -291,10 +263,7 @@ mod tests {
         let mut going = pods(1)[0].as_ref().clone();
         going.metadata.deletion_timestamp = Some(time(9));
         let slices = created(round(&[Arc::new(going)], &[]));
-        let conditions = slices[0].endpoints.as_ref().unwrap()[0]
-            .conditions
-            .clone()
-            .unwrap();
+        let conditions = slices[0].endpoints.as_ref().unwrap()[0].conditions.clone().unwrap();
         assert_eq!(
             (conditions.ready, conditions.serving, conditions.terminating),
             (Some(false), Some(true), Some(true))
@@ -304,10 +273,7 @@ mod tests {
     #[test]
     fn many_endpoints_fill_slices_and_one_change_writes_one_slice() {
         let slices = created(round(&pods(250), &[]));
-        let sizes: Vec<usize> = slices
-            .iter()
-            .map(|s| s.endpoints.as_ref().unwrap().len())
-            .collect();
+        let sizes: Vec<usize> = slices.iter().map(|s| s.endpoints.as_ref().unwrap().len()).collect();
         assert_eq!(sizes, [100, 100, 50]);
         let changes = round(&pods(251), &slices);
         assert!(
@@ -323,9 +289,6 @@ mod tests {
         assert_eq!(slices.len(), 1);
         assert!(slices[0].endpoints.as_ref().unwrap().is_empty());
         let changes = round(&pods(1), &slices);
-        assert!(
-            matches!(changes.last(), Some(Change::Delete(_))),
-            "the placeholder goes when pods come"
-        );
+        assert!(matches!(changes.last(), Some(Change::Delete(_))), "the placeholder goes when pods come");
     }
 }

@@ -68,9 +68,7 @@ impl Graph {
         let owners = meta.owner_references.iter().flatten();
         let item = Item {
             identity,
-            owners: owners
-                .map(|o| (o.uid.clone(), o.block_owner_deletion == Some(true)))
-                .collect(),
+            owners: owners.map(|o| (o.uid.clone(), o.block_owner_deletion == Some(true))).collect(),
             deleting,
             waiting: deleting && has(super::FOREGROUND),
             orphaning: deleting && has(super::ORPHAN),
@@ -81,20 +79,14 @@ impl Graph {
             self.unlink(owner, &uid);
         }
         for (owner, _) in &item.owners {
-            self.dependents
-                .entry(owner.clone())
-                .or_default()
-                .insert(uid.clone());
+            self.dependents.entry(owner.clone()).or_default().insert(uid.clone());
         }
         let mut touched = Vec::new();
         // Owners that wait may have lost what they waited for.
         if old_owners != item.owners || (item.deleting && old.as_ref().is_some_and(|o| !o.deleting)) {
             touched.extend(self.waiting_among(old_owners.iter().map(|(o, _)| o)));
         }
-        let held = item
-            .owners
-            .iter()
-            .all(|(owner, _)| self.items.get(owner).is_some_and(|o| !o.waiting));
+        let held = item.owners.iter().all(|(owner, _)| self.items.get(owner).is_some_and(|o| !o.waiting));
         if item.waiting || item.orphaning || !held {
             touched.push(uid.clone());
         }
@@ -120,10 +112,7 @@ impl Graph {
     /// Takes out what a complete list of a resource does not name.
     pub fn retain(&mut self, api_version: &str, kind: &str, seen: &HashSet<String>) -> Vec<String> {
         let ours = |i: &Item| i.identity.api_version == api_version && i.identity.kind == kind;
-        let gone = self
-            .items
-            .iter()
-            .filter(|(uid, item)| ours(item) && !seen.contains(*uid));
+        let gone = self.items.iter().filter(|(uid, item)| ours(item) && !seen.contains(*uid));
         let gone: Vec<String> = gone.map(|(uid, _)| uid.clone()).collect();
         gone.iter().flat_map(|uid| self.remove(uid)).collect()
     }
@@ -131,19 +120,14 @@ impl Graph {
     /// Where the dependents of an object are.
     pub fn dependents(&self, uid: &str) -> Vec<Identity> {
         let dependents = self.dependents.get(uid).into_iter().flatten();
-        dependents
-            .filter_map(|d| self.items.get(d))
-            .map(|i| i.identity.clone())
-            .collect()
+        dependents.filter_map(|d| self.items.get(d)).map(|i| i.identity.clone()).collect()
     }
 
     /// UIDs of dependents that block the object's foreground deletion.
     pub fn blocking(&self, uid: &str) -> Vec<String> {
         let dependents = self.dependents.get(uid).into_iter().flatten();
         let blocks = |d: &&String| {
-            self.items
-                .get(*d)
-                .is_some_and(|i| i.owners.iter().any(|(owner, blocks)| owner == uid && *blocks))
+            self.items.get(*d).is_some_and(|i| i.owners.iter().any(|(owner, blocks)| owner == uid && *blocks))
         };
         dependents.filter(blocks).cloned().collect()
     }
@@ -157,11 +141,8 @@ impl Graph {
         // An owner in foreground deletion holds nothing, blocked or not.
         let going = |o: &OwnerReference| self.items.get(&o.uid).is_some_and(|i| i.waiting);
         let solid = owners.iter().any(|o| there(o) && !going(o));
-        let gone: HashSet<String> = owners
-            .iter()
-            .filter(|o| !there(o) || going(o))
-            .map(|o| o.uid.clone())
-            .collect();
+        let gone: HashSet<String> =
+            owners.iter().filter(|o| !there(o) || going(o)).map(|o| o.uid.clone()).collect();
         match (solid, gone.is_empty()) {
             (true, true) => Verdict::Keep,
             (true, false) => Verdict::DropOwners(gone),
@@ -169,22 +150,14 @@ impl Graph {
             (false, false) => {
                 let dependents: Vec<_> = self.dependents.get(uid).into_iter().flatten().collect();
                 let foreground = owners.iter().any(|o| there(o) && waits(o)) && !dependents.is_empty();
-                let cycle = dependents
-                    .iter()
-                    .any(|d| self.items.get(*d).is_some_and(|i| i.waiting));
-                Verdict::Delete {
-                    foreground,
-                    unblock: foreground && cycle,
-                }
+                let cycle = dependents.iter().any(|d| self.items.get(*d).is_some_and(|i| i.waiting));
+                Verdict::Delete { foreground, unblock: foreground && cycle }
             }
         }
     }
 
     fn waiting_among<'a>(&self, owners: impl Iterator<Item = &'a String>) -> Vec<String> {
-        owners
-            .filter(|o| self.items.get(*o).is_some_and(|i| i.waiting))
-            .cloned()
-            .collect()
+        owners.filter(|o| self.items.get(*o).is_some_and(|i| i.waiting)).cloned().collect()
     }
 
     fn unlink(&mut self, owner: &str, dependent: &str) {
@@ -214,19 +187,12 @@ mod tests {
     }
 
     fn reference(uid: &str) -> OwnerReference {
-        OwnerReference {
-            uid: uid.into(),
-            block_owner_deletion: Some(true),
-            ..Default::default()
-        }
+        OwnerReference { uid: uid.into(), block_owner_deletion: Some(true), ..Default::default() }
     }
 
     fn judge(graph: &Graph, uid: &str, owners: &[&str]) -> Verdict {
         let references: Vec<_> = owners.iter().map(|o| reference(o)).collect();
-        let exists = owners
-            .iter()
-            .map(|o| ((*o).to_owned(), graph.get(o).is_some()))
-            .collect();
+        let exists = owners.iter().map(|o| ((*o).to_owned(), graph.get(o).is_some())).collect();
         graph.judge(uid, &references, &exists)
     }
 
@@ -238,18 +204,9 @@ mod tests {
         graph.upsert(Identity::default(), &meta("pod", &["a", "b"], None));
         assert_eq!(judge(&graph, "pod", &["a", "b"]), Verdict::Keep);
         assert_eq!(graph.remove("a"), ["pod"]);
-        assert_eq!(
-            judge(&graph, "pod", &["a", "b"]),
-            Verdict::DropOwners(["a".to_owned()].into())
-        );
+        assert_eq!(judge(&graph, "pod", &["a", "b"]), Verdict::DropOwners(["a".to_owned()].into()));
         graph.remove("b");
-        assert_eq!(
-            judge(&graph, "pod", &["a", "b"]),
-            Verdict::Delete {
-                foreground: false,
-                unblock: false
-            }
-        );
+        assert_eq!(judge(&graph, "pod", &["a", "b"]), Verdict::Delete { foreground: false, unblock: false });
     }
 
     #[test]
@@ -257,19 +214,10 @@ mod tests {
         let mut graph = Graph::default();
         graph.upsert(Identity::default(), &meta("rs", &[], None));
         graph.upsert(Identity::default(), &meta("pod", &["rs"], None));
-        let touched = graph.upsert(
-            Identity::default(),
-            &meta("rs", &[], Some(crate::garbage::FOREGROUND)),
-        );
+        let touched = graph.upsert(Identity::default(), &meta("rs", &[], Some(crate::garbage::FOREGROUND)));
         assert!(touched.contains(&"pod".to_owned()) && touched.contains(&"rs".to_owned()));
         assert_eq!(graph.blocking("rs"), ["pod"]);
-        assert_eq!(
-            judge(&graph, "pod", &["rs"]),
-            Verdict::Delete {
-                foreground: false,
-                unblock: false
-            }
-        );
+        assert_eq!(judge(&graph, "pod", &["rs"]), Verdict::Delete { foreground: false, unblock: false });
         assert_eq!(graph.remove("pod"), ["rs"], "the owner is looked at again");
         assert!(graph.blocking("rs").is_empty());
     }
@@ -277,31 +225,15 @@ mod tests {
     #[test]
     fn a_cycle_of_waiting_is_broken() {
         let mut graph = Graph::default();
-        graph.upsert(
-            Identity::default(),
-            &meta("a", &["b"], Some(crate::garbage::FOREGROUND)),
-        );
+        graph.upsert(Identity::default(), &meta("a", &["b"], Some(crate::garbage::FOREGROUND)));
         graph.upsert(Identity::default(), &meta("b", &["a"], None));
-        assert_eq!(
-            judge(&graph, "b", &["a"]),
-            Verdict::Delete {
-                foreground: true,
-                unblock: true
-            }
-        );
+        assert_eq!(judge(&graph, "b", &["a"]), Verdict::Delete { foreground: true, unblock: true });
     }
 
     #[test]
     fn an_object_with_an_unknown_owner_is_looked_at() {
         let mut graph = Graph::default();
-        assert_eq!(
-            graph.upsert(Identity::default(), &meta("pod", &["nobody"], None)),
-            ["pod"]
-        );
-        assert!(
-            graph
-                .upsert(Identity::default(), &meta("free", &[], None))
-                .is_empty()
-        );
+        assert_eq!(graph.upsert(Identity::default(), &meta("pod", &["nobody"], None)), ["pod"]);
+        assert!(graph.upsert(Identity::default(), &meta("free", &[], None)).is_empty());
     }
 }

@@ -69,10 +69,7 @@ struct Verdict {
 
 pub(crate) fn is_true(job: &Job, kind: &str) -> bool {
     let conditions = job.status.as_ref().and_then(|s| s.conditions.as_ref());
-    conditions
-        .into_iter()
-        .flatten()
-        .any(|c| c.type_ == kind && c.status == "True")
+    conditions.into_iter().flatten().any(|c| c.type_ == kind && c.status == "True")
 }
 
 pub(crate) fn is_over(job: &Job) -> bool {
@@ -103,18 +100,9 @@ fn is_failed(spec: &JobSpec, pod: &Pod) -> bool {
 fn ended_at(pod: &Pod) -> Option<Timestamp> {
     let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
     let ended = statuses.into_iter().flatten();
-    let ended = ended.filter_map(|c| {
-        c.state
-            .as_ref()?
-            .terminated
-            .as_ref()?
-            .finished_at
-            .as_ref()
-            .map(|t| t.0)
-    });
-    ended
-        .max()
-        .or_else(|| pod.metadata.deletion_timestamp.as_ref().map(|t| t.0))
+    let ended =
+        ended.filter_map(|c| c.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|t| t.0));
+    ended.max().or_else(|| pod.metadata.deletion_timestamp.as_ref().map(|t| t.0))
 }
 
 /// The count so far, and what this pass adds to it.
@@ -151,12 +139,8 @@ impl<'a> Tally<'a> {
             release: Vec::new(),
             fail_job: None,
         };
-        let held: BTreeSet<&str> = observed
-            .pods
-            .iter()
-            .filter(|p| p.has_finalizer(TRACKING))
-            .map(|p| p.uid_str())
-            .collect();
+        let held: BTreeSet<&str> =
+            observed.pods.iter().filter(|p| p.has_finalizer(TRACKING)).map(|p| p.uid_str()).collect();
         for uid in uncounted.succeeded.into_iter().flatten() {
             if held.contains(uid.as_str()) {
                 tally.uncounted_succeeded.insert(uid);
@@ -204,11 +188,7 @@ impl<'a> Tally<'a> {
     }
 
     fn take_failed(&mut self, pod: &Pod) {
-        let meaning = if pod::phase(pod) == "Failed" {
-            meaning_of(self.spec, pod)
-        } else {
-            Meaning::Count
-        };
+        let meaning = if pod::phase(pod) == "Failed" { meaning_of(self.spec, pod) } else { Meaning::Count };
         let index = index_of(pod).filter(|i| (0..self.completions).contains(i));
         match meaning {
             Meaning::Ignore => return,
@@ -241,9 +221,7 @@ impl<'a> Tally<'a> {
 }
 
 fn failures_before(pod: &Pod) -> i32 {
-    pod.annotation(INDEX_FAILURES)
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(0)
+    pod.annotation(INDEX_FAILURES).and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
 pub(crate) fn plan(observed: &Observed) -> Plan {
@@ -252,29 +230,16 @@ pub(crate) fn plan(observed: &Observed) -> Plan {
         return Plan::default();
     };
     let mut tally = Tally::new(observed, spec);
-    let mut tracked: Vec<&Arc<Pod>> = observed
-        .pods
-        .iter()
-        .filter(|p| p.has_finalizer(TRACKING))
-        .collect();
+    let mut tracked: Vec<&Arc<Pod>> = observed.pods.iter().filter(|p| p.has_finalizer(TRACKING)).collect();
     tracked.sort_by_key(|p| (ended_at(p), p.uid_str().to_owned()));
     tracked.into_iter().for_each(|p| tally.take(p));
 
-    let active: Vec<Arc<Pod>> = observed
-        .pods
-        .iter()
-        .filter(|p| pod::is_active(p))
-        .cloned()
-        .collect();
+    let active: Vec<Arc<Pod>> = observed.pods.iter().filter(|p| pod::is_active(p)).cloned().collect();
     let terminating = observed.pods.iter().filter(|p| pod::is_terminating(p)).count() as i32;
     let suspended = spec.suspend == Some(true);
     let verdict = plan_verdict(observed, &tally, &active);
     let mut plan = Plan::default();
-    let mut conditions = job
-        .status
-        .as_ref()
-        .and_then(|s| s.conditions.clone())
-        .unwrap_or_default();
+    let mut conditions = job.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
     let mut status = JobStatus {
         active: Some(active.len() as i32),
         ready: Some(active.iter().filter(|p| pod::is_ready(p)).count() as i32),
@@ -284,31 +249,13 @@ pub(crate) fn plan(observed: &Observed) -> Plan {
         ..Default::default()
     };
     if let Some(verdict) = &verdict {
-        let target = if verdict.failed {
-            "FailureTarget"
-        } else {
-            "SuccessCriteriaMet"
-        };
-        set_condition(
-            &mut conditions,
-            target,
-            true,
-            verdict.reason,
-            &verdict.message,
-            observed.now,
-        );
+        let target = if verdict.failed { "FailureTarget" } else { "SuccessCriteriaMet" };
+        set_condition(&mut conditions, target, true, verdict.reason, &verdict.message, observed.now);
         plan.end = active.clone();
         let accounted = tally.uncounted_succeeded.is_empty() && tally.uncounted_failed.is_empty();
         if active.is_empty() && terminating == 0 && accounted {
             let kind = if verdict.failed { "Failed" } else { "Complete" };
-            set_condition(
-                &mut conditions,
-                kind,
-                true,
-                verdict.reason,
-                &verdict.message,
-                observed.now,
-            );
+            set_condition(&mut conditions, kind, true, verdict.reason, &verdict.message, observed.now);
             if !verdict.failed {
                 status.completion_time.get_or_insert(Time(observed.now));
             }
@@ -318,47 +265,26 @@ pub(crate) fn plan(observed: &Observed) -> Plan {
             plan.surplus = active.clone();
         }
         status.start_time = None;
-        set_condition(
-            &mut conditions,
-            "Suspended",
-            true,
-            "JobSuspended",
-            "Job suspended",
-            observed.now,
-        );
+        set_condition(&mut conditions, "Suspended", true, "JobSuspended", "Job suspended", observed.now);
     } else {
         if conditions.iter().any(|c| c.type_ == "Suspended") {
-            set_condition(
-                &mut conditions,
-                "Suspended",
-                false,
-                "JobResumed",
-                "Job resumed",
-                observed.now,
-            );
+            set_condition(&mut conditions, "Suspended", false, "JobResumed", "Job resumed", observed.now);
         }
         let started = status.start_time.get_or_insert(Time(observed.now)).0;
-        let deadline = spec
-            .active_deadline_seconds
-            .map(|d| started.as_second() + d - observed.now.as_second());
+        let deadline =
+            spec.active_deadline_seconds.map(|d| started.as_second() + d - observed.now.as_second());
         plan.next = deadline.and_then(|d| u64::try_from(d).ok()).map(|d| d.max(1));
         if observed.settled {
             plan_pods(observed, spec, &tally, active, terminating, &mut plan);
         }
     }
     let some = |n: i32| (n > 0).then_some(n);
-    status.succeeded = some(if tally.indexed {
-        tally.completed.len()
-    } else {
-        tally.succeeded
-    });
+    status.succeeded = some(if tally.indexed { tally.completed.len() } else { tally.succeeded });
     status.failed = some(tally.failed);
     status.active = status.active.filter(|n| *n > 0);
     status.completed_indexes =
         (tally.indexed && tally.completed.len() > 0).then(|| tally.completed.to_string());
-    status.failed_indexes = spec
-        .backoff_limit_per_index
-        .map(|_| tally.failed_indexes.to_string());
+    status.failed_indexes = spec.backoff_limit_per_index.map(|_| tally.failed_indexes.to_string());
     let list = |uids: BTreeSet<String>| (!uids.is_empty()).then(|| uids.into_iter().collect());
     status.uncounted_terminated_pods = Some(UncountedTerminatedPods {
         succeeded: list(tally.uncounted_succeeded),
@@ -388,11 +314,7 @@ fn plan_verdict(observed: &Observed, tally: &Tally<'_>, active: &[Arc<Pod>]) -> 
                 "CompletionsReached",
             ];
             let said = condition.reason.as_deref().unwrap_or_default();
-            let nearest = if failed {
-                "BackoffLimitExceeded"
-            } else {
-                "CompletionsReached"
-            };
+            let nearest = if failed { "BackoffLimitExceeded" } else { "CompletionsReached" };
             return Some(Verdict {
                 failed,
                 reason: REASONS.into_iter().find(|r| *r == said).unwrap_or(nearest),
@@ -400,52 +322,27 @@ fn plan_verdict(observed: &Observed, tally: &Tally<'_>, active: &[Arc<Pod>]) -> 
             });
         }
     }
-    let over = |failed, reason, message: &str| {
-        Some(Verdict {
-            failed,
-            reason,
-            message: message.to_owned(),
-        })
-    };
+    let over = |failed, reason, message: &str| Some(Verdict { failed, reason, message: message.to_owned() });
     if let Some(why) = &tally.fail_job {
         return over(true, "PodFailurePolicy", why);
     }
     let limit = spec.backoff_limit.unwrap_or(6);
     let restarts: i32 = active.iter().map(|p| pod::restarts_max(p)).sum();
-    let on_failure = spec
-        .template
-        .spec
-        .as_ref()
-        .and_then(|s| s.restart_policy.as_deref())
-        == Some("OnFailure");
+    let on_failure =
+        spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) == Some("OnFailure");
     let restarted = on_failure && restarts > 0 && restarts >= limit;
     if tally.failed_all() > limit || restarted {
-        return over(
-            true,
-            "BackoffLimitExceeded",
-            "Job has reached the specified backoff limit",
-        );
+        return over(true, "BackoffLimitExceeded", "Job has reached the specified backoff limit");
     }
-    let started = job
-        .status
-        .as_ref()
-        .and_then(|s| s.start_time.as_ref())
-        .map(|t| t.0.as_second());
+    let started = job.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|t| t.0.as_second());
     if let (Some(started), Some(deadline), false) =
         (started, spec.active_deadline_seconds, spec.suspend == Some(true))
         && observed.now.as_second() >= started + deadline
     {
-        return over(
-            true,
-            "DeadlineExceeded",
-            "Job was active longer than specified deadline",
-        );
+        return over(true, "DeadlineExceeded", "Job was active longer than specified deadline");
     }
     if tally.indexed {
-        if spec
-            .max_failed_indexes
-            .is_some_and(|max| tally.failed_indexes.len() > max)
-        {
+        if spec.max_failed_indexes.is_some_and(|max| tally.failed_indexes.len() > max) {
             let message = "Job has exceeded the specified maximal number of failed indexes";
             return over(true, "MaxFailedIndexesExceeded", message);
         }
@@ -462,11 +359,7 @@ fn plan_verdict(observed: &Observed, tally: &Tally<'_>, active: &[Arc<Pod>]) -> 
         None => tally.succeeded_all() > 0 && active.is_empty(),
     };
     let message = "Reached expected number of succeeded pods";
-    if complete {
-        over(false, "CompletionsReached", message)
-    } else {
-        None
-    }
+    if complete { over(false, "CompletionsReached", message) } else { None }
 }
 
 fn plan_pods(
@@ -484,11 +377,7 @@ fn plan_pods(
         None if tally.succeeded_all() > 0 => have,
         None => parallelism,
         Some(completions) => {
-            let failed = if tally.indexed {
-                tally.failed_indexes.len()
-            } else {
-                0
-            };
+            let failed = if tally.indexed { tally.failed_indexes.len() } else { 0 };
             (completions - tally.succeeded_all() - failed).clamp(0, parallelism)
         }
     };
@@ -511,15 +400,10 @@ fn plan_pods(
     let have = active.len() as i32;
     if have > wanted {
         let least_useful = active.split_off(wanted as usize);
-        plan.surplus
-            .extend(least_useful.into_iter().take(BURST_MAX as usize));
+        plan.surplus.extend(least_useful.into_iter().take(BURST_MAX as usize));
         return;
     }
-    let going = if replaces_failed_only(spec) {
-        terminating
-    } else {
-        0
-    };
+    let going = if replaces_failed_only(spec) { terminating } else { 0 };
     let missing = (wanted - have - going).min(BURST_MAX);
     if missing <= 0 {
         return;
@@ -530,12 +414,7 @@ fn plan_pods(
         return;
     }
     if !tally.indexed {
-        plan.create = (0..missing)
-            .map(|_| NewPod {
-                index: None,
-                index_failures: 0,
-            })
-            .collect();
+        plan.create = (0..missing).map(|_| NewPod { index: None, index_failures: 0 }).collect();
         return;
     }
     let taken: BTreeSet<i32> = observed

@@ -25,11 +25,7 @@ fn exits(pod: &Pod) -> Vec<(&str, i32)> {
     let Some(status) = &pod.status else {
         return Vec::new();
     };
-    let all = status
-        .container_statuses
-        .iter()
-        .chain(&status.init_container_statuses)
-        .flatten();
+    let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
     all.filter_map(|c| {
         let ended = c.state.as_ref()?.terminated.as_ref()?;
         (ended.exit_code != 0).then_some((c.name.as_str(), ended.exit_code))
@@ -48,10 +44,7 @@ fn exit_matches<'a>(rule: &PodFailurePolicyOnExitCodesRequirement, pod: &'a Pod)
 fn condition_matches(pattern: &PodFailurePolicyOnPodConditionsPattern, pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
     let wanted = pattern.status.as_deref().unwrap_or("True");
-    conditions
-        .into_iter()
-        .flatten()
-        .any(|c| c.type_ == pattern.type_ && c.status == wanted)
+    conditions.into_iter().flatten().any(|c| c.type_ == pattern.type_ && c.status == wanted)
 }
 
 /// What the first rule that matches says.
@@ -64,11 +57,8 @@ pub(crate) fn meaning_of(spec: &JobSpec, pod: &Pod) -> Meaning {
     );
     for (at, rule) in rules.enumerate() {
         let by_exit = rule.on_exit_codes.as_ref().and_then(|r| exit_matches(r, pod));
-        let by_condition = rule
-            .on_pod_conditions
-            .iter()
-            .flatten()
-            .find(|pattern| condition_matches(pattern, pod));
+        let by_condition =
+            rule.on_pod_conditions.iter().flatten().find(|pattern| condition_matches(pattern, pod));
         let why = match (by_exit, by_condition) {
             (Some((container, code)), _) => {
                 format!("Container {container} for pod {name} failed with exit code {code}")
@@ -91,10 +81,7 @@ pub(crate) fn success(spec: &JobSpec, completed: &Indexes) -> Option<String> {
     let rules = &spec.success_policy.as_ref()?.rules;
     let completions = spec.completions.unwrap_or(0);
     let met = rules.iter().position(|rule| {
-        let wanted = rule
-            .succeeded_indexes
-            .as_ref()
-            .map(|t| Indexes::parse(t, completions));
+        let wanted = rule.succeeded_indexes.as_ref().map(|t| Indexes::parse(t, completions));
         match (wanted, rule.succeeded_count) {
             (Some(wanted), count) => completed.count_in(&wanted) >= count.unwrap_or(wanted.len()),
             (None, Some(count)) => completed.len() >= count,
@@ -111,9 +98,7 @@ mod tests {
 
     fn spec(extra: serde_json::Value) -> JobSpec {
         let mut spec = json!({"template": {}, "completions": 5});
-        spec.as_object_mut()
-            .unwrap()
-            .extend(extra.as_object().unwrap().clone());
+        spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         serde_json::from_value(spec).unwrap()
     }
 

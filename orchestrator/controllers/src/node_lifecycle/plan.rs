@@ -30,12 +30,7 @@ pub(crate) enum Readiness {
 }
 
 pub(crate) fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
-    node.status
-        .as_ref()?
-        .conditions
-        .as_ref()?
-        .iter()
-        .find(|c| c.type_ == kind)
+    node.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
 }
 
 pub(crate) fn ready(node: &Node) -> Readiness {
@@ -50,11 +45,7 @@ pub(crate) fn ready(node: &Node) -> Readiness {
 /// The node with its conditions unknown; `None` when they are already.
 pub(crate) fn plan_silent(node: &Node, now: Timestamp) -> Option<Node> {
     let mut changed = node.clone();
-    let conditions = changed
-        .status
-        .get_or_insert_default()
-        .conditions
-        .get_or_insert_default();
+    let conditions = changed.status.get_or_insert_default().conditions.get_or_insert_default();
     let mut any = false;
     for kind in FROM_THE_NODE {
         match conditions.iter_mut().find(|c| c.type_ == *kind) {
@@ -102,10 +93,7 @@ pub(crate) fn plan_taints(node: &Node, may_evict: bool, now: Timestamp) -> Optio
     }
     let true_condition = |kind: &str| condition(node, kind).is_some_and(|c| c.status == "True");
     wanted.extend(
-        PRESSURES
-            .iter()
-            .filter(|(kind, _)| true_condition(kind))
-            .map(|(_, key)| (*key, NO_SCHEDULE)),
+        PRESSURES.iter().filter(|(kind, _)| true_condition(kind)).map(|(_, key)| (*key, NO_SCHEDULE)),
     );
     if node.spec.as_ref().is_some_and(|s| s.unschedulable == Some(true)) {
         wanted.push((UNSCHEDULABLE, NO_SCHEDULE));
@@ -118,26 +106,13 @@ pub(crate) fn plan_taints(node: &Node, may_evict: bool, now: Timestamp) -> Optio
         NO_EXECUTE => [NOT_READY, UNREACHABLE].contains(&taint.key.as_str()),
         _ => false,
     };
-    let is_wanted = |t: &Taint| {
-        wanted
-            .iter()
-            .any(|(key, effect)| t.key == *key && t.effect == *effect)
-    };
-    let mut result: Vec<Taint> = taints(node)
-        .iter()
-        .filter(|t| !ours(t) || is_wanted(t))
-        .cloned()
-        .collect();
+    let is_wanted = |t: &Taint| wanted.iter().any(|(key, effect)| t.key == *key && t.effect == *effect);
+    let mut result: Vec<Taint> = taints(node).iter().filter(|t| !ours(t) || is_wanted(t)).cloned().collect();
     let mut changed = result.len() != taints(node).len();
     for (key, effect) in wanted {
         if !has(node, key, effect) {
             let time_added = Some(Time(now));
-            result.push(Taint {
-                key: key.into(),
-                effect: effect.into(),
-                value: None,
-                time_added,
-            });
+            result.push(Taint { key: key.into(), effect: effect.into(), value: None, time_added });
             changed = true;
         }
     }
@@ -185,10 +160,8 @@ mod tests {
     use super::*;
 
     fn node(ready: Option<&str>, taints: serde_json::Value) -> Node {
-        let conditions: Vec<_> = ready
-            .iter()
-            .map(|s| serde_json::json!({"type": "Ready", "status": s}))
-            .collect();
+        let conditions: Vec<_> =
+            ready.iter().map(|s| serde_json::json!({"type": "Ready", "status": s})).collect();
         serde_json::from_value(serde_json::json!({
             "metadata": {"name": "n"}, "spec": {"taints": taints}, "status": {"conditions": conditions},
         }))
@@ -196,10 +169,7 @@ mod tests {
     }
 
     fn keys(taints: &[Taint]) -> Vec<String> {
-        taints
-            .iter()
-            .map(|t| format!("{}:{}", t.key.rsplit('/').next().unwrap(), t.effect))
-            .collect()
+        taints.iter().map(|t| format!("{}:{}", t.key.rsplit('/').next().unwrap(), t.effect)).collect()
     }
 
     #[test]
@@ -210,18 +180,11 @@ mod tests {
         assert_eq!(plan(&node(Some("True"), foreign.clone())), None);
         assert_eq!(
             plan(&node(Some("Unknown"), foreign)).unwrap(),
-            [
-                "mine:NoSchedule",
-                "unreachable:NoSchedule",
-                "unreachable:NoExecute"
-            ]
+            ["mine:NoSchedule", "unreachable:NoSchedule", "unreachable:NoExecute"]
         );
         let registered = serde_json::json!([{"key": NOT_READY, "effect": "NoSchedule"}]);
         assert_eq!(plan(&node(None, registered.clone())), None, "until it reports");
-        assert_eq!(
-            plan(&node(Some("True"), registered.clone())).unwrap(),
-            Vec::<String>::new()
-        );
+        assert_eq!(plan(&node(Some("True"), registered.clone())).unwrap(), Vec::<String>::new());
         assert_eq!(
             plan_taints(&node(Some("False"), registered), false, now),
             None,
@@ -244,10 +207,7 @@ mod tests {
             )
             .unwrap()
         };
-        assert_eq!(
-            plan_eviction(&node, &pod(serde_json::json!([])), now),
-            Stay::For(0)
-        );
+        assert_eq!(plan_eviction(&node, &pod(serde_json::json!([])), now), Stay::For(0));
         let limited =
             serde_json::json!([{"key": UNREACHABLE, "operator": "Exists", "tolerationSeconds": 30}]);
         assert_eq!(plan_eviction(&node, &pod(limited), now), Stay::For(20));

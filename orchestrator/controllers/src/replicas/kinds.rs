@@ -39,10 +39,7 @@ impl Replicated for ReplicaSet {
         self.status.clone().unwrap_or_default()
     }
     fn with_status(&self, status: ReplicaSetStatus) -> Self {
-        Self {
-            status: Some(status),
-            ..self.clone()
-        }
+        Self { status: Some(status), ..self.clone() }
     }
 }
 
@@ -103,9 +100,6 @@ impl Replicated for ReplicationController {
             ready_replicas: status.ready_replicas,
             replicas: status.replicas,
         };
-        Self {
-            status: Some(status),
-            ..self.clone()
-        }
+        Self { status: Some(status), ..self.clone() }
     }
 }

@@ -52,10 +52,7 @@ pub(crate) fn plan(observed: &Observed) -> Plan {
     let waits = active.iter().filter_map(|p| {
         pod::seconds_until_available(p, observed.min_ready_seconds, observed.now).filter(|s| *s > 0)
     });
-    let mut plan = Plan {
-        next: waits.min().map(|s| s as u64),
-        ..Default::default()
-    };
+    let mut plan = Plan { next: waits.min().map(|s| s as u64), ..Default::default() };
     if observed.deleting || !observed.settled {
         return plan;
     }
@@ -89,9 +86,7 @@ pub(crate) fn plan_status(observed: &Observed, trouble: Option<&Trouble>) -> Rep
     let labelled = |p: &Pod| {
         let labels = p.metadata.labels.as_ref();
         let template = observed.template_labels.iter().flatten();
-        template
-            .into_iter()
-            .all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v))
+        template.into_iter().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v))
     };
     let present = |n: i32| (n > 0).then_some(n);
     let terminating = observed.pods.iter().filter(|p| pod::is_terminating(p)).count() as i32;
@@ -168,11 +163,7 @@ mod tests {
         assert_eq!(plan(&observed).create, 2);
         let status = plan_status(&observed, None);
         assert_eq!(
-            (
-                status.replicas,
-                status.ready_replicas,
-                status.terminating_replicas
-            ),
+            (status.replicas, status.ready_replicas, status.terminating_replicas),
             (1, Some(1), Some(1))
         );
     }
@@ -190,15 +181,9 @@ mod tests {
     #[test]
     fn a_failure_is_a_condition_until_the_next_good_round() {
         let mut round = observed(1, vec![]);
-        let trouble = Trouble {
-            reason: "FailedCreate",
-            message: "quota".into(),
-        };
+        let trouble = Trouble { reason: "FailedCreate", message: "quota".into() };
         round.status = plan_status(&round, Some(&trouble));
-        assert_eq!(
-            round.status.conditions.as_ref().unwrap()[0].reason.as_deref(),
-            Some("FailedCreate")
-        );
+        assert_eq!(round.status.conditions.as_ref().unwrap()[0].reason.as_deref(), Some("FailedCreate"));
         assert!(plan_status(&round, None).conditions.is_none());
     }
 

@@ -54,9 +54,7 @@ pub(crate) fn plan_pod(set: &StatefulSet, ordinal: i32, revision: &str, template
     spec.hostname = Some(name);
     let set_spec = set.spec.as_ref();
     spec.subdomain = set_spec.and_then(|s| s.service_name.clone());
-    let templates = set_spec
-        .and_then(|s| s.volume_claim_templates.as_deref())
-        .unwrap_or_default();
+    let templates = set_spec.and_then(|s| s.volume_claim_templates.as_deref()).unwrap_or_default();
     if !templates.is_empty() {
         let names: BTreeSet<&str> = templates.iter().map(Meta::name).collect();
         let volumes = spec.volumes.get_or_insert_default();

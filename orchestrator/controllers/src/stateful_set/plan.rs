@@ -47,21 +47,12 @@ impl Observed {
     }
 
     fn in_order(&self) -> bool {
-        let policy = self
-            .set
-            .spec
-            .as_ref()
-            .and_then(|s| s.pod_management_policy.as_deref());
+        let policy = self.set.spec.as_ref().and_then(|s| s.pod_management_policy.as_deref());
         policy != Some("Parallel")
     }
 
     fn is_healthy(&self, pod: &Pod) -> bool {
-        let min_ready = self
-            .set
-            .spec
-            .as_ref()
-            .and_then(|s| s.min_ready_seconds)
-            .unwrap_or(0);
+        let min_ready = self.set.spec.as_ref().and_then(|s| s.min_ready_seconds).unwrap_or(0);
         !pod.deleting() && pod::phase(pod) == "Running" && pod::is_available(pod, min_ready, self.now)
     }
 
@@ -119,19 +110,13 @@ pub(crate) fn plan(observed: &Observed) -> Plan {
             plan.delete.push((*victim).clone());
         }
     } else {
-        plan.delete.extend(
-            condemned
-                .iter()
-                .filter(|(_, p)| !p.deleting())
-                .map(|(_, p)| (*p).clone()),
-        );
+        plan.delete.extend(condemned.iter().filter(|(_, p)| !p.deleting()).map(|(_, p)| (*p).clone()));
     }
     let busy = !plan.create.is_empty() || !plan.delete.is_empty() || (ordered && !condemned.is_empty());
     if observed.rolls() && !(ordered && busy) {
         let going: Vec<String> = plan.delete.iter().map(|p| p.uid_str().to_owned()).collect();
         let update = plan_update(observed).into_iter();
-        plan.delete
-            .extend(update.filter(|p| !going.iter().any(|uid| uid == p.uid_str())));
+        plan.delete.extend(update.filter(|p| !going.iter().any(|uid| uid == p.uid_str())));
     }
     plan
 }
@@ -139,16 +124,9 @@ pub(crate) fn plan(observed: &Observed) -> Plan {
 /// Pods of an old template that may go now: the last first, no more in trouble than allowed.
 fn plan_update(observed: &Observed) -> Vec<Arc<Pod>> {
     let (start, end) = observed.range();
-    let strategy = observed
-        .set
-        .spec
-        .as_ref()
-        .and_then(|s| s.update_strategy.as_ref());
+    let strategy = observed.set.spec.as_ref().and_then(|s| s.update_strategy.as_ref());
     let limit = strategy.and_then(|s| s.rolling_update.as_ref()?.max_unavailable.as_ref());
-    let limit = limit
-        .and_then(|l| resolve(l, end - start, Round::Up))
-        .unwrap_or(1)
-        .max(1);
+    let limit = limit.and_then(|l| resolve(l, end - start, Round::Up)).unwrap_or(1).max(1);
     let mut unavailable = 0;
     let mut victims = Vec::new();
     for ordinal in (start.max(observed.partition())..end).rev() {
@@ -247,20 +225,10 @@ mod tests {
 
     #[test]
     fn surplus_pods_go_from_the_end_and_not_while_one_is_in_trouble() {
-        let pods = |ready| {
-            (0..4)
-                .map(|i| member(i, "new", i != 0 || ready))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(
-            names(&plan(&observed(2, "OrderedReady", pods(true))).delete),
-            ["db-3"]
-        );
+        let pods = |ready| (0..4).map(|i| member(i, "new", i != 0 || ready)).collect::<Vec<_>>();
+        assert_eq!(names(&plan(&observed(2, "OrderedReady", pods(true))).delete), ["db-3"]);
         assert!(plan(&observed(2, "OrderedReady", pods(false))).delete.is_empty());
-        assert_eq!(
-            names(&plan(&observed(2, "Parallel", pods(true))).delete),
-            ["db-3", "db-2"]
-        );
+        assert_eq!(names(&plan(&observed(2, "Parallel", pods(true))).delete), ["db-3", "db-2"]);
         let mut going = pods(true);
         going[3].metadata.deletion_timestamp = Some(time(1));
         assert!(plan(&observed(2, "OrderedReady", going)).delete.is_empty());
@@ -268,21 +236,11 @@ mod tests {
 
     #[test]
     fn a_new_template_replaces_the_last_pod_first_and_stops_at_the_partition() {
-        let old = |ready| {
-            (0..3)
-                .map(|i| member(i, "old", i != 2 || ready))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(
-            names(&plan(&observed(3, "OrderedReady", old(true))).delete),
-            ["db-2"]
-        );
+        let old = |ready| (0..3).map(|i| member(i, "old", i != 2 || ready)).collect::<Vec<_>>();
+        assert_eq!(names(&plan(&observed(3, "OrderedReady", old(true))).delete), ["db-2"]);
         let mut half = old(true);
         half[2] = member(2, "new", false);
-        assert!(
-            plan(&observed(3, "OrderedReady", half.clone())).delete.is_empty(),
-            "it is not ready yet"
-        );
+        assert!(plan(&observed(3, "OrderedReady", half.clone())).delete.is_empty(), "it is not ready yet");
         half[2] = member(2, "new", true);
         let mut half = observed(3, "OrderedReady", half);
         assert_eq!(names(&plan(&half).delete), ["db-1"]);
@@ -292,30 +250,17 @@ mod tests {
         half.set = Arc::new(set);
         assert!(plan(&half).delete.is_empty());
         half.pods.remove(0);
-        assert_eq!(
-            plan(&half).create,
-            [(0, false)],
-            "below the partition the old template is used"
-        );
+        assert_eq!(plan(&half).create, [(0, false)], "below the partition the old template is used");
     }
 
     #[test]
     fn a_complete_rollout_is_the_current_revision() {
-        let status = plan_status(&observed(
-            2,
-            "OrderedReady",
-            vec![member(0, "new", true), member(1, "old", true)],
-        ));
-        assert_eq!(
-            (status.current_replicas, status.updated_replicas),
-            (Some(1), Some(1))
-        );
+        let status =
+            plan_status(&observed(2, "OrderedReady", vec![member(0, "new", true), member(1, "old", true)]));
+        assert_eq!((status.current_replicas, status.updated_replicas), (Some(1), Some(1)));
         assert_eq!(status.current_revision.as_deref(), Some("old"));
-        let status = plan_status(&observed(
-            2,
-            "OrderedReady",
-            vec![member(0, "new", true), member(1, "new", true)],
-        ));
+        let status =
+            plan_status(&observed(2, "OrderedReady", vec![member(0, "new", true), member(1, "new", true)]));
         assert_eq!(status.current_revision.as_deref(), Some("new"));
     }
 }

@@ -34,8 +34,7 @@ fn plain_pod(name: &str, app: &str, spec: serde_json::Value) -> Arc<Pod> {
 fn cluster(nodes: &[Arc<Node>], pods: &[(&str, Arc<Pod>)]) -> Cluster {
     let mut cluster = Cluster::default();
     nodes.iter().for_each(|n| cluster.put_node(n.clone()));
-    pods.iter()
-        .for_each(|(node, pod)| cluster.put_pod(node, Placed::new(pod.clone())));
+    pods.iter().for_each(|(node, pod)| cluster.put_pod(node, Placed::new(pod.clone())));
     cluster
 }
 
@@ -66,30 +65,15 @@ fn every_filter_says_why() {
     let plain = serde_json::json!({});
     let one = vec![plain_node("n1", "a", "2")];
     let cases = [
-        (
-            vec![],
-            vec![],
-            plain.clone(),
-            "no nodes available to schedule pods",
-        ),
+        (vec![], vec![], plain.clone(), "no nodes available to schedule pods"),
         (
             vec![tainted],
             vec![],
             plain.clone(),
             "0/1 nodes are available: 1 node(s) had untolerated taint {k: v}.",
         ),
-        (
-            vec![cordoned],
-            vec![],
-            plain.clone(),
-            "0/1 nodes are available: 1 node(s) were unschedulable.",
-        ),
-        (
-            vec![full],
-            vec![],
-            plain.clone(),
-            "0/1 nodes are available: 1 Too many pods.",
-        ),
+        (vec![cordoned], vec![], plain.clone(), "0/1 nodes are available: 1 node(s) were unschedulable."),
+        (vec![full], vec![], plain.clone(), "0/1 nodes are available: 1 Too many pods."),
         (
             two_zones(),
             vec![],
@@ -120,12 +104,7 @@ fn every_filter_says_why() {
             plain.clone(),
             "0/1 nodes are available: 1 node(s) didn't satisfy existing pods anti-affinity rules.",
         ),
-        (
-            one.clone(),
-            vec![],
-            with,
-            "0/1 nodes are available: 1 node(s) didn't match pod affinity rules.",
-        ),
+        (one.clone(), vec![], with, "0/1 nodes are available: 1 node(s) didn't match pod affinity rules."),
         (
             one,
             vec![],
@@ -141,14 +120,8 @@ fn every_filter_says_why() {
 
 #[test]
 fn replicas_spread_over_nodes() {
-    let mut cluster = cluster(
-        &[
-            plain_node("n1", "a", "8"),
-            plain_node("n2", "b", "8"),
-            plain_node("n3", "c", "8"),
-        ],
-        &[],
-    );
+    let mut cluster =
+        cluster(&[plain_node("n1", "a", "8"), plain_node("n2", "b", "8"), plain_node("n3", "c", "8")], &[]);
     for i in 0..9 {
         let pod = plain_pod(&format!("p{i}"), "web", serde_json::json!({}));
         let node = choose(&pod, &cluster, i).unwrap();
@@ -163,10 +136,7 @@ fn hard_spread_constraints_hold_and_say_so() {
         "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "web"}}}]});
     let web = plain_pod("x", "web", serde_json::json!({}));
     let cluster = cluster(&two_zones(), &[("n1", web)]);
-    assert_eq!(
-        choose(&plain_pod("new", "web", spec.clone()), &cluster, 0).unwrap(),
-        "n2"
-    );
+    assert_eq!(choose(&plain_pod("new", "web", spec.clone()), &cluster, 0).unwrap(), "n2");
     let pinned = serde_json::json!({"nodeSelector": {"topology.kubernetes.io/zone": "a"},
         "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "nodeAffinityPolicy": "Ignore",
         "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "web"}}}]});
@@ -186,11 +156,7 @@ fn the_first_pod_of_a_group_with_affinity_to_itself_is_placed() {
     let first = plain_pod("p1", "web", spec.clone());
     let node = choose(&first, &cluster, 1).unwrap();
     cluster.put_pod(&node, Placed::new(first));
-    assert_eq!(
-        choose(&plain_pod("p2", "web", spec), &cluster, 0).unwrap(),
-        node,
-        "the second joins it"
-    );
+    assert_eq!(choose(&plain_pod("p2", "web", spec), &cluster, 0).unwrap(), node, "the second joins it");
 }
 
 #[test]
@@ -213,9 +179,6 @@ fn preferences_decide_among_equals() {
     let spec = serde_json::json!({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
         {"weight": 10, "preference": {"matchExpressions": [{"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["b"]}]}}]}}});
     for start in 0..4 {
-        assert_eq!(
-            choose(&plain_pod("p", "web", spec.clone()), &cluster, start).unwrap(),
-            "n2"
-        );
+        assert_eq!(choose(&plain_pod("p", "web", spec.clone()), &cluster, start).unwrap(), "n2");
     }
 }

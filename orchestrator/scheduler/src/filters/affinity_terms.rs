@@ -47,9 +47,7 @@ fn compile(owner: &Pod, terms: Option<&Vec<PodAffinityTerm>>) -> Vec<Term> {
 
 fn compile_weighted(owner: &Pod, terms: Option<&Vec<WeightedPodAffinityTerm>>) -> Vec<(Term, i64)> {
     let terms = terms.into_iter().flatten();
-    terms
-        .map(|t| (Term::new(owner, &t.pod_affinity_term), i64::from(t.weight)))
-        .collect()
+    terms.map(|t| (Term::new(owner, &t.pod_affinity_term), i64::from(t.weight))).collect()
 }
 
 /// The affinity a pod states.
@@ -73,10 +71,7 @@ impl Terms {
         let Some(affinity) = pod.spec.as_ref().and_then(|s| s.affinity.as_ref()) else {
             return Self::default();
         };
-        let (with, against) = (
-            affinity.pod_affinity.as_ref(),
-            affinity.pod_anti_affinity.as_ref(),
-        );
+        let (with, against) = (affinity.pod_affinity.as_ref(), affinity.pod_anti_affinity.as_ref());
         let with_required = with.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
         let against_required =
             against.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
@@ -85,11 +80,7 @@ impl Terms {
         let against_preferred =
             against.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
         let mut preferred = compile_weighted(pod, with_preferred);
-        preferred.extend(
-            compile_weighted(pod, against_preferred)
-                .into_iter()
-                .map(|(t, w)| (t, -w)),
-        );
+        preferred.extend(compile_weighted(pod, against_preferred).into_iter().map(|(t, w)| (t, -w)));
         Self {
             affinity: compile(pod, with_required),
             anti_affinity: compile(pod, against_required),

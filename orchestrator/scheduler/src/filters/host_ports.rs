@@ -18,9 +18,7 @@ impl Filter for Ports {
     fn check(&self, node: &NodeState) -> Result<(), Rejection> {
         let mut taken = node.pods.values().flat_map(|p| p.ports.iter());
         if taken.any(|t| self.0.iter().any(|w| w.clashes(t))) {
-            return Err(Rejection::by_pods(
-                "node(s) didn't have free ports for the requested pod ports",
-            ));
+            return Err(Rejection::by_pods("node(s) didn't have free ports for the requested pod ports"));
         }
         Ok(())
     }

@@ -21,9 +21,9 @@ pub fn prepare(pod: &Arc<Pod>, _: &Cluster) -> Result<Option<Box<dyn Filter>>, S
 impl Filter for NodeAffinity {
     fn check(&self, node: &NodeState) -> Result<(), Rejection> {
         match &self.0.spec {
-            Some(spec) if !node_affinity_holds(spec, &node.node) => Err(Rejection::by_node(
-                "node(s) didn't match Pod's node affinity/selector",
-            )),
+            Some(spec) if !node_affinity_holds(spec, &node.node) => {
+                Err(Rejection::by_node("node(s) didn't match Pod's node affinity/selector"))
+            }
             _ => Ok(()),
         }
     }

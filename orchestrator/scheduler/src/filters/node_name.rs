@@ -10,11 +10,7 @@ use crate::cluster::{Cluster, NodeState};
 struct NodeName(String);
 
 pub fn prepare(pod: &Arc<Pod>, _: &Cluster) -> Result<Option<Box<dyn Filter>>, String> {
-    let name = pod
-        .spec
-        .as_ref()
-        .and_then(|s| s.node_name.clone())
-        .filter(|n| !n.is_empty());
+    let name = pod.spec.as_ref().and_then(|s| s.node_name.clone()).filter(|n| !n.is_empty());
     Ok(name.map(|n| Box::new(NodeName(n)) as Box<dyn Filter>))
 }
 

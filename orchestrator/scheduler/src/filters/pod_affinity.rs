@@ -52,11 +52,7 @@ pub fn prepare(pod: &Arc<Pod>, cluster: &Cluster) -> Result<Option<Box<dyn Filte
                 prepared.shunned.extend(domain(node, term));
             }
             if Terms::any(there) {
-                for term in Terms::of(there)
-                    .anti_affinity
-                    .iter()
-                    .filter(|t| t.means(pod, names))
-                {
+                for term in Terms::of(there).anti_affinity.iter().filter(|t| t.means(pod, names)) {
                     prepared.refused.extend(domain(node, term));
                 }
             }
@@ -68,10 +64,7 @@ pub fn prepare(pod: &Arc<Pod>, cluster: &Cluster) -> Result<Option<Box<dyn Filte
 }
 
 fn domain(node: &NodeState, term: &Term) -> Option<Domain> {
-    Some((
-        term.topology_key.clone(),
-        node.label(&term.topology_key)?.to_owned(),
-    ))
+    Some((term.topology_key.clone(), node.label(&term.topology_key)?.to_owned()))
 }
 
 impl Filter for PodAffinity {
@@ -84,19 +77,12 @@ impl Filter for PodAffinity {
                 return Err(Rejection::by_node("node(s) didn't match pod affinity rules"));
             }
         }
-        if self
-            .anti_affinity
-            .iter()
-            .filter_map(|t| domain(node, t))
-            .any(|d| self.shunned.contains(&d))
-        {
+        if self.anti_affinity.iter().filter_map(|t| domain(node, t)).any(|d| self.shunned.contains(&d)) {
             return Err(Rejection::by_pods("node(s) didn't match pod anti-affinity rules"));
         }
         let refuses = |(key, value): &Domain| node.label(key) == Some(value);
         if self.refused.iter().any(refuses) {
-            return Err(Rejection::by_pods(
-                "node(s) didn't satisfy existing pods anti-affinity rules",
-            ));
+            return Err(Rejection::by_pods("node(s) didn't satisfy existing pods anti-affinity rules"));
         }
         Ok(())
     }

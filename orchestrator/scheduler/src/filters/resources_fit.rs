@@ -31,10 +31,6 @@ impl Filter for Fit {
                 resolvable &= *wanted <= has;
             }
         }
-        if reasons.is_empty() {
-            Ok(())
-        } else {
-            Err(Rejection { reasons, resolvable })
-        }
+        if reasons.is_empty() { Ok(()) } else { Err(Rejection { reasons, resolvable }) }
     }
 }

@@ -20,10 +20,7 @@ impl Filter for Taints {
             None => Ok(()),
             Some(taint) => {
                 let value = taint.value.as_deref().unwrap_or_default();
-                Err(Rejection::by_node(format!(
-                    "node(s) had untolerated taint {{{}: {value}}}",
-                    taint.key
-                )))
+                Err(Rejection::by_node(format!("node(s) had untolerated taint {{{}: {value}}}", taint.key)))
             }
         }
     }

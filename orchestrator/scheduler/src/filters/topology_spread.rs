@@ -30,10 +30,8 @@ pub fn selector(pod: &Pod, constraint: &TopologySpreadConstraint) -> Selector {
     };
     for key in constraint.match_label_keys.iter().flatten() {
         if let Some(value) = pod.label(key) {
-            requirements.push(Requirement {
-                key: key.clone(),
-                operator: Operator::In(vec![value.to_owned()]),
-            });
+            requirements
+                .push(Requirement { key: key.clone(), operator: Operator::In(vec![value.to_owned()]) });
         }
     }
     Selector::All(requirements)
@@ -43,10 +41,7 @@ pub fn selector(pod: &Pod, constraint: &TopologySpreadConstraint) -> Selector {
 fn counts_node(pod: &Pod, constraint: &TopologySpreadConstraint, node: &NodeState) -> bool {
     let honours_affinity = constraint.node_affinity_policy.as_deref() != Some("Ignore");
     let honours_taints = constraint.node_taints_policy.as_deref() == Some("Honor");
-    let affine = pod
-        .spec
-        .as_ref()
-        .is_none_or(|s| node_affinity_holds(s, &node.node));
+    let affine = pod.spec.as_ref().is_none_or(|s| node_affinity_holds(s, &node.node));
     let tainted = untolerated(taints(&node.node), tolerations(pod), &["NoSchedule", "NoExecute"]).is_some();
     (!honours_affinity || affine) && (!honours_taints || !tainted)
 }
@@ -68,11 +63,7 @@ pub fn count(pod: &Pod, constraint: &TopologySpreadConstraint, keys: &[&str], cl
         *counts.entry(value.to_owned()).or_default() += matching.count() as i64;
     }
     let enough_domains = counts.len() as i64 >= i64::from(constraint.min_domains.unwrap_or(1));
-    let least = if enough_domains {
-        counts.values().min().copied().unwrap_or(0)
-    } else {
-        0
-    };
+    let least = if enough_domains { counts.values().min().copied().unwrap_or(0) } else { 0 };
     Spread {
         key: constraint.topology_key.clone(),
         max_skew: i64::from(constraint.max_skew),
@@ -85,13 +76,8 @@ pub fn count(pod: &Pod, constraint: &TopologySpreadConstraint, keys: &[&str], cl
 struct TopologySpread(Vec<Spread>);
 
 pub fn prepare(pod: &Arc<Pod>, cluster: &Cluster) -> Result<Option<Box<dyn Filter>>, String> {
-    let constraints = pod
-        .spec
-        .iter()
-        .flat_map(|s| s.topology_spread_constraints.iter().flatten());
-    let hard: Vec<_> = constraints
-        .filter(|c| c.when_unsatisfiable == "DoNotSchedule")
-        .collect();
+    let constraints = pod.spec.iter().flat_map(|s| s.topology_spread_constraints.iter().flatten());
+    let hard: Vec<_> = constraints.filter(|c| c.when_unsatisfiable == "DoNotSchedule").collect();
     if hard.is_empty() {
         return Ok(None);
     }
@@ -110,9 +96,7 @@ impl Filter for TopologySpread {
             };
             let here = spread.counts.get(value).copied().unwrap_or(0);
             if here + spread.itself - spread.least > spread.max_skew {
-                return Err(Rejection::by_pods(
-                    "node(s) didn't match pod topology spread constraints",
-                ));
+                return Err(Rejection::by_pods("node(s) didn't match pod topology spread constraints"));
             }
         }
         Ok(())

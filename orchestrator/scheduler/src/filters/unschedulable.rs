@@ -25,11 +25,7 @@ pub fn prepare(pod: &Arc<Pod>, _: &Cluster) -> Result<Option<Box<dyn Filter>>, S
 
 impl Filter for Unschedulable {
     fn check(&self, node: &NodeState) -> Result<(), Rejection> {
-        let cordoned = node
-            .node
-            .spec
-            .as_ref()
-            .is_some_and(|s| s.unschedulable == Some(true));
+        let cordoned = node.node.spec.as_ref().is_some_and(|s| s.unschedulable == Some(true));
         if cordoned && !self.tolerated {
             return Err(Rejection::by_node("node(s) were unschedulable"));
         }

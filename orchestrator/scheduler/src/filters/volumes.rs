@@ -34,21 +34,16 @@ pub fn prepare(pod: &Arc<Pod>, cluster: &Cluster) -> Result<Option<Box<dyn Filte
             return Err(format!("persistentvolumeclaim \"{name}\" is being deleted"));
         }
         let spec = claim.spec.as_ref();
-        let volume = spec
-            .and_then(|s| s.volume_name.as_ref())
-            .filter(|v| !v.is_empty());
+        let volume = spec.and_then(|s| s.volume_name.as_ref()).filter(|v| !v.is_empty());
         match volume {
             Some(volume) => {
                 let volume = cluster.volumes.get(volume).and_then(|v| v.spec.as_ref());
-                let affinity = volume
-                    .and_then(|s| s.node_affinity.as_ref())
-                    .and_then(|a| a.required.clone());
+                let affinity = volume.and_then(|s| s.node_affinity.as_ref()).and_then(|a| a.required.clone());
                 selectors.extend(affinity);
             }
             None => {
-                let class = spec
-                    .and_then(|s| s.storage_class_name.as_ref())
-                    .and_then(|c| cluster.classes.get(c));
+                let class =
+                    spec.and_then(|s| s.storage_class_name.as_ref()).and_then(|c| cluster.classes.get(c));
                 let mode = class.and_then(|c| c.volume_binding_mode.as_deref());
                 if mode != Some("WaitForFirstConsumer") {
                     return Err("pod has unbound immediate PersistentVolumeClaims".to_owned());

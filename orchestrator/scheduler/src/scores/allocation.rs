@@ -31,12 +31,7 @@ pub fn balanced(pod: &Arc<Pod>, _: &Cluster, nodes: &[Arc<NodeState>]) -> Option
     if wanted.get("cpu") == 0 && wanted.get("memory") == 0 {
         return None;
     }
-    Some(
-        nodes
-            .iter()
-            .map(|n| balance(&n.allocatable, &n.requested, &wanted))
-            .collect(),
-    )
+    Some(nodes.iter().map(|n| balance(&n.allocatable, &n.requested, &wanted)).collect())
 }
 
 fn balance(has: &Resources, used: &Resources, wanted: &Resources) -> i64 {

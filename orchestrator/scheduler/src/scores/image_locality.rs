@@ -14,12 +14,8 @@ const BYTES_MAX_PER_CONTAINER: i64 = 1000 << 20;
 
 pub fn score(pod: &Arc<Pod>, cluster: &Cluster, nodes: &[Arc<NodeState>]) -> Option<Vec<i64>> {
     let spec = pod.spec.as_ref()?;
-    let images: Vec<String> = spec
-        .containers
-        .iter()
-        .filter_map(|c| c.image.as_deref())
-        .map(with_tag)
-        .collect();
+    let images: Vec<String> =
+        spec.containers.iter().filter_map(|c| c.image.as_deref()).map(with_tag).collect();
     let mut spread: HashMap<&str, i64> = HashMap::new();
     for node in cluster.nodes.values() {
         for name in names(node).map(|(name, _)| name) {
@@ -55,9 +51,5 @@ fn names(node: &NodeState) -> impl Iterator<Item = (&str, i64)> {
 
 fn with_tag(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or(image);
-    if last.contains(':') || last.contains('@') {
-        image.to_owned()
-    } else {
-        format!("{image}:latest")
-    }
+    if last.contains(':') || last.contains('@') { image.to_owned() } else { format!("{image}:latest") }
 }

@@ -19,9 +19,7 @@ pub fn score(pod: &Arc<Pod>, cluster: &Cluster, nodes: &[Arc<NodeState>]) -> Opt
     for node in cluster.nodes.values() {
         let mut credit = |term: &Term, weight: i64| {
             if let Some(value) = node.label(&term.topology_key) {
-                *weights
-                    .entry((term.topology_key.clone(), value.to_owned()))
-                    .or_default() += weight;
+                *weights.entry((term.topology_key.clone(), value.to_owned())).or_default() += weight;
             }
         };
         for placed in node.pods.values() {
@@ -43,9 +41,7 @@ pub fn score(pod: &Arc<Pod>, cluster: &Cluster, nodes: &[Arc<NodeState>]) -> Opt
         return None;
     }
     let weigh = |node: &Arc<NodeState>| {
-        let here = weights
-            .iter()
-            .filter(|((key, value), _)| node.label(key) == Some(value));
+        let here = weights.iter().filter(|((key, value), _)| node.label(key) == Some(value));
         here.map(|(_, weight)| weight).sum()
     };
     Some(normalise(nodes.iter().map(weigh).collect(), false))

@@ -5,32 +5,15 @@ use crate::Map;
 
 pub(super) const HOOKS: &[(&str, Hook)] = &[
     ("io.k8s.api.admissionregistration.v1.ValidatingWebhook", webhook),
-    (
-        "io.k8s.api.admissionregistration.v1.MutatingWebhook",
-        mutating_webhook,
-    ),
-    ("io.k8s.api.admissionregistration.v1.RuleWithOperations", |o| {
-        fill(o, "scope", "*")
+    ("io.k8s.api.admissionregistration.v1.MutatingWebhook", mutating_webhook),
+    ("io.k8s.api.admissionregistration.v1.RuleWithOperations", |o| fill(o, "scope", "*")),
+    ("io.k8s.api.admissionregistration.v1.NamedRuleWithOperations", |o| fill(o, "scope", "*")),
+    ("io.k8s.api.admissionregistration.v1.ServiceReference", |o| fill(o, "port", 443)),
+    ("io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicySpec", |o| {
+        fill(o, "failurePolicy", "Fail")
     }),
-    (
-        "io.k8s.api.admissionregistration.v1.NamedRuleWithOperations",
-        |o| fill(o, "scope", "*"),
-    ),
-    ("io.k8s.api.admissionregistration.v1.ServiceReference", |o| {
-        fill(o, "port", 443)
-    }),
-    (
-        "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicySpec",
-        |o| fill(o, "failurePolicy", "Fail"),
-    ),
-    (
-        "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicySpec",
-        |o| fill(o, "failurePolicy", "Fail"),
-    ),
-    (
-        "io.k8s.api.admissionregistration.v1.MatchResources",
-        match_resources,
-    ),
+    ("io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicySpec", |o| fill(o, "failurePolicy", "Fail")),
+    ("io.k8s.api.admissionregistration.v1.MatchResources", match_resources),
 ];
 
 fn webhook(webhook: &mut Object) {

@@ -45,10 +45,7 @@ fn v2(autoscaler: &mut Object) {
         // Its window's default is a flag of the controller.
         fill(down, "selectPolicy", "Max");
         if is_empty_list(down, "policies") {
-            down.insert(
-                "policies".into(),
-                json!([{"type": "Percent", "value": 100, "periodSeconds": 15}]),
-            );
+            down.insert("policies".into(), json!([{"type": "Percent", "value": 100, "periodSeconds": 15}]));
         }
     }
 }

@@ -10,32 +10,16 @@ pub(super) const HOOKS: &[(&str, Hook)] = &[
     ("io.k8s.api.core.v1.Node", node),
     ("io.k8s.api.core.v1.PersistentVolume", persistent_volume),
     ("io.k8s.api.core.v1.PersistentVolumeClaim", claim),
-    ("io.k8s.api.core.v1.PersistentVolumeClaimSpec", |o| {
-        fill(o, "volumeMode", "Filesystem")
-    }),
+    ("io.k8s.api.core.v1.PersistentVolumeClaimSpec", |o| fill(o, "volumeMode", "Filesystem")),
     ("io.k8s.api.core.v1.ReplicationController", replication_controller),
-    ("io.k8s.api.core.v1.EndpointPort", |o| {
-        fill_zero(o, "protocol", "TCP")
-    }),
+    ("io.k8s.api.core.v1.EndpointPort", |o| fill_zero(o, "protocol", "TCP")),
     ("io.k8s.api.core.v1.LimitRangeItem", limit_range_item),
     ("io.k8s.api.discovery.v1.EndpointPort", slice_port),
-    ("io.k8s.api.scheduling.v1.PriorityClass", |o| {
-        fill(o, "preemptionPolicy", "PreemptLowerPriority")
-    }),
-    ("io.k8s.api.authentication.v1.TokenRequestSpec", |o| {
-        fill(o, "expirationSeconds", 3600)
-    }),
-    ("io.k8s.api.flowcontrol.v1.FlowSchemaSpec", |o| {
-        fill_zero(o, "matchingPrecedence", 1000)
-    }),
-    (
-        "io.k8s.api.flowcontrol.v1.LimitedPriorityLevelConfiguration",
-        limited_priority_level,
-    ),
-    (
-        "io.k8s.api.flowcontrol.v1.ExemptPriorityLevelConfiguration",
-        exempt_priority_level,
-    ),
+    ("io.k8s.api.scheduling.v1.PriorityClass", |o| fill(o, "preemptionPolicy", "PreemptLowerPriority")),
+    ("io.k8s.api.authentication.v1.TokenRequestSpec", |o| fill(o, "expirationSeconds", 3600)),
+    ("io.k8s.api.flowcontrol.v1.FlowSchemaSpec", |o| fill_zero(o, "matchingPrecedence", 1000)),
+    ("io.k8s.api.flowcontrol.v1.LimitedPriorityLevelConfiguration", limited_priority_level),
+    ("io.k8s.api.flowcontrol.v1.ExemptPriorityLevelConfiguration", exempt_priority_level),
 ];
 
 fn service(service: &mut Object) {
@@ -79,9 +63,7 @@ fn service(service: &mut Object) {
 
 /// Every namespace carries its name as a label, so that selectors can name it.
 fn namespace(namespace: &mut Object) {
-    let name = existing(namespace, "metadata")
-        .map(|m| text(m, "name").to_owned())
-        .unwrap_or_default();
+    let name = existing(namespace, "metadata").map(|m| text(m, "name").to_owned()).unwrap_or_default();
     if name.is_empty() {
         return;
     }
@@ -115,25 +97,16 @@ fn claim(claim: &mut Object) {
 }
 
 fn replication_controller(controller: &mut Object) {
-    let labels = controller
-        .get("spec")
-        .and_then(|s| s.pointer("/template/metadata/labels"))
-        .cloned();
+    let labels = controller.get("spec").and_then(|s| s.pointer("/template/metadata/labels")).cloned();
     if let Some(labels) = labels.filter(|l| l.as_object().is_some_and(|l| !l.is_empty())) {
         if let Some(spec) = existing(controller, "spec") {
-            let given = spec
-                .get("selector")
-                .and_then(Value::as_object)
-                .is_some_and(|s| !s.is_empty());
+            let given = spec.get("selector").and_then(Value::as_object).is_some_and(|s| !s.is_empty());
             if !given {
                 spec.insert("selector".into(), labels.clone());
             }
         }
         if let Some(metadata) = child(controller, "metadata") {
-            let given = metadata
-                .get("labels")
-                .and_then(Value::as_object)
-                .is_some_and(|l| !l.is_empty());
+            let given = metadata.get("labels").and_then(Value::as_object).is_some_and(|l| !l.is_empty());
             if !given {
                 metadata.insert("labels".into(), labels);
             }
@@ -149,12 +122,8 @@ fn limit_range_item(item: &mut Object) {
     if text(item, "type") != "Container" {
         return;
     }
-    let from = |item: &Object, name: &str| {
-        item.get(name)
-            .and_then(Value::as_object)
-            .cloned()
-            .unwrap_or_default()
-    };
+    let from =
+        |item: &Object, name: &str| item.get(name).and_then(Value::as_object).cloned().unwrap_or_default();
     let spread = |item: &mut Object, into: &str, source: Map<String, Value>| {
         if let Some(target) = child(item, into) {
             for (resource, amount) in source {

@@ -15,30 +15,18 @@ pub(super) const HOOKS: &[(&str, Hook)] = &[
     ("io.k8s.api.core.v1.Probe", probe),
     ("io.k8s.api.core.v1.HTTPGetAction", http_get),
     ("io.k8s.api.core.v1.GRPCAction", grpc),
-    ("io.k8s.api.core.v1.ContainerPort", |o| {
-        fill_zero(o, "protocol", "TCP")
-    }),
-    ("io.k8s.api.core.v1.ObjectFieldSelector", |o| {
-        fill_zero(o, "apiVersion", "v1")
-    }),
+    ("io.k8s.api.core.v1.ContainerPort", |o| fill_zero(o, "protocol", "TCP")),
+    ("io.k8s.api.core.v1.ObjectFieldSelector", |o| fill_zero(o, "apiVersion", "v1")),
     ("io.k8s.api.core.v1.Volume", volume),
     ("io.k8s.api.core.v1.SecretVolumeSource", default_mode),
     ("io.k8s.api.core.v1.ConfigMapVolumeSource", default_mode),
     ("io.k8s.api.core.v1.DownwardAPIVolumeSource", default_mode),
     ("io.k8s.api.core.v1.ProjectedVolumeSource", default_mode),
-    ("io.k8s.api.core.v1.ServiceAccountTokenProjection", |o| {
-        fill(o, "expirationSeconds", 3600)
-    }),
+    ("io.k8s.api.core.v1.ServiceAccountTokenProjection", |o| fill(o, "expirationSeconds", 3600)),
     ("io.k8s.api.core.v1.HostPathVolumeSource", |o| fill(o, "type", "")),
-    ("io.k8s.api.core.v1.ImageVolumeSource", |o| {
-        pull_policy(o, "reference", "pullPolicy")
-    }),
-    ("io.k8s.api.core.v1.ISCSIVolumeSource", |o| {
-        fill_zero(o, "iscsiInterface", "default")
-    }),
-    ("io.k8s.api.core.v1.ISCSIPersistentVolumeSource", |o| {
-        fill_zero(o, "iscsiInterface", "default")
-    }),
+    ("io.k8s.api.core.v1.ImageVolumeSource", |o| pull_policy(o, "reference", "pullPolicy")),
+    ("io.k8s.api.core.v1.ISCSIVolumeSource", |o| fill_zero(o, "iscsiInterface", "default")),
+    ("io.k8s.api.core.v1.ISCSIPersistentVolumeSource", |o| fill_zero(o, "iscsiInterface", "default")),
 ];
 
 /// What only a Pod gets and a template does not.
@@ -96,10 +84,7 @@ fn pod_level_requests(spec: &mut Object) {
     let Some(limits) = resources.get("limits").and_then(Value::as_object).cloned() else {
         return;
     };
-    let missing: Vec<_> = limits
-        .into_iter()
-        .filter(|(name, _)| !asked.contains(name))
-        .collect();
+    let missing: Vec<_> = limits.into_iter().filter(|(name, _)| !asked.contains(name)).collect();
     if missing.is_empty() {
         return;
     }
@@ -117,10 +102,7 @@ fn pod_spec(spec: &mut Object) {
     fill(spec, "terminationGracePeriodSeconds", 30);
     fill_zero(spec, "schedulerName", "default-scheduler");
     // Two names of one field.
-    match (
-        text(spec, "serviceAccountName").to_owned(),
-        text(spec, "serviceAccount").to_owned(),
-    ) {
+    match (text(spec, "serviceAccountName").to_owned(), text(spec, "serviceAccount").to_owned()) {
         (name, _) if !name.is_empty() => {
             spec.insert("serviceAccount".into(), name.into());
         }
@@ -142,14 +124,8 @@ fn container(container: &mut Object) {
 /// `latest` is always pulled; any other tag or digest is not.
 fn pull_policy(object: &mut Object, image: &str, policy: &str) {
     let reference = text(object, image);
-    let (name, digest) = reference
-        .split_once('@')
-        .map_or((reference, ""), |(name, digest)| (name, digest));
-    let tag = name
-        .rsplit('/')
-        .next()
-        .and_then(|last| last.split_once(':'))
-        .map_or("", |(_, tag)| tag);
+    let (name, digest) = reference.split_once('@').map_or((reference, ""), |(name, digest)| (name, digest));
+    let tag = name.rsplit('/').next().and_then(|last| last.split_once(':')).map_or("", |(_, tag)| tag);
     let latest = tag == "latest" || (tag.is_empty() && digest.is_empty());
     fill_zero(object, policy, if latest { "Always" } else { "IfNotPresent" });
 }
@@ -171,10 +147,7 @@ fn grpc(action: &mut Object) {
 }
 
 fn volume(volume: &mut Object) {
-    if volume
-        .iter()
-        .all(|(name, value)| name == "name" || is_zero(value))
-    {
+    if volume.iter().all(|(name, value)| name == "name" || is_zero(value)) {
         volume.insert("emptyDir".into(), json!({}));
     }
 }

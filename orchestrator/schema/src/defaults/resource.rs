@@ -8,10 +8,7 @@ pub(super) const HOOKS: &[(&str, Hook)] = &[
     ("io.k8s.api.resource.v1beta2.ExactDeviceRequest", device_request),
     ("io.k8s.api.resource.v1beta2.DeviceSubRequest", device_request),
     ("io.k8s.api.resource.v1beta1.DeviceSubRequest", device_request),
-    (
-        "io.k8s.api.resource.v1beta1.DeviceRequest",
-        device_request_or_choice,
-    ),
+    ("io.k8s.api.resource.v1beta1.DeviceRequest", device_request_or_choice),
 ];
 
 fn device_request(request: &mut Object) {

@@ -4,10 +4,8 @@ use serde_json::json;
 
 use super::{Hook, Object, child, fill, is_empty_list};
 
-pub(super) const HOOKS: &[(&str, Hook)] = &[
-    ("io.k8s.api.storage.v1.StorageClass", storage_class),
-    ("io.k8s.api.storage.v1.CSIDriver", csi_driver),
-];
+pub(super) const HOOKS: &[(&str, Hook)] =
+    &[("io.k8s.api.storage.v1.StorageClass", storage_class), ("io.k8s.api.storage.v1.CSIDriver", csi_driver)];
 
 fn storage_class(class: &mut Object) {
     fill(class, "reclaimPolicy", "Delete");

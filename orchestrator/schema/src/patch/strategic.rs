@@ -175,10 +175,7 @@ impl<'a> Merger<'a> {
                         Some(Value::Object(existing)) => existing,
                         _ => Object::new(),
                     };
-                    current.insert(
-                        key.clone(),
-                        Value::Object(self.object(Some(inner), existing, patch)?),
-                    );
+                    current.insert(key.clone(), Value::Object(self.object(Some(inner), existing, patch)?));
                 }
                 other => {
                     current.insert(key.clone(), other.clone());
@@ -219,9 +216,7 @@ impl<'a> Merger<'a> {
             Type::List(item) => self.shape(item).def(),
             _ => None,
         };
-        let replace = changes
-            .iter()
-            .any(|c| c.get(PATCH).and_then(Value::as_str) == Some("replace"));
+        let replace = changes.iter().any(|c| c.get(PATCH).and_then(Value::as_str) == Some("replace"));
         if replace {
             // Everything but the directive itself is the new list.
             let kept = changes.iter().filter(|c| c.get(PATCH).is_none());
@@ -232,9 +227,7 @@ impl<'a> Merger<'a> {
                 return Err(malformed(&format!("items of {} must be objects", field.name)));
             };
             let id = patch.get(key).ok_or_else(|| {
-                malformed(&format!(
-                    "map: {change} does not contain declared merge key: {key}"
-                ))
+                malformed(&format!("map: {change} does not contain declared merge key: {key}"))
             })?;
             match patch.get(PATCH).map(Value::as_str) {
                 None | Some(Some("merge")) => {}
@@ -268,14 +261,10 @@ fn retain(current: &mut Object, retained: &Value, patch: &Object) -> Result<(), 
         Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
         _ => return Err(malformed("$retainKeys is a list of field names")),
     };
-    let set = patch
-        .iter()
-        .filter(|(key, value)| !key.starts_with('$') && !value.is_null());
+    let set = patch.iter().filter(|(key, value)| !key.starts_with('$') && !value.is_null());
     for (key, _) in set {
         if !names.contains(&key.as_str()) {
-            return Err(malformed(&format!(
-                "the $retainKeys list does not hold the patched field {key}"
-            )));
+            return Err(malformed(&format!("the $retainKeys list does not hold the patched field {key}")));
         }
     }
     current.retain(|key, _| names.contains(&key.as_str()));
@@ -299,17 +288,11 @@ fn put_in_order(items: Vec<Value>, order: &Value, key: &str) -> Result<Vec<Value
         return Err(malformed("$setElementOrder is a list"));
     };
     let identity = |item: &Value| -> Option<Value> {
-        if key.is_empty() {
-            Some(item.clone())
-        } else {
-            item.get(key).cloned()
-        }
+        if key.is_empty() { Some(item.clone()) } else { item.get(key).cloned() }
     };
     let rank_of = |item: &Value| -> Option<usize> {
         let id = identity(item)?;
-        order
-            .iter()
-            .position(|wanted| identity(wanted).as_ref() == Some(&id))
+        order.iter().position(|wanted| identity(wanted).as_ref() == Some(&id))
     };
     // An unnamed item takes the rank of the named one before it, so a stable sort keeps them together.
     let mut named: Vec<(usize, Value)> = Vec::new();
@@ -326,12 +309,7 @@ fn put_in_order(items: Vec<Value>, order: &Value, key: &str) -> Result<Vec<Value
     }
     named.sort_by_key(|(rank, _)| *rank);
     let mut out: Vec<Value> = Vec::with_capacity(named.len() + unnamed.len());
-    out.extend(
-        unnamed
-            .iter()
-            .filter(|(before, _)| before.is_none())
-            .map(|(_, item)| item.clone()),
-    );
+    out.extend(unnamed.iter().filter(|(before, _)| before.is_none()).map(|(_, item)| item.clone()));
     for (_, item) in named {
         let id = identity(&item);
         out.push(item);
@@ -347,15 +325,9 @@ fn put_in_order(items: Vec<Value>, order: &Value, key: &str) -> Result<Vec<Value
 
 /// A replaced list as it is to be stored: `$patch` items are no items.
 fn without_directives(items: &[Value]) -> Vec<Value> {
-    items
-        .iter()
-        .filter(|item| item.get(PATCH).is_none())
-        .cloned()
-        .collect()
+    items.iter().filter(|item| item.get(PATCH).is_none()).cloned().collect()
 }
 
 fn malformed(reason: &str) -> PatchError {
-    PatchError::Malformed {
-        reason: reason.to_owned(),
-    }
+    PatchError::Malformed { reason: reason.to_owned() }
 }

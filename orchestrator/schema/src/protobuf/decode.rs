@@ -51,15 +51,9 @@ impl Decoder<'_> {
         depth: usize,
     ) -> Result<(), DecodeError> {
         if depth > DEPTH_MAX {
-            return Err(DecodeError::TooDeep {
-                path: path.to_string(),
-                depth_max: DEPTH_MAX,
-            });
+            return Err(DecodeError::TooDeep { path: path.to_string(), depth_max: DEPTH_MAX });
         }
-        let broken = |reason| DecodeError::Protobuf {
-            path: path.to_string(),
-            reason,
-        };
+        let broken = |reason| DecodeError::Protobuf { path: path.to_string(), reason };
         let mut reader = Reader::new(raw);
         while let Some((number, wire)) = reader.tag().map_err(broken)? {
             let Ok(at) = slots.binary_search_by_key(&number, |(n, _)| *n) else {
@@ -95,10 +89,7 @@ impl Decoder<'_> {
         path: &Path<'_>,
         depth: usize,
     ) -> Result<(), DecodeError> {
-        let broken = |reason| DecodeError::Protobuf {
-            path: path.to_string(),
-            reason,
-        };
+        let broken = |reason| DecodeError::Protobuf { path: path.to_string(), reason };
         match &field.ty {
             Type::List(item) => {
                 let slot = entry(object, &field.name, || Value::Array(Vec::new()));
@@ -156,10 +147,7 @@ impl Decoder<'_> {
         path: &Path<'_>,
         depth: usize,
     ) -> Result<(String, Value), DecodeError> {
-        let broken = |reason| DecodeError::Protobuf {
-            path: path.to_string(),
-            reason,
-        };
+        let broken = |reason| DecodeError::Protobuf { path: path.to_string(), reason };
         let (mut key, mut value) = (String::new(), None);
         let mut reader = Reader::new(raw);
         while let Some((number, wire)) = reader.tag().map_err(broken)? {
@@ -187,15 +175,9 @@ impl Decoder<'_> {
         path: &Path<'_>,
         depth: usize,
     ) -> Result<Value, DecodeError> {
-        let broken = |reason| DecodeError::Protobuf {
-            path: path.to_string(),
-            reason,
-        };
+        let broken = |reason| DecodeError::Protobuf { path: path.to_string(), reason };
         if depth > DEPTH_MAX {
-            return Err(DecodeError::TooDeep {
-                path: path.to_string(),
-                depth_max: DEPTH_MAX,
-            });
+            return Err(DecodeError::TooDeep { path: path.to_string(), depth_max: DEPTH_MAX });
         }
         Ok(match (ty, payload) {
             (Type::Bool, Payload::Varint(v)) => Value::Bool(v != 0),
@@ -215,11 +197,7 @@ impl Decoder<'_> {
                 }
                 let at = Timestamp::new(seconds as i64, nanos as i32)
                     .map_err(|_| broken("a time out of range"))?;
-                Value::String(if *ty == Type::Time {
-                    print_time(at)
-                } else {
-                    print_micro_time(at)
-                })
+                Value::String(if *ty == Type::Time { print_time(at) } else { print_micro_time(at) })
             }
             (Type::Duration, Payload::Bytes(raw)) => {
                 let [_, nanos, _] = numbers(raw).map_err(broken)?;
@@ -279,10 +257,7 @@ impl Decoder<'_> {
         path: &Path<'_>,
         depth: usize,
     ) -> Result<Value, DecodeError> {
-        let broken = |reason| DecodeError::Protobuf {
-            path: path.to_string(),
-            reason,
-        };
+        let broken = |reason| DecodeError::Protobuf { path: path.to_string(), reason };
         let schema = Type::Struct(id);
         let (mut allows, mut single, mut many) = (false, None, Vec::new());
         let mut reader = Reader::new(raw);
@@ -295,11 +270,7 @@ impl Decoder<'_> {
                     single = Some(self.value(&schema, payload, path, depth + 1)?);
                 }
                 (2, Wire::Bytes, _) => {
-                    let ty = if alternative == Alternative::Schemas {
-                        &schema
-                    } else {
-                        &Type::String
-                    };
+                    let ty = if alternative == Alternative::Schemas { &schema } else { &Type::String };
                     let payload = Payload::Bytes(reader.bytes().map_err(broken)?);
                     many.push(self.value(ty, payload, &Path::Index(path, many.len()), depth + 1)?);
                 }
@@ -323,10 +294,7 @@ fn entry<'m>(object: &'m mut Map<String, Value>, key: &str, make: impl FnOnce() 
 }
 
 fn text(raw: &[u8], path: &Path<'_>) -> Result<String, DecodeError> {
-    let broken = || DecodeError::Protobuf {
-        path: path.to_string(),
-        reason: "text is not UTF-8",
-    };
+    let broken = || DecodeError::Protobuf { path: path.to_string(), reason: "text is not UTF-8" };
     std::str::from_utf8(raw).map(str::to_owned).map_err(|_| broken())
 }
 

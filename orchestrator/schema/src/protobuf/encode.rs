@@ -21,10 +21,7 @@ pub(crate) struct Buffer {
 
 impl Buffer {
     pub fn with_capacity(capacity: usize) -> Self {
-        Buffer {
-            bytes: vec![0; capacity],
-            at: capacity,
-        }
+        Buffer { bytes: vec![0; capacity], at: capacity }
     }
 
     pub fn prepend(&mut self, data: &[u8]) {
@@ -280,11 +277,7 @@ impl Writer<'_> {
             Value::Array(items) => {
                 for (index, item) in items.iter().enumerate().rev() {
                     let path = Path::Index(path, index);
-                    let ty = if item.is_string() {
-                        Type::String
-                    } else {
-                        Type::Struct(id)
-                    };
+                    let ty = if item.is_string() { Type::String } else { Type::Struct(id) };
                     self.field(out, 2, &ty, item, &path)?;
                 }
             }
@@ -315,9 +308,5 @@ fn mismatch(path: &Path<'_>, expected: &str, v: &Value) -> EncodeError {
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     };
-    EncodeError::Mismatch {
-        path: path.to_string(),
-        expected: expected.to_owned(),
-        found: found.to_owned(),
-    }
+    EncodeError::Mismatch { path: path.to_string(), expected: expected.to_owned(), found: found.to_owned() }
 }

@@ -36,9 +36,7 @@ pub(crate) fn parse(text: &str) -> Option<i64> {
         {
             return None;
         }
-        let end = after
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(after.len());
+        let end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
         let (unit, after) = after.split_at(end);
         let scale = UNITS.iter().find(|(name, _)| *name == unit)?.1;
         let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };

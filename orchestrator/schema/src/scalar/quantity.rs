@@ -32,9 +32,7 @@ pub(crate) fn canonical(text: &str) -> Option<String> {
         b'+' => (false, &text[1..]),
         _ => (false, text),
     };
-    let end = unsigned
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(unsigned.len());
+    let end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
     let (number, suffix) = unsigned.split_at(end);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
@@ -50,11 +48,7 @@ pub(crate) fn canonical(text: &str) -> Option<String> {
         Format::Exponent => decimal(nanos, true),
         _ => decimal(nanos, false),
     };
-    Some(if negative && nanos != 0 {
-        format!("-{printed}")
-    } else {
-        printed
-    })
+    Some(if negative && nanos != 0 { format!("-{printed}") } else { printed })
 }
 
 /// A factor: a power of ten or of 1024.
@@ -86,11 +80,7 @@ fn nanos(whole: &str, fraction: &str, scale: Scale) -> Option<i128> {
         Scale::Kibi(power) => (digits.checked_mul(1024i128.checked_pow(power)?)?, 9 - places),
     };
     let factor = 10i128.checked_pow(power.unsigned_abs())?;
-    if power >= 0 {
-        digits.checked_mul(factor)
-    } else {
-        Some((digits + factor - 1) / factor)
-    }
+    if power >= 0 { digits.checked_mul(factor) } else { Some((digits + factor - 1) / factor) }
 }
 
 fn decimal(nanos: i128, exponent: bool) -> String {
@@ -103,16 +93,9 @@ fn decimal(nanos: i128, exponent: bool) -> String {
         power += 3;
     }
     if exponent {
-        return if power == 0 {
-            mantissa.to_string()
-        } else {
-            format!("{mantissa}e{power}")
-        };
+        return if power == 0 { mantissa.to_string() } else { format!("{mantissa}e{power}") };
     }
-    let suffix = DECIMAL
-        .iter()
-        .find(|(_, p)| *p == power)
-        .map_or("", |(name, _)| name);
+    let suffix = DECIMAL.iter().find(|(_, p)| *p == power).map_or("", |(name, _)| name);
     format!("{mantissa}{suffix}")
 }
 

@@ -20,15 +20,8 @@ impl Source {
     }
 
     fn text(&mut self) -> String {
-        const WORDS: &[&str] = &[
-            "a",
-            "web-0",
-            "grüße",
-            "10.0.0.1",
-            "\"quoted\"\n",
-            "kubernetes.io/os",
-            "日本",
-        ];
+        const WORDS: &[&str] =
+            &["a", "web-0", "grüße", "10.0.0.1", "\"quoted\"\n", "kubernetes.io/os", "日本"];
         WORDS[self.below(WORDS.len() as u64) as usize].to_owned()
     }
 }
@@ -49,10 +42,7 @@ fn structure(schema: &Schema, def: &Struct, source: &mut Source, depth: u64) -> 
         if source.below(2 + depth * 2) != 0 {
             continue;
         }
-        out.insert(
-            field.name.to_string(),
-            value(schema, &field.ty, source, depth + 1),
-        );
+        out.insert(field.name.to_string(), value(schema, &field.ty, source, depth + 1));
     }
     Value::Object(out)
 }
@@ -74,9 +64,9 @@ fn value(schema: &Schema, ty: &Type, source: &mut Source, depth: u64) -> Value {
         Type::Raw => {
             serde_json::json!({"f:metadata": {".": {}, "k:{\"name\":\"a\"}": null}, "n": [1, 2.5, "x"]})
         }
-        Type::List(item) | Type::WrappedList(item) => (0..repeat(source))
-            .map(|_| value(schema, item, source, depth))
-            .collect(),
+        Type::List(item) | Type::WrappedList(item) => {
+            (0..repeat(source)).map(|_| value(schema, item, source, depth)).collect()
+        }
         Type::Map(inner) => {
             let count = repeat(source);
             let entries = (0..count).map(|n| (format!("key-{n}"), value(schema, inner, source, depth)));

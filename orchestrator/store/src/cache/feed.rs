@@ -50,10 +50,7 @@ impl Feed {
     /// A feed of everything in the store. Nothing runs until a cache is used.
     pub fn new(store: Arc<dyn Store>) -> Arc<Self> {
         let stopped = CancellationToken::new();
-        let shared = Shared {
-            position: watch::Sender::new(Revision(0)),
-            sinks: RwLock::new(Vec::new()),
-        };
+        let shared = Shared { position: watch::Sender::new(Revision(0)), sinks: RwLock::new(Vec::new()) };
         Arc::new(Self {
             store,
             shared: Arc::new(shared),
@@ -85,10 +82,7 @@ impl Feed {
                 let start = self.store.revision().await?;
                 let stream = self.store.watch("", start).await?;
                 self.shared.position.send_replace(start);
-                let task = Task {
-                    store: self.store.clone(),
-                    shared: self.shared.clone(),
-                };
+                let task = Task { store: self.store.clone(), shared: self.shared.clone() };
                 let stopped = self.stopped.clone();
                 tokio::spawn(async move {
                     tokio::select! { () = stopped.cancelled() => {}, () = task.run(start, stream) => {} }
@@ -145,17 +139,8 @@ impl Task {
                     Err(error) => failed = Some(error),
                 }
             }
-            let sinks: Vec<_> = self
-                .shared
-                .sinks
-                .read()
-                .iter()
-                .filter_map(Weak::upgrade)
-                .collect();
-            for sink in sinks
-                .iter()
-                .filter(|sink| events.iter().any(|e| e.key.starts_with(sink.prefix())))
-            {
+            let sinks: Vec<_> = self.shared.sinks.read().iter().filter_map(Weak::upgrade).collect();
+            for sink in sinks.iter().filter(|sink| events.iter().any(|e| e.key.starts_with(sink.prefix()))) {
                 sink.apply(&events);
             }
             if let Some(last) = events.last() {
@@ -167,9 +152,7 @@ impl Task {
                 return error;
             }
         }
-        StoreError::Unavailable {
-            detail: "the watch ended".to_owned(),
-        }
+        StoreError::Unavailable { detail: "the watch ended".to_owned() }
     }
 
     /// Watches on from the position. When events were lost, makes every cache start over from the present.

@@ -51,20 +51,13 @@ impl<T> Ring<T> {
         if from < self.floor {
             return Err(self.floor);
         }
-        Ok(self
-            .events
-            .range(self.events.partition_point(|event| event.revision <= from)..))
+        Ok(self.events.range(self.events.partition_point(|event| event.revision <= from)..))
     }
 }
 
 /// The bytes an event keeps alive: the version it replaced (the new one is usually in the cache as well).
 fn weight<T>(event: &CacheEvent<T>) -> usize {
-    event
-        .previous
-        .as_ref()
-        .or(event.current.as_ref())
-        .map_or(0, |item| item.value_bytes)
-        + event.key.len()
+    event.previous.as_ref().or(event.current.as_ref()).map_or(0, |item| item.value_bytes) + event.key.len()
 }
 
 #[cfg(test)]
@@ -72,12 +65,7 @@ mod tests {
     use super::*;
 
     fn event(revision: u64) -> Arc<CacheEvent<()>> {
-        Arc::new(CacheEvent {
-            revision: Revision(revision),
-            key: "/k".into(),
-            current: None,
-            previous: None,
-        })
+        Arc::new(CacheEvent { revision: Revision(revision), key: "/k".into(), current: None, previous: None })
     }
 
     fn revisions(ring: &Ring<()>, from: u64) -> Result<Vec<u64>, u64> {
@@ -89,9 +77,7 @@ mod tests {
     #[test]
     fn resuming_gives_exactly_the_events_after_the_revision() {
         let mut ring = Ring::new(Revision(10), &CacheOptions::default());
-        [12, 15, 15, 20]
-            .into_iter()
-            .for_each(|revision| ring.push(event(revision)));
+        [12, 15, 15, 20].into_iter().for_each(|revision| ring.push(event(revision)));
         assert_eq!(revisions(&ring, 10), Ok(vec![12, 15, 15, 20]));
         assert_eq!(revisions(&ring, 12), Ok(vec![15, 15, 20]));
         assert_eq!(revisions(&ring, 20), Ok(vec![]));
@@ -100,10 +86,7 @@ mod tests {
 
     #[test]
     fn a_full_ring_forgets_the_oldest_and_knows_it() {
-        let options = CacheOptions {
-            ring_events_max: 2,
-            ..CacheOptions::default()
-        };
+        let options = CacheOptions { ring_events_max: 2, ..CacheOptions::default() };
         let mut ring = Ring::new(Revision(0), &options);
         (1..=4).for_each(|revision| ring.push(event(revision)));
         assert_eq!(revisions(&ring, 2), Ok(vec![3, 4]));
@@ -112,10 +95,7 @@ mod tests {
 
     #[test]
     fn bytes_bound_the_ring_but_never_empty_it() {
-        let options = CacheOptions {
-            ring_bytes_max: 1,
-            ..CacheOptions::default()
-        };
+        let options = CacheOptions { ring_bytes_max: 1, ..CacheOptions::default() };
         let mut ring = Ring::new(Revision(0), &options);
         (1..=3).for_each(|revision| ring.push(event(revision)));
         assert_eq!(revisions(&ring, 2), Ok(vec![3]));

@@ -221,10 +221,7 @@ impl<T: Send + Sync + 'static> WatchCache<T> {
     /// Lists the prefix and applies what happened meanwhile; false when that was too much to hold back.
     async fn fill(&self) -> Result<bool, StoreError> {
         // Holding back begins before the list, so no event falls between the two.
-        *self.state.write() = State {
-            phase: Phase::Filling(Vec::new()),
-            ..State::cold(&self.options)
-        };
+        *self.state.write() = State { phase: Phase::Filling(Vec::new()), ..State::cold(&self.options) };
         let mut request = ListRequest {
             prefix: self.prefix.clone(),
             limit: Some(LOAD_PAGE_RECORDS),
@@ -263,10 +260,7 @@ impl<T: Send + Sync + 'static> WatchCache<T> {
     fn apply_to(&self, state: &mut State<T>, events: &[Event]) {
         // Compared with the revision before the batch: several events of one revision all count.
         let applied = state.applied;
-        for event in events
-            .iter()
-            .filter(|e| e.revision > applied && e.key.starts_with(&self.prefix))
-        {
+        for event in events.iter().filter(|e| e.revision > applied && e.key.starts_with(&self.prefix)) {
             let current = event.current.as_ref().and_then(|record| match self.item(record) {
                 Ok(item) => Some(item),
                 Err(reason) => {
@@ -308,12 +302,7 @@ impl<T: Send + Sync + 'static> Sink for WatchCache<T> {
         match &mut state.phase {
             Phase::Cold => {}
             Phase::Filling(held_back) => {
-                held_back.extend(
-                    events
-                        .iter()
-                        .filter(|event| event.key.starts_with(&self.prefix))
-                        .cloned(),
-                );
+                held_back.extend(events.iter().filter(|event| event.key.starts_with(&self.prefix)).cloned());
                 if held_back.len() > HELD_BACK_EVENTS_MAX {
                     state.phase = Phase::Cold;
                 }
@@ -363,19 +352,12 @@ impl<T> State<T> {
             // A record nobody was shown (it never decoded) disappeared.
             (None, None) => return,
         };
-        let event = Arc::new(CacheEvent {
-            revision,
-            key,
-            current,
-            previous,
-        });
+        let event = Arc::new(CacheEvent { revision, key, current, previous });
         self.slots.retain(|slot| slot.offer(&event));
         self.ring.push(event);
     }
 }
 
 fn closed() -> StoreError {
-    StoreError::Unavailable {
-        detail: "the store watch has stopped".to_owned(),
-    }
+    StoreError::Unavailable { detail: "the store watch has stopped".to_owned() }
 }

@@ -171,12 +171,8 @@ impl<T: Send + Sync + 'static> Stream for Watcher<T> {
             Poll::Ready(None) => {
                 self.ended = true;
                 let error = match self.closed.0.load(Ordering::Acquire) {
-                    TOO_SLOW => CacheError::TooSlow {
-                        events_max: self.events_max,
-                    },
-                    _ => CacheError::Compacted {
-                        oldest: self.feed.position(),
-                    },
+                    TOO_SLOW => CacheError::TooSlow { events_max: self.events_max },
+                    _ => CacheError::Compacted { oldest: self.feed.position() },
                 };
                 Poll::Ready(Some(Err(error)))
             }

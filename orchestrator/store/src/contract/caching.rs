@@ -30,12 +30,7 @@ fn decode(record: &crate::Record) -> Result<String, crate::cache::DecodeError> {
 }
 
 fn cache_with(scene: &Scene, options: CacheOptions) -> Arc<Text> {
-    WatchCache::new(
-        Feed::new(scene.store.clone()),
-        scene.prefix.clone(),
-        decode,
-        options,
-    )
+    WatchCache::new(Feed::new(scene.store.clone()), scene.prefix.clone(), decode, options)
 }
 
 fn cache(scene: &Scene) -> Arc<Text> {
@@ -43,21 +38,11 @@ fn cache(scene: &Scene) -> Arc<Text> {
 }
 
 async fn values(cache: &Text, prefix: &str) -> Vec<String> {
-    cache
-        .list(prefix)
-        .await
-        .unwrap()
-        .0
-        .iter()
-        .map(|item| item.value.clone())
-        .collect()
+    cache.list(prefix).await.unwrap().0.iter().map(|item| item.value.clone()).collect()
 }
 
 async fn told(watcher: &mut Watcher<String>) -> Arc<CacheEvent<String>> {
-    soon("an event", watcher.next())
-        .await
-        .expect("the watcher goes on")
-        .expect("the watcher is healthy")
+    soon("an event", watcher.next()).await.expect("the watcher goes on").expect("the watcher is healthy")
 }
 
 /// `old→new` of an event, with `∅` for absence.
@@ -80,10 +65,7 @@ async fn a_cache_lists_what_the_store_holds_and_follows_it(scene: Scene) {
     let last = scene.create("ns1/c", "four").await;
     soon("the cache", cache.wait_for(last)).await.unwrap();
     let (items, revision) = cache.list(&scene.prefix).await.unwrap();
-    assert_eq!(
-        items.iter().map(|item| item.value.as_str()).collect::<Vec<_>>(),
-        ["three", "four"]
-    );
+    assert_eq!(items.iter().map(|item| item.value.as_str()).collect::<Vec<_>>(), ["three", "four"]);
     assert!(revision >= last);
     let item = cache.get(&scene.key("ns1/c")).await.unwrap().unwrap();
     assert_eq!((item.revision, item.created), (last, last));
@@ -114,11 +96,8 @@ async fn a_list_and_a_watch_from_its_revision_leave_no_gap(scene: Scene) {
         tokio::task::yield_now().await;
     }
     let mut initial = cache.watch(&scene.prefix, None).await.unwrap();
-    let mut seen_initial: Vec<String> = initial
-        .take_initial()
-        .iter()
-        .map(|item| item.value.clone())
-        .collect();
+    let mut seen_initial: Vec<String> =
+        initial.take_initial().iter().map(|item| item.value.clone()).collect();
     for (seen, watcher) in [(&mut seen, &mut watcher), (&mut seen_initial, &mut initial)] {
         while seen.len() < WRITES {
             seen.push(told(watcher).await.current.as_ref().unwrap().value.clone());
@@ -150,10 +129,7 @@ async fn a_record_is_decoded_once_for_all_its_readers(scene: Scene) {
         items.push(told(watcher).await.current.clone().unwrap());
     }
     items.push(cache.get(&scene.key("a")).await.unwrap().unwrap());
-    assert!(
-        items.windows(2).all(|pair| Arc::ptr_eq(&pair[0], &pair[1])),
-        "one object, shared"
-    );
+    assert!(items.windows(2).all(|pair| Arc::ptr_eq(&pair[0], &pair[1])), "one object, shared");
     assert_eq!(decoded.load(Ordering::Relaxed), 2, "one decode a version");
 }
 
@@ -199,13 +175,7 @@ async fn a_watcher_resumes_from_the_revision_it_saw(scene: Scene) {
 
 async fn a_watcher_that_was_away_too_long_must_list_again(scene: Scene) {
     let start = scene.create("a", "0").await;
-    let cache = cache_with(
-        &scene,
-        CacheOptions {
-            ring_events_max: 3,
-            ..CacheOptions::default()
-        },
-    );
+    let cache = cache_with(&scene, CacheOptions { ring_events_max: 3, ..CacheOptions::default() });
     cache.list(&scene.prefix).await.unwrap();
     let mut last = start;
     for n in 1..8 {
@@ -226,21 +196,12 @@ async fn a_watcher_that_was_away_too_long_must_list_again(scene: Scene) {
 }
 
 async fn a_slow_watcher_is_closed_and_holds_up_nobody(scene: Scene) {
-    let cache = cache_with(
-        &scene,
-        CacheOptions {
-            watcher_events_max: 4,
-            ..CacheOptions::default()
-        },
-    );
+    let cache = cache_with(&scene, CacheOptions { watcher_events_max: 4, ..CacheOptions::default() });
     let mut slow = cache.watch(&scene.prefix, None).await.unwrap();
     let mut quick = cache.watch(&scene.prefix, None).await.unwrap();
     for n in 0..10 {
         scene.update("a", &n.to_string()).await;
-        assert_eq!(
-            told(&mut quick).await.current.as_ref().unwrap().value,
-            n.to_string()
-        );
+        assert_eq!(told(&mut quick).await.current.as_ref().unwrap().value, n.to_string());
     }
     let mut given = 0;
     let end = loop {
@@ -249,10 +210,7 @@ async fn a_slow_watcher_is_closed_and_holds_up_nobody(scene: Scene) {
             end => break end,
         }
     };
-    assert!(
-        matches!(end, Some(Err(CacheError::TooSlow { events_max: 4 }))),
-        "{end:?}"
-    );
+    assert!(matches!(end, Some(Err(CacheError::TooSlow { events_max: 4 }))), "{end:?}");
     assert_eq!(given, 4, "what was queued is given first");
     assert!(slow.next().await.is_none());
 }
@@ -268,29 +226,19 @@ async fn a_filtered_watcher_is_given_only_what_it_accepts(scene: Scene) {
 }
 
 async fn an_idle_cache_is_known_to_be_current(scene: Scene) {
-    let idle = Scene {
-        prefix: format!("{}idle/", scene.prefix),
-        ..scene.clone()
-    };
+    let idle = Scene { prefix: format!("{}idle/", scene.prefix), ..scene.clone() };
     let cache = cache(&idle);
     let watcher = cache.watch(&idle.prefix, None).await.unwrap();
     let elsewhere: Revision = scene.create("busy/a", "one").await;
     let current = soon("the idle cache", cache.wait_until_current()).await.unwrap();
     assert!(current >= elsewhere);
     assert!(cache.revision() >= elsewhere);
-    assert!(
-        watcher.position() >= elsewhere,
-        "a bookmark moves on though nothing happened below the prefix"
-    );
+    assert!(watcher.position() >= elsewhere, "a bookmark moves on though nothing happened below the prefix");
 }
 
 async fn a_record_that_does_not_decode_is_reported_and_hides_no_other(scene: Scene) {
     let picky = |record: &crate::Record| {
-        if &record.value[..] == b"bad" {
-            Err("not an object".into())
-        } else {
-            decode(record)
-        }
+        if &record.value[..] == b"bad" { Err("not an object".into()) } else { decode(record) }
     };
     scene.create("a", "bad").await;
     scene.create("b", "good").await;
@@ -309,10 +257,8 @@ async fn a_record_that_does_not_decode_is_reported_and_hides_no_other(scene: Sce
 
 async fn a_dropped_watcher_leaves_nothing_behind(scene: Scene) {
     let cache = cache(&scene);
-    let watchers = [
-        cache.watch(&scene.prefix, None).await.unwrap(),
-        cache.watch(&scene.prefix, None).await.unwrap(),
-    ];
+    let watchers =
+        [cache.watch(&scene.prefix, None).await.unwrap(), cache.watch(&scene.prefix, None).await.unwrap()];
     assert_eq!(cache.watchers(), 2);
     drop(watchers);
     assert_eq!(cache.watchers(), 0);

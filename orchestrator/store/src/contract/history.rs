@@ -17,10 +17,7 @@ promises![
 ];
 
 async fn a_list_is_in_key_order_and_within_its_prefix(scene: Scene) {
-    let inner = Scene {
-        prefix: format!("{}a/", scene.prefix),
-        ..scene.clone()
-    };
+    let inner = Scene { prefix: format!("{}a/", scene.prefix), ..scene.clone() };
     for name in ["c", "a", "b", "a.b", "ab"] {
         inner.create(name, name).await;
     }
@@ -44,11 +41,7 @@ async fn pages_are_of_one_snapshot_whatever_is_written_meanwhile(scene: Scene) {
     for n in 0..7 {
         scene.create(&format!("{n}"), "old").await;
     }
-    let mut request = ListRequest {
-        prefix: scene.prefix.clone(),
-        limit: Some(3),
-        ..ListRequest::default()
-    };
+    let mut request = ListRequest { prefix: scene.prefix.clone(), limit: Some(3), ..ListRequest::default() };
     let first = scene.store.list(request.clone()).await.unwrap();
     assert_eq!((first.records.len(), first.more, first.remaining), (3, true, 4));
 
@@ -58,14 +51,8 @@ async fn pages_are_of_one_snapshot_whatever_is_written_meanwhile(scene: Scene) {
     request.at = Some(first.revision);
     request.after = first.records.last().map(|record| record.key.clone());
     let second = scene.store.list(request.clone()).await.unwrap();
-    assert_eq!(
-        scene.contents(&second),
-        owned(&[("3", "old"), ("4", "old"), ("5", "old")])
-    );
-    assert_eq!(
-        (second.revision, second.more, second.remaining),
-        (first.revision, true, 1)
-    );
+    assert_eq!(scene.contents(&second), owned(&[("3", "old"), ("4", "old"), ("5", "old")]));
+    assert_eq!((second.revision, second.more, second.remaining), (first.revision, true, 1));
 
     request.after = second.records.last().map(|record| record.key.clone());
     let third = scene.store.list(request).await.unwrap();
@@ -79,11 +66,7 @@ async fn a_page_that_ends_exactly_is_the_last(scene: Scene) {
     }
     scene.create("gone", "x").await;
     scene.delete("gone", Expect::Any).await.unwrap();
-    let request = ListRequest {
-        prefix: scene.prefix.clone(),
-        limit: Some(2),
-        ..ListRequest::default()
-    };
+    let request = ListRequest { prefix: scene.prefix.clone(), limit: Some(2), ..ListRequest::default() };
     let page = scene.store.list(request).await.unwrap();
     assert_eq!((page.records.len(), page.more, page.remaining), (2, false, 0));
 }
@@ -102,11 +85,7 @@ async fn a_list_of_the_past_shows_the_past(scene: Scene) {
 
 async fn a_list_of_the_future_is_refused(scene: Scene) {
     let future = Revision(scene.store.revision().await.unwrap().0 + 1000);
-    let request = ListRequest {
-        prefix: scene.prefix.clone(),
-        at: Some(future),
-        ..ListRequest::default()
-    };
+    let request = ListRequest { prefix: scene.prefix.clone(), at: Some(future), ..ListRequest::default() };
     match scene.store.list(request).await {
         Err(StoreError::FutureRevision { requested, newest }) => {
             assert_eq!(requested, future);
@@ -126,17 +105,10 @@ async fn compaction_forgets_the_past_and_keeps_the_present(scene: Scene) {
     let last = scene.update("a", "four").await;
     scene.store.compact(floor).await.unwrap();
 
-    let past = ListRequest {
-        prefix: scene.prefix.clone(),
-        at: Some(old),
-        ..ListRequest::default()
-    };
+    let past = ListRequest { prefix: scene.prefix.clone(), at: Some(old), ..ListRequest::default() };
     let answer = scene.store.list(past).await;
     assert!(matches!(answer, Err(StoreError::Compacted { .. })), "{answer:?}");
-    assert_eq!(
-        scene.contents(&scene.list(Some(floor)).await),
-        owned(&[("a", "three")])
-    );
+    assert_eq!(scene.contents(&scene.list(Some(floor)).await), owned(&[("a", "three")]));
     assert_eq!(scene.contents(&scene.list(None).await), owned(&[("a", "four")]));
 
     let refused = match scene.store.watch(&scene.prefix, before).await {
@@ -148,14 +120,8 @@ async fn compaction_forgets_the_past_and_keeps_the_present(scene: Scene) {
     assert_eq!(super::next(&mut watch).await.revision, last);
     // Writing goes on, and history grows again from here.
     scene.update("a", "five").await;
-    assert_eq!(
-        super::sketch(&scene, &super::next(&mut watch).await),
-        "~a=four→five"
-    );
-    assert_eq!(
-        scene.contents(&scene.list(Some(last)).await),
-        owned(&[("a", "four")])
-    );
+    assert_eq!(super::sketch(&scene, &super::next(&mut watch).await), "~a=four→five");
+    assert_eq!(scene.contents(&scene.list(Some(last)).await), owned(&[("a", "four")]));
 }
 
 async fn compacting_backwards_or_beyond_the_present_is_refused(scene: Scene) {

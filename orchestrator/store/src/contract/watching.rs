@@ -37,10 +37,7 @@ async fn a_watch_tells_creations_updates_and_deletions_in_order(scene: Scene) {
 }
 
 async fn a_watch_sees_only_its_prefix(scene: Scene) {
-    let inner = Scene {
-        prefix: format!("{}pods/", scene.prefix),
-        ..scene.clone()
-    };
+    let inner = Scene { prefix: format!("{}pods/", scene.prefix), ..scene.clone() };
     let mut watch = inner.watch(scene.store.revision().await.unwrap()).await;
     scene.create("podsets/a", "no").await;
     scene.create("pod", "no").await;
@@ -57,14 +54,7 @@ async fn a_watch_from_the_past_is_told_what_happened_and_goes_on(scene: Scene) {
     scene.create("a", "new").await;
     let mut watch = scene.watch(start).await;
     scene.update("b", "live").await;
-    for expected in [
-        "+a=one",
-        "~a=one→two",
-        "+b=one",
-        "-a=two",
-        "+a=new",
-        "~b=one→live",
-    ] {
+    for expected in ["+a=one", "~a=one→two", "+b=one", "-a=two", "+a=new", "~b=one→live"] {
         assert_eq!(sketch(&scene, &next(&mut watch).await), expected);
     }
 }
@@ -105,10 +95,7 @@ async fn every_watch_sees_every_concurrent_write_once_and_in_the_same_order(scen
         }
         orders.push(order);
     }
-    assert!(
-        orders[0].windows(2).all(|pair| pair[0].0 < pair[1].0),
-        "revisions increase"
-    );
+    assert!(orders[0].windows(2).all(|pair| pair[0].0 < pair[1].0), "revisions increase");
     assert_eq!(orders[0], orders[1]);
     assert_eq!(orders[0], orders[2]);
 }
@@ -143,11 +130,7 @@ async fn a_watch_opened_during_writes_misses_none(scene: Scene) {
 async fn a_record_with_a_time_to_live_is_deleted_by_an_event(scene: Scene) {
     let mut watch = scene.watch(scene.store.revision().await.unwrap()).await;
     let put = scene.put_for("event", "brief", 1).await;
-    assert_eq!(
-        scene.value("event").await.as_deref(),
-        Some("brief"),
-        "it lives first"
-    );
+    assert_eq!(scene.value("event").await.as_deref(), Some("brief"), "it lives first");
     assert_eq!(sketch(&scene, &next(&mut watch).await), "+event=brief");
     let gone = next(&mut watch).await;
     assert_eq!(sketch(&scene, &gone), "-event=brief");

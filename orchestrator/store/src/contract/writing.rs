@@ -36,10 +36,7 @@ async fn a_created_record_is_read_back(scene: Scene) {
 async fn creating_what_exists_conflicts_and_shows_the_record(scene: Scene) {
     let revision = scene.create("a", "one").await;
     match scene.put("a", Expect::Absent, "two").await {
-        Err(StoreError::Conflict {
-            key,
-            current: Some(current),
-        }) => {
+        Err(StoreError::Conflict { key, current: Some(current) }) => {
             assert_eq!(key, scene.key("a"));
             assert_eq!((current.value, current.modified), (Bytes::from("one"), revision));
         }
@@ -61,10 +58,7 @@ async fn a_stale_update_conflicts_and_changes_nothing(scene: Scene) {
     let first = scene.create("a", "one").await;
     let second = scene.update("a", "two").await;
     match scene.put("a", Expect::Revision(first), "three").await {
-        Err(StoreError::Conflict {
-            current: Some(current),
-            ..
-        }) => assert_eq!(current.modified, second),
+        Err(StoreError::Conflict { current: Some(current), .. }) => assert_eq!(current.modified, second),
         other => panic!("{other:?}"),
     }
     assert_eq!(scene.value("a").await.as_deref(), Some("two"));
@@ -72,10 +66,7 @@ async fn a_stale_update_conflicts_and_changes_nothing(scene: Scene) {
 
 async fn updating_what_is_absent_conflicts_with_nothing(scene: Scene) {
     let answer = scene.put("a", Expect::Revision(Revision(1)), "one").await;
-    assert!(
-        matches!(answer, Err(StoreError::Conflict { current: None, .. })),
-        "{answer:?}"
-    );
+    assert!(matches!(answer, Err(StoreError::Conflict { current: None, .. })), "{answer:?}");
 }
 
 async fn a_deleted_record_is_gone_and_was_returned(scene: Scene) {
@@ -90,10 +81,7 @@ async fn a_deleted_record_is_gone_and_was_returned(scene: Scene) {
 async fn deleting_what_is_absent_or_changed_conflicts(scene: Scene) {
     for expect in [Expect::Any, Expect::Absent, Expect::Revision(Revision(1))] {
         let answer = scene.delete("a", expect).await;
-        assert!(
-            matches!(answer, Err(StoreError::Conflict { current: None, .. })),
-            "{expect:?}: {answer:?}"
-        );
+        assert!(matches!(answer, Err(StoreError::Conflict { current: None, .. })), "{expect:?}: {answer:?}");
     }
     let first = scene.create("a", "one").await;
     scene.update("a", "two").await;
@@ -117,10 +105,7 @@ async fn a_recreated_record_is_a_new_creation(scene: Scene) {
 
 async fn every_write_has_its_own_greater_revision(scene: Scene) {
     let mut last = scene.store.revision().await.unwrap();
-    assert!(
-        last > Revision(0),
-        "even an empty store has a revision a list can name"
-    );
+    assert!(last > Revision(0), "even an empty store has a revision a list can name");
     for round in 0..5 {
         let revision = scene.update("a", &round.to_string()).await;
         assert!(revision > last);
@@ -139,11 +124,7 @@ async fn of_many_concurrent_creations_exactly_one_wins(scene: Scene) {
         let scene = scene.clone();
         tokio::spawn(async move { scene.put("a", Expect::Absent, &n.to_string()).await.is_ok() })
     });
-    let won = join_all(attempts)
-        .await
-        .into_iter()
-        .filter(|won| *won.as_ref().unwrap())
-        .count();
+    let won = join_all(attempts).await.into_iter().filter(|won| *won.as_ref().unwrap()).count();
     assert_eq!(won, 1);
 }
 
@@ -175,24 +156,10 @@ async fn concurrent_compare_and_set_loses_no_update(scene: Scene) {
 
 async fn a_value_beyond_the_limit_is_refused_with_both_sizes(scene: Scene) {
     let value = Bytes::from(vec![b'x'; VALUE_BYTES_MAX + 1]);
-    let mutation = Mutation::Put {
-        value,
-        lease_ttl_seconds: None,
-    };
-    let answer = scene
-        .store
-        .commit(Write {
-            key: scene.key("a"),
-            expect: Expect::Any,
-            mutation,
-        })
-        .await;
+    let mutation = Mutation::Put { value, lease_ttl_seconds: None };
+    let answer = scene.store.commit(Write { key: scene.key("a"), expect: Expect::Any, mutation }).await;
     match answer {
-        Err(StoreError::TooLarge {
-            key,
-            value_bytes,
-            value_bytes_max,
-        }) => {
+        Err(StoreError::TooLarge { key, value_bytes, value_bytes_max }) => {
             assert_eq!(
                 (key, value_bytes, value_bytes_max),
                 (scene.key("a"), VALUE_BYTES_MAX + 1, VALUE_BYTES_MAX)
@@ -216,18 +183,8 @@ async fn a_value_of_a_mebibyte_and_an_empty_one_are_stored(scene: Scene) {
 
 async fn an_unusable_key_is_refused(scene: Scene) {
     for key in [String::new(), scene.key("a\0b"), scene.key(&"k".repeat(5000))] {
-        let mutation = Mutation::Put {
-            value: Bytes::new(),
-            lease_ttl_seconds: None,
-        };
-        let answer = scene
-            .store
-            .commit(Write {
-                key,
-                expect: Expect::Any,
-                mutation,
-            })
-            .await;
+        let mutation = Mutation::Put { value: Bytes::new(), lease_ttl_seconds: None };
+        let answer = scene.store.commit(Write { key, expect: Expect::Any, mutation }).await;
         assert!(matches!(answer, Err(StoreError::InvalidKey { .. })), "{answer:?}");
     }
 }

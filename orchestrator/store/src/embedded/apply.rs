@@ -39,19 +39,9 @@ impl<'t> Tables<'t> {
 
     pub(super) fn marks(&self) -> Result<Marks, StoreError> {
         let read = |name: &str| -> Result<Revision, StoreError> {
-            Ok(Revision(
-                self.meta
-                    .get(name)
-                    .map_err(failed)?
-                    .ok_or_else(|| damaged(name))?
-                    .value(),
-            ))
+            Ok(Revision(self.meta.get(name).map_err(failed)?.ok_or_else(|| damaged(name))?.value()))
         };
-        Ok(Marks {
-            newest: read(NEWEST)?,
-            compacted: read(COMPACTED)?,
-            swept: read(SWEPT)?,
-        })
+        Ok(Marks { newest: read(NEWEST)?, compacted: read(COMPACTED)?, swept: read(SWEPT)? })
     }
 
     /// Writes the numbers that changed.
@@ -79,45 +69,27 @@ impl<'t> Tables<'t> {
         let expected = match write.expect {
             Expect::Any => !deletes || previous.is_some(),
             Expect::Absent => !deletes && previous.is_none(),
-            Expect::Revision(revision) => previous
-                .as_ref()
-                .is_some_and(|record| record.modified == revision),
+            Expect::Revision(revision) => previous.as_ref().is_some_and(|record| record.modified == revision),
         };
         if !expected {
-            return Err(StoreError::Conflict {
-                key: write.key,
-                current: previous,
-            });
+            return Err(StoreError::Conflict { key: write.key, current: previous });
         }
 
         let created = previous.as_ref().map_or(revision, |record| record.created);
         let row_key = version_key(&write.key, revision);
         let current = match write.mutation {
             Mutation::Delete => None,
-            Mutation::Put {
-                value,
-                lease_ttl_seconds,
-            } => {
+            Mutation::Put { value, lease_ttl_seconds } => {
                 if let Some(ttl_seconds) = lease_ttl_seconds {
                     let deadline = now_unix_seconds.saturating_add(ttl_seconds);
-                    self.expiry
-                        .insert((deadline, revision.0), write.key.as_str())
-                        .map_err(failed)?;
+                    self.expiry.insert((deadline, revision.0), write.key.as_str()).map_err(failed)?;
                 }
-                Some(Record {
-                    key: write.key.clone(),
-                    value,
-                    created,
-                    modified: revision,
-                })
+                Some(Record { key: write.key.clone(), value, created, modified: revision })
             }
         };
         let content = current.as_ref().map(|record| record.value.as_ref());
         self.versions
-            .insert(
-                row_key.as_slice(),
-                encode_version(&row_key, created, content).as_slice(),
-            )
+            .insert(row_key.as_slice(), encode_version(&row_key, created, content).as_slice())
             .map_err(failed)?;
         let change = match (&current, &previous) {
             (None, _) => Change::Deleted,
@@ -125,21 +97,10 @@ impl<'t> Tables<'t> {
             (Some(_), Some(_)) => Change::Updated,
         };
         let replaced = previous.as_ref().map_or(Revision(0), |record| record.modified);
-        let row = LogRow {
-            change,
-            previous: replaced,
-            key: write.key,
-        };
-        self.log
-            .insert(revision.0, encode_log(revision, &row).as_slice())
-            .map_err(failed)?;
+        let row = LogRow { change, previous: replaced, key: write.key };
+        self.log.insert(revision.0, encode_log(revision, &row).as_slice()).map_err(failed)?;
 
-        let event = Event {
-            revision,
-            key: row.key,
-            current,
-            previous: previous.clone(),
-        };
+        let event = Event { revision, key: row.key, current, previous: previous.clone() };
         Ok((Committed { revision, previous }, event))
     }
 }

@@ -59,9 +59,7 @@ pub async fn restore(from: &Path, to: &Path) -> Result<Revision, StoreError> {
 /// Writes a file under another name first, so that a half-written one is never taken for a whole.
 fn write_beside<T>(to: &Path, write: impl FnOnce(&Path) -> Result<T, StoreError>) -> Result<T, StoreError> {
     if to.exists() {
-        return Err(StoreError::Unavailable {
-            detail: format!("{} exists already", to.display()),
-        });
+        return Err(StoreError::Unavailable { detail: format!("{} exists already", to.display()) });
     }
     let mut partial = to.as_os_str().to_owned();
     partial.push(".partial");
@@ -89,7 +87,5 @@ fn copy_table<K: Key + 'static, V: Value + 'static>(
 }
 
 fn unavailable(path: &Path, error: &std::io::Error) -> StoreError {
-    StoreError::Unavailable {
-        detail: format!("{}: {error}", path.display()),
-    }
+    StoreError::Unavailable { detail: format!("{}: {error}", path.display()) }
 }

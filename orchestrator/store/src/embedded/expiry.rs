@@ -13,10 +13,7 @@ use super::read;
 use crate::{Expect, Mutation, Revision, StoreError, Write};
 
 pub(super) fn now_unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO)
-        .as_secs()
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
 /// The earliest deadline, in Unix seconds.
@@ -28,12 +25,7 @@ pub(super) fn next_deadline(tables: &Tables<'_>) -> Result<Option<u64>, StoreErr
 /// Takes at most `rows_max` rows whose time has come off the index; gives the deletions that are due.
 pub(super) fn take_due(tables: &mut Tables<'_>, now: u64, rows_max: usize) -> Result<Vec<Write>, StoreError> {
     let mut rows = Vec::new();
-    for row in tables
-        .expiry
-        .range(..=(now, u64::MAX))
-        .map_err(failed)?
-        .take(rows_max)
-    {
+    for row in tables.expiry.range(..=(now, u64::MAX)).map_err(failed)?.take(rows_max) {
         let (at, key) = row.map_err(failed)?;
         rows.push((at.value(), key.value().to_owned()));
     }
@@ -42,11 +34,7 @@ pub(super) fn take_due(tables: &mut Tables<'_>, now: u64, rows_max: usize) -> Re
         tables.expiry.remove(at).map_err(failed)?;
         let revision = Revision(at.1);
         if read::latest(&tables.versions, &key)?.is_some_and(|record| record.modified == revision) {
-            due.push(Write {
-                key,
-                expect: Expect::Revision(revision),
-                mutation: Mutation::Delete,
-            });
+            due.push(Write { key, expect: Expect::Revision(revision), mutation: Mutation::Delete });
         }
     }
     Ok(due)

@@ -40,11 +40,7 @@ impl Retention {
 
     /// The oldest revision to keep, now that `newest` has happened.
     pub(super) fn plan_floor(&mut self, now: Instant, newest: Revision) -> Revision {
-        if self
-            .samples
-            .back()
-            .is_none_or(|(when, _)| now.duration_since(*when) >= SAMPLE_INTERVAL)
-        {
+        if self.samples.back().is_none_or(|(when, _)| now.duration_since(*when) >= SAMPLE_INTERVAL) {
             self.samples.push_back((now, newest));
         }
         let expired = |sample: Option<&(Instant, Revision)>| {
@@ -57,11 +53,7 @@ impl Retention {
         }
         let by_age = expired(self.samples.front()).unwrap_or(Revision(0)).0;
         let by_count = newest.0.saturating_sub(self.revisions_max);
-        Revision(
-            by_age
-                .max(by_count)
-                .min(newest.0.saturating_sub(self.revisions_min)),
-        )
+        Revision(by_age.max(by_count).min(newest.0.saturating_sub(self.revisions_min)))
     }
 }
 
@@ -71,12 +63,7 @@ pub(super) fn sweep(tables: &mut Tables<'_>, marks: &mut Marks, rows_max: usize)
         return Ok(());
     }
     let mut rows = Vec::new();
-    for row in tables
-        .log
-        .range(marks.swept.0 + 1..=marks.compacted.0)
-        .map_err(failed)?
-        .take(rows_max)
-    {
+    for row in tables.log.range(marks.swept.0 + 1..=marks.compacted.0).map_err(failed)?.take(rows_max) {
         let (revision, bytes) = row.map_err(failed)?;
         let revision = Revision(revision.value());
         rows.push((revision, decode_log(revision, bytes.value())?));
@@ -87,16 +74,10 @@ pub(super) fn sweep(tables: &mut Tables<'_>, marks: &mut Marks, rows_max: usize)
     };
     for (revision, row) in rows {
         if row.change != Change::Created {
-            tables
-                .versions
-                .remove(version_key(&row.key, row.previous).as_slice())
-                .map_err(failed)?;
+            tables.versions.remove(version_key(&row.key, row.previous).as_slice()).map_err(failed)?;
         }
         if row.change == Change::Deleted {
-            tables
-                .versions
-                .remove(version_key(&row.key, revision).as_slice())
-                .map_err(failed)?;
+            tables.versions.remove(version_key(&row.key, revision).as_slice()).map_err(failed)?;
         }
         tables.log.remove(revision.0).map_err(failed)?;
     }
@@ -120,10 +101,7 @@ mod tests {
     #[test]
     fn young_history_is_kept() {
         let start = Instant::now();
-        assert_eq!(
-            retention(start).plan_floor(start + Duration::from_secs(59), Revision(900)),
-            Revision(0)
-        );
+        assert_eq!(retention(start).plan_floor(start + Duration::from_secs(59), Revision(900)), Revision(0));
     }
 
     #[test]
@@ -131,14 +109,8 @@ mod tests {
         let start = Instant::now();
         let mut retention = retention(start);
         retention.plan_floor(start + Duration::from_secs(30), Revision(500));
-        assert_eq!(
-            retention.plan_floor(start + Duration::from_secs(61), Revision(600)),
-            Revision(100)
-        );
-        assert_eq!(
-            retention.plan_floor(start + Duration::from_secs(91), Revision(700)),
-            Revision(500)
-        );
+        assert_eq!(retention.plan_floor(start + Duration::from_secs(61), Revision(600)), Revision(100));
+        assert_eq!(retention.plan_floor(start + Duration::from_secs(91), Revision(700)), Revision(500));
     }
 
     #[test]

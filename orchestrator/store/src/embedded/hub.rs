@@ -42,13 +42,7 @@ pub(super) struct Subscription {
 
 impl Hub {
     pub(super) fn new(newest: Revision) -> Self {
-        Self {
-            state: Mutex::new(State {
-                published: newest,
-                watches: Vec::new(),
-                closed: false,
-            }),
-        }
+        Self { state: Mutex::new(State { published: newest, watches: Vec::new(), closed: false }) }
     }
 
     /// Registers a watch; its queue holds `batches_max` commits.
@@ -64,11 +58,7 @@ impl Hub {
                 too_slow: too_slow.clone(),
             });
         }
-        Subscription {
-            from: state.published,
-            queue: receiver,
-            too_slow,
-        }
+        Subscription { from: state.published, queue: receiver, too_slow }
     }
 
     /// Gives a durable commit to the watches it concerns.

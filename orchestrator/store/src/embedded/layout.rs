@@ -81,9 +81,7 @@ pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Database, StoreErr
         })
         .create(path)
         .map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => StoreError::Locked {
-                path: path.display().to_string(),
-            },
+            DatabaseError::DatabaseAlreadyOpen => StoreError::Locked { path: path.display().to_string() },
             error => failed(error),
         })?;
     prepare(&database)?;
@@ -133,9 +131,8 @@ pub(super) fn version_key(key: &str, revision: Revision) -> Vec<u8> {
 /// The key and revision of a row key.
 pub(super) fn parse_version_key(bytes: &[u8]) -> Result<(&str, Revision), StoreError> {
     let split = bytes.len().checked_sub(9).filter(|at| bytes[*at] == 0);
-    let (key, revision) = split
-        .map(|at| (&bytes[..at], &bytes[at + 1..]))
-        .ok_or_else(|| damaged("a version's key"))?;
+    let (key, revision) =
+        split.map(|at| (&bytes[..at], &bytes[at + 1..])).ok_or_else(|| damaged("a version's key"))?;
     let key = str::from_utf8(key).map_err(|_| damaged("a version's key"))?;
     Ok((key, Revision(big_endian(revision))))
 }
@@ -160,9 +157,7 @@ pub(super) fn is_put(row: &[u8]) -> bool {
 /// The record of a version; none for a tombstone.
 pub(super) fn decode_version(row_key: &[u8], row: &[u8]) -> Result<Option<Record>, StoreError> {
     let (key, modified) = parse_version_key(row_key)?;
-    let (header, content) = row
-        .split_at_checked(VERSION_HEADER_BYTES)
-        .ok_or_else(|| damaged(key))?;
+    let (header, content) = row.split_at_checked(VERSION_HEADER_BYTES).ok_or_else(|| damaged(key))?;
     let (kind, created) = (header[0], little_endian(&header[1..9]));
     if checksum(row_key, kind, created, content).to_le_bytes() != header[9..] {
         return Err(damaged(key));
@@ -184,12 +179,7 @@ pub(super) fn encode_log(revision: Revision, row: &LogRow) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(LOG_HEADER_BYTES + row.key.len());
     bytes.push(kind);
     bytes.extend_from_slice(&row.previous.0.to_le_bytes());
-    let sum = checksum(
-        &revision.0.to_be_bytes(),
-        kind,
-        row.previous.0,
-        row.key.as_bytes(),
-    );
+    let sum = checksum(&revision.0.to_be_bytes(), kind, row.previous.0, row.key.as_bytes());
     bytes.extend_from_slice(&sum.to_le_bytes());
     bytes.extend_from_slice(row.key.as_bytes());
     bytes
@@ -209,40 +199,30 @@ pub(super) fn decode_log(revision: Revision, bytes: &[u8]) -> Result<LogRow, Sto
         _ => return Err(named()),
     };
     let key = str::from_utf8(key).map_err(|_| named())?.to_owned();
-    Ok(LogRow {
-        change,
-        previous: Revision(previous),
-        key,
-    })
+    Ok(LogRow { change, previous: Revision(previous), key })
 }
 
 /// One place where redb's many errors become the store's.
 pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
     match error.into() {
         redb::Error::Corrupted(detail) => StoreError::Corrupt { detail },
-        redb::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull => StoreError::Unavailable {
-            detail: "the disk is full".to_owned(),
-        },
-        redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => StoreError::Corrupt {
-            detail: format!("the file is not a database of this program: {error}"),
-        },
-        error => StoreError::Unavailable {
-            detail: error.to_string(),
-        },
+        redb::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull => {
+            StoreError::Unavailable { detail: "the disk is full".to_owned() }
+        }
+        redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+            StoreError::Corrupt { detail: format!("the file is not a database of this program: {error}") }
+        }
+        error => StoreError::Unavailable { detail: error.to_string() },
     }
 }
 
 /// A row that is not what was written.
 pub(super) fn damaged(what: &str) -> StoreError {
-    StoreError::Corrupt {
-        detail: format!("the row of {what} fails its checksum or has no known form"),
-    }
+    StoreError::Corrupt { detail: format!("the row of {what} fails its checksum or has no known form") }
 }
 
 fn unopened(path: &Path, error: &io::Error) -> StoreError {
-    StoreError::Unavailable {
-        detail: format!("cannot open {}: {error}", path.display()),
-    }
+    StoreError::Unavailable { detail: format!("cannot open {}: {error}", path.display()) }
 }
 
 fn checksum(row_key: &[u8], kind: u8, number: u64, content: &[u8]) -> u32 {
@@ -255,16 +235,11 @@ fn checksum(row_key: &[u8], kind: u8, number: u64, content: &[u8]) -> u32 {
 }
 
 fn big_endian(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0, |number, byte| number << 8 | u64::from(*byte))
+    bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 fn little_endian(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .rev()
-        .fold(0, |number, byte| number << 8 | u64::from(*byte))
+    bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]
@@ -312,14 +287,7 @@ mod tests {
         ];
         rows.sort();
         let keys: Vec<_> = rows.iter().map(|row| parse_version_key(row).unwrap()).collect();
-        assert_eq!(
-            keys,
-            [
-                ("/a", Revision(1)),
-                ("/a", Revision(256)),
-                ("/a/b", Revision(300))
-            ]
-        );
+        assert_eq!(keys, [("/a", Revision(1)), ("/a", Revision(256)), ("/a/b", Revision(300))]);
     }
 
     #[test]

@@ -24,14 +24,8 @@ pub(super) fn latest(
     versions: &impl ReadableTable<&'static [u8], &'static [u8]>,
     key: &str,
 ) -> Result<Option<Record>, StoreError> {
-    let (first, last) = (
-        version_key(key, Revision(0)),
-        version_key(key, Revision(u64::MAX)),
-    );
-    let newest = versions
-        .range(first.as_slice()..=last.as_slice())
-        .map_err(failed)?
-        .next_back();
+    let (first, last) = (version_key(key, Revision(0)), version_key(key, Revision(u64::MAX)));
+    let newest = versions.range(first.as_slice()..=last.as_slice()).map_err(failed)?.next_back();
     match newest.transpose().map_err(failed)? {
         None => Ok(None),
         Some((row_key, row)) => decode_version(row_key.value(), row.value()),
@@ -45,10 +39,7 @@ pub(super) fn list(database: &Database, request: &ListRequest) -> Result<Page, S
     let revision = match request.at {
         None => newest,
         Some(at) if at > newest => {
-            return Err(StoreError::FutureRevision {
-                requested: at,
-                newest,
-            });
+            return Err(StoreError::FutureRevision { requested: at, newest });
         }
         Some(at) => {
             let oldest = meta(&transaction, COMPACTED)?;
@@ -63,17 +54,11 @@ pub(super) fn list(database: &Database, request: &ListRequest) -> Result<Page, S
     let after = request.after.as_deref().filter(|after| after.as_bytes() > prefix);
     let start = after.map_or_else(|| prefix.to_vec(), |after| version_key(after, Revision(u64::MAX)));
     let versions = transaction.open_table(VERSIONS).map_err(failed)?;
-    let mut rows = versions
-        .range::<&[u8]>((Bound::Included(start.as_slice()), Bound::Unbounded))
-        .map_err(failed)?;
+    let mut rows =
+        versions.range::<&[u8]>((Bound::Included(start.as_slice()), Bound::Unbounded)).map_err(failed)?;
 
     let limit = request.limit.unwrap_or(usize::MAX);
-    let mut page = Page {
-        records: Vec::new(),
-        revision,
-        more: false,
-        remaining: 0,
-    };
+    let mut page = Page { records: Vec::new(), revision, more: false, remaining: 0 };
     // Versions of one key are neighbours, oldest first: the last one not newer than the snapshot counts.
     let mut candidate = None;
     loop {
@@ -143,22 +128,10 @@ pub(super) fn events(
         let revision = Revision(revision.value());
         let row = decode_log(revision, bytes.value())?;
         if row.key.starts_with(prefix) {
-            let current = if row.change == Change::Deleted {
-                None
-            } else {
-                version(&row.key, revision)?
-            };
-            let previous = if row.change == Change::Created {
-                None
-            } else {
-                version(&row.key, row.previous)?
-            };
-            found.push(Event {
-                revision,
-                key: row.key,
-                current,
-                previous,
-            });
+            let current = if row.change == Change::Deleted { None } else { version(&row.key, revision)? };
+            let previous =
+                if row.change == Change::Created { None } else { version(&row.key, row.previous)? };
+            found.push(Event { revision, key: row.key, current, previous });
         }
         rows += 1;
         if rows >= rows_max {
@@ -171,10 +144,6 @@ pub(super) fn events(
 
 fn meta(transaction: &ReadTransaction, name: &str) -> Result<Revision, StoreError> {
     let meta = transaction.open_table(META).map_err(failed)?;
-    let number = meta
-        .get(name)
-        .map_err(failed)?
-        .ok_or_else(|| damaged(name))?
-        .value();
+    let number = meta.get(name).map_err(failed)?.ok_or_else(|| damaged(name))?.value();
     Ok(Revision(number))
 }

@@ -39,9 +39,10 @@ pub(super) async fn open(
         ended: false,
     };
     watch.replay().await?;
-    Ok(Box::pin(stream::unfold(watch, |mut watch| async move {
-        watch.next().await.map(|event| (event, watch))
-    })))
+    Ok(Box::pin(stream::unfold(
+        watch,
+        |mut watch| async move { watch.next().await.map(|event| (event, watch)) },
+    )))
 }
 
 // === impl Watch ===
@@ -69,30 +70,25 @@ impl Watch {
         }
         match self.subscription.queue.recv().await {
             Some(batch) => {
-                let wanted = batch
-                    .iter()
-                    .filter(|e| e.revision > self.cursor && e.key.starts_with(&self.prefix));
+                let wanted =
+                    batch.iter().filter(|e| e.revision > self.cursor && e.key.starts_with(&self.prefix));
                 self.ready.extend(wanted.cloned());
                 Ok(())
             }
             None if self.subscription.too_slow.load(Ordering::Acquire) => {
                 let events_max = self.subscription.queue.max_capacity();
-                Err(StoreError::WatchTooSlow {
-                    prefix: self.prefix.clone(),
-                    events_max,
-                })
+                Err(StoreError::WatchTooSlow { prefix: self.prefix.clone(), events_max })
             }
-            None => Err(StoreError::Unavailable {
-                detail: "the store was closed or opened again".to_owned(),
-            }),
+            None => {
+                Err(StoreError::Unavailable { detail: "the store was closed or opened again".to_owned() })
+            }
         }
     }
 
     async fn replay(&mut self) -> Result<(), StoreError> {
         let inner = self.inner.upgrade();
-        let inner = inner.ok_or_else(|| StoreError::Unavailable {
-            detail: "the store is closed".to_owned(),
-        })?;
+        let inner =
+            inner.ok_or_else(|| StoreError::Unavailable { detail: "the store is closed".to_owned() })?;
         let (prefix, after, until) = (self.prefix.clone(), self.cursor, self.subscription.from);
         if after >= until {
             // A watch from the future begins when it comes.

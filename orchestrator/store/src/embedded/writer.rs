@@ -77,23 +77,11 @@ pub(super) fn spawn(inner: Arc<Inner>) -> Result<Queue, StoreError> {
     let places = Arc::new(Semaphore::new(inner.options.queued_writes_max.max(1)));
     let retention = Retention::new(&inner.options, Instant::now(), inner.newest());
     // A deadline of zero makes the first round look at what ran out while nobody was running.
-    let writer = Writer {
-        inner,
-        receiver,
-        retention,
-        next_deadline: Some(0),
-        sweeping: true,
-    };
-    thread::Builder::new()
-        .name("store-writer".to_owned())
-        .spawn(move || writer.run())
-        .map_err(|error| StoreError::Unavailable {
-            detail: format!("cannot start the writer thread: {error}"),
-        })?;
-    Ok(Queue {
-        sender: Mutex::new(Some(sender)),
-        places,
-    })
+    let writer = Writer { inner, receiver, retention, next_deadline: Some(0), sweeping: true };
+    thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run()).map_err(|error| {
+        StoreError::Unavailable { detail: format!("cannot start the writer thread: {error}") }
+    })?;
+    Ok(Queue { sender: Mutex::new(Some(sender)), places })
 }
 
 // === impl Queue ===
@@ -103,10 +91,7 @@ impl Queue {
     pub(super) async fn call<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StoreError> {
         let place = self.places.clone().acquire_owned().await.map_err(|_| closed())?;
         let (reply, answer) = oneshot::channel();
-        let queued = Queued {
-            command: command(reply),
-            _place: place,
-        };
+        let queued = Queued { command: command(reply), _place: place };
         let sent = self.sender.lock().as_ref().map(|sender| sender.send(queued));
         match sent {
             Some(Ok(())) => answer.await.map_err(|_| closed())?,
@@ -203,12 +188,8 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(%error, "the store could not commit");
-                replies
-                    .into_iter()
-                    .for_each(|reply| drop(reply.send(Err(error.clone()))));
-                compactions
-                    .into_iter()
-                    .for_each(|(_, reply)| drop(reply.send(Err(error.clone()))));
+                replies.into_iter().for_each(|reply| drop(reply.send(Err(error.clone()))));
+                compactions.into_iter().for_each(|(_, reply)| drop(reply.send(Err(error.clone()))));
                 // Nothing due is lost: it is looked at again with the next write.
                 (self.sweeping, self.next_deadline) = (false, None);
                 if let Err(error) = self.reopen() {
@@ -235,22 +216,12 @@ impl Writer {
         let mut tables = Tables::open(&transaction)?;
         let before = tables.marks()?;
         let mut marks = before;
-        let mut done = Done {
-            events: Vec::new(),
-            writes: Vec::new(),
-            compactions: Vec::new(),
-            newest: before.newest,
-        };
+        let mut done =
+            Done { events: Vec::new(), writes: Vec::new(), compactions: Vec::new(), newest: before.newest };
         // Only a write moves the earliest deadline forward; only then, or when it came, is the index looked at.
-        let mut deadlines_moved = writes.iter().any(|write| {
-            matches!(
-                write.mutation,
-                Mutation::Put {
-                    lease_ttl_seconds: Some(_),
-                    ..
-                }
-            )
-        });
+        let mut deadlines_moved = writes
+            .iter()
+            .any(|write| matches!(write.mutation, Mutation::Put { lease_ttl_seconds: Some(_), .. }));
 
         for write in writes {
             let answer = apply(&mut tables, &mut marks, write, now, &mut done.events);
@@ -274,11 +245,8 @@ impl Writer {
         }
         history::sweep(&mut tables, &mut marks, sweep_rows)?;
         tables.set_marks(before, marks)?;
-        let next_deadline = if deadlines_moved {
-            expiry::next_deadline(&tables)?
-        } else {
-            self.next_deadline
-        };
+        let next_deadline =
+            if deadlines_moved { expiry::next_deadline(&tables)? } else { self.next_deadline };
         drop(tables);
         // A batch of nothing but conflicts, or an early wake-up, needs no fsync.
         if before == marks && !deadlines_moved {
@@ -335,14 +303,7 @@ impl Writer {
 impl Queued {
     fn bytes(&self) -> usize {
         match &self.command {
-            Command::Write {
-                write:
-                    Write {
-                        mutation: Mutation::Put { value, .. },
-                        ..
-                    },
-                ..
-            } => value.len(),
+            Command::Write { write: Write { mutation: Mutation::Put { value, .. }, .. }, .. } => value.len(),
             _ => 0,
         }
     }
@@ -364,22 +325,15 @@ fn apply(
 
 fn compact(marks: &mut Marks, before: Revision) -> Result<(), StoreError> {
     if before > marks.newest {
-        return Err(StoreError::FutureRevision {
-            requested: before,
-            newest: marks.newest,
-        });
+        return Err(StoreError::FutureRevision { requested: before, newest: marks.newest });
     }
     if before <= marks.compacted {
-        return Err(StoreError::Compacted {
-            oldest: marks.compacted,
-        });
+        return Err(StoreError::Compacted { oldest: marks.compacted });
     }
     marks.compacted = before;
     Ok(())
 }
 
 fn closed() -> StoreError {
-    StoreError::Unavailable {
-        detail: "the store is closed".to_owned(),
-    }
+    StoreError::Unavailable { detail: "the store is closed".to_owned() }
 }

@@ -35,10 +35,7 @@ struct Lease {
 
 impl Leases {
     pub(super) fn new(client: LeaseClient) -> Self {
-        Self {
-            client,
-            shared: Mutex::new(HashMap::new()),
-        }
+        Self { client, shared: Mutex::new(HashMap::new()) }
     }
 
     /// A lease that lasts at least so long.
@@ -54,9 +51,7 @@ impl Leases {
         }
         let granted = Instant::now();
         let seconds = i64::try_from(ttl_seconds.max(1).saturating_add(window.as_secs())).unwrap_or(i64::MAX);
-        let id = call("grant a lease", self.client.clone().grant(seconds, None))
-            .await?
-            .id();
+        let id = call("grant a lease", self.client.clone().grant(seconds, None)).await?.id();
         if !window.is_zero() && (shared.len() < TTLS_MAX || shared.contains_key(&ttl_seconds)) {
             shared.insert(ttl_seconds, Lease { id, granted, keys: 1 });
         }

@@ -20,29 +20,22 @@ pub(super) async fn open(
     prefix: &str,
     after: Revision,
 ) -> Result<WatchStream, StoreError> {
-    let start = if prefix.is_empty() {
-        vec![0]
-    } else {
-        prefix.as_bytes().to_vec()
-    };
+    let start = if prefix.is_empty() { vec![0] } else { prefix.as_bytes().to_vec() };
     let options = WatchOptions::new()
         .with_range(range_end(prefix.as_bytes()))
         .with_start_revision(wire(after).saturating_add(1))
         .with_prev_key();
     let mut client = client.max_decoding_message_size(MESSAGE_BYTES_MAX);
     let responses = call("watch", client.watch(start, Some(options))).await?;
-    let mut watch = Watch {
-        responses,
-        ready: VecDeque::new(),
-        ended: false,
-    };
+    let mut watch = Watch { responses, ready: VecDeque::new(), ended: false };
     // The first answer says that the watch exists. Without waiting for it, an unreachable cluster would look idle.
     call("watch", async { watch.responses.message().await })
         .await?
         .map_or_else(|| Err(ended()), |first| watch.take(&first))?;
-    Ok(Box::pin(stream::unfold(watch, |mut watch| async move {
-        watch.next().await.map(|event| (event, watch))
-    })))
+    Ok(Box::pin(stream::unfold(
+        watch,
+        |mut watch| async move { watch.next().await.map(|event| (event, watch)) },
+    )))
 }
 
 // === impl Watch ===
@@ -70,15 +63,10 @@ impl Watch {
 
     fn take(&mut self, response: &WatchResponse) -> Result<(), StoreError> {
         if response.compact_revision() > 0 {
-            return Err(StoreError::Compacted {
-                oldest: revision(response.compact_revision()),
-            });
+            return Err(StoreError::Compacted { oldest: revision(response.compact_revision()) });
         }
         if response.canceled() {
-            return Err(unavailable(format!(
-                "etcd ended the watch: {}",
-                response.cancel_reason()
-            )));
+            return Err(unavailable(format!("etcd ended the watch: {}", response.cancel_reason())));
         }
         for event in response.events() {
             let Some(row) = event.kv() else { continue };
@@ -90,12 +78,7 @@ impl Watch {
             };
             let previous = event.prev_kv().map(|row| owned_record(row.clone())).transpose()?;
             let revision = revision(row.mod_revision());
-            self.ready.push_back(Event {
-                revision,
-                key: key.to_owned(),
-                current,
-                previous,
-            });
+            self.ready.push_back(Event { revision, key: key.to_owned(), current, previous });
         }
         Ok(())
     }

@@ -4,18 +4,10 @@ use super::*;
 
 #[test]
 fn a_command_has_the_streams_it_asked_for_and_always_an_error_channel() {
-    let streams = StreamOptions {
-        stdin: true,
-        stdout: true,
-        stderr: false,
-        tty: true,
-    };
+    let streams = StreamOptions { stdin: true, stdout: true, stderr: false, tty: true };
     let numbers: Vec<u8> = compile_command(streams).iter().map(|c| c.number).collect();
     assert_eq!(numbers, [3, 0, 1, 4]);
-    let silent = compile_command(StreamOptions {
-        stdin: true,
-        ..StreamOptions::default()
-    });
+    let silent = compile_command(StreamOptions { stdin: true, ..StreamOptions::default() });
     assert_eq!(silent.iter().filter(|c| c.greeting.is_some()).count(), 1);
 }
 
@@ -33,20 +25,11 @@ fn a_port_has_two_channels_that_name_it() {
 #[test]
 fn a_close_ends_one_channel_and_what_follows_on_it_is_dropped() {
     let mut open = BTreeMap::from([(0, 3), (4, 7)]);
-    assert_eq!(
-        compile_frames(&mut open, &[0, b'x']),
-        Some(spdy::data(3, b"x", false))
-    );
-    assert_eq!(
-        compile_frames(&mut open, &[CLOSE, 0]),
-        Some(spdy::data(3, b"", true))
-    );
+    assert_eq!(compile_frames(&mut open, &[0, b'x']), Some(spdy::data(3, b"x", false)));
+    assert_eq!(compile_frames(&mut open, &[CLOSE, 0]), Some(spdy::data(3, b"", true)));
     assert_eq!(compile_frames(&mut open, &[0, b'y']), None);
     assert_eq!(compile_frames(&mut open, &[CLOSE, 9]), None);
     assert_eq!(compile_frames(&mut open, &[CLOSE]), None);
     assert_eq!(compile_frames(&mut open, &[]), None);
-    assert_eq!(
-        compile_frames(&mut open, &[4, b'{']),
-        Some(spdy::data(7, b"{", false))
-    );
+    assert_eq!(compile_frames(&mut open, &[4, b'{']), Some(spdy::data(7, b"{", false)));
 }

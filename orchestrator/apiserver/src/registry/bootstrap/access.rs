@@ -33,9 +33,7 @@ const WRITE: &str = "create delete deletecollection patch update";
 const ALL: &str = "create delete deletecollection get list patch update watch";
 
 fn words(text: &str) -> Vec<&str> {
-    text.split_whitespace()
-        .map(|w| if w == "core" { "" } else { w })
-        .collect()
+    text.split_whitespace().map(|w| if w == "core" { "" } else { w }).collect()
 }
 
 fn rules(list: &[Rule]) -> Vec<Value> {
@@ -83,11 +81,7 @@ fn account(name: &str) -> Value {
 
 const NODE: &[Rule] = &[
     ("authentication.k8s.io", "tokenreviews", "create"),
-    (
-        "authorization.k8s.io",
-        "localsubjectaccessreviews subjectaccessreviews",
-        "create",
-    ),
+    ("authorization.k8s.io", "localsubjectaccessreviews subjectaccessreviews", "create"),
     ("core", "services", READ),
     ("core", "nodes", "create get list watch patch update delete"),
     ("core", "nodes/status", "patch update"),
@@ -102,50 +96,22 @@ const NODE: &[Rule] = &[
     ("core", "serviceaccounts", "get list watch"),
     ("core", "serviceaccounts/token", "create"),
     ("discovery.k8s.io", "endpointslices", READ),
-    (
-        "networking.k8s.io",
-        "networkpolicies ingresses ingressclasses servicecidrs ipaddresses",
-        READ,
-    ),
+    ("networking.k8s.io", "networkpolicies ingresses ingressclasses servicecidrs ipaddresses", READ),
     ("networking.k8s.io", "ingresses/status", "patch update"),
-    (
-        "certificates.k8s.io",
-        "certificatesigningrequests",
-        "create get list watch",
-    ),
-    (
-        "coordination.k8s.io",
-        "leases",
-        "create delete get list patch update watch",
-    ),
+    ("certificates.k8s.io", "certificatesigningrequests", "create get list watch"),
+    ("coordination.k8s.io", "leases", "create delete get list patch update watch"),
     ("storage.k8s.io", "volumeattachments", READ),
     ("storage.k8s.io", "csidrivers", READ),
-    (
-        "storage.k8s.io",
-        "csinodes",
-        "create delete get list patch update watch",
-    ),
+    ("storage.k8s.io", "csinodes", "create delete get list patch update watch"),
     ("node.k8s.io", "runtimeclasses", READ),
     ("resource.k8s.io", "resourceclaims deviceclasses", READ),
-    (
-        "resource.k8s.io",
-        "resourceslices",
-        "create delete deletecollection get list patch update watch",
-    ),
+    ("resource.k8s.io", "resourceslices", "create delete deletecollection get list patch update watch"),
 ];
 
 const EDIT: &[Rule] = &[
-    (
-        "core",
-        "pods/attach pods/exec pods/portforward pods/proxy secrets services/proxy",
-        READ,
-    ),
+    ("core", "pods/attach pods/exec pods/portforward pods/proxy secrets services/proxy", READ),
     ("core", "serviceaccounts", "impersonate"),
-    (
-        "core",
-        "pods pods/attach pods/exec pods/portforward pods/proxy",
-        WRITE,
-    ),
+    ("core", "pods pods/attach pods/exec pods/portforward pods/proxy", WRITE),
     ("core", "pods/eviction serviceaccounts/token", "create"),
     (
         "core",
@@ -181,49 +147,27 @@ const VIEW: &[Rule] = &[
         "controllerrevisions daemonsets daemonsets/status deployments deployments/scale deployments/status replicasets replicasets/scale replicasets/status statefulsets statefulsets/scale statefulsets/status",
         READ,
     ),
-    (
-        "autoscaling",
-        "horizontalpodautoscalers horizontalpodautoscalers/status",
-        READ,
-    ),
+    ("autoscaling", "horizontalpodautoscalers horizontalpodautoscalers/status", READ),
     ("batch", "cronjobs cronjobs/status jobs jobs/status", READ),
     ("policy", "poddisruptionbudgets poddisruptionbudgets/status", READ),
-    (
-        "networking.k8s.io",
-        "ingresses ingresses/status networkpolicies",
-        READ,
-    ),
+    ("networking.k8s.io", "ingresses ingresses/status networkpolicies", READ),
 ];
 
-const ADMIN: &[Rule] = &[
-    ("authorization.k8s.io", "localsubjectaccessreviews", "create"),
-    (API, "roles rolebindings", ALL),
-];
+const ADMIN: &[Rule] =
+    &[("authorization.k8s.io", "localsubjectaccessreviews", "create"), (API, "roles rolebindings", ALL)];
 
 const SCHEDULER: &[Rule] = &[
     ("core events.k8s.io", "events", "create patch update"),
-    (
-        "coordination.k8s.io",
-        "leases",
-        "create get list update patch watch",
-    ),
+    ("coordination.k8s.io", "leases", "create get list update patch watch"),
     ("core", "nodes", READ),
     ("core", "pods", "delete get list watch"),
     ("core", "bindings pods/binding", "create"),
     ("core", "pods/status", "patch update"),
-    (
-        "core",
-        "replicationcontrollers services persistentvolumes namespaces",
-        READ,
-    ),
+    ("core", "replicationcontrollers services persistentvolumes namespaces", READ),
     ("core", "persistentvolumeclaims", "get list watch patch update"),
     ("apps", "replicasets statefulsets", READ),
     ("policy", "poddisruptionbudgets", READ),
-    (
-        "storage.k8s.io",
-        "csidrivers csinodes csistoragecapacities storageclasses volumeattachments",
-        READ,
-    ),
+    ("storage.k8s.io", "csidrivers csinodes csistoragecapacities storageclasses volumeattachments", READ),
     ("resource.k8s.io", "deviceclasses resourceslices", READ),
     ("resource.k8s.io", "resourceclaims", "get list watch patch update"),
     ("resource.k8s.io", "resourceclaims/status", "get patch update"),
@@ -233,11 +177,7 @@ const SCHEDULER: &[Rule] = &[
 
 const CONTROLLERS: &[Rule] = &[
     ("core events.k8s.io", "events", "create patch update"),
-    (
-        "coordination.k8s.io",
-        "leases",
-        "create get list update patch watch",
-    ),
+    ("coordination.k8s.io", "leases", "create get list update patch watch"),
     ("*", "*", "get list watch"),
     ("core", "serviceaccounts secrets", "create delete update"),
     ("core", "serviceaccounts/token", "create"),
@@ -267,10 +207,7 @@ pub(super) fn objects() -> Vec<Value> {
                 "/version/",
             ],
         ),
-        url_role(
-            "system:public-info-viewer",
-            &["/healthz", "/livez", "/readyz", "/version", "/version/"],
-        ),
+        url_role("system:public-info-viewer", &["/healthz", "/livez", "/readyz", "/version", "/version/"]),
         url_role(
             "system:monitoring",
             &[
@@ -288,19 +225,11 @@ pub(super) fn objects() -> Vec<Value> {
             "system:basic-user",
             &[],
             &[
-                (
-                    "authorization.k8s.io",
-                    "selfsubjectaccessreviews selfsubjectrulesreviews",
-                    "create",
-                ),
+                ("authorization.k8s.io", "selfsubjectaccessreviews selfsubjectrulesreviews", "create"),
                 ("authentication.k8s.io", "selfsubjectreviews", "create"),
             ],
         ),
-        cluster_role(
-            "system:aggregate-to-admin",
-            &[(&aggregate("admin"), "true")],
-            ADMIN,
-        ),
+        cluster_role("system:aggregate-to-admin", &[(&aggregate("admin"), "true")], ADMIN),
         cluster_role("system:aggregate-to-edit", &[(&aggregate("edit"), "true")], EDIT),
         cluster_role("system:aggregate-to-view", &[(&aggregate("view"), "true")], VIEW),
         cluster_role("system:node", &[], NODE),
@@ -317,11 +246,7 @@ pub(super) fn objects() -> Vec<Value> {
         cluster_role(
             "system:node-bootstrapper",
             &[],
-            &[(
-                "certificates.k8s.io",
-                "certificatesigningrequests",
-                "create get list watch",
-            )],
+            &[("certificates.k8s.io", "certificatesigningrequests", "create get list watch")],
         ),
         cluster_role(
             "system:kubelet-api-admin",
@@ -364,34 +289,21 @@ pub(super) fn objects() -> Vec<Value> {
             json!({"clusterRoleSelectors": [{"matchLabels": {aggregate(selects): "true"}}]});
         all.push(role);
     }
-    if let Some(role) = all
-        .iter_mut()
-        .find(|r| r["metadata"]["name"] == "system:service-account-issuer-discovery")
+    if let Some(role) =
+        all.iter_mut().find(|r| r["metadata"]["name"] == "system:service-account-issuer-discovery")
     {
         role["rules"] = json!([{"nonResourceURLs": ["/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks", "/openid/v1/jwks/"], "verbs": ["get"]}]);
     }
     all.extend([
         bind("cluster-admin", "cluster-admin", vec![group("system:masters")]),
-        bind(
-            "system:discovery",
-            "system:discovery",
-            vec![group("system:authenticated")],
-        ),
-        bind(
-            "system:basic-user",
-            "system:basic-user",
-            vec![group("system:authenticated")],
-        ),
+        bind("system:discovery", "system:discovery", vec![group("system:authenticated")]),
+        bind("system:basic-user", "system:basic-user", vec![group("system:authenticated")]),
         bind(
             "system:public-info-viewer",
             "system:public-info-viewer",
             vec![group("system:authenticated"), group("system:unauthenticated")],
         ),
-        bind(
-            "system:monitoring",
-            "system:monitoring",
-            vec![group("system:monitoring")],
-        ),
+        bind("system:monitoring", "system:monitoring", vec![group("system:monitoring")]),
         // Upstream's Node authoriser decides by graph; until ours does, nodes are in the role.
         bind("system:node", "system:node", vec![group("system:nodes")]),
         bind(
@@ -399,18 +311,11 @@ pub(super) fn objects() -> Vec<Value> {
             "system:node-proxier",
             vec![user("system:kube-proxy"), group("system:nodes")],
         ),
-        bind(
-            "system:kube-scheduler",
-            "system:kube-scheduler",
-            vec![user("system:kube-scheduler")],
-        ),
+        bind("system:kube-scheduler", "system:kube-scheduler", vec![user("system:kube-scheduler")]),
         bind(
             "system:kube-controller-manager",
             "system:kube-controller-manager",
-            vec![
-                user("system:kube-controller-manager"),
-                account("generic-garbage-collector"),
-            ],
+            vec![user("system:kube-controller-manager"), account("generic-garbage-collector")],
         ),
         bind(
             "system:service-account-issuer-discovery",

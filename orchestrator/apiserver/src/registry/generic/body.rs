@@ -25,10 +25,7 @@ impl Expected<'_> {
                 let envelope = protobuf::open_envelope(bytes).map_err(|e| self.refused(e))?;
                 self.check_kind(&envelope.api_version, &envelope.kind)?;
                 let object = protobuf::decode(self.ty, &envelope.raw).map_err(|e| self.refused(e))?;
-                Decoded {
-                    object,
-                    issues: Vec::new(),
-                }
+                Decoded { object, issues: Vec::new() }
             }
         };
         let mut object = decoded.object;
@@ -38,13 +35,7 @@ impl Expected<'_> {
                 self.kind, self.version, self.kind
             )));
         }
-        let said = |field: &str| {
-            object
-                .get(field)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_string()
-        };
+        let said = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default().to_string();
         self.check_kind(&said("apiVersion"), &said("kind"))?;
         object["apiVersion"] = api_version(self.group, self.version).into();
         object["kind"] = self.kind.into();
@@ -97,10 +88,7 @@ pub(crate) fn report(context: &Context, issues: &[Issue]) -> Result<(), ApiError
         }
         FieldValidation::Strict => {
             let listed: Vec<String> = issues.iter().map(ToString::to_string).collect();
-            Err(ApiError::bad_request(format!(
-                "strict decoding error: {}",
-                listed.join(", ")
-            )))
+            Err(ApiError::bad_request(format!("strict decoding error: {}", listed.join(", "))))
         }
     }
 }

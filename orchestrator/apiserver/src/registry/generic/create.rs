@@ -48,9 +48,7 @@ impl Registry {
     ) -> Result<Outcome, ApiError> {
         settle_namespace(definition, target, &mut object)?;
         if !meta_str(&object, "resourceVersion").is_empty() {
-            return Err(ApiError::bad_request(
-                "resourceVersion should not be set on objects to be created",
-            ));
+            return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
         }
         let base = meta_str(&object, "generateName").to_string();
         let generated = meta_str(&object, "name").is_empty() && !base.is_empty();
@@ -105,22 +103,12 @@ impl Registry {
         let mut errors = meta::validate(&object, definition.name_rule, definition.namespaced);
         errors.extend(definition.strategy.validate(&object));
         if !errors.is_empty() {
-            return Err(ApiError::invalid(
-                definition.group,
-                definition.kind,
-                &name,
-                errors,
-            ));
+            return Err(ApiError::invalid(definition.group, definition.kind, &name, errors));
         }
         self.admission.validate(self, &attributes, Some(&object)).await?;
         super::apply::track(context, definition, &mut object, None);
-        let reservation = definition
-            .strategy
-            .reserve(self, context, &mut object, None)
-            .await?;
-        let result = self
-            .store_new(context, definition, &namespace, &name, &mut object)
-            .await;
+        let reservation = definition.strategy.reserve(self, context, &mut object, None).await?;
+        let result = self.store_new(context, definition, &namespace, &name, &mut object).await;
         if let Some(reservation) = reservation {
             match (&result, context.dry_run) {
                 (Ok(()), false) => reservation.commit(self).await,
@@ -128,10 +116,7 @@ impl Registry {
             }
         }
         result?;
-        Ok(Outcome {
-            object: share(definition, &object),
-            created: true,
-        })
+        Ok(Outcome { object: share(definition, &object), created: true })
     }
 
     async fn store_new(
@@ -166,11 +151,7 @@ pub(crate) fn settle_namespace(
     object: &mut Value,
 ) -> Result<(), ApiError> {
     let said = meta_str(object, "namespace").to_string();
-    let asked = if definition.namespaced {
-        target.namespace()
-    } else {
-        ""
-    };
+    let asked = if definition.namespaced { target.namespace() } else { "" };
     if said.is_empty() {
         if let Some(meta) = meta_mut(object) {
             if asked.is_empty() {
@@ -192,12 +173,7 @@ pub(crate) fn settle_namespace(
 /// What only the server may say of a new object.
 fn fill_system_metadata(definition: &Definition, object: &mut Value) {
     let Some(meta) = meta_mut(object) else { return };
-    for field in [
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-        "generation",
-    ] {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
         meta.remove(field);
     }
     meta.insert("creationTimestamp".into(), super::now_text().into());

@@ -51,10 +51,7 @@ impl Registry {
             }
             match plan_delete(definition, &old, options, Timestamp::now()) {
                 Plan::Keep => {
-                    return Ok(DeleteOutcome::Object {
-                        object: share(definition, &old),
-                        accepted: false,
-                    });
+                    return Ok(DeleteOutcome::Object { object: share(definition, &old), accepted: false });
                 }
                 Plan::Mark(mut marked) => {
                     let stored = if dry_run {
@@ -72,10 +69,7 @@ impl Registry {
                             });
                         }
                         Stored::Raced(record) => {
-                            present = record
-                                .as_ref()
-                                .map(|r| self.open_record(definition, r))
-                                .transpose()?;
+                            present = record.as_ref().map(|r| self.open_record(definition, r)).transpose()?;
                         }
                     }
                 }
@@ -101,10 +95,7 @@ impl Registry {
                             })));
                         }
                         Stored::Raced(record) => {
-                            present = record
-                                .as_ref()
-                                .map(|r| self.open_record(definition, r))
-                                .transpose()?;
+                            present = record.as_ref().map(|r| self.open_record(definition, r)).transpose()?;
                         }
                     }
                 }
@@ -123,8 +114,7 @@ impl Registry {
         if dry_run {
             return Ok(Stored::Done(revision));
         }
-        self.remove(definition, target.namespace(), target.name(), revision)
-            .await
+        self.remove(definition, target.namespace(), target.name(), revision).await
     }
 
     /// Deletes what the list options select; answers with what was there.
@@ -188,11 +178,7 @@ fn check_preconditions(
     if let Some(version) = &options.precondition_resource_version
         && version != meta_str(object, "resourceVersion")
     {
-        return Err(refuse(
-            "ResourceVersion",
-            version,
-            meta_str(object, "resourceVersion"),
-        ));
+        return Err(refuse("ResourceVersion", version, meta_str(object, "resourceVersion")));
     }
     Ok(())
 }
@@ -223,26 +209,19 @@ pub(crate) fn plan_delete(
         Grace::None => 0,
         Grace::Seconds(seconds) => seconds.max(0),
     };
-    let grace_before = old
-        .pointer("/metadata/deletionGracePeriodSeconds")
-        .and_then(Value::as_i64)
-        .unwrap_or(0);
+    let grace_before =
+        old.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
     if marked_before {
         if grace < grace_before {
             // A shorter wait replaces a longer one, counted from when deletion was first asked for.
-            let asked_at = meta_str(old, "deletionTimestamp")
-                .parse::<Timestamp>()
-                .unwrap_or(now)
+            let asked_at = meta_str(old, "deletionTimestamp").parse::<Timestamp>().unwrap_or(now)
                 - SignedDuration::from_secs(grace_before);
             mark(&mut new, asked_at + SignedDuration::from_secs(grace), grace);
         }
     } else {
         mark(&mut new, now + SignedDuration::from_secs(grace), grace);
         definition.strategy.mark_deleting(&mut new);
-        let generation = new
-            .pointer("/metadata/generation")
-            .and_then(Value::as_i64)
-            .unwrap_or(0);
+        let generation = new.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
         if generation > 0
             && let Some(meta) = meta_mut(&mut new)
         {
@@ -265,25 +244,17 @@ fn mark(object: &mut Value, at: Timestamp, grace_seconds: i64) {
 
 /// The propagation policy, as finalizers for the garbage collector to act on.
 fn finalizers_wanted(old: &Value, options: &DeleteOptions) -> Vec<String> {
-    let had: Vec<String> = items_at(old, "/metadata/finalizers")
-        .iter()
-        .filter_map(|f| f.as_str().map(str::to_string))
-        .collect();
+    let had: Vec<String> =
+        items_at(old, "/metadata/finalizers").iter().filter_map(|f| f.as_str().map(str::to_string)).collect();
     let (orphan, foreground) = match (options.propagation_policy.as_deref(), options.orphan_dependents) {
         (Some("Orphan"), _) => (true, false),
         (Some("Foreground"), _) => (false, true),
         (Some(_), _) => (false, false),
         (None, Some(true)) => (true, false),
         (None, Some(false)) => (false, false),
-        (None, None) => (
-            had.iter().any(|f| f == ORPHAN),
-            had.iter().any(|f| f == FOREGROUND),
-        ),
+        (None, None) => (had.iter().any(|f| f == ORPHAN), had.iter().any(|f| f == FOREGROUND)),
     };
-    let mut wanted: Vec<String> = had
-        .into_iter()
-        .filter(|f| f != ORPHAN && f != FOREGROUND)
-        .collect();
+    let mut wanted: Vec<String> = had.into_iter().filter(|f| f != ORPHAN && f != FOREGROUND).collect();
     if orphan {
         wanted.push(ORPHAN.into());
     }

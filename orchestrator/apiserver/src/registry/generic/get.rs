@@ -19,10 +19,7 @@ impl Registry {
         target: &Target,
     ) -> Result<Arc<CachedObject>, ApiError> {
         let cell = self.cell(definition)?;
-        cell.cache
-            .wait_until_current()
-            .await
-            .map_err(super::cache_error)?;
+        cell.cache.wait_until_current().await.map_err(super::cache_error)?;
         let key = cell.key(target.namespace(), target.name());
         let item = cell.cache.get(&key).await.map_err(super::cache_error)?;
         let missing = || ApiError::not_found(definition.group, definition.plural, target.name());

@@ -35,27 +35,17 @@ impl Registry {
             definition,
         )?;
         let cell = self.cell(definition)?.clone();
-        let limit = options
-            .limit
-            .filter(|l| *l > 0)
-            .map(|l| usize::try_from(l).unwrap_or(usize::MAX));
+        let limit = options.limit.filter(|l| *l > 0).map(|l| usize::try_from(l).unwrap_or(usize::MAX));
         if let Some(token) = options.continue_token.as_deref().filter(|t| !t.is_empty()) {
             let continuation = Continuation::decode(token)?;
-            return self
-                .list_snapshot(definition, &cell, target, &selection, limit, continuation)
-                .await;
+            return self.list_snapshot(definition, &cell, target, &selection, limit, continuation).await;
         }
         let version = parse_version(options.resource_version.as_deref())?;
         if options.resource_version_match.as_deref() == Some("Exact")
             && let Some(exact) = version
         {
-            let from_start = Continuation {
-                revision: Some(exact),
-                after: String::new(),
-            };
-            return self
-                .list_snapshot(definition, &cell, target, &selection, limit, from_start)
-                .await;
+            let from_start = Continuation { revision: Some(exact), after: String::new() };
+            return self.list_snapshot(definition, &cell, target, &selection, limit, from_start).await;
         }
         match version {
             None => {
@@ -86,11 +76,7 @@ impl Registry {
         }
         let continue_token = match (&more, page.last()) {
             (Some(_), Some((key, _))) => Some(
-                Continuation {
-                    revision: Some(revision.0),
-                    after: key[prefix.len()..].to_string(),
-                }
-                .encode(),
+                Continuation { revision: Some(revision.0), after: key[prefix.len()..].to_string() }.encode(),
             ),
             _ => None,
         };
@@ -119,17 +105,9 @@ impl Registry {
         let mut items: Vec<Arc<CachedObject>> = Vec::new();
         loop {
             let missing = limit.map(|l| l - items.len());
-            let ask = if selection.is_everything() {
-                missing
-            } else {
-                missing.map(|_| SNAPSHOT_PAGE_RECORDS)
-            };
-            let request = ListRequest {
-                prefix: prefix.clone(),
-                at,
-                after: after.clone(),
-                limit: ask,
-            };
+            let ask =
+                if selection.is_everything() { missing } else { missing.map(|_| SNAPSHOT_PAGE_RECORDS) };
+            let request = ListRequest { prefix: prefix.clone(), at, after: after.clone(), limit: ask };
             let page = match self.store.list(request).await {
                 Ok(page) => page,
                 Err(StoreError::Compacted { .. }) if is_continued => {
@@ -196,11 +174,7 @@ pub(super) fn parse_version(text: Option<&str>) -> Result<Option<u64>, ApiError>
                 "meta.k8s.io",
                 "ListOptions",
                 "",
-                vec![FieldError::invalid(
-                    "resourceVersion",
-                    text,
-                    "invalid resource version",
-                )],
+                vec![FieldError::invalid("resourceVersion", text, "invalid resource version")],
             )
         }),
     }
@@ -213,13 +187,7 @@ fn expired_continuation(after: String) -> ApiError {
          results. Continuing with the provided token results in an inconsistent list - objects that were created, \
          modified, or deleted between the time the first chunk was returned and now may show up in the list.",
     );
-    e.continue_token = Some(
-        Continuation {
-            revision: None,
-            after,
-        }
-        .encode(),
-    );
+    e.continue_token = Some(Continuation { revision: None, after }.encode());
     e
 }
 
@@ -230,9 +198,7 @@ fn validate_list_options(options: &ListOptions) -> Result<(), ApiError> {
     let version = given(&options.resource_version);
     let continued = given(&options.continue_token).is_some();
     if continued && version.as_deref().is_some_and(|v| v != "0") {
-        return Err(ApiError::bad_request(
-            "specifying resource version is not allowed when using continue",
-        ));
+        return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
     }
     if let Some(how) = given(&options.resource_version_match) {
         let path = "resourceVersionMatch";
@@ -252,24 +218,13 @@ fn validate_list_options(options: &ListOptions) -> Result<(), ApiError> {
             _ => {}
         }
         if how != "Exact" && how != "NotOlderThan" {
-            errors.push(FieldError::not_supported(
-                path,
-                how.as_str(),
-                &["Exact", "NotOlderThan", ""],
-            ));
+            errors.push(FieldError::not_supported(path, how.as_str(), &["Exact", "NotOlderThan", ""]));
         }
     }
     if options.send_initial_events.is_some() {
-        errors.push(FieldError::forbidden(
-            "sendInitialEvents",
-            "sendInitialEvents is forbidden for list",
-        ));
+        errors.push(FieldError::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
     }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", errors))
-    }
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", errors)) }
 }
 
 #[cfg(test)]
@@ -284,10 +239,7 @@ mod tests {
     fn contradictory_versions_are_refused_like_upstream() {
         let text = |t: &str| Some(t.to_string());
         assert_eq!(
-            refused(ListOptions {
-                resource_version_match: text("Exact"),
-                ..Default::default()
-            }),
+            refused(ListOptions { resource_version_match: text("Exact"), ..Default::default() }),
             "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
         );
         assert!(

@@ -85,9 +85,7 @@ pub(crate) fn patched(
         }
         PatchKind::Merge | PatchKind::Apply => {
             if !patch.is_object() {
-                return Err(ApiError::bad_request(
-                    "error decoding patch: a merge patch must be an object",
-                ));
+                return Err(ApiError::bad_request("error decoding patch: a merge patch must be an object"));
             }
             Ok(patch::merge(old, patch))
         }

@@ -60,11 +60,8 @@ impl Registry {
         }
         penstock_schema::defaults::apply(&definition.ty, &mut object);
         let wanted = object.clone();
-        let result = self
-            .modify(context, definition, target, Race::Conflicts, &mut |_| {
-                Ok(wanted.clone())
-            })
-            .await;
+        let result =
+            self.modify(context, definition, target, Race::Conflicts, &mut |_| Ok(wanted.clone())).await;
         match result {
             Err(e) if e.is_not_found() && definition.create_on_update && target.subresource.is_none() => {
                 if !meta_str(&object, "uid").is_empty() {
@@ -94,10 +91,7 @@ impl Registry {
                 Some(found) => found,
                 None => self.require(definition, namespace, name).await?,
             };
-            match self
-                .modify_once(context, definition, target, &old, revision, wanted)
-                .await?
-            {
+            match self.modify_once(context, definition, target, &old, revision, wanted).await? {
                 Attempt::Done(outcome) => return Ok(outcome),
                 Attempt::Raced { record, pinned: true } if race == Race::Conflicts => {
                     return Err(match record {
@@ -106,10 +100,7 @@ impl Registry {
                     });
                 }
                 Attempt::Raced { record, .. } => {
-                    present = record
-                        .as_ref()
-                        .map(|r| self.open_record(definition, r))
-                        .transpose()?;
+                    present = record.as_ref().map(|r| self.open_record(definition, r)).transpose()?;
                 }
             }
         }
@@ -174,23 +165,15 @@ impl Registry {
         self.admission.validate(self, &attributes, Some(&new)).await?;
         set_resource_version(&mut new, revision.0);
         if new == *old {
-            return Ok(Attempt::Done(Outcome {
-                object: share(definition, old),
-                created: false,
-            }));
+            return Ok(Attempt::Done(Outcome { object: share(definition, old), created: false }));
         }
         super::apply::track(context, definition, &mut new, Some(old));
 
         if is_released(definition, &new) {
-            return self
-                .finish_deletion(context, definition, target, new, revision, pinned)
-                .await;
+            return self.finish_deletion(context, definition, target, new, revision, pinned).await;
         }
         let reservation = if sub.is_empty() {
-            definition
-                .strategy
-                .reserve(self, context, &mut new, Some(old))
-                .await?
+            definition.strategy.reserve(self, context, &mut new, Some(old)).await?
         } else {
             None
         };
@@ -208,10 +191,7 @@ impl Registry {
         match result? {
             Stored::Done(at) => {
                 set_resource_version(&mut new, at.0);
-                Ok(Attempt::Done(Outcome {
-                    object: share(definition, &new),
-                    created: false,
-                }))
+                Ok(Attempt::Done(Outcome { object: share(definition, &new), created: false }))
             }
             Stored::Raced(record) => Ok(Attempt::Raced { record, pinned }),
         }
@@ -228,19 +208,13 @@ impl Registry {
         pinned: bool,
     ) -> Result<Attempt, ApiError> {
         if !context.dry_run {
-            match self
-                .remove(definition, target.namespace(), target.name(), revision)
-                .await?
-            {
+            match self.remove(definition, target.namespace(), target.name(), revision).await? {
                 Stored::Done(at) => set_resource_version(&mut new, at.0),
                 Stored::Raced(record) => return Ok(Attempt::Raced { record, pinned }),
             }
             definition.strategy.after_delete(self, &new).await;
         }
-        Ok(Attempt::Done(Outcome {
-            object: share(definition, &new),
-            created: false,
-        }))
+        Ok(Attempt::Done(Outcome { object: share(definition, &new), created: false }))
     }
 }
 
@@ -273,12 +247,7 @@ fn check_version(
                 if said.is_empty() { json!(0) } else { said.into() },
                 "must be specified for an update",
             );
-            return Err(ApiError::invalid(
-                definition.group,
-                definition.kind,
-                name,
-                vec![error],
-            ));
+            return Err(ApiError::invalid(definition.group, definition.kind, name, vec![error]));
         }
         return Ok(false);
     }
@@ -289,11 +258,7 @@ fn check_version(
             definition.group,
             definition.kind,
             name,
-            vec![FieldError::invalid(
-                "metadata.resourceVersion",
-                said,
-                "invalid resource version",
-            )],
+            vec![FieldError::invalid("metadata.resourceVersion", said, "invalid resource version")],
         )),
     }
 }
@@ -364,10 +329,7 @@ fn bump_generation(new: &mut Value, old: &Value) {
         map
     };
     if wanted(new) != wanted(old) {
-        let generation = old
-            .pointer("/metadata/generation")
-            .and_then(Value::as_i64)
-            .unwrap_or(0);
+        let generation = old.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
         if let Some(meta) = meta_mut(new) {
             meta.insert("generation".into(), json!(generation + 1));
         }
@@ -376,10 +338,7 @@ fn bump_generation(new: &mut Value, old: &Value) {
 
 /// Marked for deletion, with no time left to wait and nothing that holds it.
 pub(crate) fn is_released(definition: &Definition, object: &Value) -> bool {
-    let grace = object
-        .pointer("/metadata/deletionGracePeriodSeconds")
-        .and_then(Value::as_i64)
-        .unwrap_or(0);
+    let grace = object.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
     !meta_str(object, "deletionTimestamp").is_empty()
         && grace == 0
         && items_at(object, "/metadata/finalizers").is_empty()

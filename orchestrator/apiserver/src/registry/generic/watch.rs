@@ -171,9 +171,7 @@ impl Events {
 
     fn seen(&self, event: &CacheEvent<Shared>) -> Option<WatchItem> {
         let shown = |item: &Option<Arc<Item<Shared>>>| {
-            item.as_ref()
-                .map(|i| present(&self.definition, &i.value))
-                .filter(|o| self.selection.matches(o))
+            item.as_ref().map(|i| present(&self.definition, &i.value)).filter(|o| self.selection.matches(o))
         };
         match (shown(&event.previous), shown(&event.current)) {
             (None, Some(new)) => Some(WatchItem::Added(new)),
@@ -199,10 +197,7 @@ fn bookmark(definition: &Definition, revision: u64, initial_events_end: bool) ->
 
 fn validate_watch_options(options: &ListOptions) -> Result<(), ApiError> {
     let mut errors = Vec::new();
-    let how = options
-        .resource_version_match
-        .as_deref()
-        .filter(|t| !t.is_empty());
+    let how = options.resource_version_match.as_deref().filter(|t| !t.is_empty());
     let path = "resourceVersionMatch";
     match (options.send_initial_events, how) {
         (None, Some(_)) => errors.push(FieldError::forbidden(
@@ -221,14 +216,8 @@ fn validate_watch_options(options: &ListOptions) -> Result<(), ApiError> {
     if options.send_initial_events.is_some()
         && options.continue_token.as_deref().is_some_and(|t| !t.is_empty())
     {
-        errors.push(FieldError::forbidden(
-            path,
-            "resourceVersionMatch is forbidden when continue is provided",
-        ));
+        errors
+            .push(FieldError::forbidden(path, "resourceVersionMatch is forbidden when continue is provided"));
     }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", errors))
-    }
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", errors)) }
 }

@@ -17,10 +17,7 @@ pub(crate) fn declaration() -> Declaration {
             group: "",
             version: "v1",
             plural: "events",
-            conversion: Conversion {
-                to_stored,
-                from_stored,
-            },
+            conversion: Conversion { to_stored, from_stored },
         })
         .fields(
             &[
@@ -40,10 +37,7 @@ pub(crate) fn declaration() -> Declaration {
                     ("regarding.name", about("name")),
                     ("regarding.uid", about("uid")),
                     ("reason", str_at(o, "/reason").to_string()),
-                    (
-                        "reportingController",
-                        str_at(o, "/reportingController").to_string(),
-                    ),
+                    ("reportingController", str_at(o, "/reportingController").to_string()),
                     ("type", str_at(o, "/type").to_string()),
                 ]
             },
@@ -75,10 +69,7 @@ fn rename(mut value: Value, pairs: impl Iterator<Item = (&'static str, &'static 
 fn to_stored(value: Value) -> Value {
     let mut v = rename(value, RENAMED.into_iter());
     // Required in the core form.
-    for (field, empty) in [
-        ("involvedObject", json!({})),
-        ("source", Value::Object(Map::new())),
-    ] {
+    for (field, empty) in [("involvedObject", json!({})), ("source", Value::Object(Map::new()))] {
         if v.get(field).is_none() {
             v[field] = empty;
         }

@@ -75,11 +75,7 @@ impl Strategy for Binding {
         if group != GROUP {
             errors.push(FieldError::not_supported("roleRef.apiGroup", group, &[GROUP]));
         }
-        let kinds: &[&str] = if namespaced {
-            &["Role", "ClusterRole"]
-        } else {
-            &["ClusterRole"]
-        };
+        let kinds: &[&str] = if namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
         let kind = str_at(new, "/roleRef/kind");
         if !kinds.contains(&kind) {
             errors.push(FieldError::not_supported("roleRef.kind", kind, kinds));
@@ -100,11 +96,7 @@ impl Strategy for Binding {
         if new["roleRef"] == old["roleRef"] {
             return Vec::new();
         }
-        vec![FieldError::invalid(
-            "roleRef",
-            new["roleRef"].clone(),
-            "cannot change roleRef",
-        )]
+        vec![FieldError::invalid("roleRef", new["roleRef"].clone(), "cannot change roleRef")]
     }
 }
 
@@ -131,10 +123,6 @@ fn validate_subject(subject: &Value, path: &str, errors: &mut Vec<FieldError>) {
         }
     };
     if group != wanted {
-        errors.push(FieldError::not_supported(
-            format!("{path}.apiGroup"),
-            group,
-            &[wanted],
-        ));
+        errors.push(FieldError::not_supported(format!("{path}.apiGroup"), group, &[wanted]));
     }
 }

@@ -70,8 +70,7 @@ fn is_word(text: &str) -> bool {
     let b = text.as_bytes();
     b.first().is_some_and(u8::is_ascii_alphanumeric)
         && b.last().is_some_and(u8::is_ascii_alphanumeric)
-        && b.iter()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
+        && b.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
 }
 
 /// `name` or `prefix/name`: keys of labels and annotations, finalizers, resource names.
@@ -118,11 +117,7 @@ pub fn port_name(text: &str) -> Vec<String> {
         why.push("must be no more than 15 bytes".to_string());
     }
     let b = text.as_bytes();
-    if !b
-        .iter()
-        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == b'-')
-        || b.is_empty()
-    {
+    if !b.iter().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == b'-') || b.is_empty() {
         why.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_string());
     }
     if !b.iter().any(u8::is_ascii_lowercase) {
@@ -152,9 +147,7 @@ pub fn config_key(text: &str) -> Option<String> {
         return Some("must be no more than 253 bytes".into());
     }
     let good = !text.is_empty()
-        && text
-            .bytes()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'));
+        && text.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'));
     if !good {
         return Some("a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')".into());
     }
@@ -170,9 +163,7 @@ pub fn random_suffix() -> String {
     use rand::Rng as _;
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut rng = rand::rng();
-    (0..5)
-        .map(|_| LETTERS[rng.random_range(0..LETTERS.len())] as char)
-        .collect()
+    (0..5).map(|_| LETTERS[rng.random_range(0..LETTERS.len())] as char).collect()
 }
 
 /// `base` shortened so that the suffix fits, and the suffix.

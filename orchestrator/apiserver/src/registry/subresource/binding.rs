@@ -18,12 +18,7 @@ pub(crate) async fn create(
 ) -> Result<Outcome, ApiError> {
     let missing = || ApiError::internal("the schema has no Binding");
     let ty = registry.schema().kind("", "v1", "Binding").ok_or_else(missing)?;
-    let expected = Expected {
-        ty: &ty,
-        group: "",
-        version: "v1",
-        kind: "Binding",
-    };
+    let expected = Expected { ty: &ty, group: "", version: "v1", kind: "Binding" };
     let binding = expected.decode(context, body)?;
     let name = match target.name() {
         "" => meta_str(&binding, "name").to_string(),
@@ -32,11 +27,7 @@ pub(crate) async fn create(
     let mut errors = Vec::new();
     let kind = str_at(&binding, "/target/kind");
     if !kind.is_empty() && kind != "Node" {
-        errors.push(FieldError::not_supported(
-            "target.kind",
-            kind,
-            &["Node", "<empty>"],
-        ));
+        errors.push(FieldError::not_supported("target.kind", kind, &["Node", "<empty>"]));
     }
     let node = str_at(&binding, "/target/name").to_string();
     if node.is_empty() {
@@ -45,9 +36,7 @@ pub(crate) async fn create(
     if !errors.is_empty() {
         return Err(ApiError::invalid("", "Binding", &name, errors));
     }
-    let pods = registry
-        .find("", "v1", "pods")
-        .ok_or_else(ApiError::no_such_path)?;
+    let pods = registry.find("", "v1", "pods").ok_or_else(ApiError::no_such_path)?;
     let pod = Target::named(target.namespace.as_deref(), &name).with_subresource("binding");
     let conflict = |why: String| ApiError::conflict("", "pods/binding", &name, why);
     registry
@@ -60,20 +49,14 @@ pub(crate) async fn create(
                 )));
             }
             if !meta_str(old, "deletionTimestamp").is_empty() {
-                return Err(conflict(format!(
-                    "pod {name} is being deleted, cannot be assigned to a host"
-                )));
+                return Err(conflict(format!("pod {name} is being deleted, cannot be assigned to a host")));
             }
             let assigned = str_at(old, "/spec/nodeName");
             if !assigned.is_empty() {
-                return Err(conflict(format!(
-                    "pod {name} is already assigned to node \"{assigned}\""
-                )));
+                return Err(conflict(format!("pod {name} is already assigned to node \"{assigned}\"")));
             }
             if !items_at(old, "/spec/schedulingGates").is_empty() {
-                return Err(conflict(format!(
-                    "pod {name} has non-empty .spec.schedulingGates"
-                )));
+                return Err(conflict(format!("pod {name} has non-empty .spec.schedulingGates")));
             }
             Ok(bound(old, &node, &binding))
         })
@@ -86,9 +69,7 @@ fn bound(pod: &Value, node: &str, binding: &Value) -> Value {
     let mut new = pod.clone();
     new["spec"]["nodeName"] = node.into();
     for field in ["annotations", "labels"] {
-        if let Some(more) = binding
-            .pointer(&format!("/metadata/{field}"))
-            .and_then(Value::as_object)
+        if let Some(more) = binding.pointer(&format!("/metadata/{field}")).and_then(Value::as_object)
             && let Some(meta) = meta_mut(&mut new)
         {
             let map = meta.entry(field).or_insert_with(|| json!({}));
@@ -97,11 +78,8 @@ fn bound(pod: &Value, node: &str, binding: &Value) -> Value {
             }
         }
     }
-    let mut conditions: Vec<Value> = items_at(pod, "/status/conditions")
-        .iter()
-        .filter(|c| c["type"] != "PodScheduled")
-        .cloned()
-        .collect();
+    let mut conditions: Vec<Value> =
+        items_at(pod, "/status/conditions").iter().filter(|c| c["type"] != "PodScheduled").cloned().collect();
     conditions.push(json!({
         "type": "PodScheduled",
         "status": "True",

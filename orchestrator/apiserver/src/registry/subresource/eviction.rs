@@ -19,16 +19,8 @@ pub(crate) async fn create(
     body: &Body,
 ) -> Result<Outcome, ApiError> {
     let missing = || ApiError::internal("the schema has no Eviction");
-    let ty = registry
-        .schema()
-        .kind("policy", "v1", "Eviction")
-        .ok_or_else(missing)?;
-    let expected = Expected {
-        ty: &ty,
-        group: "policy",
-        version: "v1",
-        kind: "Eviction",
-    };
+    let ty = registry.schema().kind("policy", "v1", "Eviction").ok_or_else(missing)?;
+    let expected = Expected { ty: &ty, group: "policy", version: "v1", kind: "Eviction" };
     let eviction = expected.decode(context, body)?;
     let said = meta_str(&eviction, "name");
     if !said.is_empty() && said != target.name() {
@@ -42,9 +34,7 @@ pub(crate) async fn create(
         None => DeleteOptions::default(),
     };
     options.dry_run |= context.dry_run;
-    let pods = registry
-        .find("", "v1", "pods")
-        .ok_or_else(ApiError::no_such_path)?;
+    let pods = registry.find("", "v1", "pods").ok_or_else(ApiError::no_such_path)?;
     let pod_target = Target::named(target.namespace.as_deref(), target.name());
     let (pod, _) = registry.require(&pods, target.namespace(), target.name()).await?;
     if is_budgeted(&pod) {
@@ -70,9 +60,7 @@ fn is_budgeted(pod: &Value) -> bool {
 }
 
 async fn budgets_of(registry: &Registry, pod: &CachedObject) -> Result<Vec<Value>, ApiError> {
-    let all = registry
-        .all("policy", "poddisruptionbudgets", Some(&pod.namespace))
-        .await?;
+    let all = registry.all("policy", "poddisruptionbudgets", Some(&pod.namespace)).await?;
     let selects = |b: &Value| {
         b.pointer("/spec/selector")
             .and_then(LabelSelector::from_object)
@@ -89,26 +77,15 @@ async fn take_from_budget(
     pod: &str,
     dry_run: bool,
 ) -> Result<(), ApiError> {
-    let definition = registry
-        .find("policy", "v1", "poddisruptionbudgets")
-        .ok_or_else(ApiError::no_such_path)?;
+    let definition =
+        registry.find("policy", "v1", "poddisruptionbudgets").ok_or_else(ApiError::no_such_path)?;
     let name = meta_str(budget, "name");
     let target = Target::named(Some(meta_str(budget, "namespace")), name).with_subresource("status");
-    let take = Context {
-        user: context.user.clone(),
-        dry_run,
-        ..Context::default()
-    };
+    let take = Context { user: context.user.clone(), dry_run, ..Context::default() };
     registry
         .modify(&take, &definition, &target, Race::Rebases, &mut |old| {
-            let observed = old
-                .pointer("/status/observedGeneration")
-                .and_then(Value::as_i64)
-                .unwrap_or(0);
-            let generation = old
-                .pointer("/metadata/generation")
-                .and_then(Value::as_i64)
-                .unwrap_or(0);
+            let observed = old.pointer("/status/observedGeneration").and_then(Value::as_i64).unwrap_or(0);
+            let generation = old.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
             if observed < generation {
                 return Err(ApiError::too_many_requests(
                     "Cannot evict pod as it would violate the pod's disruption budget.",
@@ -120,16 +97,10 @@ async fn take_from_budget(
                     None,
                 ));
             }
-            let allowed = old
-                .pointer("/status/disruptionsAllowed")
-                .and_then(Value::as_i64)
-                .unwrap_or(0);
+            let allowed = old.pointer("/status/disruptionsAllowed").and_then(Value::as_i64).unwrap_or(0);
             if allowed <= 0 {
-                let number = |f: &str| {
-                    old.pointer(&format!("/status/{f}"))
-                        .and_then(Value::as_i64)
-                        .unwrap_or(0)
-                };
+                let number =
+                    |f: &str| old.pointer(&format!("/status/{f}")).and_then(Value::as_i64).unwrap_or(0);
                 return Err(ApiError::too_many_requests(
                     "Cannot evict pod as it would violate the pod's disruption budget.",
                     0,

@@ -15,10 +15,7 @@ use crate::registry::{Outcome, Registry};
 
 fn ty(registry: &Registry) -> Result<TypeRef, ApiError> {
     let missing = || ApiError::internal("the schema has no Scale");
-    registry
-        .schema()
-        .kind("autoscaling", "v1", "Scale")
-        .ok_or_else(missing)
+    registry.schema().kind("autoscaling", "v1", "Scale").ok_or_else(missing)
 }
 
 /// The Scale of a workload.
@@ -27,11 +24,7 @@ pub(crate) fn of(
     definition: &Definition,
     parent: &Value,
 ) -> Result<Arc<CachedObject>, ApiError> {
-    Ok(Arc::new(CachedObject::new(
-        &ty(registry)?,
-        &value_of(definition, parent),
-        None,
-    )))
+    Ok(Arc::new(CachedObject::new(&ty(registry)?, &value_of(definition, parent), None)))
 }
 
 fn value_of(definition: &Definition, parent: &Value) -> Value {
@@ -70,19 +63,11 @@ fn selector_text(definition: &Definition, parent: &Value) -> String {
         .flatten()
         .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()))
         .collect();
-    for e in selector
-        .and_then(|s| s.get("matchExpressions"))
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
+    for e in selector.and_then(|s| s.get("matchExpressions")).and_then(Value::as_array).into_iter().flatten()
     {
         let key = e["key"].as_str().unwrap_or_default();
-        let mut values: Vec<&str> = e["values"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
+        let mut values: Vec<&str> =
+            e["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         values.sort_unstable();
         terms.push(match e["operator"].as_str().unwrap_or_default() {
             "In" => format!("{key} in ({})", values.join(",")),
@@ -103,12 +88,7 @@ pub(crate) async fn update(
     body: &Body,
 ) -> Result<Outcome, ApiError> {
     let ty = ty(registry)?;
-    let expected = Expected {
-        ty: &ty,
-        group: "autoscaling",
-        version: "v1",
-        kind: "Scale",
-    };
+    let expected = Expected { ty: &ty, group: "autoscaling", version: "v1", kind: "Scale" };
     let scale = expected.decode(context, body)?;
     store(registry, context, definition, target, &mut |_| Ok(scale.clone())).await
 }
@@ -130,12 +110,7 @@ pub(crate) async fn patch(
             }
             _ => patch::merge(&scale, patch_body),
         };
-        let expected = Expected {
-            ty: &ty,
-            group: "autoscaling",
-            version: "v1",
-            kind: "Scale",
-        };
+        let expected = Expected { ty: &ty, group: "autoscaling", version: "v1", kind: "Scale" };
         let issues = check::conform(&ty, &mut new).map_err(|e| expected.refused(e))?;
         report(context, &issues)?;
         Ok(new)
@@ -150,26 +125,15 @@ async fn store(
     target: &Target,
     wanted: &mut (dyn FnMut(&Value) -> Result<Value, ApiError> + Send),
 ) -> Result<Outcome, ApiError> {
-    let main = Target {
-        subresource: None,
-        ..target.clone()
-    };
+    let main = Target { subresource: None, ..target.clone() };
     let outcome = registry
         .modify(context, definition, &main, Race::Rebases, &mut |old| {
             let scale = wanted(old)?;
-            let replicas = scale
-                .pointer("/spec/replicas")
-                .and_then(Value::as_i64)
-                .unwrap_or(0);
+            let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
             if replicas < 0 {
                 let error =
                     FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
-                return Err(ApiError::invalid(
-                    "autoscaling",
-                    "Scale",
-                    target.name(),
-                    vec![error],
-                ));
+                return Err(ApiError::invalid("autoscaling", "Scale", target.name(), vec![error]));
             }
             let named = meta_str(&scale, "name");
             if !named.is_empty() && named != target.name() {
@@ -188,8 +152,5 @@ async fn store(
         })
         .await?;
     let object = of(registry, definition, &outcome.object.value())?;
-    Ok(Outcome {
-        object,
-        created: false,
-    })
+    Ok(Outcome { object, created: false })
 }

@@ -4,9 +4,7 @@ use serde_json::{Value, json};
 
 fn job(spec: Value, status: Value) -> Arc<Job> {
     let mut full = json!({"template": {}, "parallelism": 2, "completions": 3});
-    full.as_object_mut()
-        .unwrap()
-        .extend(spec.as_object().unwrap().clone());
+    full.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
     let job =
         json!({"metadata": {"name": "j", "namespace": "ns", "uid": "j"}, "spec": full, "status": status});
     Arc::new(serde_json::from_value(job).unwrap())
@@ -33,11 +31,7 @@ fn indexes(plan: &Plan) -> Vec<i32> {
 }
 
 fn has(status: &JobStatus, kind: &str) -> bool {
-    status
-        .conditions
-        .iter()
-        .flatten()
-        .any(|c| c.type_ == kind && c.status == "True")
+    status.conditions.iter().flatten().any(|c| c.type_ == kind && c.status == "True")
 }
 
 #[test]
@@ -55,10 +49,7 @@ fn a_finished_pod_is_written_down_released_and_then_counted_once() {
     let done = tracked("a", "Succeeded", None);
     let first = plan(&observed(job(json!({}), json!({})), vec![done.clone()]));
     let uncounted = first.status.uncounted_terminated_pods.clone().unwrap();
-    assert_eq!(
-        (uncounted.succeeded, first.status.succeeded),
-        (Some(vec!["uid-a".to_owned()]), None)
-    );
+    assert_eq!((uncounted.succeeded, first.status.succeeded), (Some(vec!["uid-a".to_owned()]), None));
     assert_eq!(first.release.len(), 1);
 
     let status = serde_json::to_value(&first.status).unwrap();
@@ -109,12 +100,7 @@ fn a_failed_pod_is_replaced_after_its_backoff() {
     let waits = plan(&observed(job(json!({}), json!({})), vec![failed.clone()]));
     assert_eq!((waits.create.len(), waits.next), (0, Some(5)));
     failed.metadata.deletion_timestamp = Some(time(9_000));
-    assert_eq!(
-        plan(&observed(job(json!({}), json!({})), vec![failed]))
-            .create
-            .len(),
-        2
-    );
+    assert_eq!(plan(&observed(job(json!({}), json!({})), vec![failed])).create.len(), 2);
 }
 
 #[test]
@@ -138,25 +124,11 @@ fn an_index_that_failed_too_often_is_given_up_alone() {
         json!({"completionMode": "Indexed", "completions": 2, "backoffLimitPerIndex": 1, "backoffLimit": 99});
     let first = tracked("a", "Failed", Some(0));
     let again = plan(&observed(job(spec.clone(), json!({})), vec![first.clone()]));
-    assert_eq!(
-        again.create[0],
-        NewPod {
-            index: Some(0),
-            index_failures: 1
-        }
-    );
+    assert_eq!(again.create[0], NewPod { index: Some(0), index_failures: 1 });
     let mut second = first;
-    second
-        .metadata
-        .annotations
-        .as_mut()
-        .unwrap()
-        .insert(INDEX_FAILURES.into(), "1".into());
+    second.metadata.annotations.as_mut().unwrap().insert(INDEX_FAILURES.into(), "1".into());
     let given_up = plan(&observed(job(spec, json!({})), vec![second]));
-    assert_eq!(
-        (indexes(&given_up), given_up.status.failed_indexes.as_deref()),
-        (vec![1], Some("0"))
-    );
+    assert_eq!((indexes(&given_up), given_up.status.failed_indexes.as_deref()), (vec![1], Some("0")));
 }
 
 #[test]

@@ -24,11 +24,7 @@ struct Deployment;
 impl Strategy for Deployment {
     fn validate(&self, new: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        for pointer in [
-            "/spec/replicas",
-            "/spec/minReadySeconds",
-            "/spec/revisionHistoryLimit",
-        ] {
+        for pointer in ["/spec/replicas", "/spec/minReadySeconds", "/spec/revisionHistoryLimit"] {
             not_negative(new, pointer, &mut errors);
         }
         labels::validate_workload(new, &["Always"], &mut errors);
@@ -65,10 +61,9 @@ impl Strategy for Deployment {
             )),
         }
         let number = |pointer: &str| new.pointer(pointer).and_then(Value::as_i64);
-        if let (Some(deadline), Some(ready)) = (
-            number("/spec/progressDeadlineSeconds"),
-            number("/spec/minReadySeconds"),
-        ) && deadline <= ready
+        if let (Some(deadline), Some(ready)) =
+            (number("/spec/progressDeadlineSeconds"), number("/spec/minReadySeconds"))
+            && deadline <= ready
         {
             errors.push(FieldError::invalid(
                 "spec.progressDeadlineSeconds",

@@ -46,11 +46,7 @@ impl Strategy for StatefulSet {
 
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
         let fixed = |v: &Value| {
-            let mut spec = v
-                .get("spec")
-                .and_then(Value::as_object)
-                .cloned()
-                .unwrap_or_default();
+            let mut spec = v.get("spec").and_then(Value::as_object).cloned().unwrap_or_default();
             spec.retain(|k, _| !MUTABLE.contains(&k.as_str()));
             spec
         };

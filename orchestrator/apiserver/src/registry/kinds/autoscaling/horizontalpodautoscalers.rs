@@ -8,40 +8,27 @@ use crate::registry::object::{items_at, meta_mut, str_at};
 use crate::registry::strategy::Strategy;
 
 pub(crate) fn v2() -> Declaration {
-    Declaration::new(
-        "autoscaling",
-        "v2",
-        "HorizontalPodAutoscaler",
-        "horizontalpodautoscalers",
-    )
-    .short(&["hpa"])
-    .categories(&["all"])
-    .columns(crate::tables::workloads::AUTOSCALERS)
-    .subresources(&[STATUS])
-    .strategy(Autoscaler)
+    Declaration::new("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+        .short(&["hpa"])
+        .categories(&["all"])
+        .columns(crate::tables::workloads::AUTOSCALERS)
+        .subresources(&[STATUS])
+        .strategy(Autoscaler)
 }
 
 pub(crate) fn v1() -> Declaration {
-    Declaration::new(
-        "autoscaling",
-        "v1",
-        "HorizontalPodAutoscaler",
-        "horizontalpodautoscalers",
-    )
-    .short(&["hpa"])
-    .categories(&["all"])
-    .subresources(&[STATUS])
-    .columns(crate::tables::workloads::AUTOSCALERS)
-    .stored_as(StoredAs {
-        group: "autoscaling",
-        version: "v2",
-        plural: "horizontalpodautoscalers",
-        conversion: Conversion {
-            to_stored,
-            from_stored,
-        },
-    })
-    .strategy(Autoscaler)
+    Declaration::new("autoscaling", "v1", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+        .short(&["hpa"])
+        .categories(&["all"])
+        .subresources(&[STATUS])
+        .columns(crate::tables::workloads::AUTOSCALERS)
+        .stored_as(StoredAs {
+            group: "autoscaling",
+            version: "v2",
+            plural: "horizontalpodautoscalers",
+            conversion: Conversion { to_stored, from_stored },
+        })
+        .strategy(Autoscaler)
 }
 
 struct Autoscaler;
@@ -50,23 +37,12 @@ impl Strategy for Autoscaler {
     fn validate(&self, new: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let number = |f: &str| new.pointer(&format!("/spec/{f}")).and_then(Value::as_i64);
-        let (min, max) = (
-            number("minReplicas").unwrap_or(1),
-            number("maxReplicas").unwrap_or(0),
-        );
+        let (min, max) = (number("minReplicas").unwrap_or(1), number("maxReplicas").unwrap_or(0));
         if min < 1 {
-            errors.push(FieldError::invalid(
-                "spec.minReplicas",
-                min,
-                "must be greater than or equal to 1",
-            ));
+            errors.push(FieldError::invalid("spec.minReplicas", min, "must be greater than or equal to 1"));
         }
         if max < 1 {
-            errors.push(FieldError::invalid(
-                "spec.maxReplicas",
-                max,
-                "must be greater than 0",
-            ));
+            errors.push(FieldError::invalid("spec.maxReplicas", max, "must be greater than 0"));
         } else if max < min {
             errors.push(FieldError::invalid(
                 "spec.maxReplicas",
@@ -116,9 +92,8 @@ fn put_annotation(object: &mut Value, key: &str, value: &Value) {
 }
 
 fn to_stored(mut v: Value) -> Value {
-    let mut metrics: Vec<Value> = take_annotation(&mut v, METRICS)
-        .and_then(|m| m.as_array().cloned())
-        .unwrap_or_default();
+    let mut metrics: Vec<Value> =
+        take_annotation(&mut v, METRICS).and_then(|m| m.as_array().cloned()).unwrap_or_default();
     if let Some(spec) = v.get_mut("spec").and_then(Value::as_object_mut)
         && let Some(percent) = spec.remove("targetCPUUtilizationPercentage")
     {
@@ -130,9 +105,8 @@ fn to_stored(mut v: Value) -> Value {
     if let Some(behavior) = take_annotation(&mut v, BEHAVIOR) {
         v["spec"]["behavior"] = behavior;
     }
-    let mut current: Vec<Value> = take_annotation(&mut v, CURRENT)
-        .and_then(|m| m.as_array().cloned())
-        .unwrap_or_default();
+    let mut current: Vec<Value> =
+        take_annotation(&mut v, CURRENT).and_then(|m| m.as_array().cloned()).unwrap_or_default();
     if let Some(status) = v.get_mut("status").and_then(Value::as_object_mut)
         && let Some(percent) = status.remove("currentCPUUtilizationPercentage")
     {
@@ -166,17 +140,13 @@ fn from_stored(mut v: Value) -> Value {
     if !rest.is_empty() {
         put_annotation(&mut v, METRICS, &json!(rest));
     }
-    if let Some(behavior) = v
-        .get_mut("spec")
-        .and_then(Value::as_object_mut)
-        .and_then(|s| s.remove("behavior"))
+    if let Some(behavior) =
+        v.get_mut("spec").and_then(Value::as_object_mut).and_then(|s| s.remove("behavior"))
     {
         put_annotation(&mut v, BEHAVIOR, &behavior);
     }
     let removed = |v: &mut Value, field: &str| {
-        v.get_mut("status")
-            .and_then(Value::as_object_mut)
-            .and_then(|s| s.remove(field))
+        v.get_mut("status").and_then(Value::as_object_mut).and_then(|s| s.remove(field))
     };
     if let Some(Value::Array(current)) = removed(&mut v, "currentMetrics") {
         let is_cpu = |m: &Value| str_at(m, "/resource/name") == "cpu";
@@ -206,10 +176,7 @@ mod tests {
     fn a_v1_autoscaler_survives_the_storage() {
         let v1 = json!({"metadata": {"name": "a"}, "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50}});
         let stored = to_stored(v1.clone());
-        assert_eq!(
-            stored["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"],
-            50
-        );
+        assert_eq!(stored["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 50);
         assert_eq!(from_stored(stored), v1);
     }
 

@@ -17,10 +17,7 @@ pub(crate) fn declaration() -> Declaration {
         .columns(JOBS)
         .subresources(&[STATUS])
         .fields(&["status.successful"], |o| {
-            let n = o
-                .pointer("/status/succeeded")
-                .and_then(Value::as_i64)
-                .unwrap_or(0);
+            let n = o.pointer("/status/succeeded").and_then(Value::as_i64).unwrap_or(0);
             vec![("status.successful", n.to_string())]
         })
         .strategy(Job)
@@ -37,23 +34,16 @@ impl Strategy for Job {
 
     fn validate(&self, new: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        for field in [
-            "parallelism",
-            "completions",
-            "activeDeadlineSeconds",
-            "backoffLimit",
-            "ttlSecondsAfterFinished",
-        ] {
+        for field in
+            ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"]
+        {
             not_negative(new, &format!("/spec/{field}"), &mut errors);
         }
         labels::validate_workload(new, &["OnFailure", "Never"], &mut errors);
         if new.pointer("/spec/completionMode") == Some(&json!("Indexed"))
             && new.pointer("/spec/completions").is_none()
         {
-            errors.push(FieldError::required(
-                "spec.completions",
-                "when completion mode is Indexed",
-            ));
+            errors.push(FieldError::required("spec.completions", "when completion mode is Indexed"));
         }
         errors
     }
@@ -79,10 +69,7 @@ impl Strategy for Job {
 }
 
 fn select_own_pods(job: &mut Value) {
-    let (uid, name) = (
-        meta_str(job, "uid").to_string(),
-        meta_str(job, "name").to_string(),
-    );
+    let (uid, name) = (meta_str(job, "uid").to_string(), meta_str(job, "name").to_string());
     let spec = &mut job["spec"];
     if !spec["template"].is_object() {
         return;
@@ -119,10 +106,7 @@ mod tests {
     fn a_job_selects_its_own_pods() {
         let mut job = json!({"metadata": {"name": "j", "uid": "u"}, "spec": {"template": {"spec": {}}}});
         select_own_pods(&mut job);
-        assert_eq!(
-            job["spec"]["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"],
-            "u"
-        );
+        assert_eq!(job["spec"]["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"], "u");
         assert_eq!(job["spec"]["template"]["metadata"]["labels"]["job-name"], "j");
     }
 }

@@ -10,30 +10,20 @@ use crate::registry::object::{items_at, str_at};
 use crate::registry::strategy::Strategy;
 use crate::tables::cluster::CERTIFICATE_SIGNING_REQUESTS;
 
-const APPROVAL: Subresource = Subresource {
-    name: "approval",
-    group: "",
-    version: "",
-    kind: "",
-    verbs: VERBS_STATUS,
-};
+const APPROVAL: Subresource =
+    Subresource { name: "approval", group: "", version: "", kind: "", verbs: VERBS_STATUS };
 
 pub(crate) fn declaration() -> Declaration {
-    Declaration::new(
-        "certificates.k8s.io",
-        "v1",
-        "CertificateSigningRequest",
-        "certificatesigningrequests",
-    )
-    .short(&["csr"])
-    .cluster_scoped()
-    .name_rule(NameRule::PathSegment)
-    .columns(CERTIFICATE_SIGNING_REQUESTS)
-    .subresources(&[APPROVAL, STATUS])
-    .fields(&["spec.signerName"], |o| {
-        vec![("spec.signerName", str_at(o, "/spec/signerName").to_string())]
-    })
-    .strategy(CertificateSigningRequest)
+    Declaration::new("certificates.k8s.io", "v1", "CertificateSigningRequest", "certificatesigningrequests")
+        .short(&["csr"])
+        .cluster_scoped()
+        .name_rule(NameRule::PathSegment)
+        .columns(CERTIFICATE_SIGNING_REQUESTS)
+        .subresources(&[APPROVAL, STATUS])
+        .fields(&["spec.signerName"], |o| {
+            vec![("spec.signerName", str_at(o, "/spec/signerName").to_string())]
+        })
+        .strategy(CertificateSigningRequest)
 }
 
 struct CertificateSigningRequest;
@@ -66,17 +56,9 @@ impl Strategy for CertificateSigningRequest {
     fn prepare_status(&self, _context: &Context, new: &mut Value, old: &Value) {
         // Approval has its own path.
         let decides = |c: &Value| matches!(str_at(c, "/type"), "Approved" | "Denied");
-        let mut conditions: Vec<Value> = items_at(old, "/status/conditions")
-            .iter()
-            .filter(|c| decides(c))
-            .cloned()
-            .collect();
-        conditions.extend(
-            items_at(new, "/status/conditions")
-                .iter()
-                .filter(|c| !decides(c))
-                .cloned(),
-        );
+        let mut conditions: Vec<Value> =
+            items_at(old, "/status/conditions").iter().filter(|c| decides(c)).cloned().collect();
+        conditions.extend(items_at(new, "/status/conditions").iter().filter(|c| !decides(c)).cloned());
         if new["status"].is_object() && !conditions.is_empty() {
             new["status"]["conditions"] = json!(conditions);
         }
@@ -95,10 +77,7 @@ impl Strategy for CertificateSigningRequest {
             errors.push(FieldError::required("spec.signerName", ""));
         }
         if items_at(new, "/spec/usages").is_empty() {
-            errors.push(FieldError::required(
-                "spec.usages",
-                "usages must have at least one item",
-            ));
+            errors.push(FieldError::required("spec.usages", "usages must have at least one item"));
         }
         if let Some(n) = new.pointer("/spec/expirationSeconds").and_then(Value::as_i64)
             && n < 600

@@ -54,11 +54,7 @@ impl Strategy for ConfigMap {
 }
 
 pub(super) fn entries<'a>(object: &'a Value, field: &str) -> impl Iterator<Item = (&'a String, &'a Value)> {
-    object
-        .get(field)
-        .and_then(Value::as_object)
-        .into_iter()
-        .flat_map(Map::iter)
+    object.get(field).and_then(Value::as_object).into_iter().flat_map(Map::iter)
 }
 
 pub(super) fn check_key(field: &str, key: &str, errors: &mut Vec<FieldError>) {
@@ -69,9 +65,7 @@ pub(super) fn check_key(field: &str, key: &str, errors: &mut Vec<FieldError>) {
 
 /// Length of what a base64 text stands for.
 pub(super) fn decoded_bytes(encoded: &Value) -> usize {
-    encoded
-        .as_str()
-        .map_or(0, |t| t.trim_end_matches('=').len() * 3 / 4)
+    encoded.as_str().map_or(0, |t| t.trim_end_matches('=').len() * 3 / 4)
 }
 
 /// Once `immutable`, neither it nor the data may change.
@@ -80,19 +74,13 @@ pub(super) fn immutable_data(new: &Value, old: &Value, fields: &[&str], errors: 
         return;
     }
     if new["immutable"] != Value::Bool(true) {
-        errors.push(FieldError::forbidden(
-            "immutable",
-            "field is immutable when `immutable` is set",
-        ));
+        errors.push(FieldError::forbidden("immutable", "field is immutable when `immutable` is set"));
     }
     for field in fields {
         let empty = |v: Option<&Value>| v.is_none_or(|v| v.as_object().is_some_and(Map::is_empty));
         let (n, o) = (new.get(field), old.get(field));
         if n != o && !(empty(n) && empty(o)) {
-            errors.push(FieldError::forbidden(
-                *field,
-                "field is immutable when `immutable` is set",
-            ));
+            errors.push(FieldError::forbidden(*field, "field is immutable when `immutable` is set"));
         }
     }
 }

@@ -4,8 +4,5 @@ use crate::registry::definition::Declaration;
 use crate::tables::network::ENDPOINTS;
 
 pub(crate) fn declaration() -> Declaration {
-    Declaration::new("", "v1", "Endpoints", "endpoints")
-        .columns(ENDPOINTS)
-        .short(&["ep"])
-        .create_on_update()
+    Declaration::new("", "v1", "Endpoints", "endpoints").columns(ENDPOINTS).short(&["ep"]).create_on_update()
 }

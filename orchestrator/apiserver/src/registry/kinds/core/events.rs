@@ -49,12 +49,7 @@ fn fields(o: &Value) -> Vec<(&'static str, String)> {
         ("reportingComponent", str_at(o, "/reportingComponent").to_string()),
         (
             "source",
-            if component.is_empty() {
-                str_at(o, "/reportingComponent")
-            } else {
-                component
-            }
-            .to_string(),
+            if component.is_empty() { str_at(o, "/reportingComponent") } else { component }.to_string(),
         ),
         ("type", str_at(o, "/type").to_string()),
     ]

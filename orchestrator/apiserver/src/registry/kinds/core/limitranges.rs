@@ -3,7 +3,5 @@
 use crate::registry::definition::Declaration;
 
 pub(crate) fn declaration() -> Declaration {
-    Declaration::new("", "v1", "LimitRange", "limitranges")
-        .short(&["limits"])
-        .create_on_update()
+    Declaration::new("", "v1", "LimitRange", "limitranges").short(&["limits"]).create_on_update()
 }

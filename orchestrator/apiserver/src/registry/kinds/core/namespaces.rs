@@ -10,13 +10,8 @@ use crate::registry::object::{items_at, meta_mut, meta_str, str_at};
 use crate::registry::strategy::Strategy;
 use crate::tables::core::NAMESPACES;
 
-const FINALIZE: Subresource = Subresource {
-    name: "finalize",
-    group: "",
-    version: "",
-    kind: "",
-    verbs: &["update"],
-};
+const FINALIZE: Subresource =
+    Subresource { name: "finalize", group: "", version: "", kind: "", verbs: &["update"] };
 const FINALIZER: &str = "kubernetes";
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
@@ -28,9 +23,7 @@ pub(crate) fn declaration() -> Declaration {
         .verbs(&["create", "delete", "get", "list", "patch", "update", "watch"])
         .columns(NAMESPACES)
         .subresources(&[FINALIZE, STATUS])
-        .fields(&["status.phase"], |o| {
-            vec![("status.phase", str_at(o, "/status/phase").to_string())]
-        })
+        .fields(&["status.phase"], |o| vec![("status.phase", str_at(o, "/status/phase").to_string())])
         .strategy(Namespace)
 }
 

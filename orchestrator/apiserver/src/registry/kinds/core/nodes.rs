@@ -47,11 +47,7 @@ impl Strategy for Node {
             if effect.is_empty() {
                 errors.push(FieldError::required(format!("{path}.effect"), ""));
             } else if !allowed.contains(&effect) {
-                errors.push(FieldError::not_supported(
-                    format!("{path}.effect"),
-                    effect,
-                    &allowed,
-                ));
+                errors.push(FieldError::not_supported(format!("{path}.effect"), effect, &allowed));
             }
             if !seen.insert((key.to_string(), effect.to_string())) {
                 errors.push(FieldError::duplicate(path, taint.clone()));

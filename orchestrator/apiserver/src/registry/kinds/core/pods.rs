@@ -13,13 +13,7 @@ use crate::tables::pods::PODS;
 mod qos;
 
 const fn plain(name: &'static str, kind: &'static str, verbs: &'static [&'static str]) -> Subresource {
-    Subresource {
-        name,
-        group: "",
-        version: "v1",
-        kind,
-        verbs,
-    }
+    Subresource { name, group: "", version: "v1", kind, verbs }
 }
 
 const CONNECT: &[&str] = &["create", "get"];
@@ -27,31 +21,13 @@ const PROXY_VERBS: &[&str] = &["create", "delete", "get", "patch", "update"];
 const SUBRESOURCES: &[Subresource] = &[
     plain("attach", "PodAttachOptions", CONNECT),
     plain("binding", "Binding", &["create"]),
-    Subresource {
-        name: "ephemeralcontainers",
-        group: "",
-        version: "",
-        kind: "",
-        verbs: VERBS_STATUS,
-    },
-    Subresource {
-        name: "eviction",
-        group: "policy",
-        version: "v1",
-        kind: "Eviction",
-        verbs: &["create"],
-    },
+    Subresource { name: "ephemeralcontainers", group: "", version: "", kind: "", verbs: VERBS_STATUS },
+    Subresource { name: "eviction", group: "policy", version: "v1", kind: "Eviction", verbs: &["create"] },
     plain("exec", "PodExecOptions", CONNECT),
     plain("log", "Pod", &["get"]),
     plain("portforward", "PodPortForwardOptions", CONNECT),
     plain("proxy", "PodProxyOptions", PROXY_VERBS),
-    Subresource {
-        name: "resize",
-        group: "",
-        version: "",
-        kind: "",
-        verbs: VERBS_STATUS,
-    },
+    Subresource { name: "resize", group: "", version: "", kind: "", verbs: VERBS_STATUS },
     STATUS,
 ];
 
@@ -138,10 +114,7 @@ impl Strategy for Pod {
 
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        let (was, is) = (
-            items_at(old, "/spec/containers").len(),
-            items_at(new, "/spec/containers").len(),
-        );
+        let (was, is) = (items_at(old, "/spec/containers").len(), items_at(new, "/spec/containers").len());
         if was != is {
             errors.push(FieldError::forbidden(
                 "spec.containers",
@@ -169,11 +142,7 @@ impl Strategy for Pod {
             return Grace::None;
         }
         let wanted = asked
-            .or_else(|| {
-                object
-                    .pointer("/spec/terminationGracePeriodSeconds")
-                    .and_then(Value::as_i64)
-            })
+            .or_else(|| object.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64))
             .unwrap_or(30);
         Grace::Seconds(if wanted < 0 { 1 } else { wanted })
     }
@@ -183,10 +152,7 @@ impl Strategy for Pod {
 fn restore_mutable(new: &mut Value, old: &Value) {
     for list in ["containers", "initContainers"] {
         let before = items_at(old, &format!("/spec/{list}"));
-        if let Some(containers) = new
-            .pointer_mut(&format!("/spec/{list}"))
-            .and_then(Value::as_array_mut)
-        {
+        if let Some(containers) = new.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut) {
             for (container, was) in containers.iter_mut().zip(before) {
                 if let Some(image) = was.get("image") {
                     container["image"] = image.clone();
@@ -200,11 +166,7 @@ fn restore_mutable(new: &mut Value, old: &Value) {
         // Not scheduled yet: where it may run can still be narrowed.
         fields.extend(["nodeSelector", "affinity"]);
     }
-    if old
-        .pointer("/spec/terminationGracePeriodSeconds")
-        .and_then(Value::as_i64)
-        .is_some_and(|n| n < 0)
-    {
+    if old.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|n| n < 0) {
         fields.push("terminationGracePeriodSeconds");
     }
     if let Some(spec) = new.get_mut("spec").and_then(Value::as_object_mut) {
@@ -222,11 +184,7 @@ fn deadline(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
     let path = "spec.activeDeadlineSeconds";
     match (read(new), read(old)) {
         (Some(n), Some(o)) if n > o => {
-            errors.push(FieldError::invalid(
-                path,
-                n,
-                "must be less than or equal to previous value",
-            ));
+            errors.push(FieldError::invalid(path, n, "must be less than or equal to previous value"));
         }
         (None, Some(_)) => {
             errors.push(FieldError::invalid(
@@ -248,10 +206,7 @@ fn tolerations(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
         t
     };
     let has: Vec<Value> = items_at(new, "/spec/tolerations").iter().map(strip).collect();
-    if items_at(old, "/spec/tolerations")
-        .iter()
-        .any(|t| !has.contains(&strip(t)))
-    {
+    if items_at(old, "/spec/tolerations").iter().any(|t| !has.contains(&strip(t))) {
         errors.push(FieldError::forbidden(
             "spec.tolerations",
             "existing toleration can not be modified except its tolerationSeconds",
@@ -320,10 +275,7 @@ mod tests {
         let p = json!({"spec": {"containers": [{"name": "A", "volumeMounts": [{"name": "v", "mountPath": "/x"}]}, {"image": "i"}],
             "restartPolicy": "Sometimes", "dnsPolicy": "ClusterFirst"}});
         let found: Vec<String> = Pod.validate(&p).iter().map(ToString::to_string).collect();
-        assert!(
-            found[0].starts_with("spec.containers[0].name: Invalid value: \"A\""),
-            "{found:?}"
-        );
+        assert!(found[0].starts_with("spec.containers[0].name: Invalid value: \"A\""), "{found:?}");
         assert!(found.contains(&"spec.containers[0].image: Required value".to_string()));
         assert!(found.contains(&"spec.containers[0].volumeMounts[0].name: Not found: \"v\"".to_string()));
         assert!(found.contains(&"spec.containers[1].name: Required value".to_string()));

@@ -41,10 +41,8 @@ impl Strategy for ReplicationController {
             None => errors.push(FieldError::required("spec.template", "")),
             Some(template) => {
                 let labels = template.pointer("/metadata/labels");
-                let matched = selector
-                    .into_iter()
-                    .flatten()
-                    .all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v));
+                let matched =
+                    selector.into_iter().flatten().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v));
                 if !matched {
                     errors.push(FieldError::invalid(
                         "spec.template.metadata.labels",

@@ -61,14 +61,9 @@ impl Strategy for Secret {
             }
         }
         if kind == "kubernetes.io/service-account-token"
-            && new
-                .pointer("/metadata/annotations/kubernetes.io~1service-account.name")
-                .is_none()
+            && new.pointer("/metadata/annotations/kubernetes.io~1service-account.name").is_none()
         {
-            errors.push(FieldError::required(
-                "metadata.annotations[kubernetes.io/service-account.name]",
-                "",
-            ));
+            errors.push(FieldError::required("metadata.annotations[kubernetes.io/service-account.name]", ""));
         }
         if kind == "kubernetes.io/basic-auth"
             && new["data"].get("username").is_none()
@@ -115,11 +110,6 @@ mod tests {
 
     #[test]
     fn a_tls_secret_needs_both_halves() {
-        assert_eq!(
-            Secret
-                .validate(&json!({"type": "kubernetes.io/tls", "data": {"tls.crt": ""}}))
-                .len(),
-            1
-        );
+        assert_eq!(Secret.validate(&json!({"type": "kubernetes.io/tls", "data": {"tls.crt": ""}})).len(), 1);
     }
 }

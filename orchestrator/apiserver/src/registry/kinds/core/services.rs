@@ -99,9 +99,7 @@ impl Strategy for Service {
         new: &mut Value,
         old: Option<&Value>,
     ) -> Result<Option<Box<dyn Reservation>>, ApiError> {
-        Ok(Some(Box::new(
-            allocation::reserve(registry, context, new, old).await?,
-        )))
+        Ok(Some(Box::new(allocation::reserve(registry, context, new, old).await?)))
     }
 
     async fn after_delete(&self, registry: &Registry, old: &Value) {
@@ -144,15 +142,9 @@ fn drop_stale(new: &mut Value, old: &Value) {
     let mut gone: Vec<&str> = Vec::new();
     if was != "ExternalName" && is == "ExternalName" {
         gone.extend(
-            [
-                "clusterIP",
-                "clusterIPs",
-                "ipFamilies",
-                "ipFamilyPolicy",
-                "internalTrafficPolicy",
-            ]
-            .into_iter()
-            .filter(|f| unchanged(f)),
+            ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]
+                .into_iter()
+                .filter(|f| unchanged(f)),
         );
     }
     if was == "ExternalName" && is != "ExternalName" && unchanged("externalName") {
@@ -160,9 +152,7 @@ fn drop_stale(new: &mut Value, old: &Value) {
     }
     if was == "LoadBalancer" && is != "LoadBalancer" {
         gone.extend(
-            ["allocateLoadBalancerNodePorts", "loadBalancerClass"]
-                .into_iter()
-                .filter(|f| unchanged(f)),
+            ["allocateLoadBalancerNodePorts", "loadBalancerClass"].into_iter().filter(|f| unchanged(f)),
         );
     }
     if wants_health_port(old) && !wants_health_port(new) && unchanged("healthCheckNodePort") {
@@ -178,10 +168,7 @@ fn drop_stale(new: &mut Value, old: &Value) {
         }
     }
     if wants_node_ports(old) && !wants_node_ports(new) {
-        let had: Vec<Value> = items_at(old, "/spec/ports")
-            .iter()
-            .map(|p| p["nodePort"].clone())
-            .collect();
+        let had: Vec<Value> = items_at(old, "/spec/ports").iter().map(|p| p["nodePort"].clone()).collect();
         if let Some(ports) = new.pointer_mut("/spec/ports").and_then(Value::as_array_mut) {
             for port in ports.iter_mut().filter_map(Value::as_object_mut) {
                 if port.get("nodePort").is_some_and(|n| had.contains(n)) {

@@ -12,9 +12,6 @@ pub(crate) fn declaration() -> Declaration {
         .cluster_scoped()
         .name_rule(NameRule::PathSegment)
         .fields(&["spec.parentRef.resource"], |o| {
-            vec![(
-                "spec.parentRef.resource",
-                str_at(o, "/spec/parentRef/resource").to_string(),
-            )]
+            vec![("spec.parentRef.resource", str_at(o, "/spec/parentRef/resource").to_string())]
         })
 }

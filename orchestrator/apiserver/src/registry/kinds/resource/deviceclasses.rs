@@ -3,7 +3,5 @@
 use crate::registry::definition::Declaration;
 
 pub(crate) fn declaration() -> Declaration {
-    Declaration::new("resource.k8s.io", "v1", "DeviceClass", "deviceclasses")
-        .cluster_scoped()
-        .generation()
+    Declaration::new("resource.k8s.io", "v1", "DeviceClass", "deviceclasses").cluster_scoped().generation()
 }

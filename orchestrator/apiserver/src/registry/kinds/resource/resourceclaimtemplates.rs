@@ -3,10 +3,5 @@
 use crate::registry::definition::Declaration;
 
 pub(crate) fn declaration() -> Declaration {
-    Declaration::new(
-        "resource.k8s.io",
-        "v1",
-        "ResourceClaimTemplate",
-        "resourceclaimtemplates",
-    )
+    Declaration::new("resource.k8s.io", "v1", "ResourceClaimTemplate", "resourceclaimtemplates")
 }

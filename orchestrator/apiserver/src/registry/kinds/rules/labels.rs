@@ -78,10 +78,8 @@ pub(crate) fn validate_workload(object: &Value, restart: &[&str], errors: &mut V
         None | Some(Value::Null) => errors.push(FieldError::required("spec.template", "")),
         Some(template) => {
             if let Some(parsed) = selector.and_then(LabelSelector::from_object) {
-                let labels = template
-                    .pointer("/metadata/labels")
-                    .cloned()
-                    .unwrap_or_else(|| serde_json::json!({}));
+                let labels =
+                    template.pointer("/metadata/labels").cloned().unwrap_or_else(|| serde_json::json!({}));
                 let map = labels
                     .as_object()
                     .into_iter()
@@ -99,11 +97,7 @@ pub(crate) fn validate_workload(object: &Value, restart: &[&str], errors: &mut V
             validate_pod_template(template, "spec.template", errors);
             let policy = str_at(template, "/spec/restartPolicy");
             if !policy.is_empty() && !restart.contains(&policy) {
-                errors.push(FieldError::not_supported(
-                    "spec.template.spec.restartPolicy",
-                    policy,
-                    restart,
-                ));
+                errors.push(FieldError::not_supported("spec.template.spec.restartPolicy", policy, restart));
             }
         }
     }

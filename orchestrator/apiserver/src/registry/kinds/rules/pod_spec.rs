@@ -16,11 +16,7 @@ mod volume;
 /// A template: its metadata and its spec. `path` is usually `spec.template`.
 pub(crate) fn validate_pod_template(template: &Value, path: &str, errors: &mut Vec<FieldError>) {
     meta::validate_template(template, &format!("{path}.metadata"), errors);
-    validate_pod_spec(
-        template.get("spec").unwrap_or(&Value::Null),
-        &format!("{path}.spec"),
-        errors,
-    );
+    validate_pod_spec(template.get("spec").unwrap_or(&Value::Null), &format!("{path}.spec"), errors);
 }
 
 pub(crate) fn validate_pod_spec(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
@@ -58,11 +54,7 @@ pub(crate) fn validate_pod_spec(spec: &Value, path: &str, errors: &mut Vec<Field
     match restart {
         "" => errors.push(FieldError::required(format!("{path}.restartPolicy"), "")),
         known if allowed.contains(&known) => {}
-        other => errors.push(FieldError::not_supported(
-            format!("{path}.restartPolicy"),
-            other,
-            &allowed,
-        )),
+        other => errors.push(FieldError::not_supported(format!("{path}.restartPolicy"), other, &allowed)),
     }
     let dns = str_at(spec, "/dnsPolicy");
     let allowed = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
@@ -73,11 +65,7 @@ pub(crate) fn validate_pod_spec(spec: &Value, path: &str, errors: &mut Vec<Field
             "must provide at least one DNS nameserver when `dnsPolicy` is None",
         )),
         known if allowed.contains(&known) => {}
-        other => errors.push(FieldError::not_supported(
-            format!("{path}.dnsPolicy"),
-            other,
-            &allowed,
-        )),
+        other => errors.push(FieldError::not_supported(format!("{path}.dnsPolicy"), other, &allowed)),
     }
     for (field, rule) in [
         ("nodeName", names::subdomain as fn(&str) -> Option<String>),
@@ -128,10 +116,7 @@ pub(crate) fn validate_pod_spec(spec: &Value, path: &str, errors: &mut Vec<Field
             ));
         }
         if str_at(t, "/topologyKey").is_empty() {
-            errors.push(FieldError::required(
-                format!("{at}.topologyKey"),
-                "can not be empty",
-            ));
+            errors.push(FieldError::required(format!("{at}.topologyKey"), "can not be empty"));
         }
         let when = str_at(t, "/whenUnsatisfiable");
         if !["DoNotSchedule", "ScheduleAnyway"].contains(&when) {
@@ -199,11 +184,7 @@ fn validate_toleration(t: &Value, path: &str, errors: &mut Vec<FieldError>) {
     match operator {
         "" | "Equal" => {
             if let Some(why) = names::label_value(str_at(t, "/value")) {
-                errors.push(FieldError::invalid(
-                    format!("{path}.operator"),
-                    str_at(t, "/value"),
-                    why,
-                ));
+                errors.push(FieldError::invalid(format!("{path}.operator"), str_at(t, "/value"), why));
             }
         }
         "Exists" => {
@@ -216,11 +197,9 @@ fn validate_toleration(t: &Value, path: &str, errors: &mut Vec<FieldError>) {
             }
         }
         "Lt" | "Gt" => {}
-        other => errors.push(FieldError::not_supported(
-            format!("{path}.operator"),
-            other,
-            &["Equal", "Exists"],
-        )),
+        other => {
+            errors.push(FieldError::not_supported(format!("{path}.operator"), other, &["Equal", "Exists"]))
+        }
     }
     let effect = str_at(t, "/effect");
     if t.get("tolerationSeconds").is_some() && effect != "NoExecute" {
@@ -232,10 +211,6 @@ fn validate_toleration(t: &Value, path: &str, errors: &mut Vec<FieldError>) {
     }
     let allowed = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
     if !effect.is_empty() && !allowed.contains(&effect) {
-        errors.push(FieldError::not_supported(
-            format!("{path}.effect"),
-            effect,
-            &allowed,
-        ));
+        errors.push(FieldError::not_supported(format!("{path}.effect"), effect, &allowed));
     }
 }

@@ -21,10 +21,8 @@ struct PriorityClass;
 
 /// The highest value a user may give.
 const USER_VALUE_MAX: i64 = 1_000_000_000;
-const SYSTEM: [(&str, i64); 2] = [
-    ("system-node-critical", 2_000_001_000),
-    ("system-cluster-critical", 2_000_000_000),
-];
+const SYSTEM: [(&str, i64); 2] =
+    [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
 
 impl Strategy for PriorityClass {
     fn validate(&self, new: &Value) -> Vec<FieldError> {
@@ -58,10 +56,7 @@ impl Strategy for PriorityClass {
             errors.push(FieldError::forbidden("value", "may not be changed in an update."));
         }
         if new["preemptionPolicy"] != old["preemptionPolicy"] {
-            errors.push(FieldError::forbidden(
-                "preemptionPolicy",
-                "may not be changed in an update.",
-            ));
+            errors.push(FieldError::forbidden("preemptionPolicy", "may not be changed in an update."));
         }
         errors
     }

@@ -3,10 +3,5 @@
 use crate::registry::definition::Declaration;
 
 pub(crate) fn declaration() -> Declaration {
-    Declaration::new(
-        "storage.k8s.io",
-        "v1",
-        "CSIStorageCapacity",
-        "csistoragecapacities",
-    )
+    Declaration::new("storage.k8s.io", "v1", "CSIStorageCapacity", "csistoragecapacities")
 }

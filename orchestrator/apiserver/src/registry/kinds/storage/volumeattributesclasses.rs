@@ -3,12 +3,7 @@
 use crate::registry::definition::Declaration;
 
 pub(crate) fn declaration() -> Declaration {
-    Declaration::new(
-        "storage.k8s.io",
-        "v1",
-        "VolumeAttributesClass",
-        "volumeattributesclasses",
-    )
-    .short(&["vac"])
-    .cluster_scoped()
+    Declaration::new("storage.k8s.io", "v1", "VolumeAttributesClass", "volumeattributesclasses")
+        .short(&["vac"])
+        .cluster_scoped()
 }

@@ -6,17 +6,13 @@ use crate::registry::object::items_at;
 
 /// `Guaranteed`, `Burstable` or `BestEffort`.
 pub(super) fn class(pod: &Value) -> &'static str {
-    let containers = items_at(pod, "/spec/containers")
-        .iter()
-        .chain(items_at(pod, "/spec/initContainers"));
+    let containers = items_at(pod, "/spec/containers").iter().chain(items_at(pod, "/spec/initContainers"));
     let mut any = false;
     let mut guaranteed = true;
     for c in containers {
         for resource in ["cpu", "memory"] {
-            let amount = |list: &str| {
-                c.pointer(&format!("/resources/{list}/{resource}"))
-                    .filter(|q| *q != "0")
-            };
+            let amount =
+                |list: &str| c.pointer(&format!("/resources/{list}/{resource}")).filter(|q| *q != "0");
             let (limit, request) = (amount("limits"), amount("requests"));
             any |= limit.is_some() || request.is_some();
             guaranteed &= limit.is_some() && request.is_none_or(|r| Some(r) == limit);
@@ -41,10 +37,7 @@ mod tests {
         assert_eq!(class(&pod(json!({}))), "BestEffort");
         assert_eq!(class(&pod(json!({"requests": {"cpu": "1"}}))), "Burstable");
         let both = json!({"cpu": "1", "memory": "1Gi"});
-        assert_eq!(
-            class(&pod(json!({"limits": both, "requests": both}))),
-            "Guaranteed"
-        );
+        assert_eq!(class(&pod(json!({"limits": both, "requests": both}))), "Guaranteed");
         assert_eq!(class(&pod(json!({"limits": both}))), "Guaranteed");
     }
 }

@@ -59,35 +59,23 @@ pub(super) async fn reserve(
 ) -> Result<Taken, ApiError> {
     let turn = registry.allocations().lock_owned().await;
     let own = meta_str(new, "uid").to_string();
-    let mut used = Used {
-        ips: BTreeSet::new(),
-        ports: BTreeSet::new(),
-    };
+    let mut used = Used { ips: BTreeSet::new(), ports: BTreeSet::new() };
     for service in registry.all("", "services", None).await? {
         if service.uid == own {
             continue;
         }
         let value = service.value();
         used.ips.extend(
-            items_at(&value, "/spec/clusterIPs")
-                .iter()
-                .filter_map(|v| v.as_str().map(str::to_string)),
+            items_at(&value, "/spec/clusterIPs").iter().filter_map(|v| v.as_str().map(str::to_string)),
         );
         for port in node_ports(&value) {
             used.ports.insert(port);
         }
     }
-    let mut taken = Taken {
-        _turn: turn,
-        claimed: Vec::new(),
-        released: Vec::new(),
-    };
+    let mut taken = Taken { _turn: turn, claimed: Vec::new(), released: Vec::new() };
     let had: Vec<String> = old
         .map(|o| {
-            items_at(o, "/spec/clusterIPs")
-                .iter()
-                .filter_map(|v| v.as_str().map(str::to_string))
-                .collect()
+            items_at(o, "/spec/clusterIPs").iter().filter_map(|v| v.as_str().map(str::to_string)).collect()
         })
         .unwrap_or_default();
     let result = take(registry, context, new, &had, &used, &mut taken).await;
@@ -95,14 +83,8 @@ pub(super) async fn reserve(
         Box::new(taken).cancel(registry).await;
         return Err(e);
     }
-    let has: Vec<&str> = items_at(new, "/spec/clusterIPs")
-        .iter()
-        .filter_map(Value::as_str)
-        .collect();
-    taken.released = had
-        .into_iter()
-        .filter(|ip| ip != "None" && !has.contains(&ip.as_str()))
-        .collect();
+    let has: Vec<&str> = items_at(new, "/spec/clusterIPs").iter().filter_map(Value::as_str).collect();
+    taken.released = had.into_iter().filter(|ip| ip != "None" && !has.contains(&ip.as_str())).collect();
     Ok(taken)
 }
 
@@ -138,11 +120,7 @@ async fn take_address(
     used: &Used,
 ) -> Result<String, ApiError> {
     let refuse = |why: String| {
-        let value = if asked.is_empty() {
-            Value::Null
-        } else {
-            json!([asked])
-        };
+        let value = if asked.is_empty() { Value::Null } else { json!([asked]) };
         let error = FieldError::invalid("spec.clusterIPs", value, why);
         ApiError::invalid("", "Service", meta_str(service, "name"), vec![error])
     };
@@ -155,9 +133,7 @@ async fn take_address(
             )));
         }
         if used.ips.contains(asked) || !claim(registry, context, service, asked).await? {
-            return Err(refuse(format!(
-                "failed to allocate IP {asked}: provided IP is already allocated"
-            )));
+            return Err(refuse(format!("failed to allocate IP {asked}: provided IP is already allocated")));
         }
         return Ok(asked.to_string());
     }
@@ -175,9 +151,7 @@ async fn take_address(
             return Ok(ip);
         }
     }
-    Err(ApiError::internal(format!(
-        "failed to allocate a serviceIP: range {range} is full"
-    )))
+    Err(ApiError::internal(format!("failed to allocate a serviceIP: range {range} is full")))
 }
 
 /// How many addresses of a range Services can have: without network and broadcast, at most 65,535.
@@ -239,28 +213,19 @@ async fn claim(registry: &Registry, context: &Context, service: &Value, ip: &str
         Stored::Raced(None) => Ok(false),
         Stored::Raced(Some(record)) => {
             let (other, at) = registry.open_record(&definition, &record)?;
-            let services = registry
-                .find("", "v1", "services")
-                .ok_or_else(ApiError::no_such_path)?;
-            let (namespace, name) = (
-                str_at(&other, "/spec/parentRef/namespace"),
-                str_at(&other, "/spec/parentRef/name"),
-            );
+            let services = registry.find("", "v1", "services").ok_or_else(ApiError::no_such_path)?;
+            let (namespace, name) =
+                (str_at(&other, "/spec/parentRef/namespace"), str_at(&other, "/spec/parentRef/name"));
             let owner = registry.load(&services, namespace, name).await?;
             let is_held = owner.is_some_and(|(s, _)| str_at(&s, "/spec/clusterIP") == ip);
             // A claim whose write never came: left by a server that died, or by one that is about to write. The
             // second has half a minute.
             let age = jiff::Timestamp::now()
-                - meta_str(&other, "creationTimestamp")
-                    .parse::<jiff::Timestamp>()
-                    .unwrap_or_default();
+                - meta_str(&other, "creationTimestamp").parse::<jiff::Timestamp>().unwrap_or_default();
             if is_held || age.get_seconds() < 30 {
                 return Ok(false);
             }
-            Ok(matches!(
-                registry.put(&definition, "", ip, &object, at).await?,
-                Stored::Done(_)
-            ))
+            Ok(matches!(registry.put(&definition, "", ip, &object, at).await?, Stored::Done(_)))
         }
     }
 }
@@ -308,11 +273,7 @@ fn take_ports(registry: &Registry, service: &mut Value, used: &Used) -> Result<(
         if !(low..=high).contains(&n) {
             errors.push(FieldError::invalid(path, i64::from(n), range.as_str()));
         } else if used.ports.contains(&(n, protocol.to_string())) {
-            errors.push(FieldError::invalid(
-                path,
-                i64::from(n),
-                "provided port is already allocated",
-            ));
+            errors.push(FieldError::invalid(path, i64::from(n), "provided port is already allocated"));
         }
     };
     let free = |own: &BTreeSet<(u16, String)>| -> Option<u16> {
@@ -357,27 +318,14 @@ fn take_ports(registry: &Registry, service: &mut Value, used: &Used) -> Result<(
         }
     }
     if wants_health_port(service) {
-        match service
-            .pointer("/spec/healthCheckNodePort")
-            .and_then(Value::as_i64)
-            .filter(|n| *n > 0)
-        {
+        match service.pointer("/spec/healthCheckNodePort").and_then(Value::as_i64).filter(|n| *n > 0) {
             Some(n) => {
-                check(
-                    u16::try_from(n).unwrap_or(0),
-                    "TCP",
-                    "spec.healthCheckNodePort".into(),
-                    &mut errors,
-                );
+                check(u16::try_from(n).unwrap_or(0), "TCP", "spec.healthCheckNodePort".into(), &mut errors);
             }
             None => service["spec"]["healthCheckNodePort"] = json!(free(&own).ok_or_else(full)?),
         }
     }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(ApiError::invalid("", "Service", &name, errors))
-    }
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("", "Service", &name, errors)) }
 }
 
 /// An update that leaves out what the server had filled in means "as before".
@@ -397,10 +345,8 @@ pub(super) fn keep_allocated(new: &mut Value, old: &Value) {
     }
     if wants_node_ports(old) && wants_node_ports(new) {
         let before = items_at(old, "/spec/ports").to_vec();
-        let said: BTreeSet<i64> = items_at(new, "/spec/ports")
-            .iter()
-            .filter_map(|p| p["nodePort"].as_i64())
-            .collect();
+        let said: BTreeSet<i64> =
+            items_at(new, "/spec/ports").iter().filter_map(|p| p["nodePort"].as_i64()).collect();
         if let Some(ports) = new.pointer_mut("/spec/ports").and_then(Value::as_array_mut) {
             for p in ports {
                 if p["nodePort"].as_i64().unwrap_or(0) != 0 {
@@ -417,11 +363,7 @@ pub(super) fn keep_allocated(new: &mut Value, old: &Value) {
     }
     if wants_health_port(old)
         && wants_health_port(new)
-        && new
-            .pointer("/spec/healthCheckNodePort")
-            .and_then(Value::as_i64)
-            .unwrap_or(0)
-            == 0
+        && new.pointer("/spec/healthCheckNodePort").and_then(Value::as_i64).unwrap_or(0) == 0
     {
         new["spec"]["healthCheckNodePort"] = old["spec"]["healthCheckNodePort"].clone();
     }

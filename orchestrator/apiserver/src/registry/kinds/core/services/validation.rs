@@ -85,11 +85,7 @@ pub(super) fn validate(s: &Value) -> Vec<FieldError> {
             }
             Some(Value::String(name)) => {
                 for why in names::port_name(name) {
-                    errors.push(FieldError::invalid(
-                        format!("{at}.targetPort"),
-                        name.as_str(),
-                        why,
-                    ));
+                    errors.push(FieldError::invalid(format!("{at}.targetPort"), name.as_str(), why));
                 }
             }
             _ => {}
@@ -114,15 +110,8 @@ pub(super) fn validate(s: &Value) -> Vec<FieldError> {
     one_of(s, "sessionAffinity", &["ClientIP", "None"], &mut errors);
     one_of(s, "internalTrafficPolicy", &["Cluster", "Local"], &mut errors);
     one_of(s, "externalTrafficPolicy", &["Cluster", "Local"], &mut errors);
-    one_of(
-        s,
-        "ipFamilyPolicy",
-        &["SingleStack", "PreferDualStack", "RequireDualStack"],
-        &mut errors,
-    );
-    if let Some(n) = s
-        .pointer("/spec/sessionAffinityConfig/clientIP/timeoutSeconds")
-        .and_then(Value::as_i64)
+    one_of(s, "ipFamilyPolicy", &["SingleStack", "PreferDualStack", "RequireDualStack"], &mut errors);
+    if let Some(n) = s.pointer("/spec/sessionAffinityConfig/clientIP/timeoutSeconds").and_then(Value::as_i64)
         && !(1..=86_400).contains(&n)
     {
         errors.push(FieldError::invalid(
@@ -196,10 +185,7 @@ mod tests {
     use super::*;
 
     fn messages(spec: Value) -> Vec<String> {
-        validate(&json!({"metadata": {"name": "s"}, "spec": spec}))
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        validate(&json!({"metadata": {"name": "s"}, "spec": spec})).iter().map(ToString::to_string).collect()
     }
 
     #[test]

@@ -36,20 +36,8 @@ pub(super) fn validate(
             "must not have leading or trailing whitespace",
         ));
     }
-    one_of(
-        c,
-        at,
-        "imagePullPolicy",
-        &["Always", "IfNotPresent", "Never"],
-        errors,
-    );
-    one_of(
-        c,
-        at,
-        "terminationMessagePolicy",
-        &["File", "FallbackToLogsOnError"],
-        errors,
-    );
+    one_of(c, at, "imagePullPolicy", &["Always", "IfNotPresent", "Never"], errors);
+    one_of(c, at, "terminationMessagePolicy", &["File", "FallbackToLogsOnError"], errors);
     let is_sidecar = str_at(c, "/restartPolicy") == "Always";
     // Why nobody watches over the container, so that probes and hooks would never run.
     let unattended = match kind {
@@ -77,12 +65,7 @@ pub(super) fn validate(
         } else {
             for hook in ["postStart", "preStop"] {
                 if let Some(h) = hooks.get(hook) {
-                    handler(
-                        h,
-                        &format!("{path}.{hook}"),
-                        &["exec", "httpGet", "tcpSocket", "sleep"],
-                        errors,
-                    );
+                    handler(h, &format!("{path}.{hook}"), &["exec", "httpGet", "tcpSocket", "sleep"], errors);
                 }
             }
         }
@@ -256,27 +239,15 @@ fn mounts(c: &Value, at: &str, volumes: &BTreeSet<String>, errors: &mut Vec<Fiel
         if mount.is_empty() {
             errors.push(FieldError::required(format!("{path}.mountPath"), ""));
         } else if !paths.insert(mount) {
-            errors.push(FieldError::invalid(
-                format!("{path}.mountPath"),
-                mount,
-                "must be unique",
-            ));
+            errors.push(FieldError::invalid(format!("{path}.mountPath"), mount, "must be unique"));
         }
         for field in ["subPath", "subPathExpr"] {
             let sub = m[field].as_str().unwrap_or_default();
             if sub.starts_with('/') {
-                errors.push(FieldError::invalid(
-                    format!("{path}.{field}"),
-                    sub,
-                    "must be a relative path",
-                ));
+                errors.push(FieldError::invalid(format!("{path}.{field}"), sub, "must be a relative path"));
             }
             if sub.split('/').any(|part| part == "..") {
-                errors.push(FieldError::invalid(
-                    format!("{path}.{field}"),
-                    sub,
-                    "must not contain '..'",
-                ));
+                errors.push(FieldError::invalid(format!("{path}.{field}"), sub, "must not contain '..'"));
             }
         }
         if m.get("subPath").is_some() && m.get("subPathExpr").is_some() {
@@ -295,11 +266,7 @@ fn resources(c: &Value, at: &str, errors: &mut Vec<FieldError>) {
         milli(text)
     };
     for list in ["limits", "requests"] {
-        let Some(map) = c
-            .pointer("/resources")
-            .and_then(|r| r.get(list))
-            .and_then(Value::as_object)
-        else {
+        let Some(map) = c.pointer("/resources").and_then(|r| r.get(list)).and_then(Value::as_object) else {
             continue;
         };
         for (name, quantity) in map {
@@ -344,32 +311,20 @@ fn resources(c: &Value, at: &str, errors: &mut Vec<FieldError>) {
 
 fn validate_probe(p: &Value, path: &str, which: &str, errors: &mut Vec<FieldError>) {
     handler(p, path, &["exec", "httpGet", "tcpSocket", "grpc"], errors);
-    for field in [
-        "initialDelaySeconds",
-        "timeoutSeconds",
-        "periodSeconds",
-        "successThreshold",
-        "failureThreshold",
-    ] {
+    for field in
+        ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
+    {
         if let Some(n) = p[field].as_i64()
             && n < 0
         {
-            errors.push(FieldError::invalid(
-                format!("{path}.{field}"),
-                n,
-                super::super::NOT_NEGATIVE,
-            ));
+            errors.push(FieldError::invalid(format!("{path}.{field}"), n, super::super::NOT_NEGATIVE));
         }
     }
     if which != "readinessProbe"
         && let Some(n) = p["successThreshold"].as_i64()
         && n != 1
     {
-        errors.push(FieldError::invalid(
-            format!("{path}.successThreshold"),
-            n,
-            "must be 1",
-        ));
+        errors.push(FieldError::invalid(format!("{path}.successThreshold"), n, "must be 1"));
     }
     if which == "readinessProbe" && p.get("terminationGracePeriodSeconds").is_some() {
         errors.push(FieldError::invalid(
@@ -413,11 +368,7 @@ fn handler(h: &Value, path: &str, kinds: &[&str], errors: &mut Vec<FieldError>) 
             }
             Value::String(name) => {
                 for why in names::port_name(name) {
-                    errors.push(FieldError::invalid(
-                        format!("{path}.{kind}.port"),
-                        name.as_str(),
-                        why,
-                    ));
+                    errors.push(FieldError::invalid(format!("{path}.{kind}.port"), name.as_str(), why));
                 }
             }
             _ => errors.push(FieldError::required(format!("{path}.{kind}.port"), "")),

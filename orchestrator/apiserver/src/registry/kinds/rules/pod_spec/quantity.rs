@@ -3,9 +3,8 @@
 /// `1`, `500m`, `2Gi`, `1e3` in thousandths; `None` when it is none.
 pub(crate) fn milli(text: &str) -> Option<i128> {
     let text = text.trim();
-    let split = text
-        .find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-')))
-        .unwrap_or(text.len());
+    let split =
+        text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let factor: f64 = match suffix {
         "" => 1.0,

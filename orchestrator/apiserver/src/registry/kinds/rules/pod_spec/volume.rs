@@ -24,13 +24,8 @@ pub(super) fn validate(volumes: &[Value], path: &str, errors: &mut Vec<FieldErro
                 errors.push(FieldError::duplicate(format!("{at}.name"), name));
             }
         }
-        let sources: Vec<&String> = v
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(k, _)| k)
-            .filter(|k| *k != "name")
-            .collect();
+        let sources: Vec<&String> =
+            v.as_object().into_iter().flatten().map(|(k, _)| k).filter(|k| *k != "name").collect();
         match sources.as_slice() {
             [] => errors.push(FieldError::required(at.as_str(), "must specify a volume type")),
             [_] => {}
@@ -64,11 +59,7 @@ fn source(v: &Value, at: &str, errors: &mut Vec<FieldError>) {
     }
     let host_path = str_at(v, "/hostPath/path");
     if host_path.split('/').any(|part| part == "..") {
-        errors.push(FieldError::invalid(
-            format!("{at}.hostPath.path"),
-            host_path,
-            "must not contain '..'",
-        ));
+        errors.push(FieldError::invalid(format!("{at}.hostPath.path"), host_path, "must not contain '..'"));
     }
     for kind in ["configMap", "secret", "projected", "downwardAPI"] {
         if let Some(mode) = v.pointer(&format!("/{kind}/defaultMode")).and_then(Value::as_i64)
@@ -87,16 +78,10 @@ fn source(v: &Value, at: &str, errors: &mut Vec<FieldError>) {
     for (i, s) in items_at(v, "/projected/sources").iter().enumerate() {
         for kind in ["configMap", "secret", "downwardAPI"] {
             for (j, item) in items_at(s, &format!("/{kind}/items")).iter().enumerate() {
-                item_path(
-                    item,
-                    &format!("{at}.projected.sources[{i}].{kind}.items[{j}]"),
-                    errors,
-                );
+                item_path(item, &format!("{at}.projected.sources[{i}].{kind}.items[{j}]"), errors);
             }
         }
-        if let Some(seconds) = s
-            .pointer("/serviceAccountToken/expirationSeconds")
-            .and_then(Value::as_i64)
+        if let Some(seconds) = s.pointer("/serviceAccountToken/expirationSeconds").and_then(Value::as_i64)
             && seconds < 600
         {
             errors.push(FieldError::invalid(
@@ -113,16 +98,8 @@ fn item_path(item: &Value, at: &str, errors: &mut Vec<FieldError>) {
     if path.is_empty() {
         errors.push(FieldError::required(format!("{at}.path"), ""));
     } else if path.starts_with('/') {
-        errors.push(FieldError::invalid(
-            format!("{at}.path"),
-            path,
-            "must be a relative path",
-        ));
+        errors.push(FieldError::invalid(format!("{at}.path"), path, "must be a relative path"));
     } else if path.split('/').any(|part| part == "..") {
-        errors.push(FieldError::invalid(
-            format!("{at}.path"),
-            path,
-            "must not contain '..'",
-        ));
+        errors.push(FieldError::invalid(format!("{at}.path"), path, "must not contain '..'"));
     }
 }

@@ -1,3 +1,5 @@
+//! Jobs planned from what is observed: counts, indexes, failures and successes.
+
 use super::*;
 use crate::pod::tests::{test_pod, time};
 use serde_json::{Value, json};

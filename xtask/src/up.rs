@@ -49,6 +49,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let mut phases = Phases::new();
     preflight::check_machine(&layout::data_of(&options.name))?;
+    check_port(options, &Layout::all()?)?;
     phases.measure("install what is missing", || {
         packages::ensure(packages::FOR_BUILD)?;
         packages::ensure(packages::FOR_CLUSTER)?;
@@ -64,7 +65,7 @@ pub fn run(options: &Options) -> Result<()> {
     let images = artifacts::target().join("images");
     let mut archives = phases.measure("build the demo's images", || image::build(&images))?;
     archives.extend(preloaded(options)?);
-    // The port is only known to be free now: building may have taken minutes.
+    // Looked at again: building may have taken minutes.
     let layout = plan(options, binaries)?;
     let kept_store = layout.control().join("store").exists() || layout.control().join("etcd").exists();
     phases.builds_are_over();
@@ -132,10 +133,13 @@ fn plan(options: &Options, binaries: PathBuf) -> Result<Layout> {
         store: options.store,
         binaries,
     };
-    if taken.is_empty() {
-        preflight::check_port(layout.port)?;
-    }
+    check_port(options, &taken)?;
     Ok(layout)
+}
+
+/// Clusters beside each other listen on addresses of their own; the first must not meet anybody else's.
+fn check_port(options: &Options, running: &[Layout]) -> Result<()> {
+    if running.is_empty() { preflight::check_port(options.port) } else { Ok(()) }
 }
 
 fn preloaded(options: &Options) -> Result<Vec<PathBuf>> {

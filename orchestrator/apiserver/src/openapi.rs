@@ -1,14 +1,15 @@
-//! OpenAPI v3: what the API looks like, for clients that check before they send.
+//! OpenAPI v3 and v2: what the API looks like, for clients that check before they send.
 //!
-//! One document a group and version, built from discovery's entries and the schema when somebody asks. Documents are
-//! kept compressed, and only a few: kubectl reads them once and caches them by their hash. `/openapi/v2` exists only
-//! as protobuf upstream clients rarely need; it answers 406 so that they fall back.
+//! v3 is one document a group and version, v2 is one of everything; both are built from discovery's entries and the
+//! schema when somebody asks. Documents are kept compressed, and only a few: kubectl reads them once and caches them
+//! by their hash.
 
 pub mod parameters;
 pub mod paths;
+pub mod v2;
 
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -18,7 +19,7 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::discovery::{Discovery, Group, Version, legacy};
@@ -28,8 +29,9 @@ use crate::server::chain::{accept, takes_gzip};
 use crate::server::query::Query;
 use crate::server::{GIT_VERSION, Inner, negotiate, respond};
 use paths::Gvk;
+use v2::Form;
 
-/// Compressed documents kept at once; the largest (core) is about 100 KiB.
+/// Compressed documents kept at once; the largest (v2, everything) is about 400 KiB.
 const KEPT_MAX: usize = 4;
 
 /// A built document.
@@ -44,13 +46,15 @@ pub struct OpenApi {
     registry: Arc<Registry>,
     discovery: Discovery,
     state: Mutex<State>,
+    /// Held while v2 is built, so that clients that ask at once have it built once.
+    building_whole: Mutex<()>,
 }
 
 #[derive(Default)]
 struct State {
     /// By path, e.g. `apis/apps/v1`. Cheap enough to keep for all.
     hashes: BTreeMap<String, String>,
-    /// Most recently used last.
+    /// By form and path, e.g. `v3/apis/apps/v1`; most recently used last.
     kept: Vec<(String, Document)>,
 }
 
@@ -58,12 +62,17 @@ struct State {
 
 impl OpenApi {
     pub fn new(registry: Arc<Registry>) -> Self {
-        Self { discovery: Discovery::new(registry.clone()), registry, state: Mutex::default() }
+        Self {
+            discovery: Discovery::new(registry.clone()),
+            registry,
+            state: Mutex::default(),
+            building_whole: Mutex::default(),
+        }
     }
 
     /// `/openapi/v3`: where each document is, under a URL that changes with its content.
     fn index(&self) -> Result<Value, ApiError> {
-        let mut paths = serde_json::Map::new();
+        let mut paths = Map::new();
         for group in self.discovery.groups() {
             for version in &group.versions {
                 let path = path_of(&group, version);
@@ -84,21 +93,16 @@ impl OpenApi {
         // The hash covers what the document is made from, so that the index need not build any document: the types
         // are part of the program, whose version therefore stands for them.
         let seed = format!("{GIT_VERSION} {} {version:?}", group.name);
-        let digest: [u8; 32] = Sha256::digest(seed.as_bytes()).into();
-        let hash: String = digest.iter().map(|b| format!("{b:02X}")).collect();
+        let hash = digest(&seed);
         self.state.lock().hashes.insert(path.to_owned(), hash.clone());
         Ok(hash)
     }
 
     fn document(&self, path: &str) -> Result<Document, ApiError> {
-        {
-            let mut state = self.state.lock();
-            if let Some(at) = state.kept.iter().position(|(kept, _)| kept == path) {
-                let hit = state.kept.remove(at);
-                let document = hit.1.clone();
-                state.kept.push(hit);
-                return Ok(document);
-            }
+        // A path comes from the client: it must not name another kind of document.
+        let key = format!("v3/{path}");
+        if let Some(document) = self.kept(&key) {
+            return Ok(document);
         }
         let groups = self.discovery.groups();
         let (group, version) = groups
@@ -106,25 +110,82 @@ impl OpenApi {
             .flat_map(|g| g.versions.iter().map(move |v| (g, v)))
             .find(|(g, v)| path_of(g, v) == path)
             .ok_or_else(ApiError::no_such_path)?;
-        let built = self.build(path, group, version);
+        let built = self.build(group, version);
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
         encoder.write_all(built.to_string().as_bytes()).map_err(ApiError::internal)?;
         let gzip = Bytes::from(encoder.finish().map_err(ApiError::internal)?);
         let document = Document { hash: self.hash(path, group, version)?, gzip };
-        let mut state = self.state.lock();
-        state.kept.push((path.to_owned(), document.clone()));
-        if state.kept.len() > KEPT_MAX {
-            state.kept.remove(0);
-        }
+        self.keep(&key, document.clone());
         Ok(document)
     }
 
-    fn build(&self, path: &str, group: &Group, version: &Version) -> Value {
+    /// The one document of v2.
+    fn whole(&self, form: Form) -> Result<Document, ApiError> {
+        if let Some(document) = self.kept(form.key()) {
+            return Ok(document);
+        }
+        let _building = self.building_whole.lock();
+        if let Some(document) = self.kept(form.key()) {
+            return Ok(document);
+        }
+        let groups = self.discovery.groups();
+        // The two forms are two contents, each with a tag of its own.
+        let hash = digest(&format!("{GIT_VERSION} {} {groups:?}", form.key()));
+        let document = Document { hash, gzip: self.write_whole(form, &groups).map_err(ApiError::internal)? };
+        self.keep(form.key(), document.clone());
+        Ok(document)
+    }
+
+    /// Goes over the groups twice, for paths and for definitions, rather than hold either for all of them.
+    fn write_whole(&self, form: Form, groups: &[Group]) -> io::Result<Bytes> {
+        let encoder = GzEncoder::new(Vec::new(), Compression::default());
+        let mut writer = v2::Writer::begin(encoder, form, GIT_VERSION)?;
+        let versions = || groups.iter().flat_map(|g| g.versions.iter().map(move |v| (g, v)));
+        for (group, version) in versions() {
+            writer.paths(&self.paths(group, version))?;
+        }
+        let mut defined = BTreeSet::new();
+        for (group, version) in versions() {
+            for (name, schema) in self.schemas(group, version) {
+                if !defined.contains(&name) {
+                    writer.definition(&name, &schema)?;
+                    defined.insert(name);
+                }
+            }
+        }
+        Ok(Bytes::from(writer.finish()?.finish()?))
+    }
+
+    /// A document that is still there, which makes it the most recently used.
+    fn kept(&self, key: &str) -> Option<Document> {
+        let mut state = self.state.lock();
+        let at = state.kept.iter().position(|(kept, _)| kept == key)?;
+        let hit = state.kept.remove(at);
+        let document = hit.1.clone();
+        state.kept.push(hit);
+        Some(document)
+    }
+
+    fn keep(&self, key: &str, document: Document) {
+        let mut state = self.state.lock();
+        state.kept.push((key.to_owned(), document));
+        if state.kept.len() > KEPT_MAX {
+            state.kept.remove(0);
+        }
+    }
+
+    fn paths(&self, group: &Group, version: &Version) -> Map<String, Value> {
         let schema = self.registry.schema();
         let name_of = |gvk: &Gvk| {
             schema.kind(&gvk.group, &gvk.version, &gvk.kind).map(|ty| penstock_schema::openapi::name_of(&ty))
         };
-        let paths = paths::paths(&format!("/{path}"), &group.name, &version.name, &version.entries, &name_of);
+        let root = format!("/{}", path_of(group, version));
+        paths::paths(&root, &group.name, &version.name, &version.entries, &name_of)
+    }
+
+    /// Every schema a group version's paths refer to, by name.
+    fn schemas(&self, group: &Group, version: &Version) -> Map<String, Value> {
+        let schema = self.registry.schema();
         let mut roots = Vec::new();
         for entry in &version.entries {
             for kind in [entry.kind.clone(), format!("{}List", entry.kind)] {
@@ -140,18 +201,27 @@ impl OpenApi {
         schemas.entry("io.k8s.apimachinery.pkg.apis.meta.v1.Patch").or_insert_with(|| {
             json!({"type": "object", "description": "The body of a PATCH request, in one of the patch formats."})
         });
+        schemas
+    }
+
+    fn build(&self, group: &Group, version: &Version) -> Value {
         json!({
             "openapi": "3.0.0",
             "info": {"title": "Kubernetes", "version": GIT_VERSION},
-            "paths": paths,
+            "paths": self.paths(group, version),
             "components": {
-                "schemas": schemas,
+                "schemas": self.schemas(group, version),
                 "securitySchemes": {"BearerToken": {
                     "type": "apiKey", "name": "authorization", "in": "header",
                     "description": "Bearer Token authentication"}},
             },
         })
     }
+}
+
+fn digest(seed: &str) -> String {
+    let digest: [u8; 32] = Sha256::digest(seed.as_bytes()).into();
+    digest.iter().map(|b| format!("{b:02X}")).collect()
 }
 
 /// `api/v1`, `apis/apps/v1`.
@@ -177,14 +247,40 @@ pub(crate) fn answer(
             if !takes_json {
                 return Err(respond::not_acceptable());
             }
-            Ok(written(&inner.openapi.document(&path)?, query.text("hash"), headers))
+            Ok(written(&inner.openapi.document(&path)?, negotiate::JSON, query.text("hash"), headers))
         }
-        ["v2"] => Err(ApiError::not_acceptable("OpenAPI v2 is not served; use /openapi/v3")),
+        ["v2"] => {
+            let (form, content_type) =
+                v2_form(accept(headers).unwrap_or("*/*")).ok_or_else(v2_not_acceptable)?;
+            Ok(written(&inner.openapi.whole(form)?, content_type, None, headers))
+        }
         _ => Err(ApiError::no_such_path()),
     }
 }
 
-fn written(document: &Document, asked: Option<&str>, headers: &HeaderMap) -> Response<Body> {
+/// The form of v2 an `Accept` header wants most, and the content type it goes by.
+fn v2_form(accept: &str) -> Option<(Form, &'static str)> {
+    negotiate::accepted(accept).iter().find_map(|range| match range.media.as_str() {
+        negotiate::JSON | "*/*" | "application/*" => Some((Form::Json, negotiate::JSON)),
+        v2::PROTOBUF | v2::PROTOBUF_ASKED => Some((Form::Protobuf, v2::PROTOBUF)),
+        _ => None,
+    })
+}
+
+fn v2_not_acceptable() -> ApiError {
+    ApiError::not_acceptable(format!(
+        "only the following media types are accepted: {}, {}",
+        negotiate::JSON,
+        v2::PROTOBUF
+    ))
+}
+
+fn written(
+    document: &Document,
+    content_type: &str,
+    asked: Option<&str>,
+    headers: &HeaderMap,
+) -> Response<Body> {
     let tag = format!("\"{}\"", document.hash);
     let known = headers.get(header::IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == tag.as_bytes());
     let mut response = if known {
@@ -192,13 +288,13 @@ fn written(document: &Document, asked: Option<&str>, headers: &HeaderMap) -> Res
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else if takes_gzip(headers) {
-        let mut response = respond::bytes(200, negotiate::JSON, document.gzip.clone(), false);
+        let mut response = respond::bytes(200, content_type, document.gzip.clone(), false);
         response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         response
     } else {
         let mut plain = Vec::new();
         match GzDecoder::new(&document.gzip[..]).read_to_end(&mut plain) {
-            Ok(_) => respond::bytes(200, negotiate::JSON, plain.into(), false),
+            Ok(_) => respond::bytes(200, content_type, plain.into(), false),
             Err(error) => respond::text(500, error.to_string()),
         }
     };
@@ -215,4 +311,22 @@ fn written(document: &Document, asked: Option<&str>, headers: &HeaderMap) -> Res
     };
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn v2_answers_with_a_type_gos_clients_can_parse() {
+        for name in [v2::PROTOBUF, v2::PROTOBUF_ASKED] {
+            let either = format!("{name}, application/json;q=0.5");
+            for accept in [name, &either] {
+                assert_eq!(v2_form(accept), Some((Form::Protobuf, v2::PROTOBUF)), "{accept}");
+            }
+        }
+        assert!(!v2::PROTOBUF.contains('@'));
+        assert_eq!(v2_form("*/*"), Some((Form::Json, negotiate::JSON)));
+        assert_eq!(v2_form("text/html"), None);
+    }
 }

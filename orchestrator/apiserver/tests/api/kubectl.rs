@@ -59,6 +59,14 @@ spec:
     spec: {containers: [{name: c, image: nginx}]}
 "#;
 
+const LIST: &str = r#"
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: ConfigMap, metadata: {name: one}, data: {a: b}}
+- {apiVersion: v1, kind: ConfigMap, metadata: {name: two}, data: {a: b}}
+"#;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_creates_reads_changes_and_deletes() -> anyhow::Result<()> {
     if !Path::new(KUBECTL).exists() {
@@ -102,6 +110,19 @@ async fn kubectl_creates_reads_changes_and_deletes() -> anyhow::Result<()> {
     let refusal = kubectl.refused(&["apply", "-f", &bad]).await?;
     assert!(refusal.contains("spec.template.spec.containers[0].imagee"), "{refusal}");
     assert!(kubectl.refused(&["get", "deployment", "bad"]).await?.contains("NotFound"));
+
+    // A list is no kind of the API's: kubectl checks it with the document of everything (OpenAPI v2).
+    let list = home.join("list.yaml").to_string_lossy().into_owned();
+    std::fs::write(&list, LIST)?;
+    assert!(kubectl.ok(&["create", "-f", &list]).await?.contains("configmap/two created"));
+    std::fs::write(&list, LIST.replace("data: {a: b}", "data: {a: c}"))?;
+    assert!(kubectl.ok(&["apply", "-f", &list]).await?.contains("configmap/one configured"));
+    assert_eq!(kubectl.ok(&["get", "cm", "two", "-o", "jsonpath={.data.a}"]).await?, "c");
+    std::fs::write(&list, LIST.replace("data:", "daata:"))?;
+    let refusal = kubectl.refused(&["apply", "-f", &list]).await?;
+    assert!(refusal.contains("unknown field \"daata\""), "{refusal}");
+    let explained = kubectl.ok(&["explain", "--output=plaintext-openapiv2", "pod.spec.containers"]).await?;
+    assert!(explained.contains("imagePullPolicy"), "{explained}");
 
     // Tables, scale, patches.
     let table = kubectl.ok(&["get", "deployments"]).await?;

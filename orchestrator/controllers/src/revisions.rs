@@ -180,8 +180,11 @@ mod tests {
         owner.metadata.name = Some("ds".into());
         let first = created(&owner, &[], "v1");
         assert_eq!((first.revision, template_of(&first)), (1, Some(template("v1"))));
-        assert!(matches!(plan_revision(&owner, &[first.clone()], &template("v1")), Change::Keep(_)));
-        let second = created(&owner, &[first.clone()], "v2");
+        assert!(matches!(
+            plan_revision(&owner, std::slice::from_ref(&first), &template("v1")),
+            Change::Keep(_)
+        ));
+        let second = created(&owner, std::slice::from_ref(&first), "v2");
         assert_eq!(second.revision, 2);
         let both = [first.clone(), second];
         let again = plan_revision(&owner, &both, &template("v1"));

@@ -47,11 +47,16 @@ pub fn bring_up(layout: &Layout, archives: &[PathBuf], with_demo: bool, phases: 
 async fn wait_until_serving(layout: &Layout, with_demo: bool, phases: &mut Phases) -> Result<()> {
     let client = wait_for_api(layout).await?;
     phases.reached("API server ready");
-    if with_demo {
+    // Replicas spread over the nodes that are there when they are scheduled: with several nodes the demo waits for all.
+    let demo_waits = layout.node_count > 1;
+    if with_demo && !demo_waits {
         demo::install(&client).await?;
     }
     wait_for_nodes(layout, &client).await?;
     phases.reached("every node Ready");
+    if with_demo && demo_waits {
+        demo::install(&client).await?;
+    }
     if with_demo {
         demo::wait_until_served(layout, READY_TIMEOUT).await?;
         phases.reached("demo served by every node");

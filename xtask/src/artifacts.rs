@@ -29,7 +29,7 @@ pub fn cargo() -> Command {
 /// Builds the programs and returns the folder they are in.
 pub fn build_programs() -> Result<PathBuf> {
     let mut build = cargo();
-    build.args(["build", "--quiet", "--locked"]);
+    build.args(["build", "--locked"]);
     for program in PROGRAMS {
         build.args(["--package", program]);
     }

@@ -33,6 +33,7 @@ pub const FOR_BUILD: &[Wanted] = &[Wanted {
 /// What only the tests need.
 pub const FOR_TESTS: &[Wanted] = &[
     Wanted { program: "etcd", package: "etcd-server", why: "the store's contract suite runs against it too" },
+    Wanted { program: "curl", package: "curl", why: "fetches from the demo inside a pod" },
     Wanted { program: "nft", package: "nftables", why: "tests show that no packet filter rule is ours" },
     Wanted {
         program: "iptables-save",

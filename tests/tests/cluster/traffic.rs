@@ -12,6 +12,7 @@ use super::Scenario;
 
 pub const SCENARIOS: &[Scenario] = &[
     ("a_pod_reaches_all_replicas_by_name_and_by_cluster_ip", by_name_and_cluster_ip),
+    ("curl_in_a_pod_reaches_all_replicas_by_name_and_by_cluster_ip", by_curl),
     ("a_pod_reaches_all_replicas_over_udp", over_udp),
     ("every_node_serves_the_node_port_from_every_replica", by_node_port),
     ("pods_of_different_nodes_reach_each_other", across_nodes),
@@ -49,6 +50,45 @@ fn by_name_and_cluster_ip(cluster: &Cluster) -> Result<()> {
         all_replicas(cluster, &["fetch", &format!("http://{name}/"), "40"])?;
     }
     all_replicas(cluster, &["fetch", &format!("http://{}/", cluster_ip(cluster)?), "40"])
+}
+
+/// A pod that has this machine's own curl, with the libraries it is linked to.
+const CURL_POD: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: { name: curl, namespace: demo }
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: curl
+    image: penstock.local/demo:1
+    command: [sleep, "3600"]
+    volumeMounts:
+    - { name: usr, mountPath: /usr, readOnly: true }
+    - { name: lib, mountPath: /lib, readOnly: true }
+    - { name: lib64, mountPath: /lib64, readOnly: true }
+  volumes:
+  - { name: usr, hostPath: { path: /usr, type: Directory } }
+  - { name: lib, hostPath: { path: /lib } }
+  - { name: lib64, hostPath: { path: /lib64 } }
+"#;
+
+fn by_curl(cluster: &Cluster) -> Result<()> {
+    cluster.kubectl_with(&["apply", "-f", "-"], CURL_POD)?;
+    cluster.kubectl(&["-n", "demo", "wait", "--for=condition=Ready", "pod/curl", "--timeout=60s"])?;
+    for host in ["hello", "hello.demo", "hello.demo.svc.cluster.local", &cluster_ip(cluster)?] {
+        eventually(PATIENCE, || {
+            // One connection each, or curl would keep its first one.
+            let url = format!("http://{host}/?[1-30]");
+            let words = ["-n", "demo", "exec", "curl", "--", "/usr/bin/curl", "-sSf", "-m", "5"];
+            let said = cluster.kubectl(&[&words[..], &["-H", "Connection: close", &url]].concat())?;
+            let seen: BTreeSet<_> =
+                said.lines().filter_map(|line| line.strip_prefix("hello from ")?.split(' ').next()).collect();
+            ensure!(seen.len() == REPLICAS, "curl http://{host}/ reached only {seen:?}");
+            Ok(())
+        })?;
+    }
+    cluster.kubectl(&["-n", "demo", "delete", "pod", "curl"]).map(drop)
 }
 
 fn over_udp(cluster: &Cluster) -> Result<()> {

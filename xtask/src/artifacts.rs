@@ -20,10 +20,24 @@ pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }
 
+/// Cargo in the workspace, as if called from a shell. `cargo run` leaves variables that name this package; build
+/// scripts that ask for them would see others than in a shell, and half of the dependencies would be built again.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace());
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(names_a_package) {
+            command.env_remove(name);
+        }
+    }
     command
+}
+
+fn names_a_package(variable: &str) -> bool {
+    const OF_THE_RUN: &[&str] = &["CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"];
+    variable.starts_with("CARGO_PKG_")
+        || variable.starts_with("CARGO_MANIFEST_")
+        || OF_THE_RUN.contains(&variable)
 }
 
 /// Builds the programs and returns the folder they are in.
@@ -49,4 +63,19 @@ pub fn build_static_demo() -> Result<PathBuf> {
     )
     .context("the demo does not build")?;
     Ok(folder.join("debug").join("demo"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_names_this_package_is_kept_from_nested_builds_and_a_users_settings_are_not() {
+        for variable in ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR", "OUT_DIR"] {
+            assert!(names_a_package(variable), "{variable}");
+        }
+        for variable in ["CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_BUILD_JOBS", "CARGO_NET_OFFLINE"] {
+            assert!(!names_a_package(variable), "{variable}");
+        }
+    }
 }

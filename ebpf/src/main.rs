@@ -1,19 +1,23 @@
 //! The programs of the data plane: one file for each attachment point, one for each concept they share.
 //!
-//! Attachment points: [`connect4`], [`sendmsg4`], [`recvmsg4`], [`getpeername4`], [`bind4`] on the node's cgroup;
+//! Attachment points: [`connect`], [`sendmsg`], [`recvmsg`], [`getpeername`], [`bind`], each for both families, and
+//! [`release`] on the node's cgroup;
 //! [`uplink`] on the interface to the outside; [`pod`] on the host's side of each pod's veth.
 //! A service is looked up by address, leads to a set, and the set is one map that is swapped as a whole; programs
 //! read it through one pointer taken once. Nothing here knows Kubernetes, and nothing here allocates.
 #![no_std]
 #![no_main]
+// Needed for one instruction that the library does not offer on this target, in `open`.
+#![feature(asm_experimental_arch)]
 
 // Attachment points.
-mod bind4;
-mod connect4;
-mod getpeername4;
+mod bind;
+mod connect;
+mod getpeername;
 mod pod;
-mod recvmsg4;
-mod sendmsg4;
+mod recvmsg;
+mod release;
+mod sendmsg;
 mod uplink;
 
 // Concepts.
@@ -23,6 +27,7 @@ mod count;
 mod flow;
 mod hash;
 mod maps;
+mod open;
 mod packet;
 mod rewrite;
 mod service;

@@ -3,11 +3,11 @@
 //! Sizes here are defaults; user space overrides them when it creates a map.
 
 use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, SkStorage};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use penstock_ebpf_common as shared;
 
-/// Entry 0 is a `SetHeader`, the rest are backends; the flag lets each set have its own size (Linux 5.10).
+/// Entry 0 is a `SetHeader`, then come backends, then perhaps a Maglev table; the flag lets each set have its own size (Linux 5.10).
 pub type Set = Array<shared::Backend, 2, { BPF_F_INNER_MAP as usize }>;
 
 #[btf_map(name = "config_v1")]
@@ -30,8 +30,14 @@ pub static FLOWS: LruHashMap<shared::FlowKey, shared::FlowValue, 131_072> = LruH
 pub static SOCKET_FLOWS: LruHashMap<shared::SocketFlowKey, shared::SocketFlowValue, 65_536> =
     LruHashMap::new();
 
-#[btf_map(name = "peers_v1")]
-pub static PEERS: SkStorage<shared::Peer> = SkStorage::new();
+/// Not evicted from: entries go when their sockets close, and memory is taken only for what is there. Storage in the
+/// socket would need no limit, but costs an allocation at every connect() that is as dear as all the rest of the hook.
+#[btf_map(name = "peers_v2")]
+pub static PEERS: HashMap<u64, shared::Peer, 262_144, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+/// Signed: what is taken off after the entry was made anew goes below zero, and counts as none.
+#[btf_map(name = "open_v1")]
+pub static OPEN: HashMap<shared::OpenKey, i64, 65_536, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 #[btf_map(name = "affinity_v1")]
 pub static AFFINITY: LruHashMap<shared::AffinityKey, shared::AffinityValue, 65_536> = LruHashMap::new();

@@ -86,6 +86,7 @@ impl Stand {
                 vips_max: 1024,
                 flows_max: 4096,
                 socket_flows_max: 1024,
+                peers_max: 1024,
                 affinity_max: 1024,
             },
             // The larger programs: what the verifier takes with the telling in, it takes without.

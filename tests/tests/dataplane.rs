@@ -10,6 +10,7 @@ use penstock_tests::netns;
 
 mod dataplane {
     mod connect;
+    mod families;
     mod nodeport;
     mod udp;
 }
@@ -24,6 +25,9 @@ fn on_a_node(serve: impl FnOnce() + Send, test: impl FnOnce(&Stand) + Send) {
     netns::isolated(|| {
         for address in ["10.240.0.11", "10.244.0.2", "10.244.0.3"] {
             netns::ip(&format!("address add {address}/32 dev lo")).expect("an address");
+        }
+        for address in ["fd00:10:240::11", "fd00:10:244::2", "fd00:10:244::3"] {
+            netns::ip(&format!("address add {address}/128 dev lo nodad")).expect("an address");
         }
         serve();
         test(&Stand::new(&object, "10.240.0.11", None).expect("a stand"));

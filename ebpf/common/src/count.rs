@@ -79,6 +79,8 @@ tallies! {
         FlowMended = 13 => "flow_mended",
         /// A packet to a NodePort without backends was left to the node's own stack, which refuses it.
         UplinkRefused = 14 => "uplink_refused",
+        /// A connected socket's peer found no room: it works, but getpeername() tells the backend's address.
+        PeerNotRecorded = 15 => "peer_not_recorded",
     }
 }
 

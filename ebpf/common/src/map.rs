@@ -15,8 +15,10 @@ pub const NAMES: &str = "names_v1";
 pub const FLOWS: &str = "flows_v1";
 /// [`crate::SocketFlowKey`] to [`crate::SocketFlowValue`].
 pub const SOCKET_FLOWS: &str = "socket_flows_v1";
-/// Socket to [`crate::Peer`].
-pub const PEERS: &str = "peers_v1";
+/// Socket cookie to [`crate::Peer`].
+pub const PEERS: &str = "peers_v2";
+/// [`crate::OpenKey`] to the number of open connections, as i64.
+pub const OPEN: &str = "open_v1";
 /// [`crate::AffinityKey`] to [`crate::AffinityValue`].
 pub const AFFINITY: &str = "affinity_v1";
 /// [`crate::Event`]s and [`crate::Reason`]s.
@@ -26,4 +28,4 @@ pub const SERVICE_COUNTS: &str = "service_counts_v1";
 
 /// All of them, in the order in which tables show them. The kernel cuts names at 15 bytes; pins keep them whole.
 pub const ALL: &[&str] =
-    &[CONFIG, VIPS, SETS, NAMES, FLOWS, SOCKET_FLOWS, PEERS, AFFINITY, TALLIES, SERVICE_COUNTS];
+    &[CONFIG, VIPS, SETS, NAMES, FLOWS, SOCKET_FLOWS, PEERS, OPEN, AFFINITY, TALLIES, SERVICE_COUNTS];

@@ -1,4 +1,5 @@
-//! Services as the programs see them: an address leads to a set, a set is one map of backends.
+//! Services as the programs see them: an address leads to a set, a set is one map: a header, its
+//! backends, and the Maglev table of those sets that choose by one.
 
 use crate::{Address, shared};
 
@@ -55,8 +56,31 @@ pub struct SetHeader {
     pub flags: u32,
     /// How long a client keeps its backend; zero without affinity.
     pub affinity_seconds: u32,
+    /// How many places the Maglev table behind the backends has; zero without one.
+    pub table_len: u32,
+    /// `CHOICE_*`.
+    pub choice: u32,
     /// Always zero.
-    pub zero: [u32; 3],
+    pub zero: u32,
+}
+
+/// [`SetHeader::choice`]: any backend.
+pub const CHOICE_RANDOM: u32 = 0;
+/// [`SetHeader::choice`]: by the flow's hash and the set's Maglev table, so that every node chooses alike and a backend
+/// that comes or goes moves few flows.
+pub const CHOICE_MAGLEV: u32 = 1;
+/// [`SetHeader::choice`]: of two at random the one with fewer open connections from this node.
+pub const CHOICE_LEAST_CONNECTIONS: u32 = 2;
+
+/// How many places of a Maglev table one entry of a set's map holds.
+pub const TABLE_PLACES: usize = 12;
+
+/// An entry of a set's map behind its backends: a piece of the Maglev table. Lies in the same memory as a [`Backend`].
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct TablePiece {
+    /// For each place the number of a backend's entry, from one; zero only behind the end of the table.
+    pub places: [u16; TABLE_PLACES],
 }
 
 /// One backend of a set.
@@ -83,9 +107,12 @@ pub struct ServiceName {
 
 shared!(VipKey, 20, [Address, u16, u8, u8]);
 shared!(VipValue, 16, [u32, u32, u32, u32]);
-shared!(SetHeader, 24, [u32, u32, u32, [u32; 3]]);
+shared!(SetHeader, 24, [u32, u32, u32, u32, u32, u32]);
+shared!(TablePiece, 24, [[u16; TABLE_PLACES]]);
 shared!(Backend, 24, [Address, u16, u16, u32]);
 shared!(ServiceName, 160, [[u8; 160]]);
 
 const _: () = assert!(size_of::<SetHeader>() == size_of::<Backend>(), "both are entries of one map");
 const _: () = assert!(align_of::<SetHeader>() == align_of::<Backend>(), "both are entries of one map");
+const _: () = assert!(size_of::<TablePiece>() == size_of::<Backend>(), "both are entries of one map");
+const _: () = assert!(align_of::<TablePiece>() == align_of::<Backend>(), "both are entries of one map");

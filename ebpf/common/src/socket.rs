@@ -32,7 +32,10 @@ pub struct SocketFlowValue {
     pub service: u32,
 }
 
-/// The peer of a connected socket, kept with the socket and gone with it.
+/// [`Peer::flags`]: the connection is counted in [`OpenKey`]'s map, and is taken off when the socket closes.
+pub const PEER_COUNTED: u8 = 1;
+
+/// The peer of a connected socket, by the socket's cookie. It goes when the socket closes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Peer {
@@ -40,14 +43,37 @@ pub struct Peer {
     pub vip: Address,
     /// The backend it got.
     pub backend: Address,
+    /// The network namespace the socket is in: where it is found when its backend goes.
+    pub netns: u64,
     /// The port the program connected to, in network order.
     pub vip_port: u16,
     /// The backend's port in network order.
     pub backend_port: u16,
-    /// The service port, for counters.
+    /// The service port.
     pub service: u32,
+    /// The backend's number.
+    pub backend_id: u32,
+    /// The socket's IP protocol number.
+    pub protocol: u8,
+    /// The socket's address family: a socket of AF_INET6 may have IPv4 peers.
+    pub family: u8,
+    /// `PEER_*`.
+    pub flags: u8,
+    /// Always zero.
+    pub zero: u8,
+}
+
+/// Whose open connections are counted, for services that choose by them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct OpenKey {
+    /// The service port.
+    pub service: u32,
+    /// The backend's number.
+    pub backend: u32,
 }
 
 shared!(SocketFlowKey, 32, [u64, Address, u16, u16, u32]);
 shared!(SocketFlowValue, 24, [Address, u16, u16, u32]);
-shared!(Peer, 40, [Address, Address, u16, u16, u32]);
+shared!(Peer, 56, [Address, Address, u64, u16, u16, u32, u32, u8, u8, u8, u8]);
+shared!(OpenKey, 8, [u32, u32]);

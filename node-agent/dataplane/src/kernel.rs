@@ -251,7 +251,9 @@ fn inner_map(id: u32, set: &Set) -> Result<OwnedFd, DataplaneError> {
         count: set.backends.len() as u32,
         flags: set.flags,
         affinity_seconds: set.affinity_seconds,
-        zero: [0; 3],
+        table_len: 0,
+        choice: 0,
+        zero: 0,
     };
     let entries: Vec<Backend> =
         std::iter::once(header_as_entry(&header)).chain(set.backends.iter().copied()).collect();

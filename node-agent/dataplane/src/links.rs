@@ -15,11 +15,17 @@ use crate::sys::{self, AttachType, LinkTarget, Target};
 /// The programs of the node's cgroup.
 pub const CGROUP_HOOKS: &[(&str, AttachType)] = &[
     // First the ways back, then the ways out: nobody meets an address that is not turned round.
+    ("release", AttachType::SockRelease),
     ("recvmsg4", AttachType::Recvmsg4),
+    ("recvmsg6", AttachType::Recvmsg6),
     ("getpeername4", AttachType::Getpeername4),
+    ("getpeername6", AttachType::Getpeername6),
     ("sendmsg4", AttachType::Sendmsg4),
+    ("sendmsg6", AttachType::Sendmsg6),
     ("connect4", AttachType::Connect4),
+    ("connect6", AttachType::Connect6),
     ("bind4", AttachType::Bind4),
+    ("bind6", AttachType::Bind6),
 ];
 /// The programs of the uplink, the way back first.
 pub const UPLINK_HOOKS: &[(&str, AttachType)] =

@@ -50,6 +50,8 @@ pub struct Limits {
     pub flows_max: u32,
     /// Socket flow halves of UDP; the least recently used go first.
     pub socket_flows_max: u32,
+    /// Connected sockets whose peer was translated; those beyond work, but see the backend as their peer.
+    pub peers_max: u32,
     /// Remembered clients of services with session affinity; the least recently used go first.
     pub affinity_max: u32,
 }
@@ -99,6 +101,7 @@ impl Default for Limits {
             vips_max: 65_536,
             flows_max: 131_072,
             socket_flows_max: 65_536,
+            peers_max: 262_144,
             affinity_max: 65_536,
         }
     }
@@ -246,6 +249,7 @@ fn load_object(options: &LoadOptions) -> Result<Ebpf, DataplaneError> {
         (map::SERVICE_COUNTS, limits.services_max),
         (map::FLOWS, limits.flows_max),
         (map::SOCKET_FLOWS, limits.socket_flows_max),
+        (map::PEERS, limits.peers_max),
         (map::AFFINITY, limits.affinity_max),
     ] {
         loader.map_max_entries(name, entries_max);
@@ -256,6 +260,7 @@ fn load_object(options: &LoadOptions) -> Result<Ebpf, DataplaneError> {
     for (_, program) in programs.programs_mut() {
         let done = match program {
             Program::CgroupSockAddr(program) => program.load(),
+            Program::CgroupSock(program) => program.load(),
             Program::SchedClassifier(program) => program.load(),
             _ => Err(ProgramError::UnexpectedProgramType),
         };

@@ -120,6 +120,8 @@ fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError>
         map::NAMES => Some(keys!(u32, shared::ServiceName)),
         map::FLOWS => Some(keys!(shared::FlowKey, shared::FlowValue)),
         map::SOCKET_FLOWS => Some(keys!(shared::SocketFlowKey, shared::SocketFlowValue)),
+        map::PEERS => Some(keys!(u64, shared::Peer)),
+        map::OPEN => Some(keys!(shared::OpenKey, i64)),
         map::AFFINITY => Some(keys!(shared::AffinityKey, shared::AffinityValue)),
         map::SETS => {
             let sets = Map::from_map_data(data)

@@ -23,10 +23,16 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 #[repr(u32)]
 pub enum AttachType {
     Bind4 = 8,
+    Bind6 = 9,
     Connect4 = 10,
+    Connect6 = 11,
     Sendmsg4 = 14,
+    Sendmsg6 = 15,
     Recvmsg4 = 19,
+    Recvmsg6 = 20,
     Getpeername4 = 29,
+    Getpeername6 = 30,
+    SockRelease = 34,
     TcxIngress = 46,
     TcxEgress = 47,
 }

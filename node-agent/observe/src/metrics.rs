@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_map_without_a_count_has_no_sample() {
-        let maps = [MapFill { name: "peers_v1", entries: None, entries_max: None, evicts: false }];
+        let maps = [MapFill { name: "peers_v2", entries: None, entries_max: None, evicts: false }];
         assert!(maps_metrics(&maps).lines().all(|line| line.starts_with('#')));
     }
 }

@@ -105,13 +105,13 @@ demo/hello:http        12          0        0        0        0      0
     fn a_table_of_maps_says_what_happens_when_one_is_full() {
         let maps = [
             MapFill { name: "vips_v1", entries: Some(64), entries_max: Some(128), evicts: false },
-            MapFill { name: "peers_v1", entries: None, entries_max: None, evicts: false },
+            MapFill { name: "peers_v2", entries: None, entries_max: None, evicts: false },
             MapFill { name: "flows_v1", entries: Some(1), entries_max: Some(4), evicts: true },
         ];
         let expected = "\
 MAP       ENTRIES  ROOM FOR  FILLED  WHEN FULL
 vips_v1   64       128       50 %    refuses
-peers_v1  -        -         -       refuses
+peers_v2  -        -         -       refuses
 flows_v1  1        4         25 %    the oldest go
 ";
         assert_eq!(maps_table(&maps), expected);

@@ -1,7 +1,7 @@
-//! sendmsg() and sendto() with an IPv4 address, on UDP sockets that are not connected.
+//! sendmsg() and sendto() with an address, on UDP sockets that are not connected.
 //!
 //! A socket keeps the backend it got for a service while the backend lives: user space deletes the flows of backends
-//! that leave. The way back is recorded with it, for [`crate::recvmsg4`].
+//! that leave. The way back is recorded with it, for [`crate::recvmsg`].
 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
@@ -11,30 +11,42 @@ use crate::count;
 use crate::hash;
 use crate::maps::SOCKET_FLOWS;
 use crate::service::{self, Choice};
-use crate::socket;
+use crate::socket::{self, Family, V4, V6};
 
+/// Also for mapped addresses: the kernel hands those on as IPv4 before it asks.
 #[cgroup_sock_addr(sendmsg4)]
 pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
-    let (address, port) = socket::peer(&ctx);
-    let Some(vip) = socket::service(&ctx, address, port) else {
+    sendmsg::<V4>(&ctx)
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    sendmsg::<V6>(&ctx)
+}
+
+#[inline(always)]
+fn sendmsg<F: Family>(ctx: &SockAddrContext) -> i32 {
+    let (address, port) = socket::peer::<F>(ctx);
+    let Some(vip) = socket::service(ctx, &address, port) else {
         return socket::ALLOW;
     };
 
-    let cookie = socket::cookie(&ctx);
+    let cookie = socket::cookie(ctx);
     let forward = SocketFlowKey { cookie, address, port, half: HALF_FORWARD as u16, zero: 0 };
     // SAFETY: the value is copied at once.
     let known = unsafe { SOCKET_FLOWS.get(&forward) }.copied();
     let to = match known {
         Some(known) => known,
         None => {
-            // By hash of the socket: should the flow be evicted, the socket gets the same backend again.
-            let number = hash::mix(cookie ^ (address.v4() as u64) << 32 ^ port as u64) as u32;
-            let client = || Address::from_netns_cookie(socket::netns_cookie(&ctx));
-            let Choice::Backend(backend) = service::choose(vip.inside, number, client) else {
-                count::event(Event::SendRefused);
-                count::service_count(vip.service, |count| count.refused += 1);
-                socket::fail_with(socket::CONNECTION_REFUSED);
-                return socket::REFUSE;
+            let client = || Address::from_netns_cookie(socket::netns_cookie(ctx));
+            let backend = match service::choose(vip.inside, number(cookie, &address, port), client) {
+                Choice::Backend(backend) if F::carries(&backend.address) => backend,
+                _ => {
+                    count::event(Event::SendRefused);
+                    count::service_count(vip.service, |count| count.refused += 1);
+                    socket::fail_with(socket::CONNECTION_REFUSED);
+                    return socket::REFUSE;
+                }
             };
             let value = SocketFlowValue {
                 address: backend.address,
@@ -56,8 +68,16 @@ pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
     if !recorded {
         let _ = SOCKET_FLOWS.insert(&reply, &back, 0);
     }
-    socket::set_peer(&ctx, to.address, to.port);
+    socket::set_peer::<F>(ctx, &to.address, to.port);
     count::event(Event::SendTranslated);
     count::service_count(vip.service, |count| count.datagrams += 1);
     socket::ALLOW
+}
+
+/// A number by which this socket chooses for this service: should the flow be evicted, the same backend again.
+#[inline(always)]
+fn number(cookie: u64, address: &Address, port: u16) -> u32 {
+    let [a, b, c, d] = address.words;
+    let high = hash::mix((a as u64) << 32 | b as u64) ^ (c as u64) << 32 ^ d as u64;
+    hash::mix(cookie ^ hash::mix(high) ^ (port as u64) << 48) as u32
 }

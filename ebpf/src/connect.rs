@@ -1,0 +1,78 @@
+//! connect(): TCP, UDP and SCTP of both families. Translated here, a connection costs nothing per packet.
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+use penstock_ebpf_common::{Address, Event, PEER_COUNTED, Peer};
+
+use crate::count;
+use crate::maps::PEERS;
+use crate::open;
+use crate::service::{self, Choice};
+use crate::socket::{self, Family, V4, V6};
+
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    connect::<V4>(&ctx)
+}
+
+/// Also for IPv4 peers of dual-stack sockets: the kernel asks no hook again for the mapped address.
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    connect::<V6>(&ctx)
+}
+
+#[inline(always)]
+fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
+    let (address, port) = socket::peer::<F>(ctx);
+    let Some(vip) = socket::service(ctx, &address, port) else {
+        return socket::ALLOW;
+    };
+
+    let netns = socket::netns_cookie(ctx);
+    // SAFETY: the helper takes nothing and cannot fail.
+    let number = unsafe { bpf_get_prandom_u32() };
+    let client = || Address::from_netns_cookie(netns);
+    let (choice, counted) = service::choose_counted(vip.inside, number, client);
+    let backend = match choice {
+        Choice::Backend(backend) if F::carries(&backend.address) => backend,
+        _ => {
+            count::event(Event::ConnectRefused);
+            count::service_count(vip.service, |count| count.refused += 1);
+            socket::fail_with(socket::CONNECTION_REFUSED);
+            return socket::REFUSE;
+        }
+    };
+
+    let cookie = socket::cookie(ctx);
+    let peer = Peer {
+        vip: address,
+        backend: backend.address,
+        netns,
+        vip_port: port,
+        backend_port: backend.port,
+        service: vip.service,
+        backend_id: backend.id,
+        protocol: socket::protocol(ctx),
+        family: socket::family(ctx),
+        flags: if counted { PEER_COUNTED } else { 0 },
+        zero: 0,
+    };
+    let mut recorded = PEERS.insert(&cookie, &peer, BPF_NOEXIST as u64);
+    if recorded.is_err() {
+        // A socket may connect again, after a failure or as UDP sockets do: its former connection is over.
+        open::forget(cookie);
+        recorded = PEERS.insert(&cookie, &peer, BPF_ANY as u64);
+    }
+    match recorded {
+        // Counted only when recorded, or nothing would take it off again.
+        Ok(()) if counted => open::add(vip.service, backend.id, 1),
+        Ok(()) => {}
+        Err(_) => count::event(Event::PeerNotRecorded),
+    }
+    socket::set_peer::<F>(ctx, &backend.address, backend.port);
+    count::event(Event::ConnectTranslated);
+    count::service_count(vip.service, |count| count.connects += 1);
+    socket::ALLOW
+}

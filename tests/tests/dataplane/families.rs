@@ -98,9 +98,8 @@ fn datagrams_over_ipv6_are_answered_by_the_service() {
 fn a_dual_stack_socket_sends_datagrams_to_ipv4_services_by_mapped_addresses() {
     on_a_node(backends, |stand| {
         stand.load().apply(&desired(BOTH)).expect("applied");
-        let said = stand.in_cgroup(|| {
-            ask_udp(&UdpSocket::bind("[::]:0").expect("a socket"), "[::ffff:10.96.0.9]:53")
-        });
+        let said = stand
+            .in_cgroup(|| ask_udp(&UdpSocket::bind("[::]:0").expect("a socket"), "[::ffff:10.96.0.9]:53"));
         assert_eq!(said, "four from [::ffff:10.96.0.9]:53");
         let said = stand.in_cgroup(|| ask_connected("[::]:0", "[::ffff:10.96.0.9]:53"));
         assert_eq!(said, "four from [::ffff:10.96.0.9]:53 as [::ffff:10.96.0.9]:53");

@@ -75,7 +75,7 @@ fn structure(schema: &Schema, def: &Struct, object: &mut Object) {
 }
 
 fn within(schema: &Schema, ty: &Type, value: &mut Value) {
-    match (ty, value) {
+    match (ty.bare(), value) {
         (Type::Struct(id), Value::Object(object)) => structure(schema, schema.get(*id), object),
         (Type::List(item), Value::Array(items)) if holds_struct(item) => {
             items.iter_mut().for_each(|value| within(schema, item, value));
@@ -88,7 +88,7 @@ fn within(schema: &Schema, ty: &Type, value: &mut Value) {
 }
 
 fn holds_struct(ty: &Type) -> bool {
-    match ty {
+    match ty.bare() {
         Type::Struct(_) => true,
         Type::List(inner) | Type::Map(inner) => holds_struct(inner),
         _ => false,

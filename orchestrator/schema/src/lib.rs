@@ -17,12 +17,14 @@ pub mod protobuf;
 mod scalar;
 pub mod structural;
 mod table;
+pub mod validation;
 mod walk;
 pub mod yaml;
 
 pub use error::{DecodeError, EncodeError, PatchError};
 pub use model::{
-    Alternative, Field, Gvk, ListKind, ProtoSlot, Schema, SchemaBuilder, Struct, StructId, Type, TypeRef,
+    Alternative, Field, Gvk, ListKind, ProtoSlot, Schema, SchemaBuilder, Struct, StructId, Text, Type,
+    TypeRef,
 };
 pub use path::Path;
 pub use serde_json::{Map, Value};

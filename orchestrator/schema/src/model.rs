@@ -66,6 +66,8 @@ pub enum Type {
     Struct(StructId),
     /// A JSON Schema or something else in its place; the id is JSONSchemaProps.
     SchemaOr(Alternative, StructId),
+    /// Of a custom resource: null is a value of its own, and kept.
+    Nullable(Box<Type>),
 }
 
 impl Type {
@@ -88,7 +90,21 @@ impl Type {
             Type::Map(value) => format!("map[string]{}", value.describe(schema)),
             Type::Struct(id) => last_two(&schema.get(*id).name).to_owned(),
             Type::SchemaOr(_, _) => "v1.JSONSchemaProps".into(),
+            Type::Nullable(inner) => inner.describe(schema),
         }
+    }
+
+    /// The type of what is not null.
+    pub fn bare(&self) -> &Type {
+        match self {
+            Type::Nullable(inner) => inner,
+            other => other,
+        }
+    }
+
+    /// Whether null is a value of the type.
+    pub(crate) fn keeps_null(&self) -> bool {
+        matches!(self, Type::Nullable(_) | Type::Raw)
     }
 
     /// The value Go would hold for a null of this type.
@@ -101,7 +117,7 @@ impl Type {
             Type::Duration => Value::from("0s"),
             Type::Struct(_) | Type::Map(_) => Value::Object(serde_json::Map::new()),
             Type::List(_) | Type::WrappedList(_) => Value::Array(Vec::new()),
-            Type::Time | Type::MicroTime | Type::Raw | Type::SchemaOr(..) => Value::Null,
+            Type::Time | Type::MicroTime | Type::Raw | Type::SchemaOr(..) | Type::Nullable(_) => Value::Null,
         }
     }
 }
@@ -201,6 +217,11 @@ pub struct Struct {
     pub preserve_unknown: bool,
     /// The struct is replaced as a whole by apply (`x-kubernetes-map-type: atomic`).
     pub atomic: bool,
+    /// Only names and nesting are this engine's business: values of another type pass, for a later validation that
+    /// reports them all. So it is for custom resources.
+    pub shape_only: bool,
+    /// The OpenAPI schema, when it is not derived from the fields.
+    pub published: Option<Box<Value>>,
     pub(crate) doc: Text,
 }
 

@@ -25,6 +25,11 @@ pub fn v3_schemas(roots: &[TypeRef]) -> Map<String, Value> {
         if out.contains_key(ty.name()) {
             continue;
         }
+        if let Some(published) = &ty.def().published {
+            todo.extend(built_in_fields(&ty));
+            out.insert(ty.name().to_owned(), published.as_ref().clone());
+            continue;
+        }
         let mut reached = Reached { todo: &mut todo, leaves: &mut leaves, ty: &ty };
         let schema = structure(&mut reached, ty.schema(), ty.def());
         out.insert(ty.name().to_owned(), schema);
@@ -34,6 +39,14 @@ pub fn v3_schemas(roots: &[TypeRef]) -> Map<String, Value> {
         out.insert(name, schema);
     }
     out
+}
+
+/// What a custom resource shares with all objects: its metadata.
+fn built_in_fields(ty: &TypeRef) -> impl Iterator<Item = TypeRef> {
+    ty.def().fields.iter().filter_map(|field| match field.ty {
+        Type::Struct(id) => Some(ty.schema().at(id)).filter(|ty| !ty.def().shape_only),
+        _ => None,
+    })
 }
 
 /// The component name, such as `io.k8s.api.core.v1.Pod`.
@@ -190,6 +203,7 @@ fn typed(reached: &mut Reached<'_>, schema: &Schema, owner: &Struct, field: &Fie
             };
             reached.leaf(format!("{EXTENSIONS}.{name}"))
         }
+        Type::Nullable(inner) => typed(reached, schema, owner, field, inner),
     }
 }
 

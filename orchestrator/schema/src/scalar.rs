@@ -15,6 +15,7 @@ use serde_json::{Number, Value};
 use crate::model::Type;
 
 /// A scalar as a document gives it.
+#[derive(Clone)]
 pub(crate) enum Scalar<'a> {
     Bool(bool),
     Int(i64),
@@ -100,6 +101,11 @@ pub(crate) fn accept(ty: &Type, scalar: Scalar<'_>, lenient: bool) -> Result<Val
         (Type::SchemaOr(crate::Alternative::Bool, _), Scalar::Bool(b)) => Ok(Value::Bool(b)),
         _ => Err(Refusal::Type),
     }
+}
+
+/// Whether text is a duration as Go writes them.
+pub(crate) fn is_duration(text: &str) -> bool {
+    duration::parse(text).is_some()
 }
 
 /// `0644` and `0o644`.

@@ -1,21 +1,32 @@
 //! A CRD version's structural schema as a [`Schema`], so that custom resources go through the same engine as
 //! built-in kinds.
 //!
-//! Only the shape is taken over here: names, types, defaults, list types and docs. Validation rules (patterns,
-//! bounds, CEL) stay in the CRD and belong to the registry.
+//! Only the shape is taken over here: names, types, defaults, list types and docs. What values may be (patterns,
+//! bounds) is [`crate::validation`]'s business. The schema is published as its author wrote it.
+
+use serde_json::json;
 
 use crate::model::{Field, Gvk, ListKind, Schema, SchemaBuilder, Struct, StructId, Text, Type, TypeRef};
 use crate::{Map, Value};
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
-/// The type of a custom resource. `schema` is `openAPIV3Schema` of the version, `null` if it has none; anything in it
-/// that is not understood is kept unpruned.
-pub fn custom_type(gvk: &Gvk, schema: &Value) -> Result<TypeRef, StructuralError> {
+const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+/// Any built-in kind: its docs of what all objects have are taken over.
+const DOCUMENTED: &str = "io.k8s.api.core.v1.ConfigMap";
+
+/// The type of a custom resource, in a schema that knows its list as well. `schema` is `openAPIV3Schema` of the
+/// version, `null` if it has none; anything in it that is not understood is kept unpruned.
+///
+/// # Errors
+/// A schema nested too deeply.
+pub fn custom_type(gvk: &Gvk, list_kind: &str, schema: &Value) -> Result<TypeRef, StructuralError> {
     let reversed: Vec<&str> = gvk.group.rsplit('.').collect();
-    let name = format!("{}.{}.{}", reversed.join("."), gvk.version, gvk.kind);
+    let name_of = |kind: &str| format!("{}.{}.{kind}", reversed.join("."), gvk.version);
+    let name = name_of(&gvk.kind);
     let mut builder = SchemaBuilder::default();
     import(&mut builder, OBJECT_META);
+    import(&mut builder, LIST_META);
     let mut converter = Converter { builder, depth: 0 };
     let preserve = schema.is_null();
     let mut def = converter.structure(&name, schema)?;
@@ -27,14 +38,96 @@ pub fn custom_type(gvk: &Gvk, schema: &Value) -> Result<TypeRef, StructuralError
         .into_iter()
         .filter(|f| !matches!(&*f.name, "apiVersion" | "kind" | "metadata"))
         .collect();
-    fields.push(field("apiVersion", Type::String));
-    fields.push(field("kind", Type::String));
-    let metadata = converter.builder.id(OBJECT_META);
-    fields.push(field("metadata", Type::Struct(metadata)));
+    let metadata = Type::Struct(converter.builder.id(OBJECT_META));
+    fields.extend([
+        field("apiVersion", Type::String),
+        field("kind", Type::String),
+        field("metadata", metadata),
+    ]);
     def.fields = fields.into();
-    converter.builder.define(def);
+    def.published = Some(Box::new(published(gvk, schema)));
+    let item = converter.builder.define(def);
+    let list = list_struct(&mut converter.builder, &name_of(list_kind), gvk, list_kind, item);
+    converter.builder.define(list);
     let built = converter.builder.build().map_err(|missing| StructuralError::Missing { name: missing })?;
     built.by_name(&name).ok_or(StructuralError::Missing { name })
+}
+
+fn list_struct(
+    builder: &mut SchemaBuilder,
+    name: &str,
+    gvk: &Gvk,
+    list_kind: &str,
+    item: StructId,
+) -> Struct {
+    let mut items = field("items", Type::List(Box::new(Type::Struct(item))));
+    items.required = true;
+    items.doc = Text::Borrowed("List of objects.");
+    let metadata = Type::Struct(builder.id(LIST_META));
+    let mut fields =
+        [field("apiVersion", Type::String), field("kind", Type::String), field("metadata", metadata), items];
+    for field in &mut fields {
+        if let Some(known) =
+            Schema::builtin().by_name(DOCUMENTED).and_then(|ty| ty.def().field(&field.name).cloned())
+        {
+            field.doc = known.doc;
+        }
+    }
+    Struct {
+        name: Text::Owned(name.to_owned()),
+        fields: fields.into(),
+        proto: Box::default(),
+        kinds: Box::new([Gvk { kind: list_kind.to_owned(), ..gvk.clone() }]),
+        preserve_unknown: false,
+        atomic: false,
+        shape_only: true,
+        published: None,
+        doc: Text::Owned(format!("{list_kind} is a list of {}", gvk.kind)),
+    }
+}
+
+/// The schema as its author wrote it, with what every object has.
+fn published(gvk: &Gvk, schema: &Value) -> Value {
+    let mut out = match schema {
+        Value::Object(_) => schema.clone(),
+        _ => json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
+    };
+    publish_resource(&mut out);
+    publish_embedded(&mut out);
+    out["x-kubernetes-group-version-kind"] =
+        json!([{"group": gvk.group, "version": gvk.version, "kind": gvk.kind}]);
+    out
+}
+
+fn publish_resource(out: &mut Value) {
+    if !out["properties"].is_object() {
+        out["properties"] = json!({});
+    }
+    let documented = Schema::builtin().by_name(DOCUMENTED);
+    let doc = |name: &str| documented.as_ref().and_then(|ty| ty.def().field(name)).map(Field::doc);
+    for name in ["apiVersion", "kind"] {
+        out["properties"][name] = json!({"type": "string", "description": doc(name)});
+    }
+    out["properties"]["metadata"] = json!({
+        "description": doc("metadata"),
+        "allOf": [{"$ref": format!("#/components/schemas/{OBJECT_META}")}],
+    });
+}
+
+/// Objects inside the object have what every object has, too.
+fn publish_embedded(node: &mut Value) {
+    match node {
+        Value::Object(fields) => {
+            for value in fields.values_mut() {
+                publish_embedded(value);
+            }
+            if node["x-kubernetes-embedded-resource"] == true {
+                publish_resource(node);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(publish_embedded),
+        _ => {}
+    }
 }
 
 /// Why a schema is not structural enough to be a type.
@@ -77,6 +170,7 @@ fn moved(ty: &Type, replace: &mut dyn FnMut(StructId) -> StructId) -> Type {
         Type::Map(inner) => Type::Map(Box::new(moved(inner, replace))),
         Type::Struct(id) => Type::Struct(replace(*id)),
         Type::SchemaOr(alternative, id) => Type::SchemaOr(*alternative, replace(*id)),
+        Type::Nullable(inner) => Type::Nullable(Box::new(moved(inner, replace))),
         other => other.clone(),
     }
 }
@@ -125,11 +219,18 @@ impl Converter {
             kinds: Box::default(),
             preserve_unknown: node["x-kubernetes-preserve-unknown-fields"] == true,
             atomic: node["x-kubernetes-map-type"] == "atomic",
+            shape_only: true,
+            published: None,
             doc: escaped(&node["description"]),
         })
     }
 
     fn node(&mut self, name: &str, node: &Value) -> Result<Type, StructuralError> {
+        let ty = self.bare_node(name, node)?;
+        Ok(if node["nullable"] == true { Type::Nullable(Box::new(ty)) } else { ty })
+    }
+
+    fn bare_node(&mut self, name: &str, node: &Value) -> Result<Type, StructuralError> {
         if node["x-kubernetes-int-or-string"] == true {
             return Ok(Type::IntOrString);
         }
@@ -198,8 +299,6 @@ fn escaped(doc: &Value) -> Text {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::{Issue, defaults, json as json_decoder, openapi};
 
@@ -217,7 +316,7 @@ mod tests {
                 },
             }},
         }});
-        custom_type(&gvk, &schema).unwrap()
+        custom_type(&gvk, "WidgetList", &schema).unwrap()
     }
 
     #[test]
@@ -228,7 +327,33 @@ mod tests {
         let paths: Vec<&str> = decoded.issues.iter().map(Issue::path).collect();
         assert_eq!(paths, ["metadata.nam", "spec.sizee", "spec.parts[0].x"]);
         assert_eq!(decoded.object["spec"]["free"], json!({"any": [null]}));
-        assert!(json_decoder::decode(&widget(), br#"{"spec":{"size":"big"}}"#).is_err());
+        let wrong = json_decoder::decode(&widget(), br#"{"spec":{"size":"big","parts":{"a":1}}}"#).unwrap();
+        assert_eq!(
+            wrong.object["spec"],
+            json!({"size": "big", "parts": {"a": 1}}),
+            "types are validated later"
+        );
+        assert!(json_decoder::decode(&widget(), br#"{"metadata":{"labels":{"a":1}}}"#).is_err());
+    }
+
+    #[test]
+    fn null_is_a_value_where_it_is_said_to_be_one() {
+        let gvk = Gvk { group: "a.b".into(), version: "v1".into(), kind: "Nil".into() };
+        let text = json!({"type": "string"});
+        let mut kept = text.clone();
+        kept["nullable"] = true.into();
+        let mut filled = text.clone();
+        filled["default"] = "d".into();
+        let schema = json!({"type": "object", "properties": {
+            "kept": kept, "gone": text, "filled": filled,
+            "map": {"type": "object", "additionalProperties": text},
+            "maybe": {"type": "object", "additionalProperties": kept},
+        }});
+        let ty = custom_type(&gvk, "NilList", &schema).unwrap();
+        let body = br#"{"kept":null,"gone":null,"filled":null,"map":{"a":null},"maybe":{"a":null}}"#;
+        let mut object = json_decoder::decode(&ty, body).unwrap().object;
+        defaults::apply(&ty, &mut object);
+        assert_eq!(object, json!({"kept": null, "filled": "d", "map": {}, "maybe": {"a": null}}));
     }
 
     #[test]
@@ -244,16 +369,19 @@ mod tests {
         let schema = &all["com.example.shop.v1.Widget"];
         assert_eq!(schema["description"], "A widget.");
         assert_eq!(schema["x-kubernetes-group-version-kind"][0]["kind"], "Widget");
+        let spec = &schema["properties"]["spec"];
+        assert_eq!(spec["properties"]["parts"]["x-kubernetes-list-map-keys"], json!(["name"]));
         assert_eq!(
-            all["com.example.shop.v1.Widget.spec"]["properties"]["parts"]["x-kubernetes-list-map-keys"],
-            json!(["name"])
+            schema["properties"]["metadata"]["allOf"][0]["$ref"],
+            format!("#/components/schemas/{OBJECT_META}")
         );
+        assert!(all.contains_key(OBJECT_META));
     }
 
     #[test]
     fn without_a_schema_everything_is_kept() {
         let gvk = Gvk { group: "a.b".into(), version: "v1".into(), kind: "Free".into() };
-        let ty = custom_type(&gvk, &Value::Null).unwrap();
+        let ty = custom_type(&gvk, "FreeList", &Value::Null).unwrap();
         let decoded =
             json_decoder::decode(&ty, br#"{"metadata":{"name":"x"},"anything":{"at":["all"]}}"#).unwrap();
         assert_eq!(decoded.issues, []);

@@ -59,6 +59,8 @@ fn parse(text: &'static str) -> Result<Arc<Schema>, TableError> {
                 proto: Box::default(),
                 kinds: Box::default(),
                 preserve_unknown: false,
+                shape_only: false,
+                published: None,
                 atomic: false,
                 doc: Text::Borrowed(""),
             };

@@ -37,7 +37,7 @@ pub(crate) fn decode<'de, D: Deserializer<'de>>(
     let mut found = Found { lenient, ..Found::default() };
     let root = Type::Struct(ty.id());
     let seed =
-        Seed { schema: ty.schema(), ty: &root, owner: "", path: &Path::Root, depth: 0, found: &mut found };
+        Seed { schema: ty.schema(), ty: &root, owner: None, path: &Path::Root, depth: 0, found: &mut found };
     match seed.deserialize(deserializer) {
         Ok(Value::Null) => Ok(Decoded { object: Value::Object(Map::new()), issues: found.issues }),
         Ok(object) => Ok(Decoded { object, issues: found.issues }),
@@ -59,8 +59,8 @@ fn merge_absent(out: &mut Map<String, Value>, merged: Value) {
 struct Seed<'a> {
     schema: &'a Schema,
     ty: &'a Type,
-    /// Name of the struct the value is a field of, for messages.
-    owner: &'a str,
+    /// The struct the value is a field of; none for the document itself.
+    owner: Option<&'a Struct>,
     path: &'a Path<'a>,
     depth: usize,
     found: &'a mut Found,
@@ -72,8 +72,14 @@ impl Seed<'_> {
         E::custom("stopped")
     }
 
+    /// Whether values of another type pass.
+    fn shape_only(&self) -> bool {
+        self.owner.is_some_and(|owner| owner.shape_only)
+    }
+
     fn mismatch<E: Error>(self, found: &'static str) -> E {
-        let owner = self.owner.rsplit('.').next().unwrap_or_default().to_owned();
+        let owner = self.owner.map_or("", |def| def.name.as_ref());
+        let owner = owner.rsplit('.').next().unwrap_or_default().to_owned();
         let error = DecodeError::Type {
             owner,
             path: self.path.to_string(),
@@ -84,6 +90,11 @@ impl Seed<'_> {
     }
 
     fn scalar<E: Error>(self, scalar: Scalar<'_>) -> Result<Value, E> {
+        if self.shape_only() {
+            let lenient = self.found.lenient;
+            let read = lenient.then(|| scalar::accept(self.ty, scalar.clone(), true));
+            return Ok(read.and_then(Result::ok).unwrap_or_else(|| scalar.into_value()));
+        }
         let kind = scalar.kind();
         match scalar::accept(self.ty, scalar, self.found.lenient) {
             Ok(value) => Ok(value),
@@ -109,7 +120,7 @@ impl Seed<'_> {
             };
             match seq.next_element_seed(seed)? {
                 // Go reads a null item as the zero of its type.
-                Some(Value::Null) => out.push(item.zero()),
+                Some(Value::Null) if !self.shape_only() => out.push(item.zero()),
                 Some(value) => out.push(value),
                 None => return Ok(Value::Array(out)),
             }
@@ -135,7 +146,7 @@ impl Seed<'_> {
                 continue;
             }
             let value = map.next_value_seed(seed)?;
-            if value.is_null() && *value_type != Type::Raw {
+            if value.is_null() && !value_type.keeps_null() {
                 continue;
             }
             if out.contains_key(key.as_ref()) {
@@ -172,7 +183,7 @@ impl Seed<'_> {
                     let seed = Seed {
                         schema: self.schema,
                         ty: &Type::Raw,
-                        owner: &def.name,
+                        owner: Some(def),
                         path: &path,
                         depth: self.depth + 1,
                         found: &mut *self.found,
@@ -191,13 +202,13 @@ impl Seed<'_> {
             let seed = Seed {
                 schema: self.schema,
                 ty: &field.ty,
-                owner: &def.name,
+                owner: Some(def),
                 path: &path,
                 depth: self.depth + 1,
                 found: &mut *self.found,
             };
             match map.next_value_seed(seed)? {
-                Value::Null => {
+                Value::Null if !(def.shape_only && field.ty.keeps_null()) => {
                     out.remove(field.name.as_ref());
                 }
                 value => {
@@ -213,7 +224,8 @@ impl Seed<'_> {
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
     type Value = Value;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(mut self, deserializer: D) -> Result<Value, D::Error> {
+        self.ty = self.ty.bare();
         self.found.values += 1;
         if self.depth > DEPTH_MAX {
             let path = self.path.to_string();
@@ -275,6 +287,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
             Type::Raw => self.list(seq, &Type::Raw),
             Type::SchemaOr(Alternative::Schemas, id) => self.list(seq, &Type::Struct(*id)),
             Type::SchemaOr(Alternative::Strings, _) => self.list(seq, &Type::String),
+            _ if self.shape_only() => self.list(seq, &Type::Raw),
             _ => Err(self.mismatch("array")),
         }
     }
@@ -287,6 +300,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
             }
             Type::Map(value) => self.map(map, value),
             Type::Raw => self.map(map, &Type::Raw),
+            _ if self.shape_only() => self.map(map, &Type::Raw),
             _ => Err(self.mismatch("object")),
         }
     }

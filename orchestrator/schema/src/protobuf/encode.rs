@@ -258,6 +258,7 @@ impl Writer<'_> {
             Type::SchemaOr(_, id) => {
                 out.try_message_field(number, |out| self.alternative(out, ty, *id, v, path))?
             }
+            Type::Nullable(inner) => self.field(out, number, inner, v, path)?,
         }
         Ok(())
     }

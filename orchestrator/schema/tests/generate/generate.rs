@@ -72,6 +72,7 @@ fn value(schema: &Schema, ty: &Type, source: &mut Source, depth: u64) -> Value {
             let entries = (0..count).map(|n| (format!("key-{n}"), value(schema, inner, source, depth)));
             Value::Object(entries.collect())
         }
+        Type::Nullable(inner) => value(schema, inner, source, depth),
         Type::Struct(id) => structure(schema, schema.get(*id), source, depth),
         Type::SchemaOr(alternative, id) => match (source.below(2), alternative) {
             (0, Alternative::Bool) => Value::Bool(source.below(2) == 0),

@@ -50,7 +50,7 @@ impl Attributes<'_> {
     }
 
     pub(crate) fn forbidden(&self, why: impl std::fmt::Display) -> ApiError {
-        ApiError::forbidden(self.definition.group, self.definition.plural, self.name, why)
+        ApiError::forbidden(&self.definition.group, &self.definition.plural, self.name, why)
     }
 }
 

@@ -35,6 +35,7 @@ pub struct SubresourceEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub kind: String,
+    pub list_kind: String,
     pub plural: String,
     pub singular: String,
     pub namespaced: bool,
@@ -42,6 +43,8 @@ pub struct Entry {
     pub short_names: Vec<String>,
     pub categories: Vec<String>,
     pub subresources: Vec<SubresourceEntry>,
+    /// Stands for a type that is not part of the program; empty for built-in kinds.
+    pub fingerprint: String,
 }
 
 /// A version of a group with its resources, by plural name.
@@ -74,7 +77,7 @@ impl Discovery {
     pub fn groups(&self) -> Vec<Group> {
         let mut groups = Vec::new();
         for definition in self.registry.definitions() {
-            add(&mut groups, definition.group, definition.version, entry(&definition));
+            add(&mut groups, &definition.group, &definition.version, entry(&definition));
         }
         for review in &reviews::RESOURCES {
             if self.registry.find(review.group, "v1", review.plural).is_none() {
@@ -112,14 +115,16 @@ fn owned(list: &[&str]) -> Vec<String> {
 
 fn entry(definition: &Definition) -> Entry {
     Entry {
-        kind: definition.kind.to_owned(),
-        plural: definition.plural.to_owned(),
+        kind: definition.kind.to_string(),
+        list_kind: definition.list_kind.to_string(),
+        plural: definition.plural.to_string(),
         singular: definition.singular.clone(),
         namespaced: definition.namespaced,
         verbs: owned(definition.verbs),
-        short_names: owned(definition.short_names),
-        categories: owned(definition.categories),
+        short_names: definition.short_names.iter().map(ToString::to_string).collect(),
+        categories: definition.categories.iter().map(ToString::to_string).collect(),
         subresources: definition.subresources.iter().map(|s| subresource(definition, s)).collect(),
+        fingerprint: definition.custom.as_ref().map(|custom| custom.fingerprint.clone()).unwrap_or_default(),
     }
 }
 
@@ -128,9 +133,9 @@ fn subresource(definition: &Definition, subresource: &Subresource) -> Subresourc
     let pick = |theirs: &str, ours: &str| if own { ours.to_owned() } else { theirs.to_owned() };
     SubresourceEntry {
         name: subresource.name.to_owned(),
-        group: pick(subresource.group, definition.group),
-        version: pick(subresource.version, definition.version),
-        kind: if subresource.kind.is_empty() { definition.kind } else { subresource.kind }.to_owned(),
+        group: pick(subresource.group, &definition.group),
+        version: pick(subresource.version, &definition.version),
+        kind: if subresource.kind.is_empty() { &definition.kind } else { subresource.kind }.to_owned(),
         verbs: owned(subresource.verbs),
     }
 }
@@ -138,6 +143,7 @@ fn subresource(definition: &Definition, subresource: &Subresource) -> Subresourc
 fn review_entry(review: &reviews::Review) -> Entry {
     Entry {
         kind: review.kind.to_owned(),
+        list_kind: format!("{}List", review.kind),
         plural: review.plural.to_owned(),
         singular: review.kind.to_ascii_lowercase(),
         namespaced: review.namespaced,
@@ -145,6 +151,7 @@ fn review_entry(review: &reviews::Review) -> Entry {
         short_names: Vec::new(),
         categories: Vec::new(),
         subresources: Vec::new(),
+        fingerprint: String::new(),
     }
 }
 

@@ -56,6 +56,18 @@ struct State {
     hashes: BTreeMap<String, String>,
     /// By form and path, e.g. `v3/apis/apps/v1`; most recently used last.
     kept: Vec<(String, Document)>,
+    /// What the registry served when all this was true.
+    generation: u64,
+}
+
+impl State {
+    /// Forgets what was true of kinds that have changed since.
+    fn at(&mut self, generation: u64) -> &mut Self {
+        if self.generation != generation {
+            *self = Self { generation, ..Self::default() };
+        }
+        self
+    }
 }
 
 // === impl OpenApi ===
@@ -87,14 +99,16 @@ impl OpenApi {
     }
 
     fn hash(&self, path: &str, group: &Group, version: &Version) -> Result<String, ApiError> {
-        if let Some(hash) = self.state.lock().hashes.get(path) {
+        if let Some(hash) = self.state.lock().at(self.registry.generation()).hashes.get(path) {
             return Ok(hash.clone());
         }
         // The hash covers what the document is made from, so that the index need not build any document: the types
         // are part of the program, whose version therefore stands for them.
+        // Custom types stand in the entries by their fingerprints.
+        let generation = self.registry.generation();
         let seed = format!("{GIT_VERSION} {} {version:?}", group.name);
         let hash = digest(&seed);
-        self.state.lock().hashes.insert(path.to_owned(), hash.clone());
+        self.state.lock().at(generation).hashes.insert(path.to_owned(), hash.clone());
         Ok(hash)
     }
 
@@ -104,6 +118,7 @@ impl OpenApi {
         if let Some(document) = self.kept(&key) {
             return Ok(document);
         }
+        let generation = self.registry.generation();
         let groups = self.discovery.groups();
         let (group, version) = groups
             .iter()
@@ -115,7 +130,7 @@ impl OpenApi {
         encoder.write_all(built.to_string().as_bytes()).map_err(ApiError::internal)?;
         let gzip = Bytes::from(encoder.finish().map_err(ApiError::internal)?);
         let document = Document { hash: self.hash(path, group, version)?, gzip };
-        self.keep(&key, document.clone());
+        self.keep(&key, document.clone(), generation);
         Ok(document)
     }
 
@@ -128,11 +143,12 @@ impl OpenApi {
         if let Some(document) = self.kept(form.key()) {
             return Ok(document);
         }
+        let generation = self.registry.generation();
         let groups = self.discovery.groups();
         // The two forms are two contents, each with a tag of its own.
         let hash = digest(&format!("{GIT_VERSION} {} {groups:?}", form.key()));
         let document = Document { hash, gzip: self.write_whole(form, &groups).map_err(ApiError::internal)? };
-        self.keep(form.key(), document.clone());
+        self.keep(form.key(), document.clone(), generation);
         Ok(document)
     }
 
@@ -159,6 +175,7 @@ impl OpenApi {
     /// A document that is still there, which makes it the most recently used.
     fn kept(&self, key: &str) -> Option<Document> {
         let mut state = self.state.lock();
+        let state = state.at(self.registry.generation());
         let at = state.kept.iter().position(|(kept, _)| kept == key)?;
         let hit = state.kept.remove(at);
         let document = hit.1.clone();
@@ -166,8 +183,13 @@ impl OpenApi {
         Some(document)
     }
 
-    fn keep(&self, key: &str, document: Document) {
+    /// Keeps a document of what was served at `generation`, unless that has changed while it was made.
+    fn keep(&self, key: &str, document: Document, generation: u64) {
         let mut state = self.state.lock();
+        if self.registry.generation() != generation {
+            return;
+        }
+        let state = state.at(generation);
         state.kept.push((key.to_owned(), document));
         if state.kept.len() > KEPT_MAX {
             state.kept.remove(0);
@@ -175,9 +197,9 @@ impl OpenApi {
     }
 
     fn paths(&self, group: &Group, version: &Version) -> Map<String, Value> {
-        let schema = self.registry.schema();
         let name_of = |gvk: &Gvk| {
-            schema.kind(&gvk.group, &gvk.version, &gvk.kind).map(|ty| penstock_schema::openapi::name_of(&ty))
+            let ty = self.registry.type_of(&gvk.group, &gvk.version, &gvk.kind)?;
+            Some(penstock_schema::openapi::name_of(&ty))
         };
         let root = format!("/{}", path_of(group, version));
         paths::paths(&root, &group.name, &version.name, &version.entries, &name_of)
@@ -188,11 +210,15 @@ impl OpenApi {
         let schema = self.registry.schema();
         let mut roots = Vec::new();
         for entry in &version.entries {
-            for kind in [entry.kind.clone(), format!("{}List", entry.kind)] {
-                roots.extend(schema.kind(&group.name, &version.name, &kind));
+            for kind in [&entry.kind, &entry.list_kind] {
+                roots.extend(self.registry.type_of(&group.name, &version.name, kind));
             }
-            roots
-                .extend(entry.subresources.iter().filter_map(|s| schema.kind(&s.group, &s.version, &s.kind)));
+            roots.extend(
+                entry
+                    .subresources
+                    .iter()
+                    .filter_map(|s| self.registry.type_of(&s.group, &s.version, &s.kind)),
+            );
         }
         for kind in ["Status", "DeleteOptions"] {
             roots.extend(schema.kind("", "v1", kind));

@@ -76,7 +76,7 @@ pub fn kind_of(definition: &Definition, subresource: &str) -> Option<Kind> {
     if !definition.group.is_empty() {
         return None;
     }
-    match (definition.plural, subresource) {
+    match (&*definition.plural, subresource) {
         ("pods", "log") => Some(Kind::Log),
         ("pods", "exec") => Some(Kind::Exec),
         ("pods", "attach") => Some(Kind::Attach),

@@ -8,6 +8,7 @@ mod bootstrap;
 mod catalogue;
 pub mod context;
 mod continuation;
+pub mod custom;
 pub mod definition;
 pub mod generic;
 mod kinds;
@@ -15,20 +16,23 @@ pub mod meta;
 pub mod object;
 pub mod options;
 pub mod selector;
+mod served;
 pub mod strategy;
 mod subresource;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::Stream;
 use ipnetwork::IpNetwork;
-use penstock_schema::Schema;
+use parking_lot::{Mutex, RwLock};
+use penstock_schema::{Schema, Text, TypeRef};
 use penstock_store::Store;
 use penstock_store::cache::Feed;
 use serde_json::Value;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use context::{Body, Context, FieldValidation, PatchKind, Target, User};
 pub use definition::{Declaration, Definition, Subresource};
@@ -37,7 +41,7 @@ pub use options::{DeleteOptions, ListOptions};
 
 use crate::admission::Chain;
 use crate::error::ApiError;
-use generic::Cell;
+use served::Served;
 
 /// What the registry must know of the cluster.
 #[derive(Debug, Clone)]
@@ -57,12 +61,14 @@ pub struct RegistryConfig {
 pub enum RegistryError {
     /// The catalogue names a kind the schema table lacks.
     #[error("the schema has no type for {group}/{version} {kind}")]
-    UnknownKind { group: &'static str, version: &'static str, kind: &'static str },
+    UnknownKind { group: Text, version: Text, kind: Text },
     #[error("the store failed at start")]
     Store {
         #[source]
         source: penstock_store::StoreError,
     },
+    #[error("the definitions of custom kinds could not be read: {source}")]
+    CustomKinds { source: ApiError },
     #[error("a bootstrap object could not be stored: {what}: {source}")]
     Bootstrap {
         what: String,
@@ -118,9 +124,14 @@ pub struct Registry {
     schema: Arc<Schema>,
     store: Arc<dyn Store>,
     config: RegistryConfig,
-    definitions: Vec<Arc<Definition>>,
-    /// By `(group, plural)` of what is stored.
-    cells: HashMap<(String, String), Arc<Cell>>,
+    feed: Arc<Feed>,
+    /// What is served now; replaced whole when custom kinds come and go.
+    served: RwLock<Arc<Served>>,
+    /// Ends what the registry runs in the background.
+    background: CancellationToken,
+    _stop_background: DropGuard,
+    /// Definitions whose objects are being deleted.
+    cleanups: Mutex<HashSet<String>>,
     admission: Chain,
     /// Whoever allocates addresses or node ports holds this until they are stored.
     allocations: Arc<tokio::sync::Mutex<()>>,
@@ -131,6 +142,7 @@ impl Registry {
     pub async fn new(store: Arc<dyn Store>, config: RegistryConfig) -> Result<Arc<Self>, RegistryError> {
         let registry = Self::without_bootstrap(store, config)?;
         bootstrap::ensure(&registry).await?;
+        custom::follow(&registry).await.map_err(|source| RegistryError::CustomKinds { source })?;
         Ok(registry)
     }
 
@@ -142,29 +154,58 @@ impl Registry {
         let schema = Schema::builtin();
         let feed = Feed::new(store.clone());
         let mut definitions = Vec::new();
-        let mut cells = HashMap::new();
         for declaration in catalogue::declarations() {
-            let unknown = RegistryError::UnknownKind {
-                group: declaration.group,
-                version: declaration.version,
-                kind: declaration.kind,
-            };
-            let definition = Arc::new(declaration.resolve(&schema).ok_or(unknown)?);
-            if definition.stored_as.is_none() {
-                let key = (definition.group.to_string(), definition.plural.to_string());
-                cells.insert(key, Arc::new(Cell::new(feed.clone(), definition.clone())));
-            }
-            definitions.push(definition);
+            let (group, version, kind) =
+                (declaration.group.clone(), declaration.version.clone(), declaration.kind.clone());
+            let resolved = declaration.resolve(&schema);
+            definitions.push(Arc::new(resolved.ok_or(RegistryError::UnknownKind {
+                group,
+                version,
+                kind,
+            })?));
         }
+        let served = Served::built_in(definitions, &feed);
+        let background = CancellationToken::new();
         Ok(Arc::new(Self {
             schema,
             store,
             config,
-            definitions,
-            cells,
+            feed,
+            served: RwLock::new(Arc::new(served)),
+            _stop_background: background.clone().drop_guard(),
+            background,
+            cleanups: Mutex::default(),
             admission: Chain::default(),
             allocations: Arc::default(),
         }))
+    }
+
+    /// What is served at this moment.
+    pub(crate) fn served(&self) -> Arc<Served> {
+        self.served.read().clone()
+    }
+
+    /// Replaces what one CustomResourceDefinition adds to what is served; none takes it away.
+    pub(crate) fn serve_custom(&self, name: &str, custom: Option<Arc<served::Custom>>) {
+        let mut served = self.served.write();
+        if custom.is_some() || served.custom(name).is_some() {
+            let next = served.with_custom(name, custom, &self.feed);
+            *served = Arc::new(next);
+        }
+    }
+
+    /// Cancelled when the registry is dropped.
+    pub(crate) fn background(&self) -> CancellationToken {
+        self.background.clone()
+    }
+
+    /// Whether nobody was cleaning up after this definition.
+    pub(crate) fn begin_cleanup(&self, name: &str) -> bool {
+        self.cleanups.lock().insert(name.to_owned())
+    }
+
+    pub(crate) fn end_cleanup(&self, name: &str) {
+        self.cleanups.lock().remove(name);
     }
 
     pub(crate) fn allocations(&self) -> Arc<tokio::sync::Mutex<()>> {
@@ -190,13 +231,20 @@ impl Registry {
 
     /// All kinds in discovery order.
     pub fn definitions(&self) -> Vec<Arc<Definition>> {
-        self.definitions.clone()
+        self.served().definitions().to_vec()
     }
 
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Definition>> {
-        self.definitions
-            .iter()
-            .find(|d| d.group == group && d.version == version && d.plural == plural)
-            .cloned()
+        self.served().find(group, version, plural)
+    }
+
+    /// The type of a kind, built in or custom, or of a list of it.
+    pub fn type_of(&self, group: &str, version: &str, kind: &str) -> Option<TypeRef> {
+        self.schema.kind(group, version, kind).or_else(|| self.served().custom_type(group, version, kind))
+    }
+
+    /// Changes whenever what is served does.
+    pub fn generation(&self) -> u64 {
+        self.served().generation()
     }
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::registry::definition::Definition;
 use crate::registry::object::CachedObject;
 
 /// One column's definition, as clients read it.
@@ -94,33 +95,42 @@ pub enum IncludeObject {
 /// A meta.k8s.io/v1 Table of `objects`. `list_meta` is the list's (or a single object's) resourceVersion, continue
 /// and remainingItemCount. `with_columns` is false for watch events after the first.
 pub fn table(
-    columns: &Columns,
+    definition: &Definition,
     objects: &[Arc<CachedObject>],
     include: IncludeObject,
     list_meta: Value,
     with_columns: bool,
     now: Timestamp,
 ) -> Value {
-    let definitions: Vec<Value> = columns
-        .columns
-        .iter()
-        .map(|c| {
-            json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority})
-        })
-        .collect();
-    let rows: Vec<Value> = objects.iter().map(|o| row(columns, o, include, now)).collect();
+    let definitions = if with_columns { column_definitions(definition) } else { Vec::new() };
+    let rows: Vec<Value> = objects.iter().map(|o| row(definition, o, include, now)).collect();
     json!({
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
         "metadata": list_meta,
-        "columnDefinitions": if with_columns { definitions } else { Vec::new() },
+        "columnDefinitions": definitions,
         "rows": rows,
     })
 }
 
-fn row(columns: &Columns, object: &CachedObject, include: IncludeObject, now: Timestamp) -> Value {
+fn column_definitions(definition: &Definition) -> Vec<Value> {
+    if let Some(custom) = &definition.custom {
+        return custom.columns.definitions();
+    }
+    let columns = definition.columns.columns.iter();
+    columns
+        .map(|c| {
+            json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority})
+        })
+        .collect()
+}
+
+fn row(definition: &Definition, object: &CachedObject, include: IncludeObject, now: Timestamp) -> Value {
     let value = object.value();
-    let cells = (columns.cells)(&value, now);
+    let cells = match &definition.custom {
+        Some(custom) => custom.columns.cells(&value, now),
+        None => (definition.columns.cells)(&value, now),
+    };
     let mut row = json!({"cells": cells});
     match include {
         IncludeObject::None => {}

@@ -2,6 +2,8 @@
 
 #[path = "api/cluster.rs"]
 mod cluster;
+#[path = "api/custom_kinds.rs"]
+mod custom_kinds;
 #[path = "api/in_process.rs"]
 mod in_process;
 #[path = "api/kubectl.rs"]

@@ -4,6 +4,8 @@
 mod catalogue;
 #[path = "registry/cluster.rs"]
 mod cluster;
+#[path = "registry/custom.rs"]
+mod custom;
 #[path = "registry/lifecycle.rs"]
 mod lifecycle;
 #[path = "registry/reading.rs"]

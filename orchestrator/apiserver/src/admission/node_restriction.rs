@@ -25,7 +25,7 @@ impl Plugin for NodeRestriction {
         if !user.is_in("system:nodes") {
             return Ok(());
         }
-        match (a.definition.group, a.definition.plural) {
+        match (&*a.definition.group, &*a.definition.plural) {
             ("", "nodes") => {
                 if a.name != node {
                     return Err(

@@ -44,7 +44,7 @@ impl Plugin for Escalation {
             return Ok(());
         }
         let (definition, user) = (attributes.definition, &attributes.context.user);
-        check(&authorizer, user, definition.group, definition.plural, new, attributes.old).await
+        check(&authorizer, user, &definition.group, &definition.plural, new, attributes.old).await
     }
 }
 

@@ -107,7 +107,7 @@ async fn follow(
                     }
                     WatchItem::Bookmark(_) => {}
                     WatchItem::Error(error) => {
-                        tracing::debug!(%error, resource = definition.plural, "policy watch ended");
+                        tracing::debug!(%error, resource = %definition.plural, "policy watch ended");
                         break;
                     }
                 }
@@ -121,7 +121,7 @@ async fn follow(
                     break;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, resource = definition.plural, "policy could not be listed")
+                    tracing::warn!(%error, resource = %definition.plural, "policy could not be listed")
                 }
             }
         }

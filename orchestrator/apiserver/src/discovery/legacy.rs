@@ -113,6 +113,7 @@ mod tests {
         };
         let pods = Entry {
             kind: "Pod".into(),
+            list_kind: "PodList".into(),
             plural: "pods".into(),
             singular: "pod".into(),
             namespaced: true,
@@ -120,6 +121,7 @@ mod tests {
             short_names: vec!["po".into()],
             categories: vec!["all".into()],
             subresources: vec![eviction, status],
+            fingerprint: String::new(),
         };
         Group { name: String::new(), versions: vec![Version { name: "v1".into(), entries: vec![pods] }] }
     }

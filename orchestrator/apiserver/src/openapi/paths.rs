@@ -70,7 +70,7 @@ struct Scope<'a> {
 impl Scope<'_> {
     fn collection(&self, entry: &Entry) -> Map<String, Value> {
         let mut item = self.item(false);
-        let list = Gvk { kind: format!("{}List", entry.kind), ..self.gvk.clone() };
+        let list = Gvk { kind: entry.list_kind.clone(), ..self.gvk.clone() };
         for verb in &entry.verbs {
             match verb.as_str() {
                 "list" => {
@@ -95,7 +95,7 @@ impl Scope<'_> {
 
     fn everywhere(&self, entry: &Entry) -> Map<String, Value> {
         let mut item = Map::new();
-        let list = Gvk { kind: format!("{}List", entry.kind), ..self.gvk.clone() };
+        let list = Gvk { kind: entry.list_kind.clone(), ..self.gvk.clone() };
         item.insert(
             "get".into(),
             self.operation("list", entry, "ForAllNamespaces", None, &list, &parameters::LIST),
@@ -138,8 +138,13 @@ impl Scope<'_> {
             "patch" => {
                 let mut operation = self.operation("patch", entry, suffix, None, gvk, &parameters::PATCH);
                 let body = reference(&format!("{META}.Patch"));
-                let content: Map<String, Value> =
-                    PATCHES.iter().map(|media| ((*media).to_owned(), json!({ "schema": body }))).collect();
+                // Custom resources know no strategic merge.
+                let known = |media: &&&str| entry.fingerprint.is_empty() || !media.contains("strategic");
+                let content: Map<String, Value> = PATCHES
+                    .iter()
+                    .filter(known)
+                    .map(|media| ((*media).to_owned(), json!({ "schema": body })))
+                    .collect();
                 operation["requestBody"] = json!({"content": content, "required": true});
                 ("patch", operation)
             }
@@ -282,6 +287,7 @@ mod tests {
         };
         Entry {
             kind: "Deployment".into(),
+            list_kind: "DeploymentList".into(),
             plural: "deployments".into(),
             singular: "deployment".into(),
             namespaced: true,
@@ -289,6 +295,7 @@ mod tests {
             short_names: vec![],
             categories: vec![],
             subresources: vec![scale],
+            fingerprint: String::new(),
         }
     }
 

@@ -135,6 +135,7 @@ mod tests {
     fn namespaces() -> Map<String, Value> {
         let entry = Entry {
             kind: "Namespace".into(),
+            list_kind: "NamespaceList".into(),
             plural: "namespaces".into(),
             singular: "namespace".into(),
             namespaced: false,
@@ -142,6 +143,7 @@ mod tests {
             short_names: vec![],
             categories: vec![],
             subresources: vec![],
+            fingerprint: String::new(),
         };
         paths("/api/v1", "", "v1", &[entry], &|gvk: &Gvk| Some(format!("x.{}", gvk.kind)))
     }

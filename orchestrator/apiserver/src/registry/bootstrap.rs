@@ -84,10 +84,9 @@ async fn ensure_object(
     let api_version = want["apiVersion"].as_str().unwrap_or_default();
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let definition = registry
-        .definitions
-        .iter()
-        .find(|d| d.group == group && d.version == version && Some(d.kind) == want["kind"].as_str())
-        .cloned()
+        .definitions()
+        .into_iter()
+        .find(|d| d.group == group && d.version == version && want["kind"] == *d.kind)
         .ok_or_else(|| failed(ApiError::internal("no such kind")))?;
     let namespace = meta_str(&want, "namespace");
     let target = Target::named((!namespace.is_empty()).then_some(namespace), &name);

@@ -6,12 +6,15 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use penstock_schema::{Schema, TypeRef};
+use penstock_schema::{Schema, Text, TypeRef};
 use serde_json::Value;
 
-use super::meta::NameRule;
-use super::object::SelectableFields;
+use super::custom::CustomKind;
+
+use super::meta::{self, Finalizers, NameRule};
+use super::object::{CachedObject, SelectableFields};
 use super::strategy::{Plain, Strategy};
+use crate::error::FieldError;
 use crate::tables::Columns;
 
 /// Every verb of an ordinary kind.
@@ -40,20 +43,21 @@ pub struct Conversion {
 
 /// A kind before its type is looked up.
 pub struct Declaration {
-    pub group: &'static str,
-    pub version: &'static str,
-    pub kind: &'static str,
-    pub plural: &'static str,
+    pub group: Text,
+    pub version: Text,
+    pub kind: Text,
+    pub list_kind: Text,
+    pub plural: Text,
     pub singular: String,
-    pub short_names: &'static [&'static str],
-    pub categories: &'static [&'static str],
+    pub short_names: Vec<Text>,
+    pub categories: Vec<Text>,
     pub namespaced: bool,
     pub verbs: &'static [&'static str],
     pub subresources: &'static [Subresource],
     pub columns: Columns,
     pub selectable_fields: Option<SelectableFields>,
     /// The labels `selectable_fields` may yield, so that an unknown one is refused.
-    pub field_labels: &'static [&'static str],
+    pub field_labels: Vec<Text>,
     pub strategy: Box<dyn Strategy>,
     /// `(group, plural, api version, kind)` under which objects are stored, when not this kind's own.
     pub stored_as: Option<StoredAs>,
@@ -69,34 +73,43 @@ pub struct Declaration {
     pub create_on_update: bool,
     /// An update without `resourceVersion` is taken as "whatever is there now".
     pub unconditional_update: bool,
+    /// What only a custom resource has.
+    pub custom: Option<Arc<CustomKind>>,
 }
 
 /// Another version's storage that this version reads and writes by conversion.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct StoredAs {
-    pub group: &'static str,
-    pub version: &'static str,
-    pub plural: &'static str,
+    pub group: Text,
+    pub version: Text,
+    pub plural: Text,
     pub conversion: Conversion,
 }
 
 impl Declaration {
     /// A namespaced kind with all verbs, no subresource and no rules of its own.
-    pub fn new(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> Self {
+    pub fn new(
+        group: impl Into<Text>,
+        version: impl Into<Text>,
+        kind: impl Into<Text>,
+        plural: impl Into<Text>,
+    ) -> Self {
+        let kind = kind.into();
         Self {
-            group,
-            version,
-            kind,
-            plural,
+            group: group.into(),
+            version: version.into(),
+            list_kind: format!("{kind}List").into(),
             singular: kind.to_ascii_lowercase(),
-            short_names: &[],
-            categories: &[],
+            kind,
+            plural: plural.into(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
             namespaced: true,
             verbs: VERBS_ALL,
             subresources: &[],
             columns: Columns::default(),
             selectable_fields: None,
-            field_labels: &[],
+            field_labels: Vec::new(),
             strategy: Box::new(Plain),
             stored_as: None,
             returns_deleted: false,
@@ -105,6 +118,7 @@ impl Declaration {
             generation: false,
             create_on_update: false,
             unconditional_update: true,
+            custom: None,
         }
     }
 
@@ -135,12 +149,12 @@ impl Declaration {
     }
 
     pub fn short(mut self, names: &'static [&'static str]) -> Self {
-        self.short_names = names;
+        self.short_names = borrowed(names);
         self
     }
 
     pub fn categories(mut self, names: &'static [&'static str]) -> Self {
-        self.categories = names;
+        self.categories = borrowed(names);
         self
     }
 
@@ -160,7 +174,7 @@ impl Declaration {
     }
 
     pub fn fields(mut self, labels: &'static [&'static str], f: SelectableFields) -> Self {
-        self.field_labels = labels;
+        self.field_labels = borrowed(labels);
         self.selectable_fields = Some(f);
         self
     }
@@ -187,9 +201,18 @@ impl Declaration {
 
     /// Looks the type up; `None` when the schema does not know the kind.
     pub fn resolve(self, schema: &Arc<Schema>) -> Option<Definition> {
-        let ty = schema.kind(self.group, self.version, self.kind)?;
-        Some(Definition { declaration: self, ty })
+        let ty = schema.kind(&self.group, &self.version, &self.kind)?;
+        Some(self.of_type(ty))
     }
+
+    /// The definition of a kind whose type is known already.
+    pub fn of_type(self, ty: TypeRef) -> Definition {
+        Definition { declaration: self, ty }
+    }
+}
+
+fn borrowed(names: &[&'static str]) -> Vec<Text> {
+    names.iter().map(|name| Text::Borrowed(*name)).collect()
 }
 
 /// A kind that is served. Dereferences to its [`Declaration`].
@@ -215,7 +238,7 @@ impl std::fmt::Debug for Definition {
 impl Definition {
     /// `apps/v1`, or `v1` for the core group.
     pub fn api_version(&self) -> String {
-        api_version(self.group, self.version)
+        api_version(&self.group, &self.version)
     }
 
     pub fn subresource(&self, name: &str) -> Option<&Subresource> {
@@ -228,11 +251,30 @@ impl Definition {
     }
 
     /// `(group, version, plural)` of the storage.
-    pub fn storage(&self) -> (&'static str, &'static str, &'static str) {
+    pub fn storage(&self) -> (&str, &str, &str) {
         match &self.stored_as {
-            Some(s) => (s.group, s.version, s.plural),
-            None => (self.group, self.version, self.plural),
+            Some(s) => (&s.group, &s.version, &s.plural),
+            None => (&self.group, &self.version, &self.plural),
         }
+    }
+
+    /// Rules of metadata.
+    pub(crate) fn validate_meta(&self, object: &Value) -> Vec<FieldError> {
+        let free = self.custom.is_some() || self.group == "apiextensions.k8s.io";
+        let finalizers = if free { Finalizers::Any } else { Finalizers::Qualified };
+        meta::validate(object, self.name_rule, self.namespaced, finalizers)
+    }
+
+    /// An object of this kind as it is shared.
+    pub(crate) fn share(&self, value: &Value) -> CachedObject {
+        let fields = match (&self.selectable_fields, &self.custom) {
+            (Some(select), _) => {
+                select(value).into_iter().map(|(label, text)| (label.into(), text)).collect()
+            }
+            (None, Some(custom)) => custom.select(value),
+            (None, None) => Vec::new(),
+        };
+        CachedObject::new(&self.ty, value, fields)
     }
 }
 

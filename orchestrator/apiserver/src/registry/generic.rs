@@ -34,15 +34,15 @@ pub(crate) struct Cell {
 
 impl Cell {
     pub(crate) fn new(feed: Arc<Feed>, definition: Arc<Definition>) -> Self {
-        let group = if definition.group.is_empty() { "core" } else { definition.group };
-        let prefix = format!("/registry/{group}/{}/", definition.plural);
+        let group = if definition.group.is_empty() { "core" } else { &*definition.group };
+        let prefix = format!("/registry/{group}/{}/", &definition.plural);
         let decoded_as = definition.clone();
         let cache = WatchCache::new(
             feed,
             prefix.clone(),
             move |record| {
                 let (value, _) = parse(record)?;
-                Ok(Arc::new(CachedObject::new(&decoded_as.ty, &value, decoded_as.selectable_fields)))
+                Ok(share(&decoded_as, &from_stored(&decoded_as, value)))
             },
             Default::default(),
         );
@@ -122,15 +122,19 @@ pub(crate) enum Stored {
 }
 
 impl Registry {
-    pub(crate) fn cell(&self, definition: &Definition) -> Result<&Arc<Cell>, ApiError> {
+    pub(crate) fn cell(&self, definition: &Definition) -> Result<Arc<Cell>, ApiError> {
         let (group, _, plural) = definition.storage();
-        self.cell_of(group, plural)
+        match &definition.custom {
+            // Its definition may have been removed since the request was routed.
+            Some(_) => self.served().cell(group, plural).ok_or_else(ApiError::no_such_path),
+            None => self.cell_of(group, plural),
+        }
     }
 
     /// The storage of a resource by name, for strategies and admission that look at other kinds.
-    pub(crate) fn cell_of(&self, group: &str, plural: &str) -> Result<&Arc<Cell>, ApiError> {
-        self.cells
-            .get(&(group.to_string(), plural.to_string()))
+    pub(crate) fn cell_of(&self, group: &str, plural: &str) -> Result<Arc<Cell>, ApiError> {
+        self.served()
+            .cell(group, plural)
             .ok_or_else(|| ApiError::internal(format!("{plural} has no storage")))
     }
 
@@ -154,7 +158,7 @@ impl Registry {
         name: &str,
     ) -> Result<(Value, Revision), ApiError> {
         let found = self.load(definition, namespace, name).await?;
-        found.ok_or_else(|| ApiError::not_found(definition.group, definition.plural, name))
+        found.ok_or_else(|| ApiError::not_found(&definition.group, &definition.plural, name))
     }
 
     pub(crate) fn open_record(
@@ -180,7 +184,7 @@ impl Registry {
         let mut stored = match &definition.stored_as {
             Some(s) => {
                 let mut v = (s.conversion.to_stored)(value.clone());
-                v["apiVersion"] = api_version(s.group, s.version).into();
+                v["apiVersion"] = api_version(&s.group, &s.version).into();
                 v
             }
             None => value.clone(),
@@ -249,12 +253,23 @@ impl Registry {
     }
 }
 
-pub(crate) fn from_stored(definition: &Definition, value: Value) -> Value {
+/// A stored value in the definition's version. Custom resources are pruned and defaulted by what their definition
+/// says now, which may be more or less than when they were written.
+pub(crate) fn from_stored(definition: &Definition, mut value: Value) -> Value {
+    if definition.custom.is_some() {
+        value["apiVersion"] = definition.api_version().into();
+        let kept = value.clone();
+        if penstock_schema::check::conform(&definition.ty, &mut value).is_err() {
+            value = kept;
+        }
+        penstock_schema::defaults::apply(&definition.ty, &mut value);
+        return value;
+    }
     match &definition.stored_as {
         Some(s) => {
             let mut v = (s.conversion.from_stored)(value);
             v["apiVersion"] = definition.api_version().into();
-            v["kind"] = definition.kind.into();
+            v["kind"] = definition.kind.as_ref().into();
             v
         }
         None => value,
@@ -263,7 +278,7 @@ pub(crate) fn from_stored(definition: &Definition, value: Value) -> Value {
 
 /// A value of the definition's kind as it is handed out.
 pub(crate) fn share(definition: &Definition, value: &Value) -> Arc<CachedObject> {
-    Arc::new(CachedObject::new(&definition.ty, value, definition.selectable_fields))
+    Arc::new(definition.share(value))
 }
 
 /// A cached object in the version the caller asked for; shared when that is the stored one.

@@ -14,8 +14,17 @@ use crate::error::FieldError;
 /// All annotations of an object together, keys and values, in bytes.
 pub const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 
+/// Which finalizers an object may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finalizers {
+    /// Standard ones, and qualified names.
+    Qualified,
+    /// Any name: custom resources and their definitions came without that rule.
+    Any,
+}
+
 /// Rules every object's metadata keeps. `path` is usually `metadata`, or that of a template.
-pub fn validate(value: &Value, rule: NameRule, namespaced: bool) -> Vec<FieldError> {
+pub fn validate(value: &Value, rule: NameRule, namespaced: bool, finalizers: Finalizers) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let name = meta_str(value, "name");
     if name.is_empty() {
@@ -70,7 +79,10 @@ pub fn validate(value: &Value, rule: NameRule, namespaced: bool) -> Vec<FieldErr
         let path = format!("metadata.finalizers[{i}]");
         if let Some(why) = names::qualified_name(text) {
             errors.push(FieldError::invalid(path, text, why));
-        } else if !text.contains('/') && !["orphan", "foregroundDeletion", "kubernetes"].contains(&text) {
+        } else if finalizers == Finalizers::Qualified
+            && !text.contains('/')
+            && !["orphan", "foregroundDeletion", "kubernetes"].contains(&text)
+        {
             errors.push(FieldError::invalid(
                 path,
                 text,
@@ -210,7 +222,10 @@ mod tests {
     use super::*;
 
     fn messages(v: &Value) -> Vec<String> {
-        validate(v, NameRule::Subdomain, true).iter().map(ToString::to_string).collect()
+        validate(v, NameRule::Subdomain, true, Finalizers::Qualified)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use penstock_schema::TypeRef;
+use penstock_schema::{Text, TypeRef};
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
@@ -30,7 +30,7 @@ pub struct CachedObject {
     pub resource_version: u64,
     pub labels: BTreeMap<String, String>,
     /// Values of the kind's selectable fields besides `metadata.name` and `metadata.namespace`.
-    pub fields: Vec<(&'static str, String)>,
+    pub fields: Vec<(Text, String)>,
     /// This object under the revision of the one event that replaced or removed it.
     tombstone: OnceLock<Arc<CachedObject>>,
 }
@@ -43,7 +43,7 @@ impl std::fmt::Debug for CachedObject {
 
 impl CachedObject {
     /// `value` must carry its `apiVersion` and `kind`.
-    pub fn new(ty: &TypeRef, value: &Value, selectable: Option<SelectableFields>) -> Self {
+    pub fn new(ty: &TypeRef, value: &Value, fields: Vec<(Text, String)>) -> Self {
         let text =
             |pointer: &str| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_string();
         let labels = match value.pointer("/metadata/labels").and_then(Value::as_object) {
@@ -61,7 +61,7 @@ impl CachedObject {
             uid: text("/metadata/uid"),
             resource_version: text("/metadata/resourceVersion").parse().unwrap_or(0),
             labels,
-            fields: selectable.map(|f| f(value)).unwrap_or_default(),
+            fields,
             tombstone: OnceLock::new(),
         }
     }

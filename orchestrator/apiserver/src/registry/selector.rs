@@ -188,7 +188,7 @@ impl FieldSelector {
                 )));
             };
             let known = matches!(label, "metadata.name" | "metadata.namespace")
-                || definition.field_labels.contains(&label);
+                || definition.field_labels.iter().any(|known| known == label);
             if !known {
                 return Err(ApiError::bad_request(format!("field label not supported: {label}")));
             }

@@ -28,7 +28,7 @@ pub(crate) async fn create(
         Some("binding") => binding::create(registry, context, target, &body).await,
         Some("eviction") => eviction::create(registry, context, target, &body).await,
         None if definition.plural == "bindings" => binding::create(registry, context, target, &body).await,
-        _ => Err(ApiError::method_not_allowed(definition.group, definition.plural, "create")),
+        _ => Err(ApiError::method_not_allowed(&definition.group, &definition.plural, "create")),
     }
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn success(registry: &Registry, created: bool) -> Result<Outcome, Api
     let code = if created { 201 } else { 200 };
     let value =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code});
-    Ok(Outcome { object: std::sync::Arc::new(CachedObject::new(&ty, &value, None)), created })
+    Ok(Outcome { object: std::sync::Arc::new(CachedObject::new(&ty, &value, Vec::new())), created })
 }
 
 /// Restores everything the subresource does not own.
@@ -50,7 +50,7 @@ pub(crate) fn prepare(subresource: &str, definition: &Definition, new: &mut Valu
         // Built by the server from the stored pod.
         return;
     }
-    let parts: &[&str] = match (definition.plural, subresource) {
+    let parts: &[&str] = match (&*definition.plural, subresource) {
         ("namespaces", "finalize") => &["/spec/finalizers"],
         ("certificatesigningrequests", "approval") => &["/status/conditions"],
         ("pods", "ephemeralcontainers") => &["/spec/ephemeralContainers"],
@@ -61,10 +61,10 @@ pub(crate) fn prepare(subresource: &str, definition: &Definition, new: &mut Valu
     for pointer in parts {
         transplant(&mut kept, new, pointer);
     }
-    if (definition.plural, subresource) == ("pods", "resize") {
+    if (&*definition.plural, subresource) == ("pods", "resize") {
         resize(&mut kept, new);
     }
-    if (definition.plural, subresource) == ("certificatesigningrequests", "approval") {
+    if (&*definition.plural, subresource) == ("certificatesigningrequests", "approval") {
         keep_foreign_conditions(&mut kept, old);
     }
     // The version travels with the request, and metadata other than it does not.
@@ -146,7 +146,7 @@ pub(crate) fn validate(
     new: &Value,
     old: &Value,
 ) -> Vec<FieldError> {
-    match (definition.plural, subresource) {
+    match (&*definition.plural, subresource) {
         ("pods", "ephemeralcontainers") => {
             let mut errors = definition.strategy.validate(new);
             let before = items_at(old, "/spec/ephemeralContainers");

@@ -120,6 +120,15 @@ pub fn accepted(header: &str) -> Vec<MediaRange<'_>> {
 
 /// Chooses a representation for an API object. None when nothing acceptable can be served (406).
 pub fn negotiate(accept: Option<&str>, pretty: bool) -> Option<Negotiated> {
+    negotiate_among(accept, pretty, |_| true)
+}
+
+/// As [`negotiate`], among representations that can be made.
+pub fn negotiate_among(
+    accept: Option<&str>,
+    pretty: bool,
+    can_be_made: impl Fn(&Negotiated) -> bool,
+) -> Option<Negotiated> {
     let json = if pretty { Encoding::PrettyJson } else { Encoding::Json };
     let header = accept.map(str::trim).filter(|header| !header.is_empty());
     let Some(header) = header else {
@@ -142,7 +151,7 @@ pub fn negotiate(accept: Option<&str>, pretty: bool) -> Option<Negotiated> {
             Some("PartialObjectMetadataList") => Shape::PartialList,
             Some(_) => return None,
         };
-        Some(Negotiated { encoding, shape })
+        Some(Negotiated { encoding, shape }).filter(&can_be_made)
     })
 }
 

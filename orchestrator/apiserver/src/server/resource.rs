@@ -43,22 +43,46 @@ pub(crate) async fn serve(inner: &Arc<Inner>, call: Call, body: Body) -> Result<
     if definition.group.is_empty() && definition.plural == "serviceaccounts" && info.subresource == "token" {
         return tokens::request::serve(inner, call, body, &target).await;
     }
+    // Custom resources have no protobuf form of their own; their metadata and their Scale have one.
+    let custom = definition.custom.clone().filter(|_| info.subresource != "scale");
+    let can_be_made =
+        |n: &Negotiated| custom.is_none() || (n.encoding, n.shape) != (Encoding::Protobuf, Shape::Object);
+    let pretty = call.query.flag("pretty");
+    let negotiated = negotiate::negotiate_among(accept(&call.parts.headers), pretty, can_be_made);
     let reply = Reply {
-        negotiated: negotiate::negotiate(accept(&call.parts.headers), call.query.flag("pretty"))
-            .ok_or_else(respond::not_acceptable)?,
+        negotiated: negotiated.ok_or_else(respond::not_acceptable)?,
         gzip: takes_gzip(&call.parts.headers),
     };
-    match info.verb.as_str() {
+    let answered = answer(inner, &call, body, &definition, &target, reply).await;
+    let deprecation = definition.custom.as_ref().and_then(|custom| custom.deprecation.clone());
+    match (answered, deprecation) {
+        (Ok(mut response), Some(warning)) => {
+            respond::add_warnings(response.headers_mut(), &[warning]);
+            Ok(response)
+        }
+        (answered, _) => answered,
+    }
+}
+
+async fn answer(
+    inner: &Arc<Inner>,
+    call: &Call,
+    body: Body,
+    definition: &Arc<Definition>,
+    target: &Target,
+    reply: Reply,
+) -> Result<Response<Body>, ApiError> {
+    match call.info.verb.as_str() {
         "get" => {
             let context = Context::new(call.user.clone());
-            let object = inner.registry.get(&context, &definition, &target).await?;
-            written(inner, &call, &definition, &object, 200, reply, &context)
+            let object = inner.registry.get(&context, definition, target).await?;
+            written(inner, call, definition, &object, 200, reply, &context)
         }
-        "list" => list(inner, &call, &definition, &target, reply).await,
-        "watch" => watch::serve(inner, &call, &definition, &target, reply).await,
-        "create" | "update" | "patch" => write(inner, &call, body, &definition, &target, reply).await,
-        "delete" | "deletecollection" => delete(inner, &call, body, &definition, &target, reply).await,
-        _ => Err(ApiError::method_not_allowed(definition.group, definition.plural, &info.verb)),
+        "list" => list(inner, call, definition, target, reply).await,
+        "watch" => watch::serve(inner, call, definition, target, reply).await,
+        "create" | "update" | "patch" => write(inner, call, body, definition, target, reply).await,
+        "delete" | "deletecollection" => delete(inner, call, body, definition, target, reply).await,
+        _ => Err(ApiError::method_not_allowed(&definition.group, &definition.plural, &call.info.verb)),
     }
 }
 
@@ -128,7 +152,7 @@ fn write_list(
     reply: Reply,
 ) -> Result<Response<Body>, ApiError> {
     let encoding = reply.negotiated.encoding;
-    let (api_version, kind) = (definition.api_version(), format!("{}List", definition.kind));
+    let (api_version, kind) = (definition.api_version(), format!("{}List", &definition.kind));
     let body = match reply.negotiated.shape {
         Shape::Table => {
             let include = transform::include_object(&call.query)?;

@@ -28,7 +28,7 @@ pub fn table(
     list_meta: Value,
     with_columns: bool,
 ) -> Value {
-    tables::table(&definition.columns, objects, include, list_meta, with_columns, Timestamp::now())
+    tables::table(definition, objects, include, list_meta, with_columns, Timestamp::now())
 }
 
 /// `PartialObjectMetadata` of an object.

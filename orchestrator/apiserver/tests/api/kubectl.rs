@@ -8,19 +8,19 @@ use tokio::process::Command;
 
 use crate::cluster::Cluster;
 
-const KUBECTL: &str = "/usr/bin/kubectl";
+pub const KUBECTL: &str = "/usr/bin/kubectl";
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// kubectl with a kubeconfig and a home of its own.
-struct Kubectl {
-    kubeconfig: PathBuf,
-    home: PathBuf,
+pub struct Kubectl {
+    pub kubeconfig: PathBuf,
+    pub home: PathBuf,
 }
 
 // === impl Kubectl ===
 
 impl Kubectl {
-    async fn run(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+    pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<Output> {
         let running = Command::new(KUBECTL)
             .args(arguments)
             .env("KUBECONFIG", &self.kubeconfig)
@@ -31,7 +31,7 @@ impl Kubectl {
     }
 
     /// The standard output of a command that must succeed.
-    async fn ok(&self, arguments: &[&str]) -> anyhow::Result<String> {
+    pub async fn ok(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self.run(arguments).await?;
         let (stdout, stderr) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -40,7 +40,7 @@ impl Kubectl {
     }
 
     /// The standard error of a command that must fail.
-    async fn refused(&self, arguments: &[&str]) -> anyhow::Result<String> {
+    pub async fn refused(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self.run(arguments).await?;
         anyhow::ensure!(!output.status.success(), "kubectl {} succeeded", arguments.join(" "));
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())

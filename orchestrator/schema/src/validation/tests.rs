@@ -1,3 +1,5 @@
+//! Broken rules of every kind, and how they are told.
+
 use serde_json::json;
 
 use super::*;

@@ -21,6 +21,12 @@ impl Expected<'_> {
         let decoded = match body {
             Body::Json(bytes) => json::decode(self.ty, bytes).map_err(|e| self.refused(e))?,
             Body::Yaml(bytes) => yaml::decode(self.ty, bytes).map_err(|e| self.refused(e))?,
+            Body::Protobuf(_) if self.ty.def().shape_only => {
+                return Err(ApiError::unsupported_media_type(
+                    "the body of the request was in an unknown format - accepted media types include: \
+                     application/json, application/yaml",
+                ));
+            }
             Body::Protobuf(bytes) => {
                 let envelope = protobuf::open_envelope(bytes).map_err(|e| self.refused(e))?;
                 self.check_kind(&envelope.api_version, &envelope.kind)?;

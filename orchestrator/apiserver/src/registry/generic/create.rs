@@ -9,7 +9,7 @@ use crate::admission::{Attributes, Operation};
 use crate::error::ApiError;
 use crate::registry::context::{Body, Context, Target};
 use crate::registry::definition::Definition;
-use crate::registry::meta::{self, names};
+use crate::registry::meta::names;
 use crate::registry::object::{meta_mut, meta_str, set_resource_version};
 use crate::registry::{Outcome, Registry, subresource};
 
@@ -30,9 +30,9 @@ impl Registry {
         }
         let expected = Expected {
             ty: &definition.ty,
-            group: definition.group,
-            version: definition.version,
-            kind: definition.kind,
+            group: &definition.group,
+            version: &definition.version,
+            kind: &definition.kind,
         };
         let object = expected.decode(context, &body)?;
         self.create_object(context, definition, target, object).await
@@ -62,8 +62,8 @@ impl Registry {
                 Err(e) if generated && e.is_already_exists() => {
                     if attempt == GENERATED_NAME_ATTEMPTS {
                         return Err(ApiError::generate_name_conflict(
-                            definition.group,
-                            definition.plural,
+                            &definition.group,
+                            &definition.plural,
                             &base,
                         ));
                     }
@@ -80,6 +80,11 @@ impl Registry {
         definition: &Definition,
         mut object: Value,
     ) -> Result<Outcome, ApiError> {
+        if definition.custom.as_ref().is_some_and(|custom| custom.terminating) {
+            let mut refusal = ApiError::method_not_allowed(&definition.group, &definition.plural, "create");
+            refusal.message = "create not allowed while custom resource definition is terminating".into();
+            return Err(refusal);
+        }
         fill_system_metadata(definition, &mut object);
         if definition.isolates_status()
             && let Some(map) = object.as_object_mut()
@@ -100,10 +105,10 @@ impl Registry {
             old: None,
         };
         self.admission.admit(self, &attributes, &mut object).await?;
-        let mut errors = meta::validate(&object, definition.name_rule, definition.namespaced);
+        let mut errors = definition.validate_meta(&object);
         errors.extend(definition.strategy.validate(&object));
         if !errors.is_empty() {
-            return Err(ApiError::invalid(definition.group, definition.kind, &name, errors));
+            return Err(ApiError::invalid(&definition.group, &definition.kind, &name, errors));
         }
         self.admission.validate(self, &attributes, Some(&object)).await?;
         super::apply::track(context, definition, &mut object, None);
@@ -127,7 +132,7 @@ impl Registry {
         name: &str,
         object: &mut Value,
     ) -> Result<(), ApiError> {
-        let exists = || ApiError::already_exists(definition.group, definition.plural, name);
+        let exists = || ApiError::already_exists(&definition.group, &definition.plural, name);
         if context.dry_run {
             return match self.load(definition, namespace, name).await? {
                 Some(_) => Err(exists()),

@@ -101,7 +101,7 @@ impl Registry {
                 }
             }
         }
-        Err(ApiError::modified(definition.group, definition.plural, name))
+        Err(ApiError::modified(&definition.group, &definition.plural, name))
     }
 
     async fn remove_unless(
@@ -147,11 +147,11 @@ impl Registry {
 fn details(definition: &Definition, object: &Value) -> Value {
     let mut details = json!({
         "name": meta_str(object, "name"),
-        "kind": definition.plural,
+        "kind": &definition.plural,
         "uid": meta_str(object, "uid"),
     });
     if !definition.group.is_empty() {
-        details["group"] = definition.group.into();
+        details["group"] = definition.group.as_ref().into();
     }
     details
 }
@@ -164,8 +164,8 @@ fn check_preconditions(
 ) -> Result<(), ApiError> {
     let refuse = |what: &str, said: &str, is: &str| {
         ApiError::conflict(
-            definition.group,
-            definition.plural,
+            &definition.group,
+            &definition.plural,
             name,
             format!("Precondition failed: {what} in precondition: {said}, {what} in object meta: {is}"),
         )

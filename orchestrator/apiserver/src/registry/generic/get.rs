@@ -22,7 +22,7 @@ impl Registry {
         cell.cache.wait_until_current().await.map_err(super::cache_error)?;
         let key = cell.key(target.namespace(), target.name());
         let item = cell.cache.get(&key).await.map_err(super::cache_error)?;
-        let missing = || ApiError::not_found(definition.group, definition.plural, target.name());
+        let missing = || ApiError::not_found(&definition.group, &definition.plural, target.name());
         let object = present(definition, &item.ok_or_else(missing)?.value);
         match target.subresource.as_deref() {
             Some("scale") => subresource::scale::of(self, definition, &object.value()),

@@ -24,6 +24,15 @@ impl Registry {
         if kind == PatchKind::Apply {
             return self.apply(context, definition, target, &patch).await;
         }
+        if kind == PatchKind::Strategic
+            && definition.custom.is_some()
+            && target.subresource.as_deref() != Some("scale")
+        {
+            return Err(ApiError::unsupported_media_type(
+                "the body of the request was in an unknown format - accepted media types include: \
+                 application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+            ));
+        }
         let patch: Value = serde_json::from_slice(&patch)
             .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
         if target.subresource.as_deref() == Some("scale") {
@@ -33,9 +42,9 @@ impl Registry {
             let mut new = patched(definition, target.name(), kind, old, &patch)?;
             let expected = Expected {
                 ty: &definition.ty,
-                group: definition.group,
-                version: definition.version,
-                kind: definition.kind,
+                group: &definition.group,
+                version: &definition.version,
+                kind: &definition.kind,
             };
             let issues = check::conform(&definition.ty, &mut new).map_err(|e| expected.refused(e))?;
             report(context, &issues)?;
@@ -67,7 +76,7 @@ pub(crate) fn patched(
     let refuse = |e: PatchError| match e {
         PatchError::Malformed { reason } => ApiError::bad_request(reason),
         PatchError::Conflict { reason } => {
-            let mut e = ApiError::invalid(definition.group, definition.kind, name, Vec::new());
+            let mut e = ApiError::invalid(&definition.group, &definition.kind, name, Vec::new());
             e.message = format!("the server rejected our request due to an error in our request: {reason}");
             e
         }

@@ -42,9 +42,9 @@ impl Registry {
         }
         let expected = Expected {
             ty: &definition.ty,
-            group: definition.group,
-            version: definition.version,
-            kind: definition.kind,
+            group: &definition.group,
+            version: &definition.version,
+            kind: &definition.kind,
         };
         let mut object = expected.decode(context, &body)?;
         super::create::settle_namespace(definition, target, &mut object)?;
@@ -95,8 +95,8 @@ impl Registry {
                 Attempt::Done(outcome) => return Ok(outcome),
                 Attempt::Raced { record, pinned: true } if race == Race::Conflicts => {
                     return Err(match record {
-                        Some(_) => ApiError::modified(definition.group, definition.plural, name),
-                        None => ApiError::not_found(definition.group, definition.plural, name),
+                        Some(_) => ApiError::modified(&definition.group, &definition.plural, name),
+                        None => ApiError::not_found(&definition.group, &definition.plural, name),
                     });
                 }
                 Attempt::Raced { record, .. } => {
@@ -104,7 +104,7 @@ impl Registry {
                 }
             }
         }
-        Err(ApiError::modified(definition.group, definition.plural, name))
+        Err(ApiError::modified(&definition.group, &definition.plural, name))
     }
 
     async fn modify_once(
@@ -135,7 +135,7 @@ impl Registry {
             other => subresource::prepare(other, definition, &mut new, old),
         }
         if definition.generation && sub != "status" {
-            bump_generation(&mut new, old);
+            bump_generation(&mut new, old, definition.custom.is_none() || definition.isolates_status());
         }
         let attributes = Attributes {
             operation: Operation::Update,
@@ -150,7 +150,7 @@ impl Registry {
         let mut errors = meta::validate_update(&new, old);
         match sub {
             "" => {
-                errors.extend(meta::validate(&new, definition.name_rule, definition.namespaced));
+                errors.extend(definition.validate_meta(&new));
                 if definition.strategy.revalidates() {
                     errors.extend(definition.strategy.validate(&new));
                 }
@@ -160,7 +160,7 @@ impl Registry {
             other => errors.extend(subresource::validate(other, definition, &new, old)),
         }
         if !errors.is_empty() {
-            return Err(ApiError::invalid(definition.group, definition.kind, name, errors));
+            return Err(ApiError::invalid(&definition.group, &definition.kind, name, errors));
         }
         self.admission.validate(self, &attributes, Some(&new)).await?;
         set_resource_version(&mut new, revision.0);
@@ -233,7 +233,7 @@ fn check_version(
 ) -> Result<bool, ApiError> {
     let said = meta_str(new, "resourceVersion");
     let uid = meta_str(new, "uid");
-    let conflict = |why: String| ApiError::conflict(definition.group, definition.plural, name, why);
+    let conflict = |why: String| ApiError::conflict(&definition.group, &definition.plural, name, why);
     if !uid.is_empty() && uid != meta_str(old, "uid") {
         return Err(conflict(format!(
             "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
@@ -247,16 +247,16 @@ fn check_version(
                 if said.is_empty() { json!(0) } else { said.into() },
                 "must be specified for an update",
             );
-            return Err(ApiError::invalid(definition.group, definition.kind, name, vec![error]));
+            return Err(ApiError::invalid(&definition.group, &definition.kind, name, vec![error]));
         }
         return Ok(false);
     }
     match said.parse::<u64>() {
         Ok(n) if n == revision.0 => Ok(true),
-        Ok(_) => Err(ApiError::modified(definition.group, definition.plural, name)),
+        Ok(_) => Err(ApiError::modified(&definition.group, &definition.plural, name)),
         Err(_) => Err(ApiError::invalid(
-            definition.group,
-            definition.kind,
+            &definition.group,
+            &definition.kind,
             name,
             vec![FieldError::invalid("metadata.resourceVersion", said, "invalid resource version")],
         )),
@@ -320,12 +320,14 @@ fn isolate_status(new: &mut Value, old: &Value) {
     *new = kept;
 }
 
-/// Anything but metadata and status counts.
-fn bump_generation(new: &mut Value, old: &Value) {
+/// Anything but metadata counts, and the status where it is not its own (`except_status`).
+fn bump_generation(new: &mut Value, old: &Value, except_status: bool) {
     let wanted = |v: &Value| -> serde_json::Map<String, Value> {
         let mut map = v.as_object().cloned().unwrap_or_default();
         map.remove("metadata");
-        map.remove("status");
+        if except_status {
+            map.remove("status");
+        }
         map
     };
     if wanted(new) != wanted(old) {
@@ -365,10 +367,10 @@ mod tests {
     fn generation_follows_spec_and_not_labels() {
         let old = json!({"metadata": {"generation": 3}, "spec": {"x": 1}});
         let mut new = json!({"metadata": {"generation": 3, "labels": {"a": "b"}}, "spec": {"x": 1}});
-        bump_generation(&mut new, &old);
+        bump_generation(&mut new, &old, true);
         assert_eq!(new["metadata"]["generation"], 3);
         new["spec"]["x"] = json!(2);
-        bump_generation(&mut new, &old);
+        bump_generation(&mut new, &old, true);
         assert_eq!(new["metadata"]["generation"], 4);
     }
 }

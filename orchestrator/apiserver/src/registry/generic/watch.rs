@@ -102,7 +102,7 @@ impl Registry {
         }
         let events = Events {
             definition: self
-                .find(definition.group, definition.version, definition.plural)
+                .find(&definition.group, &definition.version, &definition.plural)
                 .ok_or_else(ApiError::no_such_path)?,
             selection,
             watcher,
@@ -186,13 +186,13 @@ impl Events {
 fn bookmark(definition: &Definition, revision: u64, initial_events_end: bool) -> Shared {
     let mut value: Value = json!({
         "apiVersion": definition.api_version(),
-        "kind": definition.kind,
+        "kind": &definition.kind,
         "metadata": {"resourceVersion": revision.to_string()},
     });
     if initial_events_end {
         value["metadata"]["annotations"] = json!({INITIAL_EVENTS_END: "true"});
     }
-    Arc::new(CachedObject::new(&definition.ty, &value, None))
+    Arc::new(CachedObject::new(&definition.ty, &value, Vec::new()))
 }
 
 fn validate_watch_options(options: &ListOptions) -> Result<(), ApiError> {

@@ -14,9 +14,9 @@ pub(crate) fn declaration() -> Declaration {
         .name_rule(NameRule::PathSegment)
         .create_on_update()
         .stored_as(StoredAs {
-            group: "",
-            version: "v1",
-            plural: "events",
+            group: "".into(),
+            version: "v1".into(),
+            plural: "events".into(),
             conversion: Conversion { to_stored, from_stored },
         })
         .fields(

@@ -24,7 +24,14 @@ pub(crate) fn of(
     definition: &Definition,
     parent: &Value,
 ) -> Result<Arc<CachedObject>, ApiError> {
-    Ok(Arc::new(CachedObject::new(&ty(registry)?, &value_of(definition, parent), None)))
+    if let Some(paths) = definition.custom.as_ref().and_then(|custom| custom.scale.as_ref())
+        && paths.wanted(parent).is_none()
+    {
+        let path = &paths.spec_replicas;
+        return Err(ApiError::internal(format!("the spec replicas field {path:?} does not exist")));
+    }
+    let value = value_of(definition, parent);
+    Ok(Arc::new(CachedObject::new(&ty(registry)?, &value, Vec::new())))
 }
 
 fn value_of(definition: &Definition, parent: &Value) -> Value {
@@ -35,14 +42,18 @@ fn value_of(definition: &Definition, parent: &Value) -> Value {
         }
     }
     let number = |pointer: &str| parent.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
+    let (wanted, present, selector) =
+        match definition.custom.as_ref().and_then(|custom| custom.scale.as_ref()) {
+            Some(paths) => (paths.wanted(parent).unwrap_or(0), paths.present(parent), paths.selector(parent)),
+            None => (number("/spec/replicas"), number("/status/replicas"), selector_text(definition, parent)),
+        };
     let mut scale = json!({
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": meta,
-        "spec": {"replicas": number("/spec/replicas")},
-        "status": {"replicas": number("/status/replicas")},
+        "spec": {"replicas": wanted},
+        "status": {"replicas": present},
     });
-    let selector = selector_text(definition, parent);
     if !selector.is_empty() {
         scale["status"]["selector"] = selector.into();
     }
@@ -143,7 +154,10 @@ async fn store(
                 )));
             }
             let mut new = old.clone();
-            new["spec"]["replicas"] = json!(replicas);
+            match definition.custom.as_ref().and_then(|custom| custom.scale.as_ref()) {
+                Some(paths) => paths.set(&mut new, replicas),
+                None => new["spec"]["replicas"] = json!(replicas),
+            }
             let version = meta_str(&scale, "resourceVersion");
             if !version.is_empty() {
                 new["metadata"]["resourceVersion"] = version.into();

@@ -23,9 +23,9 @@ pub(crate) fn v1() -> Declaration {
         .subresources(&[STATUS])
         .columns(crate::tables::workloads::AUTOSCALERS)
         .stored_as(StoredAs {
-            group: "autoscaling",
-            version: "v2",
-            plural: "horizontalpodautoscalers",
+            group: "autoscaling".into(),
+            version: "v2".into(),
+            plural: "horizontalpodautoscalers".into(),
             conversion: Conversion { to_stored, from_stored },
         })
         .strategy(Autoscaler)

@@ -32,7 +32,8 @@ pub fn object() -> Option<PathBuf> {
     }
 }
 
-fn find_object() -> Result<PathBuf> {
+/// Where the object is, or why nothing can be loaded.
+pub fn find_object() -> Result<PathBuf> {
     if !nix::unistd::Uid::effective().is_root() {
         bail!("the data plane needs root");
     }
@@ -52,7 +53,7 @@ fn find_object() -> Result<PathBuf> {
 }
 
 /// Where the cgroup v2 tree is mounted.
-fn cgroup_root() -> Option<PathBuf> {
+pub fn cgroup_root() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/mounts").ok()?;
     let mut fields = mounts.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     fields.find(|fields| fields.get(2) == Some(&"cgroup2")).map(|fields| PathBuf::from(fields[1]))

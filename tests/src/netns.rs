@@ -49,6 +49,11 @@ impl Netns {
         })
     }
 
+    /// What it is entered by, for processes that are started inside.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Runs something inside and waits for it.
     pub fn run<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
         let run = || {

@@ -2,6 +2,7 @@
 //!
 //! A bench exits 0 when it could measure, whether goals are met or not, and says how many are.
 
+mod dataplane;
 pub mod report;
 mod start;
 
@@ -22,11 +23,14 @@ pub struct Options {
 enum Bench {
     /// Time from the end of the builds to a served demo, idle memory, size of the programs
     Start(start::Options),
+    /// The data plane beside bare hops and kube-proxy's rules: latency, CPU, throughput, cost of packets and changes
+    Dataplane(dataplane::Options),
 }
 
 pub fn run(options: &Options) -> Result<()> {
     let report = match &options.bench {
         Bench::Start(options) => start::run(options)?,
+        Bench::Dataplane(options) => dataplane::run(options)?,
     };
     report.print();
     if let Some(file) = &options.json {

@@ -1,26 +1,34 @@
 //! The rows that every bench gives, and how they are printed and written.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What was measured, beside what it is compared with and what is aimed at.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
     pub case: String,
-    /// The median of the rounds.
-    pub value: f64,
-    pub unit: &'static str,
+    /// The median of the rounds; none when it could not be measured.
+    pub value: Option<f64>,
+    pub unit: Cow<'static, str>,
     /// The same measure of something else in the same run.
     pub peer: Option<f64>,
-    /// `value / peer`.
+    /// `value / peer`, the median over the rounds where they are compared round by round.
     pub ratio: Option<f64>,
-    /// At most this, in `unit`.
+    /// Of `ratio` where there is one, else of `value`, in `unit`.
     pub goal: Option<f64>,
+    /// Whether the goal is a least; otherwise it is a most.
+    #[serde(default)]
+    pub at_least: bool,
     pub met: Option<bool>,
+    /// Why there is no value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
+#[derive(Deserialize)]
 pub struct Report {
     /// What gave the figures: build profile, kernel, processors, rounds.
     pub configuration: String,
@@ -32,12 +40,14 @@ impl Row {
     pub fn at_most(case: impl Into<String>, value: f64, unit: &'static str, goal: Option<f64>) -> Row {
         Row {
             case: case.into(),
-            value,
-            unit,
+            value: Some(value),
+            unit: unit.into(),
             peer: None,
             ratio: None,
             goal,
+            at_least: false,
             met: goal.map(|goal| value <= goal),
+            why: None,
         }
     }
 }
@@ -45,25 +55,32 @@ impl Row {
 impl Report {
     pub fn print(&self) {
         println!("\n{}", self.configuration);
+        let width = self.rows.iter().map(|row| row.case.chars().count()).max().unwrap_or(0).max(44);
         println!(
-            "{:<44} {:>10} {:<6} {:>10} {:>7} {:>10} met",
+            "{:<width$} {:>10} {:<6} {:>10} {:>7} {:>9} met",
             "case", "value", "unit", "peer", "ratio", "goal"
         );
         let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |it| format!("{it:.2}"));
         for row in &self.rows {
             let met = row.met.map_or("-", |met| if met { "yes" } else { "no" });
+            let bound = if row.at_least { "≥" } else { "≤" };
             println!(
-                "{:<44} {:>10.2} {:<6} {:>10} {:>7} {:>10} {met}",
+                "{:<width$} {:>10} {:<6} {:>10} {:>7} {:>9} {met}",
                 row.case,
-                row.value,
+                shown(row.value),
                 row.unit,
                 shown(row.peer),
-                shown(row.ratio),
-                shown(row.goal)
+                row.ratio.map_or_else(|| "-".to_owned(), |it| format!("{it:.3}")),
+                row.goal.map_or_else(|| "-".to_owned(), |it| format!("{bound} {it:.3}")),
             );
+            if let Some(why) = &row.why {
+                println!("  not measured: {why}");
+            }
         }
         let goals = self.rows.iter().filter_map(|row| row.met);
-        println!("{} of {} goals met", goals.clone().filter(|met| *met).count(), goals.count());
+        let missing = self.rows.iter().filter(|row| row.value.is_none()).count();
+        let met = goals.clone().filter(|met| *met).count();
+        println!("{met} of {} goals met, {missing} cases not measured", goals.count());
     }
 
     pub fn write(&self, file: &Path) -> Result<()> {

@@ -1,0 +1,3 @@
+//! What is measured: one file a kind of measurement.
+
+pub mod traffic;

@@ -1,0 +1,153 @@
+//! Measures the data plane beside its peers; `cargo xtask bench dataplane` builds and runs it.
+//!
+//! A crate of its own, so that xtask need not link the data plane. Prints one JSON document on standard output and
+//! progress on standard error. Makes all it needs in namespaces of its own and leaves nothing.
+
+mod cases;
+mod fleet;
+mod guard;
+mod peer;
+mod report;
+mod rounds;
+mod stage;
+mod worker;
+mod world;
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use penstock_tests::netns;
+use report::{Report, Row};
+use stage::Stage;
+
+const ROUNDS: usize = 201;
+const QUICK_ROUNDS: usize = 31;
+
+/// Measure Penstock's data plane beside its peers.
+#[derive(Parser)]
+#[command(version, max_term_width = 110)]
+struct Menu {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// Measure, and clean up afterwards
+    Run(Options),
+    /// Measure, watched by `run`
+    #[command(hide = true)]
+    Measure(Options),
+    /// The serving end of a path
+    #[command(hide = true)]
+    Server(End),
+    /// The asking end of a path
+    #[command(hide = true)]
+    Client(End),
+}
+
+#[derive(Args)]
+struct Options {
+    /// Rounds of every comparison
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Fewer rounds, fewer peers, smaller clusters: under two minutes
+    #[arg(long)]
+    quick: bool,
+    /// Only cases whose name contains this
+    #[arg(long)]
+    only: Option<String>,
+    /// A real peer: kube-proxy=PATH
+    #[arg(long, value_name = "NAME=PATH")]
+    peer: Vec<String>,
+    /// The CPU on which both ends of a path run [default: the last]
+    #[arg(long)]
+    cpu: Option<usize>,
+}
+
+#[derive(Args)]
+struct End {
+    #[arg(long)]
+    cpu: usize,
+    #[arg(long)]
+    address: Ipv4Addr,
+}
+
+fn main() -> ExitCode {
+    let done = match Menu::parse().role {
+        Role::Run(_) => guard::run(&std::env::args().skip(2).collect::<Vec<_>>()),
+        Role::Measure(options) => measure(&options).map(|()| ExitCode::SUCCESS),
+        Role::Server(end) => worker::server::run(end.cpu, end.address).map(|()| ExitCode::SUCCESS),
+        Role::Client(end) => worker::client::run(end.cpu).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn measure(options: &Options) -> Result<()> {
+    let variable = |name| std::env::var(name).with_context(|| format!("{name} is not set: use `run`"));
+    let processors = std::thread::available_parallelism()?.get();
+    let rounds = options.rounds.unwrap_or(if options.quick { QUICK_ROUNDS } else { ROUNDS }).max(1);
+    let stage = Stage::new(
+        PathBuf::from(variable("PENSTOCK_BENCH_FOLDER")?),
+        variable("PENSTOCK_BENCH_PREFIX")?,
+        options.cpu.unwrap_or(processors - 1),
+        rounds,
+        options.quick,
+        options.only.clone(),
+    )?;
+    let mut rows = netns::isolated(|| all(&stage));
+    for peer in &options.peer {
+        rows.push(Row::missing(format!("peer {peer}"), "", "running a real peer is not built yet"));
+    }
+    let report = Report { configuration: configuration(&stage, processors)?, rows };
+    println!("{}", serde_json::to_string_pretty(&report)?);
+    Ok(())
+}
+
+type Case = fn(&Stage) -> Result<Vec<Row>>;
+
+/// What there is to measure, in this order.
+const CASES: &[(&str, Case)] = &[("traffic", cases::traffic::run)];
+
+fn all(stage: &Stage) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (name, case) in CASES {
+        eprintln!("{name}");
+        match case(stage) {
+            Ok(measured) => rows.extend(measured),
+            Err(error) => rows.push(Row::missing(*name, "", format!("{error:#}"))),
+        }
+    }
+    rows
+}
+
+fn configuration(stage: &Stage, processors: usize) -> Result<String> {
+    let kernel = nix::sys::utsname::uname()?;
+    let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = model.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let version = |program: &str| {
+        let output = std::process::Command::new(program).arg("--version").output().ok();
+        output.map_or_else(
+            || format!("no {program}"),
+            |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        )
+    };
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    Ok(format!(
+        "Linux {}, {processors} processors ({}), both ends of every path on CPU {} at SCHED_FIFO, {} interleaved rounds, \
+         load {}\npeers in the same run: bare hops; {}; {}; congestion control cubic",
+        kernel.release().to_string_lossy(),
+        model.map_or("unknown", |(_, name)| name),
+        stage.cpu,
+        stage.rounds,
+        load.split_whitespace().next().unwrap_or("unknown"),
+        version("iptables"),
+        version("nft"),
+    ))
+}

@@ -1,0 +1,112 @@
+//! What serves the services of a world: our data plane, a rendering of kube-proxy's rules, or nothing.
+
+pub mod conntrack;
+pub mod iptables;
+pub mod nftables;
+pub mod ours;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use penstock_tests::netns::Netns;
+
+use crate::fleet::fleet;
+use crate::stage::Stage;
+use crate::world::{Ends, World};
+use ours::Ours;
+
+/// Backends of every service that is not used.
+const OTHER_BACKENDS: u32 = 2;
+
+/// Who serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// Nobody: no rule, no program, no connection tracking.
+    Bare,
+    /// Our data plane.
+    Ours,
+    /// Rules as kube-proxy's iptables mode documents them, written by us.
+    Iptables,
+    /// Rules as kube-proxy's nftables mode documents them, written by us.
+    Nftables,
+}
+
+/// A world with somebody who serves, and processes at its ends.
+pub struct Place {
+    pub peer: Peer,
+    pub services: u32,
+    // In the order in which they are to go.
+    pub ends: Ends,
+    pub ours: Option<Ours>,
+    pub world: World,
+}
+
+impl Peer {
+    pub fn name(self) -> &'static str {
+        match self {
+            Peer::Bare => "bare",
+            Peer::Ours => "penstock",
+            Peer::Iptables => "iptables rendering",
+            Peer::Nftables => "nftables rendering",
+        }
+    }
+}
+
+impl Place {
+    /// Makes a world in which this peer serves so many services.
+    pub fn new(stage: &Stage, peer: Peer, services: u32) -> Result<Place> {
+        let label = || format!("a world for {} with {services} services", peer.name());
+        let world = World::new().with_context(label)?;
+        let ours = serve(stage, peer, services, &world).with_context(label)?;
+        let cgroup = ours.as_ref().map(|ours| ours.cgroup().to_owned());
+        let ends = world.start(cgroup.as_deref(), stage.cpu).with_context(label)?;
+        Ok(Place { peer, services, ends, ours, world })
+    }
+
+    /// For people, and for rows.
+    pub fn name(&self) -> String {
+        match self.peer {
+            Peer::Bare => self.peer.name().to_owned(),
+            _ => format!("{} @{}", self.peer.name(), self.services),
+        }
+    }
+
+    /// Forgets tracked connections, so that no path pays for another's.
+    pub fn flush(&self) -> Result<()> {
+        match self.peer {
+            Peer::Iptables | Peer::Nftables => self.world.node.run(conntrack::flush),
+            Peer::Bare | Peer::Ours => Ok(()),
+        }
+    }
+}
+
+fn serve(stage: &Stage, peer: Peer, services: u32, world: &World) -> Result<Option<Ours>> {
+    let ports = || fleet(services, OTHER_BACKENDS);
+    match peer {
+        Peer::Bare => Ok(None),
+        Peer::Ours => Ours::serve(stage, world, &ports()).map(Some),
+        Peer::Iptables => feed(&world.node, stage, "iptables-restore", &[], &iptables::render(&ports())),
+        Peer::Nftables => feed(&world.node, stage, "nft", &["-f"], &nftables::render(&ports())),
+    }
+}
+
+/// Gives rules to the program that loads them, in a node's namespace.
+fn feed(node: &Netns, stage: &Stage, program: &str, arguments: &[&str], rules: &str) -> Result<Option<Ours>> {
+    let file = stage.folder.join("rules");
+    std::fs::write(&file, rules).with_context(|| format!("writing {}", file.display()))?;
+    node.run(|| load(program, arguments, &file))?;
+    Ok(None)
+}
+
+fn load(program: &str, arguments: &[&str], file: &Path) -> Result<()> {
+    let output = std::process::Command::new(program)
+        .args(arguments)
+        .arg(file)
+        .output()
+        .with_context(|| format!("running {program}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        anyhow::bail!("{program}: {}", said.lines().next().unwrap_or("failed without a word"));
+    }
+    Ok(())
+}

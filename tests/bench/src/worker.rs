@@ -1,0 +1,177 @@
+//! The two ends of a measurement: small processes of their own, in a pod's namespace and cgroup, on one CPU.
+//!
+//! They are this program again under another verb, so that each is what a pod's process is: its sockets belong to the
+//! cgroup and namespace it was started in. Must not know what lies between them.
+
+pub mod client;
+pub mod server;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use nix::libc;
+use penstock_tests::netns::Netns;
+
+pub use client::Kind;
+
+/// Above every ordinary process of the machine, so that a slice is not cut in two by them.
+const PRIORITY: i32 = 10;
+
+/// Ports on which a server listens: two of each kind, so that a service has two backends in one pod.
+pub const SERVER_PORTS: [u16; 2] = [7000, 7100];
+
+/// A process at one end.
+pub struct Worker {
+    child: Child,
+    says: BufReader<ChildStdout>,
+    hears: ChildStdin,
+}
+
+/// What one slice measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Slice {
+    /// Median nanoseconds of an operation; of a transfer nanoseconds a megabyte.
+    pub p50_ns: f64,
+    /// CPU of both ends in nanoseconds an operation, or a megabyte.
+    pub cpu_ns: f64,
+}
+
+impl Worker {
+    /// Starts a server in a pod.
+    pub fn server(pod: &Netns, cgroup: Option<&Path>, cpu: usize, address: Ipv4Addr) -> Result<Worker> {
+        Self::start("server", &address.to_string(), pod, cgroup, cpu)
+    }
+
+    /// Starts a client in a pod, whose sockets have this address.
+    pub fn client(pod: &Netns, cgroup: Option<&Path>, cpu: usize) -> Result<Worker> {
+        Self::start("client", "0.0.0.0", pod, cgroup, cpu)
+    }
+
+    fn start(role: &str, address: &str, pod: &Netns, cgroup: Option<&Path>, cpu: usize) -> Result<Worker> {
+        let mut command = Command::new("/proc/self/exe");
+        command.args([role, "--cpu", &cpu.to_string(), "--address", address]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let namespace: File = pod.file().try_clone().context("sharing a namespace")?;
+        let procs = match cgroup {
+            Some(folder) => Some(
+                File::options()
+                    .write(true)
+                    .open(folder.join("cgroup.procs"))
+                    .with_context(|| format!("opening the cgroup {}", folder.display()))?,
+            ),
+            None => None,
+        };
+        // SAFETY: between fork and exec only system calls on descriptors that were opened before.
+        unsafe {
+            command.pre_exec(move || {
+                // With the program that measures goes everything it started.
+                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                if let Some(procs) = &procs
+                    && libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) != 1
+                {
+                    return Err(std::io::Error::last_os_error());
+                }
+                nix::sched::setns(namespace.as_fd(), nix::sched::CloneFlags::CLONE_NEWNET)?;
+                Ok(())
+            });
+        }
+        let mut child = command.spawn().with_context(|| format!("starting a {role}"))?;
+        let (hears, says) = (child.stdin.take(), child.stdout.take());
+        let mut worker = Worker {
+            hears: hears.context("a pipe to the worker")?,
+            says: BufReader::new(says.context("a pipe from the worker")?),
+            child,
+        };
+        let ready = worker.answer()?;
+        if ready != "ready" {
+            bail!("the {role} does not start: {ready}");
+        }
+        Ok(worker)
+    }
+
+    /// Its process, by which the other end reads its CPU time.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Makes a path of this kind to a target ready; its slot is used in `run`.
+    pub fn open(&mut self, kind: Kind, target: SocketAddrV4) -> Result<usize> {
+        let said = self.ask(&format!("open {} {target}", kind.name()))?;
+        said.parse().with_context(|| format!("{} to {target}: {said}", kind.name()))
+    }
+
+    /// Runs so many operations (or milliseconds of a transfer) against a server with this process.
+    pub fn run(&mut self, slot: usize, amount: u32, server: u32) -> Result<Slice> {
+        let said = self.ask(&format!("run {slot} {amount} {server}"))?;
+        let numbers: Vec<f64> = said.split_whitespace().filter_map(|it| it.parse().ok()).collect();
+        match numbers[..] {
+            [p50_ns, cpu_ns] => Ok(Slice { p50_ns, cpu_ns }),
+            _ => bail!("{said}"),
+        }
+    }
+
+    fn ask(&mut self, question: &str) -> Result<String> {
+        writeln!(self.hears, "{question}").context("asking a worker")?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<String> {
+        let mut line = String::new();
+        if self.says.read_line(&mut line).context("reading a worker's answer")? == 0 {
+            bail!("a worker ended before it answered");
+        }
+        Ok(line.trim_end().to_owned())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Binds this process to a CPU and puts it above ordinary ones. Returns whether the latter was allowed.
+pub fn pin(cpu: usize) -> Result<bool> {
+    let mut set = nix::sched::CpuSet::new();
+    set.set(cpu).with_context(|| format!("CPU {cpu}"))?;
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set)
+        .with_context(|| format!("binding to CPU {cpu}"))?;
+    Ok(set_priority(libc::SCHED_FIFO, PRIORITY))
+}
+
+/// Makes this thread an ordinary one again.
+pub fn unpin() {
+    set_priority(libc::SCHED_OTHER, 0);
+    let mut all = nix::sched::CpuSet::new();
+    for cpu in 0..nix::sched::CpuSet::count() {
+        let _ = all.set(cpu);
+    }
+    let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &all);
+}
+
+fn set_priority(policy: i32, priority: i32) -> bool {
+    let parameters = libc::sched_param { sched_priority: priority };
+    // SAFETY: the structure lives through the call.
+    unsafe { libc::sched_setscheduler(0, policy, &parameters) == 0 }
+}
+
+/// CPU nanoseconds of a process: all its threads, and what the kernel did on their behalf.
+pub fn cpu_ns(pid: u32) -> u64 {
+    let mut clock = 0;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: both places live through the calls.
+    let read = unsafe {
+        libc::clock_getcpuclockid(pid as libc::pid_t, &mut clock) == 0
+            && libc::clock_gettime(clock, &mut time) == 0
+    };
+    if read { time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64 } else { 0 }
+}

@@ -1,0 +1,77 @@
+//! `cargo xtask bench dataplane`: builds the program that measures the data plane (tests/bench), runs it, shows its rows.
+//!
+//! The measuring is a program of its own because it links the data plane, which this one need not.
+
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+
+use super::report::Report;
+use crate::{artifacts, command, ebpf, packages};
+
+const PACKAGE: &str = "penstock-bench";
+const PROGRAM: &str = "penstock-bench-dataplane";
+
+/// What it calls besides our own programs.
+const WANTED: &[packages::Wanted] = &[
+    packages::Wanted { program: "ip", package: "iproute2", why: "makes the namespaces' links and routes" },
+    packages::Wanted { program: "nft", package: "nftables", why: "loads the peer's rules" },
+    packages::Wanted { program: "iptables-restore", package: "iptables", why: "loads the peer's rules" },
+];
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// Fewer rounds, fewer peers, smaller clusters: under two minutes
+    #[arg(long)]
+    quick: bool,
+    /// Rounds of every comparison
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Only cases whose name contains this, such as `nodeport`, `TCP_CRR` or `cold start`
+    #[arg(long, value_name = "CASE")]
+    only: Option<String>,
+    /// Both ends of every path run on this CPU [default: the last]
+    #[arg(long)]
+    cpu: Option<usize>,
+    /// A real peer to run beside the renderings of its rules: kube-proxy=PATH
+    #[arg(long, value_name = "NAME=PATH")]
+    peer: Vec<String>,
+    /// Cargo's profile for the measuring program; `dist` is what ships and takes minutes to build
+    #[arg(long, default_value = "dev")]
+    profile: String,
+}
+
+pub fn run(options: &Options) -> Result<Report> {
+    if !nix::unistd::Uid::effective().is_root() {
+        bail!("this bench makes namespaces and loads programs: run it as root");
+    }
+    packages::ensure(WANTED)?;
+    let object = ebpf::build()?;
+    let mut build = artifacts::cargo();
+    build.args(["build", "--locked", "--package", PACKAGE, "--bin", PROGRAM, "--profile", &options.profile]);
+    command::show(&mut build).context("the measuring program does not build")?;
+    let folder = if options.profile == "dev" { "debug" } else { options.profile.as_str() };
+
+    let mut run = std::process::Command::new(artifacts::target().join(folder).join(PROGRAM));
+    run.arg("run").env("PENSTOCK_EBPF_OBJECT", object);
+    if options.quick {
+        run.arg("--quick");
+    }
+    let numbers = [("--rounds", options.rounds), ("--cpu", options.cpu)];
+    for (name, value) in numbers.iter().filter_map(|(name, value)| Some((name, (*value)?))) {
+        run.args([*name, &value.to_string()]);
+    }
+    if let Some(only) = &options.only {
+        run.args(["--only", only]);
+    }
+    for peer in &options.peer {
+        run.args(["--peer", peer]);
+    }
+    let output = run.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("running the bench")?;
+    if !output.status.success() {
+        bail!("the bench could not measure ({})", output.status);
+    }
+    let mut report: Report = serde_json::from_slice(&output.stdout).context("reading the bench's rows")?;
+    report.configuration = format!("profile {}; {}", options.profile, report.configuration);
+    Ok(report)
+}

@@ -3,6 +3,7 @@
 //! A crate of its own, so that xtask need not link the data plane. Prints one JSON document on standard output and
 //! progress on standard error. Makes all it needs in namespaces of its own and leaves nothing.
 
+mod bpf;
 mod cases;
 mod fleet;
 mod guard;
@@ -113,13 +114,21 @@ fn measure(options: &Options) -> Result<()> {
 type Case = fn(&Stage) -> Result<Vec<Row>>;
 
 /// What there is to measure, in this order.
-const CASES: &[(&str, Case)] = &[("traffic", cases::traffic::run)];
+const CASES: &[(&str, Case)] = &[
+    ("traffic", cases::traffic::run),
+    ("packets", cases::packets::run),
+    ("connect()", cases::connect::run),
+    ("cold start", cases::programming::cold_start),
+    ("endpoint change", cases::programming::change),
+];
 
 fn all(stage: &Stage) -> Vec<Row> {
     let mut rows = Vec::new();
     for (name, case) in CASES {
         eprintln!("{name}");
-        match case(stage) {
+        // On a thread of its own, which a case may bind to a CPU: what it starts would inherit that.
+        let done = std::thread::scope(|scope| scope.spawn(|| case(stage)).join());
+        match done.unwrap_or_else(|_| Err(anyhow::anyhow!("the case panicked"))) {
             Ok(measured) => rows.extend(measured),
             Err(error) => rows.push(Row::missing(*name, "", format!("{error:#}"))),
         }

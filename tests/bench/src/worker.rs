@@ -148,16 +148,6 @@ pub fn pin(cpu: usize) -> Result<bool> {
     Ok(set_priority(libc::SCHED_FIFO, PRIORITY))
 }
 
-/// Makes this thread an ordinary one again.
-pub fn unpin() {
-    set_priority(libc::SCHED_OTHER, 0);
-    let mut all = nix::sched::CpuSet::new();
-    for cpu in 0..nix::sched::CpuSet::count() {
-        let _ = all.set(cpu);
-    }
-    let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &all);
-}
-
 fn set_priority(policy: i32, priority: i32) -> bool {
     let parameters = libc::sched_param { sched_priority: priority };
     // SAFETY: the structure lives through the call.

@@ -3,7 +3,7 @@
 //! Client and server share one CPU: between two virtual CPUs the wake-up would hide the path. Every path has a world of
 //! its own; the bare one is built twice, and what lies between the two is called noise.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::fleet;
 use crate::peer::{Peer, Place};
@@ -130,8 +130,30 @@ fn measure(stage: &Stage, places: &mut [Place], way: Way, kind: Kind) -> Result<
         }
         Ok(slice)
     })?;
+    for place in &paths {
+        prove(place, way).with_context(|| place.name())?;
+    }
     let names: Vec<(Peer, String)> = paths.iter().map(|place| (place.peer, place.name())).collect();
     Ok(rows(way, kind, &names, &slices))
+}
+
+/// That our programs carried what was measured, and dropped nothing.
+fn prove(place: &Place, way: Way) -> Result<()> {
+    let Some(ours) = &place.ours else { return Ok(()) };
+    let counters = ours.dataplane.counters()?;
+    let event = match way {
+        Way::PodToService => "connect_translated",
+        Way::PodToPod => return Ok(()),
+        Way::NodePort => "uplink_to_local",
+    };
+    if counters.events.get(event).is_none_or(|count| *count == 0) {
+        bail!("no {event} was counted: the packets took another way");
+    }
+    let dropped: Vec<_> = counters.drops.iter().filter(|(_, count)| **count > 0).collect();
+    if !dropped.is_empty() {
+        bail!("packets were dropped: {dropped:?}");
+    }
+    Ok(())
 }
 
 fn rows(way: Way, kind: Kind, names: &[(Peer, String)], slices: &[Vec<Slice>]) -> Vec<Row> {

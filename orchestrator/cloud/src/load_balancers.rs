@@ -1,76 +1,142 @@
-//! Services of type LoadBalancer: gets each an address from the provider, writes it into the status, and gives it
-//! back when the Service goes or changes its type.
+//! Services of type LoadBalancer: gets each its addresses from the provider, writes them into the status with a
+//! condition that says how it stands, and gives them back when the Service goes or changes its type.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, Service};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use penstock_informers::failure::{During, gone_is_fine};
 use penstock_informers::{Cache, Delta, EventType, Failure, Key, Meta, Next, Reconcile, Recorder, WorkQueue};
+use serde_json::{Value, json};
 
+use crate::address_pool::AddressPool;
 use crate::bare_metal::BareMetal;
-use crate::provider::{LoadBalancers, Request};
+use crate::plan::{Claim, Refusal, Request};
+use crate::provider::LoadBalancers;
 
-/// A Service that found no address looks again after this, or when one is given back.
+/// Names the pool a Service wants its addresses from.
+pub const POOL_ANNOTATION: &str = "penstock.io/address-pool";
+/// Services with the same value may have one address, on ports of their own.
+pub const SHARE_ANNOTATION: &str = "penstock.io/share-address";
+/// The class that means us; a Service without one is ours too.
+pub const CLASS: &str = "penstock.io/address-pool";
+/// Whether the Service has its addresses.
+pub const CONDITION: &str = "AddressAssigned";
+
+/// A Service that found no address looks again after this, or when something changes that could help.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub struct Controller {
     pub(crate) client: Client,
     pub(crate) services: Arc<Cache<Service>>,
-    pub(crate) provider: BareMetal,
+    pub(crate) pools: Arc<Cache<AddressPool>>,
+    pub(crate) provider: Arc<BareMetal>,
     pub(crate) recorder: Recorder,
     pub(crate) queue: Arc<WorkQueue<Key>>,
+    /// Pools whose status may have changed.
+    pub(crate) pool_queue: Arc<WorkQueue<Key>>,
 }
 
+// === impl Controller ===
+
 impl Controller {
+    /// Takes note of what the Service has, before anything is given out.
     pub(crate) fn note(&self, service: &Service) {
-        if wants_balancer(service) {
-            self.provider.note(&service.key().to_string(), &addresses(service));
+        if is_ours(service) {
+            self.provider.note(&service.key().to_string(), &addresses(service), &claim(service));
         }
     }
 
-    pub(crate) fn changed(&self, delta: &Delta<'_, Service>) {
-        self.queue.add(delta.object().key());
+    /// A pool came, changed or went: everybody may have to move, or find what was missing. Its status, which we
+    /// write, concerns nobody.
+    pub(crate) fn pool_changed(&self, delta: &Delta<'_, AddressPool>) {
+        if let Delta::Updated { old, new } = delta
+            && old.spec == new.spec
+            && old.deleting() == new.deleting()
+        {
+            return;
+        }
+        self.services.list().iter().filter(|s| is_ours(s)).for_each(|s| self.queue.add(s.key()));
+        self.count_again();
+    }
+
+    fn count_again(&self) {
+        self.pools.list().iter().for_each(|pool| self.pool_queue.add(pool.key()));
     }
 
     async fn release(&self, key: &Key) {
         if self.provider.release(&key.to_string()).await {
             // Someone may be waiting for the address.
-            let waiting =
-                self.services.list().into_iter().filter(|s| wants_balancer(s) && addresses(s).is_empty());
+            let waiting = self.services.list().into_iter().filter(|s| is_ours(s) && addresses(s).is_empty());
             waiting.for_each(|s| self.queue.add(s.key()));
+            self.count_again();
         }
     }
 
-    async fn write(&self, service: &Service, addresses: &[IpAddr]) -> Result<(), Failure> {
-        let ingress: Vec<LoadBalancerIngress> = addresses
-            .iter()
-            .map(|a| LoadBalancerIngress {
-                ip: Some(a.to_string()),
-                ip_mode: Some("VIP".into()),
-                ..Default::default()
-            })
-            .collect();
-        let status = LoadBalancerStatus { ingress: (!ingress.is_empty()).then_some(ingress) };
-        // A merge patch replaces lists whole; an explicit null clears the last address.
-        let ingress = serde_json::to_value(&status.ingress).unwrap_or_default();
-        let patch = serde_json::json!({
-            "metadata": {"uid": service.uid_str()}, "status": {"loadBalancer": {"ingress": ingress}},
+    /// Writes addresses and condition, if they are not there already.
+    async fn write(
+        &self,
+        service: &Service,
+        addresses: &[IpAddr],
+        condition: Option<Condition>,
+    ) -> Result<(), Failure> {
+        let Some(status) = plan_status(service, addresses, condition) else { return Ok(()) };
+        let patch = json!({
+            "metadata": {"uid": service.uid_str(), "resourceVersion": service.metadata.resource_version},
+            "status": status,
         });
         let api: Api<Service> = Api::namespaced(self.client.clone(), service.ns());
         let patched = api.patch_status(service.name(), &PatchParams::default(), &Patch::Merge(&patch)).await;
         gone_is_fine(patched).map(drop).during(|| format!("status of service {}", service.key()))
     }
+
+    async fn assign(&self, service: &Service) -> Result<Next, Failure> {
+        let has = addresses(service);
+        match self.provider.ensure(&plan_request(service)).await {
+            Ok(wanted) => {
+                let list: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+                let message = format!("the Service has {}", list.join(", "));
+                let condition = plan_condition(service, "True", "Assigned", message, Timestamp::now());
+                self.write(service, &wanted, Some(condition)).await?;
+                if wanted != has {
+                    let message = format!("Ensured load balancer at {}", list.join(", "));
+                    self.recorder.record(service, EventType::Normal, "EnsuredLoadBalancer", message);
+                    self.count_again();
+                }
+                Ok(Next::Done)
+            }
+            Err(refusal) => self.refuse(service, refusal).await,
+        }
+    }
+
+    /// An address that is not the Service's any more must not stay in its status: somebody else may be given it.
+    async fn refuse(&self, service: &Service, refusal: Refusal) -> Result<Next, Failure> {
+        self.release(&service.key()).await;
+        let message = refusal.to_string();
+        let told =
+            condition_of(service).is_some_and(|c| c.reason == refusal.reason() && c.message == message);
+        let condition = plan_condition(service, "False", refusal.reason(), message.clone(), Timestamp::now());
+        self.write(service, &[], Some(condition)).await?;
+        if !told {
+            let message = format!("Error syncing load balancer: {message}");
+            self.recorder.record(service, EventType::Warning, "SyncLoadBalancerFailed", message);
+        }
+        Err(Failure::Wait { reason: message, after: LOOK_AGAIN })
+    }
 }
 
 /// Whether the Service is ours to serve.
-fn wants_balancer(service: &Service) -> bool {
+fn is_ours(service: &Service) -> bool {
     service.spec.as_ref().is_some_and(|s| {
-        s.type_.as_deref() == Some("LoadBalancer") && s.load_balancer_class.is_none() && !service.deleting()
+        s.type_.as_deref() == Some("LoadBalancer")
+            && s.load_balancer_class.as_deref().is_none_or(|class| class == CLASS)
+            && !service.deleting()
     })
 }
 
@@ -81,16 +147,82 @@ fn addresses(service: &Service) -> Vec<IpAddr> {
     ingress.filter_map(|i| i.ip.as_ref()?.parse().ok()).collect()
 }
 
+fn condition_of(service: &Service) -> Option<&Condition> {
+    service.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == CONDITION)
+}
+
+fn claim(service: &Service) -> Claim {
+    let spec = service.spec.as_ref();
+    let ports = spec.and_then(|s| s.ports.as_ref()).into_iter().flatten();
+    Claim {
+        sharing_key: service.annotation(SHARE_ANNOTATION).filter(|key| !key.is_empty()).map(str::to_owned),
+        ports: ports.map(|p| (p.protocol.clone().unwrap_or_else(|| "TCP".into()), p.port)).collect(),
+        local_only: spec.and_then(|s| s.external_traffic_policy.as_deref()) == Some("Local"),
+    }
+}
+
 fn plan_request(service: &Service) -> Request {
     let spec = service.spec.clone().unwrap_or_default();
     let families = spec.ip_families.unwrap_or_default();
     let has = |family: &str| families.iter().any(|f| f == family);
     Request {
         service: service.key().to_string(),
+        has: addresses(service),
         wanted: spec.load_balancer_ip.and_then(|ip| ip.parse().ok()),
+        pool: service.annotation(POOL_ANNOTATION).filter(|name| !name.is_empty()).map(str::to_owned),
         ipv4: families.is_empty() || has("IPv4"),
         ipv6: has("IPv6"),
+        claim: claim(service),
     }
+}
+
+/// The condition as it should be; its time moves only with its status.
+fn plan_condition(
+    service: &Service,
+    status: &str,
+    reason: &str,
+    message: String,
+    now: Timestamp,
+) -> Condition {
+    let since = condition_of(service).filter(|c| c.status == status).map(|c| c.last_transition_time.clone());
+    Condition {
+        type_: CONDITION.into(),
+        status: status.into(),
+        reason: reason.into(),
+        message,
+        last_transition_time: since.unwrap_or(Time(now)),
+        observed_generation: service.metadata.generation,
+    }
+}
+
+/// The part of the status that is ours, as a merge patch; none when it is so already. Without a condition, ours is
+/// taken away.
+fn plan_status(service: &Service, wanted: &[IpAddr], condition: Option<Condition>) -> Option<Value> {
+    let same_condition = match (&condition, condition_of(service)) {
+        (Some(new), Some(old)) => {
+            (&new.status, &new.reason, &new.message) == (&old.status, &old.reason, &old.message)
+        }
+        (None, None) => true,
+        _ => false,
+    };
+    if addresses(service) == wanted && same_condition {
+        return None;
+    }
+    let ingress: Vec<LoadBalancerIngress> = wanted
+        .iter()
+        .map(|a| LoadBalancerIngress {
+            ip: Some(a.to_string()),
+            ip_mode: Some("VIP".into()),
+            ..LoadBalancerIngress::default()
+        })
+        .collect();
+    // A merge patch replaces lists whole; an explicit null clears the last address.
+    let ingress = (!ingress.is_empty()).then_some(ingress);
+    let others = service.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+    let conditions: Vec<Condition> =
+        others.into_iter().filter(|c| c.type_ != CONDITION).chain(condition).collect();
+    let conditions = (!conditions.is_empty()).then_some(conditions);
+    Some(json!({"loadBalancer": {"ingress": ingress}, "conditions": conditions}))
 }
 
 impl Reconcile for Controller {
@@ -102,29 +234,69 @@ impl Reconcile for Controller {
             self.release(key).await;
             return Ok(Next::Done);
         };
-        let has = addresses(&service);
-        if !wants_balancer(&service) {
-            let foreign = service.spec.as_ref().is_some_and(|s| s.load_balancer_class.is_some());
-            self.release(key).await;
-            if !has.is_empty() && !foreign && !service.deleting() {
-                self.write(&service, &[]).await?;
-            }
-            return Ok(Next::Done);
+        if is_ours(&service) {
+            return self.assign(&service).await;
         }
-        match self.provider.ensure(&plan_request(&service)).await {
-            Ok(wanted) if wanted == has => Ok(Next::Done),
-            Ok(wanted) => {
-                self.write(&service, &wanted).await?;
-                let list: Vec<String> = wanted.iter().map(ToString::to_string).collect();
-                let message = format!("Ensured load balancer at {}", list.join(", "));
-                self.recorder.record(service.as_ref(), EventType::Normal, "EnsuredLoadBalancer", message);
-                Ok(Next::Done)
-            }
-            Err(error) => {
-                let message = format!("Error syncing load balancer: {error}");
-                self.recorder.record(service.as_ref(), EventType::Warning, "SyncLoadBalancerFailed", message);
-                Err(Failure::Wait { reason: error.to_string(), after: LOOK_AGAIN })
-            }
+        self.release(key).await;
+        let foreign = service.spec.as_ref().is_some_and(|s| s.load_balancer_class.is_some());
+        if !foreign && !service.deleting() {
+            self.write(&service, &[], None).await?;
         }
+        Ok(Next::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(spec: Value, status: Value) -> Service {
+        let meta = json!({"name": "s", "namespace": "ns", "generation": 1,
+            "annotations": {POOL_ANNOTATION: "lan", SHARE_ANNOTATION: "front"}});
+        serde_json::from_value(json!({"metadata": meta, "spec": spec, "status": status})).unwrap()
+    }
+
+    fn balanced(status: Value) -> Service {
+        let ports = json!([{"port": 80}, {"port": 53, "protocol": "UDP"}]);
+        service(json!({"type": "LoadBalancer", "loadBalancerIP": "192.0.2.9", "ports": ports}), status)
+    }
+
+    #[test]
+    fn a_request_says_all_the_service_asks_for() {
+        let has = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.9"}]}});
+        let request = plan_request(&balanced(has));
+        assert_eq!(request.has, ["192.0.2.9".parse::<IpAddr>().unwrap()]);
+        assert_eq!(
+            (request.pool.as_deref(), request.claim.sharing_key.as_deref()),
+            (Some("lan"), Some("front"))
+        );
+        assert_eq!(request.claim.ports, [("TCP".to_owned(), 80), ("UDP".to_owned(), 53)].into());
+        assert!(request.ipv4 && !request.ipv6);
+    }
+
+    #[test]
+    fn another_class_is_another_ones() {
+        assert!(is_ours(&balanced(Value::Null)));
+        assert!(is_ours(&service(json!({"type": "LoadBalancer", "loadBalancerClass": CLASS}), Value::Null)));
+        assert!(!is_ours(&service(json!({"type": "LoadBalancer", "loadBalancerClass": "a/b"}), Value::Null)));
+        assert!(!is_ours(&service(json!({"type": "ClusterIP"}), Value::Null)));
+    }
+
+    #[test]
+    fn a_status_is_written_once_and_keeps_others_conditions() {
+        let now = Timestamp::UNIX_EPOCH;
+        let foreign = json!({"type": "Other", "status": "True", "reason": "R", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let before = balanced(json!({"conditions": [foreign]}));
+        let wanted = ["192.0.2.9".parse::<IpAddr>().unwrap()];
+        let condition = |service: &Service| plan_condition(service, "True", "Assigned", "m".into(), now);
+        let status = plan_status(&before, &wanted, Some(condition(&before))).unwrap();
+        assert_eq!(status["conditions"].as_array().unwrap().len(), 2);
+        assert_eq!(status["loadBalancer"]["ingress"][0]["ip"], "192.0.2.9");
+        let after = balanced(status);
+        assert_eq!(plan_status(&after, &wanted, Some(condition(&after))), None);
+        let cleared = plan_status(&after, &[], None).unwrap();
+        assert_eq!(cleared["loadBalancer"]["ingress"], Value::Null);
+        assert_eq!(cleared["conditions"].as_array().unwrap().len(), 1);
     }
 }

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::debug;
-use penstock_ebpf_common::{Event, Reason, ServiceCount};
+use penstock_ebpf_common::{Event, Reason, SERVICE_COUNTS_PAGE, ServiceCount};
 
 use crate::maps::{SERVICE_COUNTS, TALLIES};
 use crate::packet::Packet;
@@ -57,7 +57,8 @@ fn tell(skb: *mut __sk_buff, addresses: u64, ports: u32, protocol_and_reason: u3
 /// Counts for a service port.
 #[inline(always)]
 pub fn service_count(service: u32, add: impl FnOnce(&mut ServiceCount)) {
-    if let Some(count) = SERVICE_COUNTS.get_ptr_mut(service) {
+    let page = SERVICE_COUNTS.get(service / SERVICE_COUNTS_PAGE);
+    if let Some(count) = page.and_then(|page| page.get_ptr_mut(service % SERVICE_COUNTS_PAGE)) {
         // SAFETY: as above; nothing else holds a reference to this CPU's entry while the program runs.
         add(unsafe { &mut *count });
     }

@@ -32,6 +32,7 @@ mod packet;
 mod rewrite;
 mod service;
 mod socket;
+mod source_ranges;
 mod translate;
 
 /// Programs that call kernel helpers marked GPL-only may only load with this.

@@ -3,7 +3,7 @@
 //! Sizes here are defaults; user space overrides them when it creates a map.
 
 use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use penstock_ebpf_common as shared;
 
@@ -13,10 +13,14 @@ pub type Set = Array<shared::Backend, 2, { BPF_F_INNER_MAP as usize }>;
 #[btf_map(name = "config_v1")]
 pub static CONFIG: Array<shared::Config, 1> = Array::new();
 
-#[btf_map(name = "vips_v1")]
-pub static VIPS: HashMap<shared::VipKey, shared::VipValue, 65_536> = HashMap::new();
+#[btf_map(name = "vips_v2")]
+pub static VIPS: HashMap<shared::VipKey, shared::VipValue, 65_536, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 
-#[btf_map(name = "sets_v1")]
+#[btf_map(name = "source_ranges_v1")]
+pub static SOURCE_RANGES: LpmTrie<shared::SourceRangeKey, u32, 65_536> = LpmTrie::new();
+
+#[btf_map(name = "sets_v2")]
 pub static SETS: ArrayOfMaps<Set, 32_768> = ArrayOfMaps::new();
 
 /// Only user space uses it; it lives here so that all maps are made and pinned in one way.
@@ -45,5 +49,8 @@ pub static AFFINITY: LruHashMap<shared::AffinityKey, shared::AffinityValue, 65_5
 #[btf_map(name = "tallies_v1")]
 pub static TALLIES: PerCpuArray<u64, { shared::TALLIES_MAX as usize }> = PerCpuArray::new();
 
-#[btf_map(name = "service_counts_v1")]
-pub static SERVICE_COUNTS: PerCpuArray<shared::ServiceCount, 16_384> = PerCpuArray::new();
+/// The counts of consecutive service numbers.
+pub type CountsPage = PerCpuArray<shared::ServiceCount, { shared::SERVICE_COUNTS_PAGE as usize }>;
+
+#[btf_map(name = "service_counts_v2")]
+pub static SERVICE_COUNTS: ArrayOfMaps<CountsPage, 256> = ArrayOfMaps::new();

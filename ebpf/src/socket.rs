@@ -4,7 +4,7 @@
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::programs::SockAddrContext;
-use penstock_ebpf_common::{Address, VIP_HOST_ONLY, VipValue};
+use penstock_ebpf_common::{Address, VIP_HOST_ONLY, VIP_SOURCE_RANGES, VipValue};
 
 use crate::maps::CONFIG;
 use crate::service;
@@ -157,6 +157,10 @@ pub fn fail_with(error: i32) {
 pub fn service(ctx: &SockAddrContext, address: &Address, port: u16) -> Option<VipValue> {
     let vip = service::find(listed(*address), port, protocol(ctx))?;
     if vip.inside == 0 || (vip.flags & VIP_HOST_ONLY != 0 && !is_host(ctx)) {
+        return None;
+    }
+    // Who may use the address is decided where the client's own address is known: at its packets.
+    if vip.flags & VIP_SOURCE_RANGES != 0 && !is_host(ctx) {
         return None;
     }
     Some(vip)

@@ -17,6 +17,7 @@ use crate::maps::CONFIG;
 use crate::packet::{self, Packet};
 use crate::rewrite;
 use crate::service::{self, Choice};
+use crate::source_ranges;
 
 /// Leaves the packet to the next program, and then to the kernel.
 pub const NEXT: i32 = -1;
@@ -67,6 +68,9 @@ fn asking(ctx: &TcContext, packet: &Packet, side: Side, vip: &VipValue, set: u32
     }
     if packet.first_fragment {
         return Err(Reason::Fragment);
+    }
+    if !source_ranges::allow(vip, Address::from_v4(packet.source)) {
+        return Err(Reason::SourceNotAllowed);
     }
     let config = CONFIG.get(0).ok_or(Reason::NoSet)?;
     let to = match flow::find(packet, &packet.key(HALF_FORWARD)) {

@@ -9,5 +9,7 @@ mod view;
 mod watch;
 
 pub use ingress::{class_view, ingress_view};
-pub use view::{NodeView, ObjectName, ServiceView, SliceView};
-pub use watch::{Event, watch};
+pub use view::{
+    NodeView, ObjectName, Place, ServiceView, SliceVersion, SliceView, TrafficDistribution, zone_view,
+};
+pub use watch::{Event, watch, watch_some};

@@ -4,6 +4,7 @@
 //! what has a name. Only the services named as changed are computed again. It must not do I/O.
 
 mod host_ports;
+mod places;
 
 #[cfg(test)]
 mod tests;
@@ -12,25 +13,41 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use penstock_dataplane::{Backend, Desired, Protocol, Service, ServiceKey};
+use penstock_dataplane::{Backend, Hint, Protocol, Service, ServiceChange};
 use penstock_dns::{Endpoint, Exposure, Port, ServiceName, ServiceRecord};
 use penstock_ingress::ServicePort;
 
-use crate::cluster::{Event, ObjectName, ServiceView, SliceView};
+use crate::cluster::{Event, ObjectName, Place, ServiceView, SliceVersion, SliceView, TrafficDistribution};
 
 pub use host_ports::compile_host_ports;
+use places::Places;
 
 /// All Services and slices, and which of them changed since they were last compiled.
 #[derive(Debug, Default)]
 pub struct Services {
     services: BTreeMap<ObjectName, ServiceView>,
-    /// By Service, then by slice.
-    slices: BTreeMap<ObjectName, BTreeMap<ObjectName, SliceView>>,
+    /// By Service, then by slice. The names are shared with `owners`.
+    slices: BTreeMap<Arc<ObjectName>, BTreeMap<Arc<ObjectName>, SliceView>>,
     /// Which Service each slice belongs to.
-    owners: BTreeMap<ObjectName, ObjectName>,
+    owners: BTreeMap<Arc<ObjectName>, Arc<ObjectName>>,
+    places: Places,
     dirty: BTreeSet<ObjectName>,
+    /// This node's zone, if it has one.
+    zone: Option<String>,
+    seen: Seen,
     services_listed: bool,
     slices_listed: bool,
+    slices_listing: bool,
+    zone_listed: bool,
+}
+
+/// Slices seen since they were last taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// In which state each was seen last; none when it is gone.
+    pub slices: BTreeMap<Arc<ObjectName>, Option<SliceVersion>>,
+    /// Every change of any slice up to this resource version was seen. Zero before all were listed once.
+    pub up_to: u64,
 }
 
 // === impl Services ===
@@ -46,6 +63,7 @@ impl Services {
                 }
             }
             Event::Gone(name) => self.forget_service(&name),
+            Event::Listing => {}
             Event::All(all) => {
                 let gone: Vec<_> = self.services.keys().filter(|name| !all.contains(name)).cloned().collect();
                 gone.iter().for_each(|name| self.forget_service(name));
@@ -58,30 +76,56 @@ impl Services {
     pub fn see_slice(&mut self, event: Event<SliceView>) {
         match event {
             Event::Is(name, view) => {
-                let Some(service) = view.service.clone() else { return self.forget_slice(&name) };
-                let service = ObjectName { namespace: name.namespace.clone(), name: service };
-                if self.owners.get(&name).is_some_and(|owner| *owner != service) {
-                    self.forget_slice(&name);
+                let version = view.version;
+                match view.service.clone() {
+                    Some(service) => self.put_slice(name, service, view),
+                    None => self.forget_slice(&name),
                 }
-                self.owners.insert(name.clone(), service.clone());
-                let previous = self.slices.entry(service.clone()).or_default().insert(name.clone(), view);
-                if previous.as_ref() != self.slices[&service].get(&name) {
-                    self.dirty.insert(service);
+                if !self.slices_listing {
+                    self.seen.up_to = self.seen.up_to.max(version.resource_version);
                 }
             }
             Event::Gone(name) => self.forget_slice(&name),
+            Event::Listing => {
+                // In no order until it is complete: what was said of the versions before stays true, no more.
+                self.slices_listing = true;
+            }
             Event::All(all) => {
-                let gone: Vec<_> = self.owners.keys().filter(|name| !all.contains(name)).cloned().collect();
+                let gone: Vec<_> =
+                    self.owners.keys().filter(|name| !all.contains(&***name)).cloned().collect();
                 gone.iter().for_each(|name| self.forget_slice(name));
-                self.slices_listed = true;
+                (self.slices_listed, self.slices_listing) = (true, false);
+                let slices = self.slices.values().flat_map(BTreeMap::values);
+                let versions = slices.map(|slice| slice.version.resource_version);
+                self.seen.up_to = versions.max().unwrap_or_default();
             }
         }
     }
 
-    /// Whether both kinds were listed once: before that, what is missing may just not have been seen, and acting on
+    /// Takes note of this node's zone.
+    pub fn see_zone(&mut self, event: Event<Option<String>>) {
+        let zone = match event {
+            Event::Is(_, zone) => zone,
+            Event::Gone(_) => None,
+            Event::Listing => return,
+            Event::All(all) => {
+                self.zone_listed = true;
+                if !all.is_empty() {
+                    return;
+                }
+                None
+            }
+        };
+        if self.zone != zone {
+            self.zone = zone;
+            self.mark_all();
+        }
+    }
+
+    /// Whether everything was listed once: before that, what is missing may just not have been seen, and acting on
     /// it would cut connections.
     pub fn is_complete(&self) -> bool {
-        self.services_listed && self.slices_listed
+        self.services_listed && self.slices_listed && self.zone_listed
     }
 
     /// The Services changed since the last call.
@@ -89,27 +133,39 @@ impl Services {
         std::mem::take(&mut self.dirty)
     }
 
+    /// The slices seen since the last call.
+    pub fn take_seen(&mut self) -> Seen {
+        Seen { slices: std::mem::take(&mut self.seen.slices), up_to: self.seen.up_to }
+    }
+
+    /// Takes back what was seen and could not be acted on.
+    pub fn see_again(&mut self, seen: Seen) {
+        for (name, version) in seen.slices {
+            self.seen.slices.entry(name).or_insert(version);
+        }
+    }
+
+    /// The names of all Services.
+    pub fn names(&self) -> impl Iterator<Item = &ObjectName> {
+        self.services.keys()
+    }
+
     /// Makes every Service one that changed.
     pub fn mark_all(&mut self) {
         self.dirty.extend(self.services.keys().cloned());
     }
 
-    /// Brings the entries of one Service in `desired` up to date. `node` is this node's name.
-    pub fn compile_into(&self, desired: &mut Desired, name: &ObjectName, node: &str) {
-        let key = |port: &str| ServiceKey::new(&name.namespace, &name.name, port);
-        let stale: Vec<ServiceKey> = desired
-            .services
-            .range(key("")..)
-            .map(|(key, _)| key)
-            .take_while(|key| key.namespace == name.namespace && key.name == name.name)
-            // A pod may have the Service's name, and its host ports are not the Service's.
-            .filter(|key| !host_ports::is_host_port(key))
-            .cloned()
-            .collect();
-        for key in stale {
-            desired.services.remove(&key);
-        }
-        let Some(service) = self.services.get(name).filter(|service| is_proxied(service)) else { return };
+    /// What a Service is to the data plane now. `node` is this node's name.
+    pub fn compile(&self, name: &ObjectName, node: &str) -> ServiceChange {
+        let mut change = ServiceChange {
+            namespace: name.namespace.clone(),
+            name: name.name.clone(),
+            ports: BTreeMap::new(),
+        };
+        let Some(service) = self.services.get(name).filter(|service| is_proxied(service)) else {
+            return change;
+        };
+        let numbers = self.numbers(name);
         for port in &service.ports {
             let compiled = Service {
                 cluster_ips: service.cluster_ips.clone(),
@@ -118,13 +174,15 @@ impl Services {
                 node_port: port.node_port,
                 external_ips: service.external_ips.clone(),
                 load_balancer_ips: service.load_balancer_ips.clone(),
+                source_ranges: service.source_ranges.clone(),
                 affinity_seconds: service.affinity_seconds,
                 internal_local: service.internal_local,
                 external_local: service.external_local,
-                backends: self.backends(name, &port.name, port.protocol, node),
+                backends: self.backends(&numbers, &port.name, port.protocol, service.distribution, node),
             };
-            desired.services.insert(key(&port.name), compiled);
+            change.ports.insert(port.name.clone(), compiled);
         }
+        change
     }
 
     /// What one Service puts into DNS; `None` when it is gone.
@@ -148,10 +206,13 @@ impl Services {
     /// slices would reach what listens there for the node alone.
     pub fn compile_upstream(&self, name: &ObjectName) -> Option<Vec<ServicePort>> {
         let service = self.services.get(name)?;
+        let numbers = self.numbers(name);
         // An external name would make the node ask anybody on anyone's behalf.
         let ports = service.ports.iter().filter(|_| service.external_name.is_none());
         let ports = ports.filter(|port| port.protocol == Protocol::Tcp).map(|port| {
-            let backends = self.backends(name, &port.name, port.protocol, "").into_iter();
+            let backends = self
+                .backends(&numbers, &port.name, port.protocol, TrafficDistribution::Anywhere, "")
+                .into_iter();
             let endpoints = backends.filter(|backend| is_elsewhere(backend.address));
             ServicePort {
                 name: port.name.clone(),
@@ -162,31 +223,46 @@ impl Services {
         Some(ports.collect())
     }
 
-    /// Every endpoint that has the port, in the order of its address. An address in two slices, which happens while
-    /// an endpoint moves between them, counts once, and ready if it is so in one.
-    fn backends(&self, name: &ObjectName, port: &str, protocol: Protocol, node: &str) -> Vec<Backend> {
-        let mut found: BTreeMap<(IpAddr, u16), Backend> = BTreeMap::new();
+    /// Where each port of a Service's slices is to be found, for Services and slices of thousands of ports.
+    fn numbers(&self, name: &ObjectName) -> Numbers<'_> {
+        let mut numbers = Numbers::new();
         for slice in self.slices.get(name).into_iter().flat_map(BTreeMap::values) {
-            let numbers = slice.ports.iter().filter(|p| p.name == port && p.protocol == protocol);
-            for number in numbers.map(|port| port.number) {
-                for endpoint in &slice.endpoints {
-                    let backend = Backend {
-                        address: endpoint.address,
-                        port: number,
-                        node: endpoint.node.clone(),
-                        local: endpoint.node.as_deref() == Some(node),
-                        ready: endpoint.ready,
-                        serving: endpoint.serving,
-                        terminating: endpoint.terminating,
-                    };
-                    let known = found.entry((endpoint.address, number)).or_insert_with(|| backend.clone());
-                    if backend.ready && !known.ready {
-                        *known = backend;
-                    }
-                }
+            for port in slice.ports.iter() {
+                numbers.entry((&port.name, port.protocol)).or_default().push((slice, port.number));
             }
         }
-        found.into_values().collect()
+        numbers
+    }
+
+    /// Every endpoint that has the port, in the order of its address. An address in two slices, which happens while
+    /// an endpoint moves between them, counts once, and ready if it is so in one.
+    fn backends(
+        &self,
+        numbers: &Numbers<'_>,
+        port: &str,
+        protocol: Protocol,
+        distribution: TrafficDistribution,
+        node: &str,
+    ) -> Vec<Backend> {
+        let mut found = Vec::new();
+        for (slice, number) in numbers.get(&(port, protocol)).into_iter().flatten() {
+            found.extend(slice.endpoints.iter().map(|endpoint| {
+                let place = &endpoint.place;
+                Backend {
+                    address: endpoint.address,
+                    port: *number,
+                    local: place.node.as_deref() == Some(node),
+                    ready: endpoint.ready,
+                    serving: endpoint.serving,
+                    terminating: endpoint.terminating,
+                    node_hint: node_hint(place, distribution, node),
+                    zone_hint: zone_hint(place, distribution, self.zone.as_deref()),
+                }
+            }));
+        }
+        found.sort_by_key(|it| (it.address, it.port, !it.ready));
+        found.dedup_by_key(|it| (it.address, it.port));
+        found
     }
 
     /// The ready endpoints of a headless Service, each once.
@@ -202,7 +278,7 @@ impl Services {
             for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.ready) {
                 found.insert(Endpoint {
                     address: endpoint.address,
-                    hostname: endpoint.hostname.clone(),
+                    hostname: endpoint.hostname.as_deref().map(str::to_owned),
                     ports: ports.clone(),
                 });
             }
@@ -216,16 +292,69 @@ impl Services {
         }
     }
 
+    fn put_slice(&mut self, name: ObjectName, service: String, mut view: SliceView) {
+        // The map that finds it again by its Service tells what it says itself.
+        view.service = None;
+        for endpoint in &mut view.endpoints {
+            endpoint.place = self.places.share(&endpoint.place);
+        }
+        let service = ObjectName { namespace: name.namespace.clone(), name: service };
+        if self.owners.get(&name).is_some_and(|owner| **owner != service) {
+            self.forget_slice(&name);
+        }
+        let known = self.slices.get_key_value(&service).map(|(owner, _)| owner.clone());
+        let owner = known.unwrap_or_else(|| Arc::new(service));
+        let known = self.owners.get_key_value(&name).map(|(slice, _)| slice.clone());
+        let name = known.unwrap_or_else(|| Arc::new(name));
+        self.owners.insert(name.clone(), owner.clone());
+        self.seen.slices.insert(name.clone(), Some(view.version));
+        let is_same = |former: &SliceView| former.ports == view.ports && former.endpoints == view.endpoints;
+        let slices = self.slices.entry(owner.clone()).or_default();
+        if !slices.get(&name).is_some_and(is_same) {
+            self.dirty.insert((*owner).clone());
+        }
+        slices.insert(name, view);
+    }
+
     fn forget_slice(&mut self, name: &ObjectName) {
-        let Some(service) = self.owners.remove(name) else { return };
+        let Some((name, service)) = self.owners.remove_entry(name) else { return };
         if let Some(slices) = self.slices.get_mut(&service) {
-            slices.remove(name);
+            slices.remove(&name);
             if slices.is_empty() {
                 self.slices.remove(&service);
             }
         }
-        self.dirty.insert(service);
+        self.seen.slices.insert(name, None);
+        self.dirty.insert((*service).clone());
     }
+}
+
+/// By name and protocol of a port: the slices that have it, each with the number it has there.
+type Numbers<'a> = BTreeMap<(&'a str, Protocol), Vec<(&'a SliceView, u16)>>;
+
+/// For whom an endpoint is meant as this node sees it: by its hints, or by where it is when the slice's author gives no
+/// hints and the Service asks for near endpoints. The hints of Kubernetes' own controller say the same.
+fn node_hint(place: &Place, distribution: TrafficDistribution, node: &str) -> Hint {
+    match (place.for_nodes.is_empty(), distribution, &place.node) {
+        (false, ..) => hint(place.for_nodes.iter().any(|name| name == node)),
+        (true, TrafficDistribution::SameNode, Some(name)) => hint(name == node),
+        _ => Hint::None,
+    }
+}
+
+fn zone_hint(place: &Place, distribution: TrafficDistribution, zone: Option<&str>) -> Hint {
+    let is_near = |name: &String| Some(name.as_str()) == zone;
+    match (place.for_zones.is_empty(), distribution, &place.zone) {
+        (false, ..) => hint(place.for_zones.iter().any(is_near)),
+        (true, TrafficDistribution::SameNode | TrafficDistribution::SameZone, Some(name)) => {
+            hint(is_near(name))
+        }
+        _ => Hint::None,
+    }
+}
+
+fn hint(here: bool) -> Hint {
+    if here { Hint::Here } else { Hint::Elsewhere }
 }
 
 /// The name DNS knows a Service by.

@@ -7,6 +7,7 @@
 mod condition;
 mod ingress;
 mod names;
+mod programmed;
 mod programs;
 mod routes;
 mod services;
@@ -23,7 +24,7 @@ use penstock_network::{Netns, Network, NetworkConfig};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{class_view, ingress_view, watch};
+use crate::cluster::{class_view, ingress_view, watch, watch_some, zone_view};
 use crate::options::{Overlay, Run};
 
 use condition::Condition;
@@ -57,7 +58,11 @@ pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToke
         events.clone(),
     ));
     let slices = Api::<EndpointSlice>::all(client.clone());
-    tasks.spawn(watch(slices, "EndpointSlices", Into::into, Change::Slice, events));
+    tasks.spawn(watch(slices, "EndpointSlices", Into::into, Change::Slice, events.clone()));
+    let own =
+        kube::runtime::watcher::Config::default().fields(&format!("metadata.name={}", options.node_name));
+    let nodes_api = Api::<Node>::all(client.clone());
+    tasks.spawn(watch_some(nodes_api, own, "this Node", zone_view, Change::Zone, events));
     tasks.spawn(watch(Api::<Node>::all(client.clone()), "Nodes", Into::into, |event| event, node_events));
     let mut draining = tokio::task::JoinSet::new();
     let upstreams = ingress_listen.map(|address| {
@@ -87,6 +92,7 @@ pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToke
         node_ip: IpAddr::V4(node_ip),
         dns_ip: options.cluster_dns,
         programs,
+        programmed: programmed::Programmed::default(),
         zone,
         upstreams,
         attachments: network.attachments(),

@@ -85,6 +85,7 @@ impl Stand {
             limits: Limits {
                 services_max: 256,
                 vips_max: 1024,
+                source_ranges_max: 64,
                 flows_max: 4096,
                 socket_flows_max: 1024,
                 peers_max: 1024,

@@ -105,8 +105,13 @@ tallies! {
         NoRoute = 7 => "no_route",
         /// The packet could not be rewritten.
         NotRewritten = 8 => "not_rewritten",
+        /// The client is in none of the service's loadBalancerSourceRanges.
+        SourceNotAllowed = 9 => "source_not_allowed",
     }
 }
+
+/// How many services' counts one inner map holds: counts take room for services that are there, on every CPU.
+pub const SERVICE_COUNTS_PAGE: u32 = 256;
 
 /// What happened for one service port on one CPU.
 #[repr(C)]

@@ -15,12 +15,12 @@ mod socket;
 
 pub use address::Address;
 pub use config::Config;
-pub use count::{Event, Reason, ServiceCount, TALLIES_MAX};
+pub use count::{Event, Reason, SERVICE_COUNTS_PAGE, ServiceCount, TALLIES_MAX};
 pub use flow::{AffinityKey, AffinityValue, FLOW_CLOSING, FlowKey, FlowValue, HALF_FORWARD, HALF_REPLY};
 pub use service::{
     Backend, CHOICE_LEAST_CONNECTIONS, CHOICE_MAGLEV, CHOICE_RANDOM, PROTOCOL_SCTP, PROTOCOL_TCP,
-    PROTOCOL_UDP, SET_EMPTY_IS_DROP, ServiceName, SetHeader, TABLE_PLACES, TablePiece, VIP_HOST_ONLY,
-    VIP_NODE_PORT, VipKey, VipValue,
+    PROTOCOL_UDP, SET_EMPTY_IS_DROP, ServiceName, SetHeader, SourceRangeKey, TABLE_PLACES, TablePiece,
+    VIP_HOST_ONLY, VIP_NODE_PORT, VIP_SOURCE_RANGES, VipKey, VipValue,
 };
 pub use socket::{OpenKey, PEER_COUNTED, Peer, SocketFlowKey, SocketFlowValue};
 

@@ -6,9 +6,11 @@
 /// [`crate::Config`] at entry 0.
 pub const CONFIG: &str = "config_v1";
 /// [`crate::VipKey`] to [`crate::VipValue`].
-pub const VIPS: &str = "vips_v1";
+pub const VIPS: &str = "vips_v2";
+/// [`crate::SourceRangeKey`] to anything.
+pub const SOURCE_RANGES: &str = "source_ranges_v1";
 /// Set number to a map of one [`crate::SetHeader`] and its [`crate::Backend`]s.
-pub const SETS: &str = "sets_v1";
+pub const SETS: &str = "sets_v2";
 /// Service number to [`crate::ServiceName`].
 pub const NAMES: &str = "names_v1";
 /// [`crate::FlowKey`] to [`crate::FlowValue`].
@@ -23,9 +25,21 @@ pub const OPEN: &str = "open_v1";
 pub const AFFINITY: &str = "affinity_v1";
 /// [`crate::Event`]s and [`crate::Reason`]s.
 pub const TALLIES: &str = "tallies_v1";
-/// Service number to [`crate::ServiceCount`].
-pub const SERVICE_COUNTS: &str = "service_counts_v1";
+/// Page of [`crate::SERVICE_COUNTS_PAGE`] service numbers to a map of as many [`crate::ServiceCount`]s.
+pub const SERVICE_COUNTS: &str = "service_counts_v2";
 
 /// All of them, in the order in which tables show them. The kernel cuts names at 15 bytes; pins keep them whole.
-pub const ALL: &[&str] =
-    &[CONFIG, VIPS, SETS, NAMES, FLOWS, SOCKET_FLOWS, PEERS, OPEN, AFFINITY, TALLIES, SERVICE_COUNTS];
+pub const ALL: &[&str] = &[
+    CONFIG,
+    VIPS,
+    SOURCE_RANGES,
+    SETS,
+    NAMES,
+    FLOWS,
+    SOCKET_FLOWS,
+    PEERS,
+    OPEN,
+    AFFINITY,
+    TALLIES,
+    SERVICE_COUNTS,
+];

@@ -14,6 +14,8 @@ pub const PROTOCOL_SCTP: u8 = 132;
 pub const VIP_NODE_PORT: u32 = 1;
 /// [`VipValue::flags`]: only for clients in the node's own network namespace, such as 127.0.0.1.
 pub const VIP_HOST_ONLY: u32 = 1 << 1;
+/// [`VipValue::flags`]: only for the clients that are listed for the service, see [`SourceRangeKey`].
+pub const VIP_SOURCE_RANGES: u32 = 1 << 2;
 
 /// [`SetHeader::flags`]: without backends traffic is dropped, not refused: others hold backends, this node has none.
 pub const SET_EMPTY_IS_DROP: u32 = 1;
@@ -30,6 +32,17 @@ pub struct VipKey {
     pub protocol: u8,
     /// Always zero.
     pub zero: u8,
+}
+
+/// A range of clients that may use a service's load balancer addresses: the key of a map of longest prefixes, in which
+/// the prefix counts the service's bits too.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct SourceRangeKey {
+    /// The service port.
+    pub service: u32,
+    /// The clients' address; what lies behind the prefix does not count.
+    pub address: Address,
 }
 
 /// Where an address leads.
@@ -106,6 +119,7 @@ pub struct ServiceName {
 }
 
 shared!(VipKey, 20, [Address, u16, u8, u8]);
+shared!(SourceRangeKey, 20, [u32, Address]);
 shared!(VipValue, 16, [u32, u32, u32, u32]);
 shared!(SetHeader, 24, [u32, u32, u32, u32, u32, u32]);
 shared!(TablePiece, 24, [[u16; TABLE_PLACES]]);

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 /// All a node needs to know to serve every Service of the cluster.
@@ -62,6 +63,8 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     /// `status.loadBalancer.ingress[].ip` where `ipMode` is `VIP`.
     pub load_balancer_ips: Vec<IpAddr>,
+    /// `spec.loadBalancerSourceRanges`: who may use the load balancer's addresses; everybody when empty.
+    pub source_ranges: Vec<IpNetwork>,
     /// `sessionAffinity: ClientIP` with its timeout in seconds; none without affinity.
     pub affinity_seconds: Option<u32>,
     /// `internalTrafficPolicy: Local`.
@@ -80,8 +83,6 @@ pub struct Backend {
     pub address: IpAddr,
     /// The target port, already resolved from its name.
     pub port: u16,
-    /// `nodeName` of the endpoint.
-    pub node: Option<String>,
     /// Whether it runs on this node.
     pub local: bool,
     /// `conditions.ready`; nil counts as true.
@@ -90,6 +91,66 @@ pub struct Backend {
     pub serving: bool,
     /// `conditions.terminating`; nil counts as false.
     pub terminating: bool,
+    /// `hints.forNodes`, as this node sees it.
+    pub node_hint: Hint,
+    /// `hints.forZones`, as this node sees it.
+    pub zone_hint: Hint,
+}
+
+/// For whom an endpoint is meant. Resolved when it is read: names of nodes and zones are long, and there are many
+/// endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hint {
+    /// For anybody.
+    #[default]
+    None,
+    /// For clients on this node, or in its zone.
+    Here,
+    /// For others.
+    Elsewhere,
+}
+
+/// What compiling one service needs to know of the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// [`Desired::node_addresses`].
+    pub node_addresses: Vec<IpAddr>,
+    /// [`Desired::never_translated`].
+    pub never_translated: BTreeSet<IpAddr>,
+}
+
+/// A Service with all the ports it has now; none when it is gone. What is said of one Service is said as a whole, so
+/// that a port that was renamed leaves nothing behind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceChange {
+    /// The Service's namespace.
+    pub namespace: String,
+    /// The Service's name.
+    pub name: String,
+    /// By the port's name.
+    pub ports: BTreeMap<String, Service>,
+}
+
+// === impl Desired ===
+
+impl Desired {
+    /// What it says of the node.
+    pub fn facts(&self) -> NodeFacts {
+        NodeFacts {
+            node_addresses: self.node_addresses.clone(),
+            never_translated: self.never_translated.clone(),
+        }
+    }
+}
+
+// === impl ServiceChange ===
+
+impl ServiceChange {
+    /// The names of its ports.
+    pub fn keys(&self) -> impl Iterator<Item = ServiceKey> + '_ {
+        self.ports.keys().map(|port| ServiceKey::new(&self.namespace, &self.name, port))
+    }
 }
 
 // === impl ServiceKey ===
@@ -139,11 +200,12 @@ impl Default for Backend {
         Self {
             address: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
             port: 0,
-            node: None,
             local: false,
             ready: true,
             serving: true,
             terminating: false,
+            node_hint: Hint::None,
+            zone_hint: Hint::None,
         }
     }
 }

@@ -1,151 +1,245 @@
 //! Numbers for services and backends: stable while their owner lives, and not soon used again after.
 //!
 //! A number that changed its owner between two moments would send a flow of the old owner to the new one. So numbers
-//! go round before they are used again, and never pass from one owner to another within one change.
+//! go round before they are used again, and never pass from one owner to another within one change: what is given
+//! back rests until [`Ids::end_change`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::image::{Endpoint, MapImage};
 use crate::{Limits, ServiceKey};
 
 /// Who has which number.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Ids {
     /// By service port.
-    pub services: Table<ServiceKey>,
+    pub services: ServiceNumbers,
     /// By address and port.
-    pub backends: Table<Endpoint>,
+    pub backends: BackendNumbers,
 }
 
-/// The numbers of one kind of owner, from one up to a limit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table<K> {
-    numbers: BTreeMap<K, u32>,
+/// The numbers of service ports, from one up to a limit.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceNumbers {
+    numbers: BTreeMap<Arc<ServiceKey>, u32>,
+    taken: HashSet<u32>,
+    /// Given back within this change.
+    resting: Vec<u32>,
     /// The last number given out; the search for a free one starts after it.
     last: u32,
     max: u32,
 }
 
-impl<K> Default for Table<K> {
-    fn default() -> Self {
-        Self { numbers: BTreeMap::new(), last: 0, max: u32::MAX - 1 }
-    }
+/// The numbers of backends: one for an endpoint, however many sets it is in, for as long as it is in one.
+#[derive(Debug, Clone, Default)]
+pub struct BackendNumbers {
+    numbers: HashMap<Endpoint, Numbered>,
+    last: u32,
+    /// Numbers in use, known only once the count went round: four thousand million backends are a long life.
+    wrapped: Option<HashSet<u32>>,
 }
 
-impl<K: Ord + Clone> Table<K> {
-    /// The number of an owner.
-    pub fn get(&self, owner: &K) -> Option<u32> {
-        self.numbers.get(owner).copied()
-    }
-
-    /// The table for the next moment: owners that stay keep their numbers, new ones get numbers nobody has or had
-    /// the moment before. Owners for whom there is none are returned.
-    pub fn next(&self, owners: &BTreeSet<K>) -> (Self, Vec<K>) {
-        let mut next = Self { numbers: BTreeMap::new(), last: self.last, max: self.max };
-        let mut taken: BTreeSet<u32> = self.numbers.values().copied().collect();
-        let mut without = Vec::new();
-        for owner in owners {
-            if let Some(number) = self.get(owner) {
-                next.numbers.insert(owner.clone(), number);
-            }
-        }
-        for owner in owners {
-            if next.numbers.contains_key(owner) {
-                continue;
-            }
-            match free_after(next.last, next.max, &taken) {
-                Some(number) => {
-                    taken.insert(number);
-                    next.last = number;
-                    next.numbers.insert(owner.clone(), number);
-                }
-                None => without.push(owner.clone()),
-            }
-        }
-        (next, without)
-    }
+#[derive(Debug, Clone, Copy)]
+struct Numbered {
+    number: u32,
+    /// In how many sets it is.
+    sets: u32,
 }
 
-/// The first number after `last` that is not taken, going round once.
-fn free_after(last: u32, max: u32, taken: &BTreeSet<u32>) -> Option<u32> {
-    if taken.len() >= max as usize {
-        return None;
-    }
-    let mut number = last;
-    loop {
-        number = if number >= max { 1 } else { number + 1 };
-        if !taken.contains(&number) {
-            return Some(number);
-        }
-    }
-}
+// === impl Ids ===
 
 impl Ids {
     /// No owner yet.
     pub fn new(limits: &Limits) -> Self {
         let services =
-            Table { numbers: BTreeMap::new(), last: 0, max: limits.services_max.saturating_sub(1) };
-        Self { services, backends: Table::default() }
+            ServiceNumbers { max: limits.services_max.saturating_sub(1), ..ServiceNumbers::default() };
+        Self { services, backends: BackendNumbers::default() }
     }
 
     /// The numbers an earlier agent gave out, read back from what it wrote.
     pub fn recover(image: &MapImage, limits: &Limits) -> Self {
         let mut ids = Self::new(limits);
         for (number, name) in &image.names {
-            if let Ok(key) = ServiceKey::try_from(name.clone()) {
-                ids.services.numbers.insert(key, *number);
-                ids.services.last = ids.services.last.max(*number);
-            }
+            ids.services.numbers.insert(name.clone(), *number);
+            ids.services.taken.insert(*number);
+            ids.services.last = ids.services.last.max(*number);
         }
         for backend in image.sets.values().flat_map(|set| &set.backends) {
-            ids.backends.numbers.insert((backend.address, backend.port), backend.id);
+            let endpoint = (backend.address, backend.port);
+            let known = ids.backends.numbers.entry(endpoint);
+            known.or_insert(Numbered { number: backend.id, sets: 0 }).sets += 1;
             ids.backends.last = ids.backends.last.max(backend.id);
         }
         ids
+    }
+
+    /// From now on what was given back may be given out again.
+    pub fn end_change(&mut self) {
+        self.services.end_change();
+    }
+}
+
+// === impl ServiceNumbers ===
+
+impl ServiceNumbers {
+    /// The number of an owner.
+    pub fn get(&self, owner: &ServiceKey) -> Option<u32> {
+        self.numbers.get(owner).copied()
+    }
+
+    /// How many numbers there are in all.
+    pub fn max(&self) -> u32 {
+        self.max
+    }
+
+    /// How many numbers may be given out now.
+    pub fn free(&self) -> usize {
+        (self.max as usize).saturating_sub(self.taken.len())
+    }
+
+    /// The number of an owner, a new one if it has none; none when all are taken.
+    pub fn ensure(&mut self, owner: &Arc<ServiceKey>) -> Option<u32> {
+        if let Some(number) = self.get(owner) {
+            return Some(number);
+        }
+        if self.free() == 0 {
+            return None;
+        }
+        let mut number = self.last;
+        loop {
+            number = if number >= self.max { 1 } else { number + 1 };
+            if self.taken.insert(number) {
+                break;
+            }
+        }
+        self.last = number;
+        self.numbers.insert(owner.clone(), number);
+        Some(number)
+    }
+
+    /// Gives back the number of an owner that is gone.
+    pub fn release(&mut self, owner: &ServiceKey) {
+        if let Some(number) = self.numbers.remove(owner) {
+            self.resting.push(number);
+        }
+    }
+
+    fn end_change(&mut self) {
+        for number in self.resting.drain(..) {
+            self.taken.remove(&number);
+        }
+    }
+}
+
+// === impl BackendNumbers ===
+
+impl BackendNumbers {
+    /// The number of an endpoint that is in a set.
+    pub fn get(&self, endpoint: &Endpoint) -> Option<u32> {
+        self.numbers.get(endpoint).map(|it| it.number)
+    }
+
+    /// Takes note of an endpoint in one more set.
+    pub fn acquire(&mut self, endpoint: Endpoint) -> u32 {
+        if let Some(known) = self.numbers.get_mut(&endpoint) {
+            known.sets += 1;
+            return known.number;
+        }
+        if self.last == u32::MAX {
+            self.wrapped = Some(self.numbers.values().map(|it| it.number).collect());
+            self.last = 0;
+        }
+        self.last += 1;
+        if let Some(taken) = &mut self.wrapped {
+            // There are more numbers than memory could hold owners, so one is free.
+            while !taken.insert(self.last) {
+                self.last = self.last.checked_add(1).unwrap_or(1);
+            }
+        }
+        self.numbers.insert(endpoint, Numbered { number: self.last, sets: 1 });
+        self.last
+    }
+
+    /// Takes note of an endpoint in one set less.
+    pub fn release(&mut self, endpoint: &Endpoint) {
+        let Some(known) = self.numbers.get_mut(endpoint) else { return };
+        known.sets -= 1;
+        if known.sets == 0 {
+            if let Some(taken) = &mut self.wrapped {
+                taken.remove(&known.number);
+            }
+            self.numbers.remove(endpoint);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use penstock_ebpf_common::Address;
+
     use super::*;
 
-    fn owners(names: &[&str]) -> BTreeSet<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
+    fn key(name: &str) -> Arc<ServiceKey> {
+        Arc::new(ServiceKey::new("ns", name, ""))
     }
 
-    fn table(max: u32) -> Table<String> {
-        Table { numbers: BTreeMap::new(), last: 0, max }
+    fn table(max: u32) -> ServiceNumbers {
+        ServiceNumbers { max, ..ServiceNumbers::default() }
     }
 
     #[test]
     fn owners_that_stay_keep_their_numbers() {
-        let (first, _) = table(10).next(&owners(&["a", "b", "c"]));
-        let (second, _) = first.next(&owners(&["b", "c", "d"]));
-        assert_eq!(
-            (second.get(&"b".into()), second.get(&"c".into())),
-            (first.get(&"b".into()), first.get(&"c".into()))
-        );
-        assert_eq!(second.get(&"a".into()), None);
+        let mut table = table(10);
+        let before = ["a", "b"].map(|name| table.ensure(&key(name)));
+        table.release(&key("c"));
+        table.end_change();
+        assert_eq!(["a", "b"].map(|name| table.ensure(&key(name))), before);
+        assert_eq!(table.get(&key("c")), None);
     }
 
     #[test]
     fn a_number_does_not_pass_to_another_owner_within_one_change() {
-        let (first, _) = table(2).next(&owners(&["a", "b"]));
-        let (second, without) = first.next(&owners(&["b", "c"]));
-        assert_eq!(without, ["c"], "the number of a is not free yet");
-        let (third, without) = second.next(&owners(&["b", "c"]));
-        assert!(without.is_empty());
-        assert_eq!(third.get(&"c".into()), first.get(&"a".into()));
+        let mut table = table(2);
+        let first = table.ensure(&key("a"));
+        table.ensure(&key("b"));
+        table.end_change();
+        table.release(&key("a"));
+        assert_eq!(table.ensure(&key("c")), None, "the number of a is not free yet");
+        table.end_change();
+        assert_eq!(table.ensure(&key("c")), first);
     }
 
     #[test]
     fn numbers_go_round_before_they_are_used_again() {
-        let mut now = table(5);
+        let mut table = table(5);
         let mut seen = Vec::new();
         for name in ["a", "b", "c", "d", "e", "f"] {
-            now = now.next(&owners(&[name])).0;
-            seen.extend(now.get(&name.to_owned()));
+            seen.extend(table.ensure(&key(name)));
+            table.release(&key(name));
+            table.end_change();
         }
         assert_eq!(seen, [1, 2, 3, 4, 5, 1]);
+    }
+
+    #[test]
+    fn a_backend_keeps_its_number_while_any_set_has_it() {
+        let mut table = BackendNumbers::default();
+        let endpoint = |last: u8| (Address::from_v4(u32::from_ne_bytes([10, 0, 0, last])), 80);
+        let first = table.acquire(endpoint(1));
+        assert_eq!(table.acquire(endpoint(1)), first, "a second set");
+        table.release(&endpoint(1));
+        assert_eq!(table.get(&endpoint(1)), Some(first));
+        table.release(&endpoint(1));
+        assert_ne!(table.acquire(endpoint(1)), first, "it comes back as another");
+    }
+
+    #[test]
+    fn numbers_of_backends_go_round_and_pass_over_those_in_use() {
+        let mut table = BackendNumbers::default();
+        let endpoint = |last: u8| (Address::from_v4(u32::from_ne_bytes([10, 0, 0, last])), 80);
+        assert_eq!(table.acquire(endpoint(1)), 1);
+        table.last = u32::MAX - 1;
+        assert_eq!([2, 3, 4].map(|last| table.acquire(endpoint(last))), [u32::MAX, 2, 3]);
     }
 }

@@ -1,16 +1,21 @@
 //! What the kernel's maps hold, or should: a value to compile to, to compare, and to read back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use penstock_ebpf_common::{Address, Backend, VipKey, VipValue};
+
+use crate::ServiceKey;
 
 /// The contents of all maps that user space writes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MapImage {
-    /// Service number to `namespace/name:port`.
-    pub names: BTreeMap<u32, String>,
+    /// Service number to service port. The name is shared with whoever else knows the port.
+    pub names: BTreeMap<u32, Arc<ServiceKey>>,
     /// Set number to set.
     pub sets: BTreeMap<u32, Set>,
+    /// Who may reach the load balancer's addresses of services that name them.
+    pub ranges: BTreeSet<SourceRange>,
     /// Address to service and sets.
     pub vips: BTreeMap<VipKey, VipValue>,
 }
@@ -26,10 +31,31 @@ pub struct Set {
     pub backends: Vec<Backend>,
 }
 
+/// Clients that may use a service's load balancer addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SourceRange {
+    /// The service's number.
+    pub service: u32,
+    /// The range's address; what lies behind the prefix is zero.
+    pub address: Address,
+    /// How many bits of the address count; those of the mapping included for IPv4.
+    pub prefix: u8,
+}
+
 /// A backend as flows name it: address, and port in network order.
 pub type Endpoint = (Address, u16);
 
-/// Which of the two sets of a service.
+/// The sets of a service by the family of the addresses that lead to them: a client of one family cannot talk to a
+/// backend of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// Which of the two sets of a service and family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Backends of the whole cluster.
@@ -38,15 +64,25 @@ pub enum Scope {
     Local,
 }
 
+/// How many set numbers a service number has.
+pub const SETS_PER_SERVICE: u32 = 4;
+
 /// The number of a service's set. Zero is no set: service numbers start at one.
-pub const fn set_id(service: u32, scope: Scope) -> u32 {
-    service * 2 + scope as u32
+pub const fn set_id(service: u32, family: Family, scope: Scope) -> u32 {
+    service * SETS_PER_SERVICE + family as u32 * 2 + scope as u32
+}
+
+/// All numbers of a service's sets.
+pub fn set_ids(service: u32) -> std::ops::Range<u32> {
+    service * SETS_PER_SERVICE..(service + 1) * SETS_PER_SERVICE
 }
 
 /// The service a set belongs to.
 pub const fn service_of(set: u32) -> u32 {
-    set / 2
+    set / SETS_PER_SERVICE
 }
+
+// === impl MapImage ===
 
 impl MapImage {
     /// Whether every address leads to sets and a name that exist: what must hold at every moment.
@@ -57,25 +93,27 @@ impl MapImage {
         })
     }
 
-    /// All backends of a service, in either of its sets.
-    pub fn endpoints(&self, service: u32) -> BTreeSet<Endpoint> {
-        [Scope::Cluster, Scope::Local]
-            .into_iter()
-            .filter_map(|scope| self.sets.get(&set_id(service, scope)))
-            .flat_map(|set| set.backends.iter().map(|backend| (backend.address, backend.port)))
-            .collect()
+    /// Who may use a service's load balancer addresses.
+    pub fn ranges_of(&self, service: u32) -> impl Iterator<Item = &SourceRange> {
+        let at = |service| SourceRange { service, address: Address::default(), prefix: 0 };
+        self.ranges.range(at(service)..at(service + 1))
     }
+}
 
-    /// The backends that these services have here and have no more in `next`, by service.
-    pub fn departed(&self, next: &Self, services: &BTreeSet<u32>) -> BTreeMap<u32, BTreeSet<Endpoint>> {
-        let mut departed = BTreeMap::new();
-        for service in services {
-            let (before, after) = (self.endpoints(*service), next.endpoints(*service));
-            let gone: BTreeSet<_> = before.difference(&after).copied().collect();
-            if !gone.is_empty() {
-                departed.insert(*service, gone);
-            }
-        }
-        departed
+// === impl Set ===
+
+impl Set {
+    /// Its backends as flows name them.
+    pub fn endpoints(&self) -> impl Iterator<Item = Endpoint> + '_ {
+        self.backends.iter().map(|backend| (backend.address, backend.port))
+    }
+}
+
+// === impl Family ===
+
+impl Family {
+    /// The family of an address as maps hold it.
+    pub fn of(address: Address) -> Self {
+        if address.is_v4() { Self::V4 } else { Self::V6 }
     }
 }

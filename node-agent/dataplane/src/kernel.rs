@@ -2,26 +2,29 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aya::Pod;
-use aya::maps::of_maps::ArrayOfMaps;
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use penstock_ebpf_common::{
     AffinityKey, AffinityValue, Backend, Config, FlowKey, FlowValue, ServiceCount, ServiceName, SetHeader,
-    SocketFlowKey, SocketFlowValue, VipKey, VipValue, map,
+    SocketFlowKey, SocketFlowValue, SourceRangeKey, VipKey, VipValue, map,
 };
 
-use crate::DataplaneError;
+use crate::counts::Counts;
 use crate::diff::Operation;
-use crate::image::{MapImage, Scope, Set, set_id};
+use crate::image::{MapImage, SETS_PER_SERVICE, Set, SourceRange, set_ids};
+use crate::sets::{MapArray, Settling};
 use crate::sink::MapSink;
 use crate::sys;
+use crate::{DataplaneError, ServiceKey};
 
 /// Lets the maps of one outer map differ in size (Linux 5.10).
 const BPF_F_INNER_MAP: u32 = 1 << 12;
 
-/// How many sets go to the kernel in one call: each is an open file until then.
-const SETS_BATCH_MAX: usize = 128;
+/// How many names or addresses go to the kernel in one call.
+const BATCH_MAX: usize = 1024;
 
 /// [`SetHeader::flags`]: stands for a set that was deleted. Entries of an array of maps can be cleared only one by one,
 /// and each time the kernel waits for running programs; nothing leads to such a set.
@@ -32,15 +35,26 @@ static VOID: Set = Set { flags: SET_VOID, affinity_seconds: 0, backends: Vec::ne
 pub struct KernelMaps {
     pub(crate) config: Array<MapData, Config>,
     pub(crate) vips: HashMap<MapData, VipKey, VipValue>,
-    sets: ArrayOfMaps<MapData, Array<MapData, Backend>>,
-    /// The same map again, for calls that aya does not have.
-    sets_data: MapData,
+    ranges: LpmTrie<MapData, SourceRangeKey, u32>,
+    sets: MapArray,
+    sets_max: u32,
+    sets_at_once: usize,
+    /// The map in the place of every set that was deleted.
+    void: Option<Arc<OwnedFd>>,
     names: HashMap<MapData, u32, ServiceName>,
-    service_counts: PerCpuArray<MapData, ServiceCount>,
+    /// Some maps again, for calls that aya does not have.
+    fds: Fds,
+    counts: Counts,
+    settling: Settling,
     pub(crate) tallies: PerCpuArray<MapData, u64>,
     pub(crate) flows: HashMap<MapData, FlowKey, FlowValue>,
     pub(crate) socket_flows: HashMap<MapData, SocketFlowKey, SocketFlowValue>,
     pub(crate) affinity: HashMap<MapData, AffinityKey, AffinityValue>,
+}
+
+struct Fds {
+    vips: OwnedFd,
+    names: OwnedFd,
 }
 
 /// Where a map is pinned below an agent's directory.
@@ -72,14 +86,31 @@ pub(crate) fn failed(doing: &'static str, subject: impl Into<String>, error: Map
 impl KernelMaps {
     /// Opens the maps an object was loaded with.
     pub fn open(directory: &Path) -> Result<Self, DataplaneError> {
+        let get = |name: &'static str| {
+            sys::get(&pin(directory, name)).map_err(|source| DataplaneError::Kernel {
+                doing: "opening a pinned map",
+                subject: name.to_owned(),
+                source,
+            })
+        };
+        let sets = MapArray::new(get(map::SETS)?);
+        let sets_max = sets.entries_max().map_err(|source| DataplaneError::Kernel {
+            doing: "asking for a map",
+            subject: map::SETS.to_owned(),
+            source,
+        })?;
         Ok(Self {
             config: open(directory, map::CONFIG)?,
             vips: open(directory, map::VIPS)?,
-            sets: open(directory, map::SETS)?,
-            sets_data: MapData::from_pin(pin(directory, map::SETS))
-                .map_err(|error| failed("opening a pinned map", map::SETS, error))?,
+            ranges: open(directory, map::SOURCE_RANGES)?,
+            sets,
+            sets_max,
+            sets_at_once: MapArray::entries_at_once(sys::raise_open_files()),
+            void: None,
+            fds: Fds { vips: get(map::VIPS)?, names: get(map::NAMES)? },
             names: open(directory, map::NAMES)?,
-            service_counts: open(directory, map::SERVICE_COUNTS)?,
+            counts: Counts::open(directory)?,
+            settling: Settling::default(),
             tallies: open(directory, map::TALLIES)?,
             flows: open(directory, map::FLOWS)?,
             socket_flows: open(directory, map::SOCKET_FLOWS)?,
@@ -89,7 +120,7 @@ impl KernelMaps {
 
     /// How many service numbers there is room for, whatever was asked for when the maps were made.
     pub fn services_max(&self) -> u32 {
-        self.service_counts.len().min(self.sets.len() / 2)
+        self.counts.services_max().min(self.sets_max / SETS_PER_SERVICE)
     }
 
     /// Tells the programs of their node.
@@ -107,19 +138,13 @@ impl KernelMaps {
     }
 
     /// What was counted for a service, over all CPUs.
-    pub fn service_count(&self, service: u32) -> Result<ServiceCount, DataplaneError> {
-        let values = self
-            .service_counts
-            .get(&service, 0)
-            .map_err(|error| failed("reading a map", map::SERVICE_COUNTS, error))?;
-        Ok(values.iter().fold(ServiceCount::default(), |sum, count| ServiceCount {
-            connects: sum.connects + count.connects,
-            datagrams: sum.datagrams + count.datagrams,
-            packets: sum.packets + count.packets,
-            replies: sum.replies + count.replies,
-            refused: sum.refused + count.refused,
-            drops: sum.drops + count.drops,
-        }))
+    pub fn service_count(&mut self, service: u32) -> Result<ServiceCount, DataplaneError> {
+        self.counts.get(service)
+    }
+
+    /// What was swapped since the last call, to wait until nobody reads what was there before.
+    pub fn take_settling(&mut self) -> Settling {
+        std::mem::take(&mut self.settling)
     }
 
     /// A tally, over all CPUs.
@@ -129,41 +154,61 @@ impl KernelMaps {
         Ok(values.iter().sum())
     }
 
-    /// Makes or replaces sets, in batches. Returns when no program runs any more that read the former ones.
-    fn put_sets<'a>(&mut self, sets: impl Iterator<Item = (u32, &'a Set)>) -> Result<(), DataplaneError> {
+    /// Makes, replaces or (without a set) deletes sets. When it returns they are in use.
+    fn put_sets<'a>(
+        &mut self,
+        sets: impl Iterator<Item = (u32, Option<&'a Set>)>,
+    ) -> Result<(), DataplaneError> {
         let mut sets = sets.peekable();
         while sets.peek().is_some() {
-            let mut inner = Vec::with_capacity(SETS_BATCH_MAX);
-            for (id, set) in sets.by_ref().take(SETS_BATCH_MAX) {
-                inner.push((id, inner_map(id, set)?));
+            let mut inner = Vec::with_capacity(self.sets_at_once);
+            for (id, set) in sets.by_ref().take(self.sets_at_once) {
+                let map = match set {
+                    Some(set) => Arc::new(inner_map(id, set)?),
+                    None => self.void()?,
+                };
+                inner.push((id, map));
             }
-            let entries: Vec<_> = inner.iter().map(|(id, map)| (*id, map.as_fd())).collect();
-            sys::update_array_of_maps(self.sets_data.fd().as_fd(), &entries).map_err(|source| {
-                DataplaneError::Kernel {
-                    doing: "writing sets",
-                    subject: format!("{} of them", entries.len()),
-                    source,
-                }
+            let subject = format!("{} of them", inner.len());
+            self.sets.swap(inner, &mut self.settling).map_err(|source| DataplaneError::Kernel {
+                doing: "writing sets",
+                subject,
+                source,
             })?;
         }
         Ok(())
     }
 
+    fn void(&mut self) -> Result<Arc<OwnedFd>, DataplaneError> {
+        if let Some(void) = &self.void {
+            return Ok(void.clone());
+        }
+        let void = Arc::new(inner_map(0, &VOID)?);
+        self.void = Some(void.clone());
+        Ok(void)
+    }
+
+    fn put_names(&mut self, names: &[(u32, String)]) -> Result<(), DataplaneError> {
+        let numbers: Vec<u32> = names.iter().map(|(number, _)| *number).collect();
+        self.counts.reset(&numbers, &mut self.settling)?;
+        let texts: Vec<_> = names.iter().map(|(_, name)| text_as_name(name)).collect();
+        put_batch(&self.fds.names, &numbers, &texts, map::NAMES)
+    }
+
     fn set(&self, id: u32) -> Result<Option<Set>, DataplaneError> {
-        let wrap = |error| failed("reading a set", format!("set {id}"), error);
-        let inner = match self.sets.get(&id, 0) {
-            Ok(inner) => inner,
-            Err(MapError::KeyNotFound) => return Ok(None),
-            Err(error) => return Err(wrap(error)),
-        };
-        let header = entry_as_header(&inner.get(&0, 0).map_err(wrap)?);
+        let wrap =
+            |source| DataplaneError::Kernel { doing: "reading a set", subject: format!("set {id}"), source };
+        let Some(inner) = self.sets.get(id).map_err(wrap)? else { return Ok(None) };
+        let entries_max = sys::map_info(inner.as_fd()).map_err(wrap)?.entries_max;
+        let mut entries: Vec<Backend> = sys::read_array(inner.as_fd(), entries_max).map_err(wrap)?;
+        let Some(first) = entries.first() else { return Ok(None) };
+        let header = entry_as_header(first);
         if header.flags & SET_VOID != 0 {
             return Ok(None);
         }
-        let count = header.count.min(inner.len().saturating_sub(1));
-        let backends =
-            (1..=count).map(|index| inner.get(&index, 0).map_err(wrap)).collect::<Result<_, _>>()?;
-        Ok(Some(Set { flags: header.flags, affinity_seconds: header.affinity_seconds, backends }))
+        entries.truncate(header.count as usize + 1);
+        entries.remove(0);
+        Ok(Some(Set { flags: header.flags, affinity_seconds: header.affinity_seconds, backends: entries }))
     }
 }
 
@@ -172,45 +217,51 @@ impl MapSink for KernelMaps {
 
     fn write(&mut self, operation: &Operation) -> Result<(), DataplaneError> {
         match operation {
-            Operation::PutName(number, name) => {
-                let cpus = aya::util::nr_cpus().map_err(|(path, source)| DataplaneError::Path {
-                    doing: "reading",
-                    path: path.into(),
-                    source,
-                })?;
-                let zero = PerCpuValues::try_from(vec![ServiceCount::default(); cpus]).map_err(|source| {
-                    DataplaneError::Kernel { doing: "writing a map", subject: name.clone(), source }
-                })?;
-                self.service_counts
-                    .set(*number, zero, 0)
-                    .map_err(|error| failed("writing a map", name, error))?;
-                self.names
-                    .insert(number, text_as_name(name), 0)
-                    .map_err(|error| failed("writing a map", name, error))
-            }
-            Operation::PutSet(id, set) => self.put_sets(std::iter::once((*id, set))),
+            Operation::PutName(number, key) => self.put_names(&[(*number, key.to_string())]),
+            Operation::PutSet(id, set) => self.put_sets(std::iter::once((*id, Some(set)))),
             Operation::PutVip(key, value) => {
                 self.vips.insert(key, value, 0).map_err(|error| failed("writing a map", map::VIPS, error))
             }
+            Operation::PutRange(range) => self
+                .ranges
+                .insert(&range_key(range), 1, 0)
+                .map_err(|error| failed("writing a map", map::SOURCE_RANGES, error)),
             Operation::DeleteVip(key) => gone(self.vips.remove(key), map::VIPS),
-            Operation::DeleteSet(id) => self.put_sets(std::iter::once((*id, &VOID))),
+            Operation::DeleteRange(range) => gone(self.ranges.remove(&range_key(range)), map::SOURCE_RANGES),
+            Operation::DeleteSet(id) => self.put_sets(std::iter::once((*id, None))),
             Operation::DeleteName(number) => gone(self.names.remove(number), map::NAMES),
         }
     }
 
     fn write_all(&mut self, operations: &[Operation]) -> Result<(), DataplaneError> {
-        // Sets are written in runs; all else is one quick call each.
-        let as_set =
-            |operation: &'_ Operation| matches!(operation, Operation::PutSet(..) | Operation::DeleteSet(_));
-        for run in operations.chunk_by(|a, b| as_set(a) && as_set(b)) {
-            if as_set(&run[0]) {
-                self.put_sets(run.iter().filter_map(|operation| match operation {
-                    Operation::PutSet(id, set) => Some((*id, set)),
-                    Operation::DeleteSet(id) => Some((*id, &VOID)),
+        for run in operations.chunk_by(|a, b| kind(a) == kind(b)) {
+            match kind(&run[0]) {
+                Kind::Name => {
+                    let names: Vec<_> = run
+                        .iter()
+                        .filter_map(|operation| match operation {
+                            Operation::PutName(number, key) => Some((*number, key.to_string())),
+                            _ => None,
+                        })
+                        .collect();
+                    self.put_names(&names)?;
+                }
+                Kind::Set => self.put_sets(run.iter().filter_map(|operation| match operation {
+                    Operation::PutSet(id, set) => Some((*id, Some(set))),
+                    Operation::DeleteSet(id) => Some((*id, None)),
                     _ => None,
-                }))?;
-            } else {
-                self.write(&run[0])?;
+                }))?,
+                Kind::Vip => {
+                    let (keys, values): (Vec<_>, Vec<_>) = run
+                        .iter()
+                        .filter_map(|operation| match operation {
+                            Operation::PutVip(key, value) => Some((*key, *value)),
+                            _ => None,
+                        })
+                        .unzip();
+                    put_batch(&self.fds.vips, &keys, &values, map::VIPS)?;
+                }
+                Kind::Other => run.iter().try_for_each(|operation| self.write(operation))?,
             }
         }
         Ok(())
@@ -219,12 +270,20 @@ impl MapSink for KernelMaps {
     fn observe(&self) -> Result<MapImage, DataplaneError> {
         let mut image = MapImage::default();
         for (number, name) in self.names()? {
-            for id in [set_id(number, Scope::Cluster), set_id(number, Scope::Local)] {
+            for id in set_ids(number) {
                 if let Some(set) = self.set(id)? {
                     image.sets.insert(id, set);
                 }
             }
-            image.names.insert(number, name);
+            // A name that is none cannot be anybody's: it stays until its number is given out again.
+            if let Ok(key) = ServiceKey::try_from(name) {
+                image.names.insert(number, Arc::new(key));
+            }
+        }
+        for key in self.ranges.keys() {
+            let key = key.map_err(|error| failed("reading a map", map::SOURCE_RANGES, error))?;
+            let SourceRangeKey { service, address } = key.data();
+            image.ranges.insert(SourceRange { service, address, prefix: prefix_of(&key) });
         }
         for entry in self.vips.iter() {
             let (key, value) = entry.map_err(|error| failed("reading a map", map::VIPS, error))?;
@@ -232,6 +291,52 @@ impl MapSink for KernelMaps {
         }
         Ok(image)
     }
+}
+
+/// What is written in runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Name,
+    Set,
+    Vip,
+    Other,
+}
+
+fn kind(operation: &Operation) -> Kind {
+    match operation {
+        Operation::PutName(..) => Kind::Name,
+        Operation::PutSet(..) | Operation::DeleteSet(_) => Kind::Set,
+        Operation::PutVip(..) => Kind::Vip,
+        _ => Kind::Other,
+    }
+}
+
+fn put_batch<K: Pod, V: Pod>(
+    map: &OwnedFd,
+    keys: &[K],
+    values: &[V],
+    name: &'static str,
+) -> Result<(), DataplaneError> {
+    for (keys, values) in keys.chunks(BATCH_MAX).zip(values.chunks(BATCH_MAX)) {
+        sys::update_entries(map.as_fd(), keys, values).map_err(|source| DataplaneError::Kernel {
+            doing: "writing a map",
+            subject: name.to_owned(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// The bits of a range's key before its address.
+const SERVICE_BITS: u32 = u32::BITS;
+
+fn range_key(range: &SourceRange) -> Key<SourceRangeKey> {
+    let SourceRange { service, address, prefix } = *range;
+    Key::new(SERVICE_BITS + u32::from(prefix), SourceRangeKey { service, address })
+}
+
+fn prefix_of(key: &Key<SourceRangeKey>) -> u8 {
+    key.prefix_len().saturating_sub(SERVICE_BITS).min(128) as u8
 }
 
 /// A deletion of what is not there is done already.

@@ -1,11 +1,14 @@
 //! The data plane: desired state, compiled, compared, applied.
 //!
 //! [`Desired`] is what the cluster wants; [`compile()`] (pure) turns it into the [`MapImage`] the kernel's maps should
-//! hold; [`diff()`] (pure) orders the changes so that no packet meets a dangling number; [`Dataplane`] writes them and
-//! owns the programs. The same operations run on [`MemoryMaps`] in tests.
+//! hold; [`diff()`] (pure) orders the changes so that no packet meets a dangling number. [`Planner`] does the same for
+//! one Service at a time, so that a change costs what changed; [`Dataplane`] writes what it plans and owns the programs.
+//! The same operations run on [`MemoryMaps`] in tests.
 //! Must not know the Kubernetes API, CNI or any node but its own.
 
+mod apply;
 mod compile;
+mod counts;
 mod desired;
 mod diff;
 mod drop_log;
@@ -17,17 +20,23 @@ mod links;
 mod load;
 mod node;
 mod observed;
+mod planner;
+mod sets;
 mod sink;
 mod sweep;
 mod sys;
 
+pub use apply::{Applied, Listing};
 pub use compile::{Compiled, compile};
-pub use desired::{Backend, BadServiceKey, Desired, Protocol, Service, ServiceKey};
+pub use desired::{
+    Backend, BadServiceKey, Desired, Hint, NodeFacts, Protocol, Service, ServiceChange, ServiceKey,
+};
 pub use diff::{Operation, diff};
 pub use drop_log::DropLog;
 pub use error::DataplaneError;
 pub use ids::Ids;
 pub use image::{MapImage, Set};
-pub use load::{Applied, Dataplane, Limits, LoadOptions, PodLink};
+pub use load::{Dataplane, Limits, LoadOptions, PodLink};
 pub use observed::{Counters, MapFill, ServiceTraffic, observe_counters, observe_maps};
+pub use planner::{Planned, Planner};
 pub use sink::{MapSink, MemoryMaps};

@@ -9,16 +9,14 @@ use aya::{Ebpf, EbpfLoader};
 use parking_lot::Mutex;
 use penstock_ebpf_common::{Address, Config, map};
 
-use crate::compile::compile;
-use crate::diff::{Operation, diff};
+use crate::counts;
 use crate::drop_log::{self, DropLog};
-use crate::ids::Ids;
-use crate::image::MapImage;
+use crate::image::SETS_PER_SERVICE;
 use crate::kernel::{self, KernelMaps};
 use crate::links::{CGROUP_HOOKS, Links, POD_HOOK, Place, UPLINK_HOOKS};
+use crate::planner::Planner;
 use crate::sink::MapSink;
-use crate::sweep::apply_departure;
-use crate::{DataplaneError, Desired, ServiceKey, node, sys};
+use crate::{DataplaneError, node, sys};
 
 /// Where the pieces are that a data plane is made of.
 #[derive(Debug, Clone)]
@@ -46,6 +44,8 @@ pub struct Limits {
     pub services_max: u32,
     /// Addresses by which service ports are reached.
     pub vips_max: u32,
+    /// Ranges of clients that services with `loadBalancerSourceRanges` let in.
+    pub source_ranges_max: u32,
     /// Flow halves; the least recently used go first.
     pub flows_max: u32,
     /// Socket flow halves of UDP; the least recently used go first.
@@ -65,40 +65,27 @@ pub struct PodLink {
     pub addresses: Vec<IpAddr>,
 }
 
-/// What one `apply` did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Applied {
-    /// Changes written to maps; zero when the kernel already had everything.
-    pub operations: usize,
-    /// Service ports now served.
-    pub services: usize,
-    /// UDP flow halves forgotten because their backend went away.
-    pub flows_removed: usize,
-    /// Service ports that are not served because the maps are full.
-    pub unplaced: Vec<ServiceKey>,
-    /// Addresses (with port) that lead to another service which had them first.
-    pub conflicts: Vec<(ServiceKey, IpAddr, u16)>,
-}
-
 /// The loaded programs and their maps. Dropping it detaches nothing: the pins keep traffic flowing.
 pub struct Dataplane {
     programs: Ebpf,
     links: Links,
     state: Mutex<State>,
     drop_log: Mutex<Option<DropLog>>,
+    directory: PathBuf,
 }
 
 pub(crate) struct State {
     pub(crate) maps: KernelMaps,
-    ids: Ids,
-    image: MapImage,
+    pub(crate) planner: Planner,
+    pub(crate) limits: Limits,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            services_max: 16_384,
-            vips_max: 65_536,
+            services_max: 65_536,
+            vips_max: 262_144,
+            source_ranges_max: 65_536,
             flows_max: 131_072,
             socket_flows_max: 65_536,
             peers_max: 262_144,
@@ -135,7 +122,7 @@ impl Dataplane {
         maps.configure(&config(&options)?)?;
         let image = maps.observe()?;
         let limits = Limits { services_max: maps.services_max(), ..options.limits };
-        let ids = Ids::recover(&image, &limits);
+        let planner = Planner::recover(image, &limits);
 
         let links = Links::new(directory.join("links"));
         let cgroup = Place::cgroup(&options.cgroup_v2)?;
@@ -149,12 +136,13 @@ impl Dataplane {
             }
         }
         let pods = links.refresh_pods(loaded(&programs, POD_HOOK.0)?)?;
-        tracing::info!(services = image.names.len(), pods, "data plane loaded");
+        tracing::info!(services = planner.served(), pods, "data plane loaded");
         Ok(Self {
             programs,
             links,
-            state: Mutex::new(State { maps, ids, image }),
+            state: Mutex::new(State { maps, planner, limits }),
             drop_log: Mutex::new(drop_log),
+            directory: options.bpffs,
         })
     }
 
@@ -164,30 +152,9 @@ impl Dataplane {
         self.drop_log.lock().take()
     }
 
-    /// Brings the maps from what they hold to what is desired. What does not fit is reported in the answer, the rest
-    /// is served. After an error the next call starts from what the maps really hold.
-    pub fn apply(&self, desired: &Desired) -> Result<Applied, DataplaneError> {
-        let mut state = self.state.lock();
-        let State { maps, ids, image } = &mut *state;
-        let compiled = compile(desired, ids);
-        let operations = diff(image, &compiled.image);
-        if let Err(error) = maps.write_all(&operations) {
-            *image = maps.observe()?;
-            return Err(error);
-        }
-        let changed = operations.iter().filter_map(Operation::changed_service).collect();
-        let departed = image.departed(&compiled.image, &changed);
-        // Noted before the sweep: the maps hold this now, whatever becomes of the flows.
-        *image = compiled.image;
-        *ids = compiled.ids;
-        let flows_removed = apply_departure(maps, &departed)?;
-        Ok(Applied {
-            operations: operations.len(),
-            services: image.names.len(),
-            flows_removed,
-            unplaced: compiled.unplaced,
-            conflicts: compiled.conflicts,
-        })
+    /// The agent's directory on its bpf file system.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     pub(crate) fn state(&self) -> parking_lot::MutexGuard<'_, State> {
@@ -244,9 +211,10 @@ fn load_object(options: &LoadOptions) -> Result<Ebpf, DataplaneError> {
     }
     for (name, entries_max) in [
         (map::VIPS, limits.vips_max),
-        (map::SETS, limits.services_max.saturating_mul(2)),
+        (map::SOURCE_RANGES, limits.source_ranges_max),
+        (map::SETS, limits.services_max.saturating_mul(SETS_PER_SERVICE)),
         (map::NAMES, limits.services_max),
-        (map::SERVICE_COUNTS, limits.services_max),
+        (map::SERVICE_COUNTS, counts::pages_for(limits.services_max)),
         (map::FLOWS, limits.flows_max),
         (map::SOCKET_FLOWS, limits.socket_flows_max),
         (map::PEERS, limits.peers_max),

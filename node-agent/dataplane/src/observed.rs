@@ -55,10 +55,10 @@ pub struct MapFill {
 
 /// Reads the counters from an agent's directory on its bpf file system.
 pub fn observe_counters(directory: &Path) -> Result<Counters, DataplaneError> {
-    counters(&KernelMaps::open(directory)?)
+    counters(&mut KernelMaps::open(directory)?)
 }
 
-fn counters(maps: &KernelMaps) -> Result<Counters, DataplaneError> {
+fn counters(maps: &mut KernelMaps) -> Result<Counters, DataplaneError> {
     let mut counters = Counters::default();
     for event in Event::ALL {
         counters.events.insert(event.name(), maps.tally(event.index())?);
@@ -86,7 +86,7 @@ fn counters(maps: &KernelMaps) -> Result<Counters, DataplaneError> {
 impl Dataplane {
     /// What the programs did since the maps were made.
     pub fn counters(&self) -> Result<Counters, DataplaneError> {
-        counters(&self.state().maps)
+        counters(&mut self.state().maps)
     }
 }
 
@@ -104,7 +104,7 @@ fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError>
     let entries_max = Some(u64::from(info.max_entries())).filter(|max| *max > 0);
     let count =
         |keys: &mut dyn Iterator<Item = Result<(), MapError>>| keys.take_while(Result::is_ok).count() as u64;
-    use aya::maps::{HashMap, Map, of_maps::ArrayOfMaps};
+    use aya::maps::{HashMap, Map, lpm_trie::LpmTrie, of_maps::ArrayOfMaps};
     use penstock_ebpf_common as shared;
     /// Counts the keys of a hash map of known types.
     macro_rules! keys {
@@ -117,6 +117,12 @@ fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError>
     }
     let entries = match name {
         map::VIPS => Some(keys!(shared::VipKey, shared::VipValue)),
+        map::SOURCE_RANGES => {
+            let ranges = Map::from_map_data(data)
+                .and_then(LpmTrie::<MapData, shared::SourceRangeKey, u32>::try_from)
+                .map_err(|error| failed("listing a map", name, error))?;
+            Some(count(&mut ranges.keys().map(|key| key.map(drop))))
+        }
         map::NAMES => Some(keys!(u32, shared::ServiceName)),
         map::FLOWS => Some(keys!(shared::FlowKey, shared::FlowValue)),
         map::SOCKET_FLOWS => Some(keys!(shared::SocketFlowKey, shared::SocketFlowValue)),

@@ -38,8 +38,10 @@ impl MapSink for MemoryMaps {
         match operation.clone() {
             Operation::PutName(number, name) => drop(image.names.insert(number, name)),
             Operation::PutSet(id, set) => drop(image.sets.insert(id, set)),
+            Operation::PutRange(range) => drop(image.ranges.insert(range)),
             Operation::PutVip(key, value) => drop(image.vips.insert(key, value)),
             Operation::DeleteVip(key) => drop(image.vips.remove(&key)),
+            Operation::DeleteRange(range) => drop(image.ranges.remove(&range)),
             Operation::DeleteSet(id) => drop(image.sets.remove(&id)),
             Operation::DeleteName(number) => drop(image.names.remove(&number)),
         }

@@ -8,6 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 const MAP_CREATE: libc::c_int = 0;
+const MAP_LOOKUP_ELEM: libc::c_int = 1;
+const MAP_GET_FD_BY_ID: libc::c_int = 14;
+const MAP_LOOKUP_BATCH: libc::c_int = 24;
 const MAP_UPDATE_BATCH: libc::c_int = 26;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
@@ -92,6 +95,18 @@ fn bpf(command: libc::c_int, attr: &Attr) -> io::Result<libc::c_long> {
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }
 
+/// A command that answers in the attribute itself.
+fn bpf_answering(command: libc::c_int, attr: &mut Attr) -> io::Result<libc::c_long> {
+    // SAFETY: as in `bpf`; the kernel writes only within the size given.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, attr as *mut Attr, size_of::<Attr>()) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
+}
+
+/// Reads a field of an attribute.
+fn word(attr: &Attr, at: usize) -> u32 {
+    u32::from_ne_bytes([attr.0[at], attr.0[at + 1], attr.0[at + 2], attr.0[at + 3]])
+}
+
 fn owned(fd: libc::c_long) -> OwnedFd {
     // SAFETY: the kernel just gave this descriptor to us alone.
     unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) }
@@ -126,11 +141,10 @@ pub fn link_target(link: BorrowedFd<'_>) -> io::Result<LinkTarget> {
     let attr = Attr::new().fd(0, link).u32(4, size_of::<Attr>() as u32).u64(8, &raw mut info as u64);
     bpf(OBJ_GET_INFO_BY_FD, &attr)?;
     // SAFETY: `info` is plain bytes the kernel wrote through the address above; the read must not be folded away.
-    let bytes = unsafe { (&raw const info).read_volatile() }.0;
-    let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    Ok(match word(0) {
-        LINK_TYPE_CGROUP => LinkTarget::Cgroup(u64::from(word(16)) | u64::from(word(20)) << 32),
-        LINK_TYPE_TCX => LinkTarget::Interface(word(16)),
+    let info = unsafe { (&raw const info).read_volatile() };
+    Ok(match word(&info, 0) {
+        LINK_TYPE_CGROUP => LinkTarget::Cgroup(u64::from(word(&info, 16)) | u64::from(word(&info, 20)) << 32),
+        LINK_TYPE_TCX => LinkTarget::Interface(word(&info, 16)),
         _ => LinkTarget::Other,
     })
 }
@@ -138,17 +152,97 @@ pub fn link_target(link: BorrowedFd<'_>) -> io::Result<LinkTarget> {
 /// Makes an array map.
 pub fn create_array(value_size: u32, entries: u32, flags: u32) -> io::Result<OwnedFd> {
     const TYPE_ARRAY: u32 = 2;
+    create_map(TYPE_ARRAY, value_size, entries, flags)
+}
+
+/// Makes an array map that has its values once for each CPU.
+pub fn create_percpu_array(value_size: u32, entries: u32) -> io::Result<OwnedFd> {
+    const TYPE_PERCPU_ARRAY: u32 = 6;
+    create_map(TYPE_PERCPU_ARRAY, value_size, entries, 0)
+}
+
+fn create_map(map_type: u32, value_size: u32, entries: u32, flags: u32) -> io::Result<OwnedFd> {
     const KEY_SIZE: u32 = 4;
     // struct { map_type, key_size, value_size, max_entries, map_flags }.
     let attr =
-        Attr::new().u32(0, TYPE_ARRAY).u32(4, KEY_SIZE).u32(8, value_size).u32(12, entries).u32(16, flags);
+        Attr::new().u32(0, map_type).u32(4, KEY_SIZE).u32(8, value_size).u32(12, entries).u32(16, flags);
     bpf(MAP_CREATE, &attr).map(owned)
+}
+
+/// What the kernel says of a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MapInfo {
+    /// Its number in this kernel; never used twice.
+    pub id: u32,
+    /// How many entries there is room for.
+    pub entries_max: u32,
+}
+
+/// What the kernel says of a map.
+pub fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
+    let mut info = Attr::new();
+    let attr = Attr::new().fd(0, map).u32(4, size_of::<Attr>() as u32).u64(8, &raw mut info as u64);
+    bpf(OBJ_GET_INFO_BY_FD, &attr)?;
+    // SAFETY: `info` is plain bytes the kernel wrote through the address above; the read must not be folded away.
+    let info = unsafe { (&raw const info).read_volatile() };
+    // struct bpf_map_info: type, id, key_size, value_size, max_entries.
+    Ok(MapInfo { id: word(&info, 4), entries_max: word(&info, 16) })
+}
+
+/// The number of the map that an array of maps has at a place, if it has one.
+pub fn lookup_inner_id(outer: BorrowedFd<'_>, key: u32) -> io::Result<Option<u32>> {
+    let mut id = 0_u32;
+    let attr = Attr::new().fd(0, outer).u64(8, &raw const key as u64).u64(16, &raw mut id as u64);
+    match bpf(MAP_LOOKUP_ELEM, &attr) {
+        // SAFETY: a plain integer the kernel wrote through the address above.
+        Ok(_) => Ok(Some(unsafe { (&raw const id).read_volatile() })),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a map by its number.
+pub fn map_by_id(id: u32) -> io::Result<OwnedFd> {
+    bpf(MAP_GET_FD_BY_ID, &Attr::new().u32(0, id)).map(owned)
+}
+
+/// Reads an array map of at most this many entries, whose values have the size of `T`.
+pub fn read_array<T: aya::Pod + Default>(map: BorrowedFd<'_>, entries: u32) -> io::Result<Vec<T>> {
+    let (mut keys, mut values) = (vec![0_u32; entries as usize], vec![T::default(); entries as usize]);
+    let mut next = 0_u32;
+    // struct { in_batch, out_batch, keys, values: u64; count, map_fd: u32; elem_flags, flags: u64 } batch.
+    let mut attr = Attr::new()
+        .u64(8, &raw mut next as u64)
+        .u64(16, keys.as_mut_ptr() as u64)
+        .u64(24, values.as_mut_ptr() as u64)
+        .u32(32, entries)
+        .fd(36, map);
+    match bpf_answering(MAP_LOOKUP_BATCH, &mut attr) {
+        // ENOENT says that there is nothing behind what was read.
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+        _ => {
+            values.truncate(word(&attr, 32) as usize);
+            Ok(values)
+        }
+    }
+}
+
+/// Sets many entries of a map in one call. The map's keys and values have the sizes of `K` and `V`. When it fails, some
+/// are set.
+pub fn update_entries<K: aya::Pod, V: aya::Pod>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+) -> io::Result<()> {
+    assert_eq!(keys.len(), values.len(), "a value for each key");
+    let attr = Attr::new().u64(16, keys.as_ptr() as u64).u64(24, values.as_ptr() as u64);
+    bpf(MAP_UPDATE_BATCH, &attr.u32(32, keys.len() as u32).fd(36, map)).map(drop)
 }
 
 /// Fills an array map from its first entry on. The map's values have the size of `T`.
 pub fn fill_array<T: aya::Pod>(map: BorrowedFd<'_>, values: &[T]) -> io::Result<()> {
     let keys: Vec<u32> = (0..values.len() as u32).collect();
-    update_batch(map, &keys, values.as_ptr() as u64)
+    update_entries(map, &keys, values)
 }
 
 /// Sets entries of an array of maps, all in one call: after a single update the kernel waits until no program runs any
@@ -156,14 +250,20 @@ pub fn fill_array<T: aya::Pod>(map: BorrowedFd<'_>, values: &[T]) -> io::Result<
 pub fn update_array_of_maps(map: BorrowedFd<'_>, entries: &[(u32, BorrowedFd<'_>)]) -> io::Result<()> {
     let keys: Vec<u32> = entries.iter().map(|(key, _)| *key).collect();
     let values: Vec<u32> = entries.iter().map(|(_, inner)| inner.as_raw_fd() as u32).collect();
-    update_batch(map, &keys, values.as_ptr() as u64)
+    update_entries(map, &keys, &values)
 }
 
-/// `values` is the address of as many values as there are keys, which outlive the call.
-fn update_batch(map: BorrowedFd<'_>, keys: &[u32], values: u64) -> io::Result<()> {
-    // struct { in_batch, out_batch, keys, values: u64; count, map_fd: u32; elem_flags, flags: u64 } batch.
-    let attr = Attr::new().u64(16, keys.as_ptr() as u64).u64(24, values);
-    bpf(MAP_UPDATE_BATCH, &attr.u32(32, keys.len() as u32).fd(36, map)).map(drop)
+/// Lets this process hold as many files open as it may: each map that is about to be swapped in is one.
+pub fn raise_open_files() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is plain integers and lives through the call.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return 0;
+    }
+    let before = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: as above.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } != 0 { before } else { limit.rlim_cur }
 }
 
 /// Gives an object a name in a bpf file system that keeps it alive.
@@ -217,6 +317,37 @@ mod tests {
     fn an_ordinary_folder_is_no_bpf_file_system() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         assert!(!is_bpffs(folder.path()).expect("readable"));
+    }
+
+    /// Whether this process may make maps; says so when a test is skipped.
+    fn may_make_maps() -> bool {
+        let may = create_array(4, 1, 0).is_ok();
+        if !may {
+            println!("SKIPPED: making maps needs root");
+        }
+        may
+    }
+
+    #[test]
+    fn an_array_reads_back_what_it_was_filled_with() {
+        if !may_make_maps() {
+            return;
+        }
+        let map = create_array(4, 3, 0).expect("a map");
+        fill_array(map.as_fd(), &[7_u32, 8, 9]).expect("filled");
+        assert_eq!(read_array::<u32>(map.as_fd(), 3).expect("read"), [7, 8, 9]);
+        assert_eq!(read_array::<u32>(map.as_fd(), 8).expect("read"), [7, 8, 9], "with room for more");
+        let info = map_info(map.as_fd()).expect("what it is");
+        assert_eq!(info.entries_max, 3);
+        let again = map_by_id(info.id).expect("opened");
+        assert_eq!(map_info(again.as_fd()).expect("what it is"), info);
+        assert!(fill_array(map.as_fd(), &[0_u32; 4]).is_err(), "there is no fourth entry");
+    }
+
+    #[test]
+    fn as_many_files_may_be_open_as_the_system_allows() {
+        let most = raise_open_files();
+        assert!(most > 0 && raise_open_files() == most);
     }
 
     #[test]

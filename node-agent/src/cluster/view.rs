@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use penstock_dataplane::Protocol;
@@ -16,11 +16,13 @@ const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 /// The label that names a slice's Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The label that names a node's zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
 /// Affinity when the API gives no time: three hours, the API's default.
 const AFFINITY_SECONDS: u32 = 10_800;
 
 /// Name of any object; the namespace is empty for cluster-scoped ones.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName {
     pub namespace: String,
     pub name: String,
@@ -41,6 +43,20 @@ pub struct ServiceView {
     pub affinity_seconds: Option<u32>,
     pub internal_local: bool,
     pub external_local: bool,
+    /// `loadBalancerSourceRanges`; what is no range lets nobody in.
+    pub source_ranges: Vec<IpNetwork>,
+    pub distribution: TrafficDistribution,
+    /// Where a load balancer asks whether this node has endpoints.
+    pub health_port: Option<u16>,
+}
+
+/// `spec.trafficDistribution`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TrafficDistribution {
+    #[default]
+    Anywhere,
+    SameZone,
+    SameNode,
 }
 
 /// A port of a Service.
@@ -58,7 +74,17 @@ pub struct SliceView {
     /// Name of its Service, in its own namespace; none for a slice of no Service.
     pub service: Option<String>,
     pub ports: Arc<[PortView]>,
-    pub endpoints: Vec<EndpointView>,
+    pub endpoints: Box<[EndpointView]>,
+    pub version: SliceVersion,
+}
+
+/// Which state of a slice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SliceVersion {
+    /// `metadata.generation`: grows with every change of the content.
+    pub generation: i64,
+    /// `metadata.resourceVersion`, which grows over all objects of a cluster (KEP-5504).
+    pub resource_version: u64,
 }
 
 /// A port of a slice.
@@ -69,15 +95,26 @@ pub struct PortView {
     pub number: u16,
 }
 
-/// An endpoint of a slice.
+/// An endpoint of a slice. There are many of these: what they have in common is shared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EndpointView {
     pub address: IpAddr,
-    pub hostname: Option<String>,
-    pub node: Option<String>,
     pub ready: bool,
     pub serving: bool,
     pub terminating: bool,
+    pub hostname: Option<Box<str>>,
+    pub place: Arc<Place>,
+}
+
+/// Where an endpoint is, and for whom it is meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub node: Option<String>,
+    pub zone: Option<String>,
+    /// `hints.forNodes`.
+    pub for_nodes: Vec<String>,
+    /// `hints.forZones`.
+    pub for_zones: Vec<String>,
 }
 
 /// A Node.
@@ -110,24 +147,44 @@ impl From<core::Service> for ServiceView {
                 .then(|| seconds.and_then(|s| u32::try_from(s).ok()).unwrap_or(AFFINITY_SECONDS)),
             internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
             external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+            source_ranges: source_ranges(spec.load_balancer_source_ranges.unwrap_or_default()),
+            distribution: distribution(spec.traffic_distribution.as_deref()),
+            health_port: spec
+                .health_check_node_port
+                .and_then(|port| u16::try_from(port).ok())
+                .filter(|port| *port != 0),
         }
     }
 }
 
+/// The zone of a node.
+pub fn zone_view(node: core::Node) -> Option<String> {
+    node.metadata.labels.and_then(|mut labels| labels.remove(ZONE))
+}
+
 impl From<discovery::EndpointSlice> for SliceView {
     fn from(slice: discovery::EndpointSlice) -> Self {
+        let version = SliceVersion {
+            generation: slice.metadata.generation.unwrap_or_default(),
+            resource_version: slice
+                .metadata
+                .resource_version
+                .and_then(|it| it.parse().ok())
+                .unwrap_or_default(),
+        };
         let ports = slice.ports.unwrap_or_default().into_iter().filter_map(|port| {
             Some(PortView {
                 name: port.name.unwrap_or_default(),
                 protocol: protocol(port.protocol.as_deref())?,
                 // Without a number a slice means every port, which no Service has.
-                number: u16::try_from(port.port?).ok()?,
+                number: u16::try_from(port.port?).ok().filter(|number| *number != 0)?,
             })
         });
         Self {
             service: slice.metadata.labels.and_then(|mut labels| labels.remove(SERVICE_NAME)),
             ports: ports.collect(),
             endpoints: slice.endpoints.unwrap_or_default().into_iter().filter_map(endpoint).collect(),
+            version,
         }
     }
 }
@@ -158,15 +215,40 @@ fn endpoint(endpoint: discovery::Endpoint) -> Option<EndpointView> {
     let conditions = endpoint.conditions.unwrap_or_default();
     // Absent means unknown, to be read as ready; serving defaults to what ready is (discovery/v1).
     let ready = conditions.ready.unwrap_or(true);
+    let hints = endpoint.hints.unwrap_or_default();
+    let place = Place {
+        node: endpoint.node_name,
+        zone: endpoint.zone,
+        for_nodes: hints.for_nodes.unwrap_or_default().into_iter().map(|hint| hint.name).collect(),
+        for_zones: hints.for_zones.unwrap_or_default().into_iter().map(|hint| hint.name).collect(),
+    };
     Some(EndpointView {
         // Further addresses of one endpoint are interchangeable; the API says consumers use the first.
         address: endpoint.addresses.first()?.parse().ok()?,
-        hostname: endpoint.hostname,
-        node: endpoint.node_name,
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
+        hostname: endpoint.hostname.map(Into::into),
+        place: Arc::new(place),
     })
+}
+
+/// A text that is no range becomes one that lets nobody in: who asked for a limit must not get none.
+fn source_ranges(texts: Vec<String>) -> Vec<IpNetwork> {
+    const NOBODY: IpNetwork = IpNetwork::V4(match Ipv4Network::new_checked(Ipv4Addr::UNSPECIFIED, 32) {
+        Some(nobody) => nobody,
+        None => panic!("32 bits are an IPv4 prefix"),
+    });
+    texts.iter().map(|text| text.trim().parse().unwrap_or(NOBODY)).collect()
+}
+
+fn distribution(name: Option<&str>) -> TrafficDistribution {
+    match name {
+        Some("PreferSameNode") => TrafficDistribution::SameNode,
+        // PreferClose is the former name of PreferSameZone (KEP-3015).
+        Some("PreferSameZone" | "PreferClose") => TrafficDistribution::SameZone,
+        _ => TrafficDistribution::Anywhere,
+    }
 }
 
 fn protocol(name: Option<&str>) -> Option<Protocol> {

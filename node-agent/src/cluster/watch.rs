@@ -21,6 +21,8 @@ pub enum Event<V> {
     Is(ObjectName, V),
     /// The object is gone.
     Gone(ObjectName),
+    /// A list begins: until it is complete, what is learnt is in no order.
+    Listing,
     /// A list is complete: these are all there are.
     All(BTreeSet<ObjectName>),
 }
@@ -35,7 +37,21 @@ pub async fn watch<K, V, T>(
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut stream = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+    watch_some(api, watcher::Config::default(), what, view, wrap, to).await;
+}
+
+/// The same of the objects that a configuration selects.
+pub async fn watch_some<K, V, T>(
+    api: Api<K>,
+    which: watcher::Config,
+    what: &'static str,
+    view: fn(K) -> V,
+    wrap: fn(Event<V>) -> T,
+    to: mpsc::Sender<T>,
+) where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut stream = std::pin::pin!(watcher(api, which).default_backoff());
     let mut listed = BTreeSet::new();
     let mut away = false;
     while let Some(event) = stream.next().await {
@@ -57,7 +73,7 @@ pub async fn watch<K, V, T>(
         let event = match event {
             watcher::Event::Init => {
                 listed.clear();
-                continue;
+                Event::Listing
             }
             watcher::Event::InitApply(object) => {
                 let name = name_of(&object);

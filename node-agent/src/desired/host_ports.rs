@@ -3,18 +3,16 @@
 //! It exists because the data plane already knows how to do that; a second mechanism would need iptables. It must
 //! not know where attachments come from.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use penstock_dataplane::{Backend, Desired, Protocol, Service, ServiceKey};
+use penstock_dataplane::{Backend, Protocol, Service, ServiceChange};
 use penstock_network::Attachment;
 
-/// Marks the entries of this file. No API object has a colon in its port's name.
-const MARK: &str = "host-port:";
-
-/// Brings the entries for host ports up to date. `node_ip` stands for "every address" of a mapping.
-pub fn compile_host_ports(desired: &mut Desired, attachments: &[Attachment], node_ip: IpAddr) {
-    let mut wanted = BTreeSet::new();
+/// What the host ports of each pod are to the data plane. They get a name no Service can have, `pod/` and the pod's,
+/// because a pod may have a Service's name. `node_ip` stands for "every address" of a mapping.
+pub fn compile_host_ports(attachments: &[Attachment], node_ip: IpAddr) -> Vec<ServiceChange> {
+    let mut pods: BTreeMap<(&str, &str), ServiceChange> = BTreeMap::new();
     for attachment in attachments {
         for mapping in &attachment.port_mappings {
             let protocol = match mapping.protocol.to_ascii_lowercase().as_str() {
@@ -29,8 +27,6 @@ pub fn compile_host_ports(desired: &mut Desired, attachments: &[Attachment], nod
             }
             let host = mapping.host_ip.parse().ok().filter(|ip: &IpAddr| !ip.is_unspecified());
             let host = host.unwrap_or(node_ip);
-            let port = format!("{MARK}{host}:{}/{}", mapping.host_port, mapping.protocol);
-            let key = ServiceKey::new(&attachment.pod.namespace, &attachment.pod.name, port);
             let service = Service {
                 port: mapping.host_port,
                 protocol,
@@ -39,20 +35,18 @@ pub fn compile_host_ports(desired: &mut Desired, attachments: &[Attachment], nod
                     address: IpAddr::V4(attachment.address),
                     port: mapping.container_port,
                     local: true,
-                    ready: true,
-                    serving: true,
                     ..Backend::default()
                 }],
                 ..Service::default()
             };
-            desired.services.insert(key.clone(), service);
-            wanted.insert(key);
+            let pod = &attachment.pod;
+            let change = pods.entry((&pod.namespace, &pod.name)).or_insert_with(|| ServiceChange {
+                namespace: pod.namespace.clone(),
+                name: format!("pod/{}", pod.name),
+                ports: BTreeMap::new(),
+            });
+            change.ports.insert(format!("{host}:{}/{}", mapping.host_port, mapping.protocol), service);
         }
     }
-    desired.services.retain(|key, _| !is_host_port(key) || wanted.contains(key));
-}
-
-/// Whether an entry is of this file.
-pub(super) fn is_host_port(key: &ServiceKey) -> bool {
-    key.port.starts_with(MARK)
+    pods.into_values().collect()
 }

@@ -1,5 +1,6 @@
 //! The API's rules about Services and endpoints, one test a rule.
 
+use penstock_dataplane::ServiceKey;
 use serde_json::{Value, json};
 
 use super::*;
@@ -25,9 +26,23 @@ fn slice(services: &mut Services, slice: &str, ports: Value, endpoints: Value) {
     services.see_slice(Event::Is(name(slice), object.into()));
 }
 
+/// What the data plane was told so far.
+#[derive(Default)]
+struct Desired {
+    services: BTreeMap<ServiceKey, Service>,
+}
+
+impl Desired {
+    fn note(&mut self, change: ServiceChange) {
+        self.services.retain(|key, _| (&key.namespace, &key.name) != (&change.namespace, &change.name));
+        let keys: Vec<_> = change.keys().collect();
+        self.services.extend(keys.into_iter().zip(change.ports.into_values()));
+    }
+}
+
 fn compile(services: &mut Services, desired: &mut Desired) {
     for name in services.take_dirty() {
-        services.compile_into(desired, &name, NODE);
+        desired.note(services.compile(&name, NODE));
     }
 }
 
@@ -174,12 +189,16 @@ fn a_change_of_nothing_is_no_work() {
 }
 
 #[test]
-fn nothing_is_acted_on_before_both_kinds_were_listed() {
+fn nothing_is_acted_on_before_all_kinds_were_listed() {
     let mut services = Services::default();
     services.see_service(Event::All(BTreeSet::new()));
     assert!(!services.is_complete());
     services.see_slice(Event::All(BTreeSet::new()));
+    assert!(!services.is_complete(), "the node's zone may be missing");
+    services.see_zone(Event::All(BTreeSet::new()));
     assert!(services.is_complete());
+    services.see_slice(Event::Listing);
+    assert!(services.is_complete(), "what is known stays known while it is listed again");
 }
 
 #[test]
@@ -217,14 +236,14 @@ fn a_host_port_lives_as_long_as_its_pod_and_never_meets_a_service_of_the_same_na
     }))
     .unwrap();
     let node_ip: IpAddr = "10.240.0.11".parse().unwrap();
-    compile_host_ports(&mut desired, &[attachment], node_ip);
+    let host_ports = compile_host_ports(&[attachment], node_ip);
+    host_ports.into_iter().for_each(|change| desired.note(change));
     assert_eq!(desired.services.len(), 2);
     services.see_service(Event::Gone(name("web")));
     compile(&mut services, &mut desired);
     let (_, left) = desired.services.iter().next().unwrap();
     assert_eq!((left.port, left.backends[0].port, left.external_ips[0]), (8080, 80, node_ip));
-    compile_host_ports(&mut desired, &[], node_ip);
-    assert!(desired.services.is_empty());
+    assert!(compile_host_ports(&[], node_ip).is_empty());
 }
 
 #[test]
@@ -247,4 +266,113 @@ fn ingress_gets_the_tcp_endpoints_of_headless_services_too_and_none_on_the_node_
     assert_eq!(services.compile_upstream(&name("web")), Some(vec![]), "an external name is not forwarded to");
     services.see_service(Event::Gone(name("web")));
     assert_eq!(services.compile_upstream(&name("web")), None);
+}
+
+#[test]
+fn hints_are_read_for_this_node_and_its_zone_and_a_distribution_stands_in_for_them() {
+    let seen_from = |zone: Option<&str>, spec: Value, endpoint: Value| {
+        let (mut services, mut desired) = (Services::default(), Desired::default());
+        services.see_zone(Event::Is(name(NODE), zone.map(str::to_owned)));
+        service(&mut services, spec);
+        slice(&mut services, "web-1", json!([{"name": "http", "port": 8080}]), json!([endpoint]));
+        compile(&mut services, &mut desired);
+        let backend = &desired.services[&ServiceKey::new("a", "web", "http")].backends[0];
+        (backend.node_hint, backend.zone_hint)
+    };
+    let near = |distribution: &str| {
+        let mut spec = web();
+        spec["trafficDistribution"] = distribution.into();
+        spec
+    };
+    let hinted = json!({"addresses": ["10.244.0.2"], "hints": {"forZones": [{"name": "east"}], "forNodes": [{"name": NODE}]}});
+    assert_eq!(seen_from(Some("east"), web(), hinted.clone()), (Hint::Here, Hint::Here));
+    assert_eq!(seen_from(Some("west"), web(), hinted.clone()), (Hint::Here, Hint::Elsewhere));
+    assert_eq!(seen_from(None, web(), hinted), (Hint::Here, Hint::Elsewhere));
+    let placed = json!({"addresses": ["10.244.0.2"], "nodeName": "node-2", "zone": "east"});
+    assert_eq!(seen_from(Some("east"), web(), placed.clone()), (Hint::None, Hint::None));
+    for (distribution, expected) in [
+        ("PreferClose", (Hint::None, Hint::Here)),
+        ("PreferSameZone", (Hint::None, Hint::Here)),
+        ("PreferSameNode", (Hint::Elsewhere, Hint::Here)),
+    ] {
+        assert_eq!(seen_from(Some("east"), near(distribution), placed.clone()), expected, "{distribution}");
+    }
+}
+
+#[test]
+fn another_zone_of_the_node_makes_every_service_one_that_changed() {
+    let mut services = Services::default();
+    service(&mut services, web());
+    services.take_dirty();
+    services.see_zone(Event::Is(name(NODE), Some("east".into())));
+    assert_eq!(services.take_dirty().len(), 1);
+    services.see_zone(Event::Is(name(NODE), Some("east".into())));
+    assert!(services.take_dirty().is_empty());
+}
+
+#[test]
+fn what_was_seen_of_slices_is_said_by_name_and_up_to_a_version_once_all_are_listed() {
+    let mut services = Services::default();
+    let at = |services: &mut Services, slice: &str, version: &str, generation: i64, address: &str| {
+        let labels = json!({"kubernetes.io/service-name": "web"});
+        let object = json!({
+            "metadata": {"name": slice, "namespace": "a", "labels": labels, "resourceVersion": version, "generation": generation},
+            "addressType": "IPv4", "ports": [{"name": "http", "port": 80}], "endpoints": [{"addresses": [address]}],
+        });
+        let object: k8s_openapi::api::discovery::v1::EndpointSlice = serde_json::from_value(object).unwrap();
+        services.see_slice(Event::Is(name(slice), object.into()));
+    };
+    services.see_slice(Event::Listing);
+    at(&mut services, "web-1", "70", 2, "10.244.0.2");
+    assert_eq!(services.take_seen().up_to, 0, "an older change of another slice may not have come yet");
+    at(&mut services, "web-2", "30", 1, "10.244.0.3");
+    services.see_slice(Event::All([name("web-1"), name("web-2")].into()));
+    let seen = services.take_seen();
+    assert_eq!(seen.up_to, 70);
+    at(&mut services, "web-2", "81", 2, "10.244.0.4");
+    let seen = services.take_seen();
+    assert_eq!(seen.up_to, 81);
+    let version = SliceVersion { generation: 2, resource_version: 81 };
+    assert_eq!(seen.slices, [(Arc::new(name("web-2")), Some(version))].into());
+    services.take_dirty();
+    at(&mut services, "web-2", "82", 2, "10.244.0.4");
+    assert!(services.take_dirty().is_empty(), "a version alone is no work");
+    services.see_slice(Event::Listing);
+    at(&mut services, "web-1", "99", 3, "10.244.0.2");
+    assert_eq!(services.take_seen().up_to, 82, "older changes of others may not have come yet");
+    services.see_slice(Event::Gone(name("web-2")));
+    assert_eq!(services.take_seen().slices, [(Arc::new(name("web-2")), None)].into());
+}
+
+#[test]
+fn a_slice_full_of_nonsense_leaves_what_is_right_in_it() {
+    let (mut services, mut desired) = (Services::default(), Desired::default());
+    service(&mut services, web());
+    let ports = json!([
+        {"name": "http", "port": 0}, {"name": "http", "port": -1}, {"name": "http", "port": 70000},
+        {"name": "http"}, {"name": "http", "protocol": "QUIC", "port": 1}, {"name": "http", "port": 8080},
+    ]);
+    let endpoints = json!([
+        {"addresses": []}, {"addresses": ["nobody"]}, {"addresses": ["10.0.0.300"]}, {"addresses": [""]},
+        {"addresses": ["10.244.0.2", "nobody"]}, {"addresses": ["10.244.0.2"]},
+    ]);
+    slice(&mut services, "web-1", ports, endpoints);
+    compile(&mut services, &mut desired);
+    let backends = &desired.services[&ServiceKey::new("a", "web", "http")].backends;
+    let backends: Vec<_> = backends.iter().map(|it| (it.address.to_string(), it.port)).collect();
+    assert_eq!(backends, [("10.244.0.2".to_owned(), 8080)]);
+}
+
+#[test]
+fn thousands_of_ports_are_each_found() {
+    const PORTS: u16 = 3000;
+    let (mut services, mut desired) = (Services::default(), Desired::default());
+    let ports: Vec<_> = (1..=PORTS).map(|port| json!({"name": format!("p{port}"), "port": port})).collect();
+    service(&mut services, json!({"clusterIPs": ["10.96.0.5"], "ports": ports}));
+    slice(&mut services, "web-1", json!(ports), json!([{"addresses": ["10.244.0.2"]}]));
+    compile(&mut services, &mut desired);
+    assert_eq!(desired.services.len(), usize::from(PORTS));
+    assert!(
+        desired.services.values().all(|port| port.backends.len() == 1 && port.backends[0].port == port.port)
+    );
 }

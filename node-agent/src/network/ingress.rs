@@ -167,6 +167,7 @@ impl<K: Ord, V: PartialEq> Kind<K, V> {
                 differs
             }
             Event::Gone(name) => self.objects.remove(&key(name)).is_some(),
+            Event::Listing => false,
             Event::All(all) => {
                 let all: BTreeSet<K> = all.into_iter().map(key).collect();
                 let before = self.objects.len();

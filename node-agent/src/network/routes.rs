@@ -95,6 +95,7 @@ fn see(nodes: &mut BTreeMap<ObjectName, NodeView>, event: Event<NodeView>) -> bo
             differs
         }
         Event::Gone(name) => nodes.remove(&name).is_some(),
+        Event::Listing => false,
         Event::All(all) => {
             let before = nodes.len();
             nodes.retain(|name, _| all.contains(name));

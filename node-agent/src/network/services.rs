@@ -1,27 +1,30 @@
 //! From changes of Services and slices to the kernel, to DNS and to ingress.
 //!
-//! It exists to gather changes for a few milliseconds, so that a rollout is a handful of map updates and one change
-//! still arrives at once. It must not know the API's rules; `desired` does.
+//! It exists to say when: the kernel first and at once, since connections wait for it; what comes meanwhile is taken
+//! together, so that a rollout is a handful of map updates. It must not know the API's rules; `desired` does.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use penstock_dataplane::{Dataplane, Desired};
+use penstock_dataplane::{Applied, Dataplane, Listing, NodeFacts, ServiceChange};
 use penstock_network::Attachment;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
 
 use super::ingress::Upstreams;
 use super::names::Names;
+use super::programmed::Programmed;
 use super::programs::Programs;
-use crate::cluster::{Event, ServiceView, SliceView};
+use crate::cluster::{Event, ObjectName, ServiceView, SliceView};
 use crate::desired::{Services, compile_host_ports, service_name};
 
-/// How long to wait for more after a first change.
-const GATHER: Duration = Duration::from_millis(3);
 /// When to try again what the kernel refused.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How many changes are taken together at most before they are acted on.
+const TOGETHER_MAX: usize = 4096;
+/// How many Services are written at once; of all of them, what is in between need not be in memory.
+const SERVICES_AT_ONCE: usize = 2048;
 
 /// One thing learnt.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub enum Change {
     Service(Event<ServiceView>),
     /// About a slice.
     Slice(Event<SliceView>),
+    /// About this node's zone.
+    Zone(Event<Option<String>>),
 }
 
 /// What is kept up to date, and for which node.
@@ -38,121 +43,187 @@ pub struct Plane {
     pub node_ip: IpAddr,
     pub dns_ip: IpAddr,
     pub programs: Arc<Programs>,
+    pub programmed: Programmed,
     pub zone: Names,
     /// Where ingress is served.
     pub upstreams: Option<Upstreams>,
     pub attachments: watch::Receiver<Arc<Vec<Attachment>>>,
 }
 
+/// What the kernel is to be told.
+#[derive(Debug, Default)]
+struct Pending {
+    /// Services that changed since it was told.
+    services: BTreeSet<ObjectName>,
+    /// Whether it is to be told everything: at first, and after an error.
+    whole: bool,
+    /// Whether host ports may have changed.
+    host_ports: bool,
+}
+
 /// Runs until the watches end.
 pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
     let mut services = Services::default();
-    let mut desired = Desired { node_addresses: vec![plane.node_ip], ..Desired::default() };
-    desired.never_translated.insert(plane.dns_ip);
-    // Whether the kernel has what is desired.
-    let mut applied = false;
+    let mut host_ports: BTreeMap<(String, String), ServiceChange> = BTreeMap::new();
+    let mut pending = Pending { whole: true, ..Pending::default() };
     loop {
         tokio::select! {
             change = changes.recv() => match change {
                 Some(change) => see(&mut services, change),
                 None => return,
             },
-            Ok(()) = plane.attachments.changed() => {}
+            Ok(()) = plane.attachments.changed() => pending.host_ports = true,
             // The programs came late, or refused what was desired.
-            _ = plane.programs.wait(), if services.is_complete() && !applied => {}
+            _ = plane.programs.wait(), if services.is_complete() && pending.whole => {}
         }
-        if !gather(&mut services, &mut changes).await {
+        for _ in 0..TOGETHER_MAX {
+            match changes.try_recv() {
+                Ok(change) => see(&mut services, change),
+                Err(_) => break,
+            }
+        }
+        if !services.is_complete() {
             continue;
         }
         let dirty = services.take_dirty();
-        let attachments = plane.attachments.borrow_and_update().clone();
-        let before = desired.services.len();
-        compile_host_ports(&mut desired, &attachments, plane.node_ip);
-        for name in &dirty {
-            services.compile_into(&mut desired, name, &plane.node);
+        pending.services.extend(dirty.iter().cloned());
+        if let Some(dataplane) = plane.programs.get() {
+            let mut told = Vec::new();
+            if pending.host_ports || pending.whole {
+                told = plane.host_ports(&mut host_ports, pending.whole);
+            }
+            let seen = services.take_seen();
+            match plane.tell(&dataplane, &services, &pending, told).await {
+                Ok(()) => {
+                    pending = Pending::default();
+                    plane.programmed.note(seen);
+                }
+                Err(()) => {
+                    // What was seen is only programmed with everything else.
+                    services.see_again(seen);
+                    pending = Pending { whole: true, ..Pending::default() };
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
+            }
         }
-        plane.zone.update(|zone| {
-            for name in &dirty {
+        plane.name(&services, &dirty);
+    }
+}
+
+// === impl Plane ===
+
+impl Plane {
+    fn facts(&self) -> NodeFacts {
+        NodeFacts { node_addresses: vec![self.node_ip], never_translated: [self.dns_ip].into() }
+    }
+
+    /// What is different about host ports now, or all of them.
+    fn host_ports(
+        &mut self,
+        known: &mut BTreeMap<(String, String), ServiceChange>,
+        whole: bool,
+    ) -> Vec<ServiceChange> {
+        let attachments = self.attachments.borrow_and_update().clone();
+        let now = compile_host_ports(&attachments, self.node_ip);
+        let now = now.into_iter().map(|pod| ((pod.namespace.clone(), pod.name.clone()), pod));
+        let now: BTreeMap<_, _> = now.collect();
+        let gone = known.keys().filter(|name| !now.contains_key(name));
+        let gone = gone.map(|(namespace, name)| ServiceChange {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            ports: BTreeMap::new(),
+        });
+        let mut changes: Vec<_> = gone.collect();
+        changes.extend(
+            now.iter().filter(|(name, pod)| whole || known.get(*name) != Some(*pod)).map(|it| it.1.clone()),
+        );
+        *known = now;
+        changes
+    }
+
+    /// Has the kernel know what is pending, and `told` with it.
+    async fn tell(
+        &self,
+        dataplane: &Arc<Dataplane>,
+        services: &Services,
+        pending: &Pending,
+        mut told: Vec<ServiceChange>,
+    ) -> Result<(), ()> {
+        let facts = Arc::new(self.facts());
+        let names: Box<dyn Iterator<Item = &ObjectName> + Send> = match pending.whole {
+            true => Box::new(services.names()),
+            false => Box::new(pending.services.iter()),
+        };
+        let mut names = names.peekable();
+        if names.peek().is_none() && told.is_empty() && !pending.whole {
+            return Ok(());
+        }
+        loop {
+            told.extend(names.by_ref().take(SERVICES_AT_ONCE).map(|name| services.compile(name, &self.node)));
+            let is_last = names.peek().is_none();
+            let listing = if is_last && pending.whole { Listing::Complete } else { Listing::Unfinished };
+            apply(dataplane, std::mem::take(&mut told), &facts, listing).await?;
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Has DNS and ingress know these Services.
+    fn name(&self, services: &Services, dirty: &BTreeSet<ObjectName>) {
+        self.zone.update(|zone| {
+            for name in dirty {
                 match services.compile_record(name) {
                     Some(record) => zone.insert(record),
                     None => zone.remove(&service_name(name)),
                 }
             }
         });
-        if let Some(upstreams) = &plane.upstreams {
+        if let Some(upstreams) = &self.upstreams {
             dirty.iter().for_each(|name| upstreams.set(name, services.compile_upstream(name)));
             upstreams.all_listed();
         }
-        tracing::debug!(changed = dirty.len(), before, now = desired.services.len(), "services");
-        if let Some(dataplane) = plane.programs.get() {
-            let outcome;
-            (desired, outcome) = apply(dataplane, desired).await;
-            applied = outcome == Outcome::Applied;
-            if !applied {
-                tokio::time::sleep(RETRY_AFTER).await;
-            }
-            if outcome == Outcome::Lost {
-                desired.node_addresses.push(plane.node_ip);
-                desired.never_translated.insert(plane.dns_ip);
-                services.mark_all();
-            }
-        }
     }
-}
-
-/// How applying went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// The kernel has it.
-    Applied,
-    /// The kernel refused; the value is as it was.
-    Refused,
-    /// It panicked and took the value with it: everything is to be compiled again.
-    Lost,
-}
-
-/// Takes what else comes within [`GATHER`]. Whether everything was listed, so that it can be acted on.
-async fn gather(services: &mut Services, changes: &mut mpsc::Receiver<Change>) -> bool {
-    let until = Instant::now() + GATHER;
-    while let Ok(Some(change)) = tokio::time::timeout_at(until, changes.recv()).await {
-        see(services, change);
-    }
-    services.is_complete()
 }
 
 fn see(services: &mut Services, change: Change) {
     match change {
         Change::Service(event) => services.see_service(event),
         Change::Slice(event) => services.see_slice(event),
+        Change::Zone(event) => services.see_zone(event),
     }
 }
 
-/// Applies where blocking is allowed; the value comes back so that it need not be copied.
-async fn apply(dataplane: Arc<Dataplane>, desired: Desired) -> (Desired, Outcome) {
-    let kept = tokio::task::spawn_blocking(move || {
+/// Applies where blocking is allowed. After an error, which is logged, everything is to be said again.
+async fn apply(
+    dataplane: &Arc<Dataplane>,
+    changes: Vec<ServiceChange>,
+    facts: &Arc<NodeFacts>,
+    listing: Listing,
+) -> Result<(), ()> {
+    let (dataplane, facts) = (dataplane.clone(), facts.clone());
+    let applying = tokio::task::spawn_blocking(move || {
         let started = std::time::Instant::now();
-        let outcome = dataplane.apply(&desired);
-        (desired, outcome, started.elapsed())
+        let outcome = dataplane.apply_changes(&changes, &facts, listing);
+        (changes.len(), outcome, started.elapsed())
     });
-    match kept.await {
-        Ok((desired, Ok(applied), took)) => {
-            if applied.operations > 0 {
-                tracing::info!(
-                    operations = applied.operations,
-                    services = applied.services,
-                    ?took,
-                    "services applied"
-                );
+    match applying.await {
+        Ok((changed, Ok(Applied { operations, services, conflicts, .. }), took)) => {
+            for (loser, address, port) in conflicts {
+                tracing::warn!("{loser} is not reached by {address} port {port}: another Service has it");
             }
-            (desired, Outcome::Applied)
+            if operations > 0 {
+                tracing::debug!(changed, operations, services, ?took, "services applied");
+            }
+            Ok(())
         }
-        Ok((desired, Err(error), _)) => {
+        Ok((_, Err(error), _)) => {
             tracing::error!("services could not be applied: {:#}", anyhow::Error::from(error));
-            (desired, Outcome::Refused)
+            Err(())
         }
         Err(error) => {
             tracing::error!(%error, "applying services panicked");
-            (Desired::default(), Outcome::Lost)
+            Err(())
         }
     }
 }

@@ -146,7 +146,7 @@ fn deleting_a_service_leaves_its_address_untranslated_and_its_room_free() {
         let entries = || {
             let maps = penstock_dataplane::observe_maps(stand.bpffs()).expect("maps");
             let of = |name: &str| maps.iter().find(|map| map.name == name).and_then(|map| map.entries);
-            (of("vips_v1"), of("names_v1"))
+            (of("vips_v2"), of("names_v1"))
         };
         assert_eq!(entries(), (Some(4), Some(2)), "two cluster addresses, a node port at two addresses");
         dataplane.apply(&desired("services: {}")).expect("applied");

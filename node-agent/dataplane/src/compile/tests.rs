@@ -5,51 +5,44 @@ use std::fmt::Write;
 use super::*;
 use crate::Limits;
 
+/// The scope a set's number stands for.
+fn scope(set: u32) -> &'static str {
+    ["cluster", "local", "cluster6", "local6"][(set % 4) as usize]
+}
+
 /// Writes an image the way `node-agent maps` would: names instead of numbers.
 fn shown(compiled: &Compiled) -> String {
     let mut text = String::new();
     let image = &compiled.image;
     for (key, vip) in &image.vips {
-        let scope = |set: u32| match set {
-            0 => "-",
-            set if set % 2 == 0 => "cluster",
-            _ => "local",
-        };
-        let address = IpAddr::from(key.address);
-        let flags = match vip.flags {
-            0 => "",
-            VIP_NODE_PORT => " nodeport",
-            _ => " nodeport host-only",
-        };
+        let scope = |set: u32| if set == 0 { "-" } else { scope(set) };
+        let names =
+            [(VIP_NODE_PORT, " nodeport"), (VIP_HOST_ONLY, " host-only"), (VIP_SOURCE_RANGES, " ranges")];
+        let flags: String =
+            names.iter().filter(|(flag, _)| vip.flags & flag != 0).map(|(_, name)| *name).collect();
         let (inside, outside) = (scope(vip.inside), scope(vip.outside));
         let name = &image.names[&vip.service];
-        let _ = writeln!(
-            text,
-            "{address}:{}/{} {name} inside={inside} outside={outside}{flags}",
-            u16::from_be(key.port),
-            key.protocol
-        );
+        let address = std::net::SocketAddr::new(key.address.into(), u16::from_be(key.port));
+        let _ = writeln!(text, "{address}/{} {name} inside={inside} outside={outside}{flags}", key.protocol);
     }
     for (id, set) in &image.sets {
-        let scope = if id % 2 == 0 { "cluster" } else { "local" };
-        let _ = write!(
-            text,
-            "{} {scope} flags={} affinity={}s:",
-            image.names[&(id / 2)],
-            set.flags,
-            set.affinity_seconds
-        );
+        let name = &image.names[&crate::image::service_of(*id)];
+        let _ = write!(text, "{name} {} flags={} affinity={}s:", scope(*id), set.flags, set.affinity_seconds);
         for backend in &set.backends {
             let local = if backend.local == 1 { "*" } else { "" };
-            let _ = write!(
-                text,
-                " {}:{}{local}#{}",
-                IpAddr::from(backend.address),
-                u16::from_be(backend.port),
-                backend.id
-            );
+            let address = std::net::SocketAddr::new(backend.address.into(), u16::from_be(backend.port));
+            let _ = write!(text, " {address}{local}#{}", backend.id);
         }
         text.push('\n');
+    }
+    for range in &image.ranges {
+        let _ = writeln!(
+            text,
+            "{} lets in {}/{}",
+            image.names[&range.service],
+            IpAddr::from(range.address),
+            range.prefix
+        );
     }
     for (key, address, port) in &compiled.conflicts {
         let _ = writeln!(text, "conflict: {key} {address}:{port}");
@@ -135,7 +128,7 @@ services:
 10.96.0.7:53/17 demo/ending: inside=cluster outside=-
 10.96.0.8:53/17 demo/mixed: inside=cluster outside=-
 demo/ending: cluster flags=0 affinity=10800s: 10.244.0.2:53#1
-demo/mixed: cluster flags=0 affinity=0s: 10.244.0.4:53#3
+demo/mixed: cluster flags=0 affinity=0s: 10.244.0.4:53#2
 ",
     );
 }
@@ -182,4 +175,164 @@ fn more_service_ports_than_numbers_are_reported_and_the_rest_is_served() {
     let compiled = compile(&desired, &Ids::new(&Limits { services_max: 3, ..Limits::default() }));
     assert_eq!(compiled.unplaced, [ServiceKey::new("demo", "s3", "")]);
     assert_eq!(compiled.image.vips.len(), 2);
+}
+
+#[test]
+fn each_family_of_a_dual_stack_service_chooses_among_backends_of_its_own() {
+    check(
+        "
+node_addresses: [10.240.0.11, 'fd00:240::11']
+services:
+  demo/dual:
+    cluster_ips: [10.96.0.7, 'fd00:96::7']
+    port: 80
+    node_port: 30080
+    external_local: true
+    backends:
+    - { address: 10.244.0.2, port: 8080 }
+    - { address: 'fd00:244::2', port: 8080, local: true }
+",
+        "
+[::1]:30080/6 demo/dual: inside=cluster6 outside=- nodeport host-only
+10.96.0.7:80/6 demo/dual: inside=cluster outside=-
+10.240.0.11:30080/6 demo/dual: inside=cluster outside=local nodeport
+127.0.0.1:30080/6 demo/dual: inside=cluster outside=- nodeport host-only
+[fd00:96::7]:80/6 demo/dual: inside=cluster6 outside=-
+[fd00:240::11]:30080/6 demo/dual: inside=cluster6 outside=local6 nodeport
+demo/dual: cluster flags=0 affinity=0s: 10.244.0.2:8080#1
+demo/dual: local flags=1 affinity=0s:
+demo/dual: cluster6 flags=0 affinity=0s: [fd00:244::2]:8080*#2
+demo/dual: local6 flags=1 affinity=0s: [fd00:244::2]:8080*#2
+",
+    );
+}
+
+#[test]
+fn a_single_stack_service_is_not_served_on_the_node_s_other_family() {
+    check(
+        "
+node_addresses: [10.240.0.11, 'fd00:240::11']
+services:
+  demo/six:
+    cluster_ips: ['fd00:96::7']
+    port: 80
+    node_port: 30080
+    external_ips: [192.0.2.1]
+",
+        "
+[::1]:30080/6 demo/six: inside=cluster6 outside=- nodeport host-only
+[fd00:96::7]:80/6 demo/six: inside=cluster6 outside=-
+[fd00:240::11]:30080/6 demo/six: inside=cluster6 outside=cluster6 nodeport
+demo/six: cluster6 flags=0 affinity=0s:
+",
+    );
+}
+
+#[test]
+fn source_ranges_hold_for_the_load_balancer_s_addresses_only() {
+    check(
+        "
+node_addresses: [10.240.0.11]
+services:
+  demo/lb:
+    cluster_ips: [10.96.0.7]
+    port: 80
+    node_port: 30080
+    load_balancer_ips: [192.0.2.1]
+    source_ranges: [203.0.113.77/24, 'fd00:7::/64']
+",
+        "
+10.96.0.7:80/6 demo/lb: inside=cluster outside=-
+10.240.0.11:30080/6 demo/lb: inside=cluster outside=cluster nodeport
+127.0.0.1:30080/6 demo/lb: inside=cluster outside=- nodeport host-only
+192.0.2.1:80/6 demo/lb: inside=cluster outside=cluster ranges
+demo/lb: cluster flags=0 affinity=0s:
+demo/lb: lets in 203.0.113.0/120
+demo/lb: lets in fd00:7::/64
+",
+    );
+}
+
+#[test]
+fn hints_count_when_all_ready_endpoints_have_one_and_the_node_s_come_before_the_zone_s() {
+    let service = |first: &str, second: &str| {
+        format!(
+            "
+services:
+  demo/near:
+    cluster_ips: [10.96.0.7]
+    port: 80
+    backends:
+    - {{ address: 10.244.0.2, port: 80, {first} }}
+    - {{ address: 10.244.0.3, port: 80, {second} }}
+    - {{ address: 10.244.0.4, port: 80, ready: false, node_hint: here, zone_hint: here }}
+"
+        )
+    };
+    for (first, second, chosen) in [
+        ("zone_hint: here", "zone_hint: elsewhere", "2"),
+        ("zone_hint: elsewhere", "zone_hint: elsewhere", "2 3"),
+        ("zone_hint: here", "zone_hint: none", "2 3"),
+        ("zone_hint: here, node_hint: elsewhere", "zone_hint: here, node_hint: here", "3"),
+        ("zone_hint: here, node_hint: elsewhere", "zone_hint: elsewhere, node_hint: elsewhere", "2"),
+    ] {
+        let desired: Desired = serde_yaml::from_str(&service(first, second)).expect("services");
+        let image = compile(&desired, &Ids::new(&Limits::default())).image;
+        let set = image.sets.values().next().expect("a set");
+        let got: Vec<_> = set
+            .backends
+            .iter()
+            .map(|backend| IpAddr::from(backend.address).to_string().split_off("10.244.0.".len()))
+            .collect();
+        assert_eq!(got.join(" "), chosen, "{first}; {second}");
+    }
+}
+
+#[test]
+fn an_endpoint_that_is_published_although_it_ends_is_chosen() {
+    check(
+        "
+services:
+  demo/early:
+    cluster_ips: [10.96.0.7]
+    port: 80
+    backends:
+    - { address: 10.244.0.2, port: 80, ready: true, serving: true, terminating: true }
+    - { address: 10.244.0.3, port: 80 }
+",
+        "
+10.96.0.7:80/6 demo/early: inside=cluster outside=-
+demo/early: cluster flags=0 affinity=0s: 10.244.0.2:80#1 10.244.0.3:80#2
+",
+    );
+}
+
+#[test]
+fn nonsense_in_a_slice_or_a_service_leads_nowhere_and_the_rest_is_served() {
+    check(
+        "
+node_addresses: [10.240.0.11]
+services:
+  demo/zero: { cluster_ips: [10.96.0.9], port: 0 }
+  demo/odd:
+    cluster_ips: [10.96.0.7]
+    port: 80
+    external_ips: [127.0.0.1, 0.0.0.0, 224.0.0.1, '::1']
+    backends:
+    - { address: 10.244.0.2, port: 0 }
+    - { address: 127.0.0.1, port: 80 }
+    - { address: 169.254.169.254, port: 80 }
+    - { address: '::ffff:127.0.0.1', port: 80 }
+    - { address: 0.0.0.0, port: 80 }
+    - { address: 255.255.255.255, port: 80 }
+    - { address: 224.0.0.1, port: 80 }
+    - { address: 'fe80::1', port: 80 }
+    - { address: 10.244.0.3, port: 80 }
+    - { address: 10.244.0.3, port: 80, local: true }
+",
+        "
+10.96.0.7:80/6 demo/odd: inside=cluster outside=-
+demo/odd: cluster flags=0 affinity=0s: 10.244.0.3:80#1
+",
+    );
 }

@@ -1,0 +1,116 @@
+//! From changes to the kernel's maps: plans them, writes them, and acts on what left.
+//!
+//! The one place where the plan and the maps meet. Must not decide what a service is.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::kernel::KernelMaps;
+use crate::load::State;
+use crate::planner::Planner;
+use crate::sets::Settling;
+use crate::sink::MapSink;
+use crate::sweep::{Departed, apply_departure};
+use crate::{Dataplane, DataplaneError, Desired, NodeFacts, ServiceChange, ServiceKey};
+
+/// What was written for some changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Changes written to maps; zero when the kernel already had everything.
+    pub operations: usize,
+    /// Service ports now served.
+    pub services: usize,
+    /// UDP flow halves forgotten because their backend went away.
+    pub flows_removed: usize,
+    /// Service ports that are not served, wholly or in part, because the maps are full.
+    pub unplaced: Vec<ServiceKey>,
+    /// Whether there is room by now for some of them: they are to be said again.
+    pub has_room: bool,
+    /// Addresses (with port) of the changed services that lead to another service, which is first by name.
+    pub conflicts: Vec<(ServiceKey, IpAddr, u16)>,
+}
+
+/// Whether more is to come before the whole cluster was said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing {
+    /// What was not said yet may still come.
+    Unfinished,
+    /// Everything was said since the data plane was loaded, or since an error: what was not said is gone.
+    Complete,
+}
+
+impl Dataplane {
+    /// Brings the maps from what they hold to what is desired of the whole cluster. What does not fit is reported in
+    /// the answer, the rest is served. After an error the next call starts from what the maps really hold.
+    pub fn apply(&self, desired: &Desired) -> Result<Applied, DataplaneError> {
+        self.state().planner.doubt_all();
+        let mut services: BTreeMap<(&str, &str), ServiceChange> = BTreeMap::new();
+        for (key, service) in &desired.services {
+            let change = services.entry((&key.namespace, &key.name)).or_insert_with(|| ServiceChange {
+                namespace: key.namespace.clone(),
+                name: key.name.clone(),
+                ports: BTreeMap::new(),
+            });
+            change.ports.insert(key.port.clone(), service.clone());
+        }
+        let changes: Vec<_> = services.into_values().collect();
+        self.apply_changes(&changes, &desired.facts(), Listing::Complete)
+    }
+
+    /// Writes what these Services are now; all others stay as they are. It costs what these services cost. When `facts`
+    /// are others than before, all Services are to be said.
+    ///
+    /// After an error the maps hold part of it, and everything is to be said again, the last with
+    /// [`Listing::Complete`].
+    pub fn apply_changes(
+        &self,
+        changes: &[ServiceChange],
+        facts: &NodeFacts,
+        listing: Listing,
+    ) -> Result<Applied, DataplaneError> {
+        let mut state = self.state();
+        let State { maps, planner, limits } = &mut *state;
+        for change in changes {
+            planner.change(change, facts);
+        }
+        if listing == Listing::Complete {
+            planner.drop_unconfirmed();
+        }
+        let planned = planner.take();
+        if let Err(error) = maps.write_all(&planned.operations) {
+            *planner = Planner::recover(maps.observe()?, limits);
+            return Err(error);
+        }
+        let flows_removed = apply_departure(maps, &planned.departed)?;
+        let settling = maps.take_settling();
+        if !planned.departed.is_empty() && !settling.is_settled() {
+            self.sweep_again(settling, planned.departed);
+        }
+        let keys = changes.iter().flat_map(ServiceChange::keys);
+        Ok(Applied {
+            operations: planned.operations.len(),
+            services: planner.served(),
+            flows_removed,
+            unplaced: planner.waiting().iter().cloned().collect(),
+            has_room: planner.has_room(),
+            conflicts: keys.flat_map(|key| planner.conflicts(&key)).collect(),
+        })
+    }
+
+    /// Forgets once more what leads to backends that left, when no program runs any more that may have chosen one: such
+    /// a program may have noted its choice after the first time.
+    fn sweep_again(&self, settling: Settling, departed: Departed) {
+        let directory = self.directory().to_owned();
+        let sweeping = std::thread::Builder::new().name("sweep".to_owned()).spawn(move || {
+            settling.wait();
+            let swept =
+                KernelMaps::open(&directory).and_then(|mut maps| apply_departure(&mut maps, &departed));
+            if let Err(error) = swept {
+                tracing::warn!("flows to backends that left may linger: {error}");
+            }
+        });
+        if let Err(error) = sweeping {
+            tracing::warn!(%error, "no thread to forget flows to backends that left");
+        }
+    }
+}

@@ -93,6 +93,7 @@ pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToke
         dns_ip: options.cluster_dns,
         programs,
         programmed: programmed::Programmed::default(),
+        condition: condition.clone(),
         zone,
         upstreams,
         attachments: network.attachments(),

@@ -101,6 +101,12 @@ pub struct Run {
     /// Log every packet that the programs drop, with its addresses and the reason. Counting needs no flag.
     #[arg(long, help_heading = "Network")]
     pub log_drops: bool,
+    /// How many ports of Services this node can serve. Those that exist take memory, not those that may.
+    #[arg(long, value_name = "N", default_value_t = 65_536, help_heading = "Network")]
+    pub services_max: u32,
+    /// How many addresses Services can be reached by on this node, each with its port.
+    #[arg(long, value_name = "N", default_value_t = 262_144, help_heading = "Network")]
+    pub service_addresses_max: u32,
     /// When pods' packets between nodes go through VXLAN.
     #[arg(long, value_enum, default_value_t, value_name = "WHEN", help_heading = "Network")]
     pub overlay: Overlay,

@@ -23,6 +23,7 @@ mod packet {
     mod nodeport_remote;
     mod not_for_us;
     mod shared_backend;
+    mod source_ranges;
     mod udp;
 }
 

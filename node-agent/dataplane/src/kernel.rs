@@ -123,6 +123,16 @@ impl KernelMaps {
         self.counts.services_max().min(self.sets_max / SETS_PER_SERVICE)
     }
 
+    /// How many addresses there is room for, whatever was asked for when the maps were made.
+    pub fn vips_max(&self) -> Result<u32, DataplaneError> {
+        let info = sys::map_info(self.fds.vips.as_fd()).map_err(|source| DataplaneError::Kernel {
+            doing: "asking for a map",
+            subject: map::VIPS.to_owned(),
+            source,
+        })?;
+        Ok(info.entries_max)
+    }
+
     /// Tells the programs of their node.
     pub fn configure(&mut self, config: &Config) -> Result<(), DataplaneError> {
         self.config.set(0, config, 0).map_err(|error| failed("writing a map", map::CONFIG, error))

@@ -121,7 +121,8 @@ impl Dataplane {
         let mut maps = KernelMaps::open(directory)?;
         maps.configure(&config(&options)?)?;
         let image = maps.observe()?;
-        let limits = Limits { services_max: maps.services_max(), ..options.limits };
+        let limits =
+            Limits { services_max: maps.services_max(), vips_max: maps.vips_max()?, ..options.limits };
         let planner = Planner::recover(image, &limits);
 
         let links = Links::new(directory.join("links"));

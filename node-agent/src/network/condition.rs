@@ -1,4 +1,5 @@
-//! The Node's condition `NetworkUnavailable`: true, with the reason, until every part works.
+//! The Node's condition `NetworkUnavailable`: true, with the reason, until every part works. And `ServicesIncomplete`: true
+//! while there are Services for which the kernel's maps have no room.
 //!
 //! It exists so that a person finds out with `kubectl describe node` what is missing, and the scheduler keeps pods
 //! away from a node without a network. It must not know what the parts do.
@@ -36,6 +37,8 @@ pub struct Condition {
 
 struct State {
     parts: Mutex<BTreeMap<Part, Result<(), String>>>,
+    /// What does not fit into the maps, and what to do.
+    shortage: Mutex<Option<String>>,
     changed: Notify,
 }
 
@@ -44,7 +47,8 @@ impl Condition {
     pub fn new(client: kube::Client, node: &str) -> Self {
         let parts =
             BTreeMap::from([(Part::PodNetwork, Err("the node has no range of pod addresses yet".into()))]);
-        let state = Arc::new(State { parts: Mutex::new(parts), changed: Notify::new() });
+        let state =
+            Arc::new(State { parts: Mutex::new(parts), shortage: Mutex::default(), changed: Notify::new() });
         Self { nodes: Api::all(client), node: node.to_string(), state }
     }
 
@@ -59,14 +63,27 @@ impl Condition {
         news
     }
 
+    /// Notes what does not fit into the maps; none when all does. Whether that is news.
+    pub fn set_shortage(&self, shortage: Option<String>) -> bool {
+        let mut known = self.state.shortage.lock();
+        let news = *known != shortage;
+        if news {
+            *known = shortage;
+            self.state.changed.notify_one();
+        }
+        news
+    }
+
     /// Keeps the Node's condition as it is noted here.
     pub async fn run(self) {
         let mut written = None;
         loop {
             let (status, reason, message) = summary(&self.state.parts.lock());
-            if written.as_ref() != Some(&(status, reason, message.clone())) {
-                match self.write(status, reason, &message).await {
-                    Ok(()) => written = Some((status, reason, message)),
+            let shortage = self.state.shortage.lock().clone();
+            let now = (status, reason, message, shortage);
+            if written.as_ref() != Some(&now) {
+                match self.write(now.0, now.1, &now.2, now.3.as_deref()).await {
+                    Ok(()) => written = Some(now),
                     Err(error) => {
                         tracing::debug!(%error, "the node's condition is not written yet");
                         tokio::time::sleep(RETRY_AFTER).await;
@@ -78,10 +95,23 @@ impl Condition {
         }
     }
 
-    async fn write(&self, status: &str, reason: &str, message: &str) -> kube::Result<()> {
+    async fn write(
+        &self,
+        status: &str,
+        reason: &str,
+        message: &str,
+        shortage: Option<&str>,
+    ) -> kube::Result<()> {
+        let (short, short_reason, short_message) = match shortage {
+            Some(shortage) => ("True", "LimitReached", shortage),
+            None => ("False", "AllServed", "every Service has room in the kernel's maps"),
+        };
         let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(k8s_openapi::jiff::Timestamp::now());
         let patch: Value = json!({ "status": { "conditions": [{
             "type": "NetworkUnavailable", "status": status, "reason": reason, "message": message,
+            "lastHeartbeatTime": now, "lastTransitionTime": now,
+        }, {
+            "type": "ServicesIncomplete", "status": short, "reason": short_reason, "message": short_message,
             "lastHeartbeatTime": now, "lastTransitionTime": now,
         }]}});
         self.nodes.patch_status(&self.node, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)

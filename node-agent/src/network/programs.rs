@@ -116,7 +116,11 @@ fn load(options: &Run, uplink: u32) -> anyhow::Result<Dataplane> {
         cgroup_v2,
         uplink_ifindex: Some(uplink),
         node_ip: IpAddr::V4(options.node_ipv4()?),
-        limits: Limits::default(),
+        limits: Limits {
+            services_max: options.services_max,
+            vips_max: options.service_addresses_max,
+            ..Limits::default()
+        },
         tell_drops: options.log_drops,
     };
     Ok(Dataplane::load(options)?)

@@ -8,10 +8,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use penstock_dataplane::{Applied, Dataplane, Listing, NodeFacts, ServiceChange};
+use penstock_dataplane::{Applied, Dataplane, Listing, NodeFacts, ServiceChange, ServiceKey};
 use penstock_network::Attachment;
 use tokio::sync::{mpsc, watch};
 
+use super::condition::Condition;
 use super::ingress::Upstreams;
 use super::names::Names;
 use super::programmed::Programmed;
@@ -44,6 +45,7 @@ pub struct Plane {
     pub dns_ip: IpAddr,
     pub programs: Arc<Programs>,
     pub programmed: Programmed,
+    pub condition: Condition,
     pub zone: Names,
     /// Where ingress is served.
     pub upstreams: Option<Upstreams>,
@@ -74,7 +76,7 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
             },
             Ok(()) = plane.attachments.changed() => pending.host_ports = true,
             // The programs came late, or refused what was desired.
-            _ = plane.programs.wait(), if services.is_complete() && pending.whole => {}
+            _ = plane.programs.wait(), if services.is_complete() && pending.is_due() => {}
         }
         for _ in 0..TOGETHER_MAX {
             match changes.try_recv() {
@@ -94,8 +96,8 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
             }
             let seen = services.take_seen();
             match plane.tell(&dataplane, &services, &pending, told).await {
-                Ok(()) => {
-                    pending = Pending::default();
+                Ok(waiting) => {
+                    pending = Pending { services: waiting, ..Pending::default() };
                     plane.programmed.note(seen);
                 }
                 Err(()) => {
@@ -107,6 +109,15 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
             }
         }
         plane.name(&services, &dirty);
+    }
+}
+
+// === impl Pending ===
+
+impl Pending {
+    /// Whether there is something to tell without anything new.
+    fn is_due(&self) -> bool {
+        self.whole || !self.services.is_empty()
     }
 }
 
@@ -141,14 +152,14 @@ impl Plane {
         changes
     }
 
-    /// Has the kernel know what is pending, and `told` with it.
+    /// Has the kernel know what is pending, and `told` with it. Returns what had no room before and has now.
     async fn tell(
         &self,
         dataplane: &Arc<Dataplane>,
         services: &Services,
         pending: &Pending,
         mut told: Vec<ServiceChange>,
-    ) -> Result<(), ()> {
+    ) -> Result<BTreeSet<ObjectName>, ()> {
         let facts = Arc::new(self.facts());
         let names: Box<dyn Iterator<Item = &ObjectName> + Send> = match pending.whole {
             true => Box::new(services.names()),
@@ -156,15 +167,24 @@ impl Plane {
         };
         let mut names = names.peekable();
         if names.peek().is_none() && told.is_empty() && !pending.whole {
-            return Ok(());
+            return Ok(BTreeSet::new());
         }
         loop {
             told.extend(names.by_ref().take(SERVICES_AT_ONCE).map(|name| services.compile(name, &self.node)));
             let is_last = names.peek().is_none();
             let listing = if is_last && pending.whole { Listing::Complete } else { Listing::Unfinished };
-            apply(dataplane, std::mem::take(&mut told), &facts, listing).await?;
+            let applied = apply(dataplane, std::mem::take(&mut told), &facts, listing).await?;
             if is_last {
-                return Ok(());
+                let shortage = shortage(&applied.unplaced);
+                if let (Some(message), true) = (&shortage, self.condition.set_shortage(shortage.clone())) {
+                    tracing::warn!("{message}");
+                }
+                // Host ports, whose names are no object's, are told again when they change.
+                let waiting = applied.unplaced.into_iter().filter(|key| !key.name.contains('/'));
+                let waiting = waiting.filter(|_| applied.has_room);
+                return Ok(waiting
+                    .map(|key| ObjectName { namespace: key.namespace, name: key.name })
+                    .collect());
             }
         }
     }
@@ -186,6 +206,16 @@ impl Plane {
     }
 }
 
+/// What to tell about service ports for which there is no room.
+fn shortage(unplaced: &[ServiceKey]) -> Option<String> {
+    let first = unplaced.first()?;
+    Some(format!(
+        "{} service ports do not fit, wholly or in part, such as {first}: start the node agent with a larger \
+         --services-max or --service-addresses-max, or remove Services",
+        unplaced.len()
+    ))
+}
+
 fn see(services: &mut Services, change: Change) {
     match change {
         Change::Service(event) => services.see_service(event),
@@ -200,7 +230,7 @@ async fn apply(
     changes: Vec<ServiceChange>,
     facts: &Arc<NodeFacts>,
     listing: Listing,
-) -> Result<(), ()> {
+) -> Result<Applied, ()> {
     let (dataplane, facts) = (dataplane.clone(), facts.clone());
     let applying = tokio::task::spawn_blocking(move || {
         let started = std::time::Instant::now();
@@ -208,14 +238,15 @@ async fn apply(
         (changes.len(), outcome, started.elapsed())
     });
     match applying.await {
-        Ok((changed, Ok(Applied { operations, services, conflicts, .. }), took)) => {
-            for (loser, address, port) in conflicts {
+        Ok((changed, Ok(applied), took)) => {
+            let Applied { operations, services, .. } = applied;
+            for (loser, address, port) in &applied.conflicts {
                 tracing::warn!("{loser} is not reached by {address} port {port}: another Service has it");
             }
             if operations > 0 {
                 tracing::debug!(changed, operations, services, ?took, "services applied");
             }
-            Ok(())
+            Ok(applied)
         }
         Ok((_, Err(error), _)) => {
             tracing::error!("services could not be applied: {:#}", anyhow::Error::from(error));
@@ -224,6 +255,20 @@ async fn apply(
         Err(error) => {
             tracing::error!(%error, "applying services panicked");
             Err(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_told_with_the_flags_that_help() {
+        assert_eq!(shortage(&[]), None);
+        let told = shortage(&[ServiceKey::new("a", "web", "http")]).unwrap();
+        for part in ["1 service ports", "a/web:http", "--services-max", "--service-addresses-max"] {
+            assert!(told.contains(part), "{told}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use penstock_dataplane::{Listing, ServiceChange};
 use penstock_tests::dataplane::desired;
 use penstock_tests::netns;
 
@@ -156,6 +157,40 @@ fn deleting_a_service_leaves_its_address_untranslated_and_its_room_free() {
         // What is left of the sets in the kernel is not taken for sets by the next agent.
         let again = stand.load();
         assert_eq!(again.apply(&desired(HELLO)).expect("applied").services, 2);
+        assert!(stand.in_cgroup(|| ask("10.96.0.7:80")).ends_with("as 10.96.0.7:80"));
+    });
+}
+
+#[test]
+fn more_addresses_than_fit_are_reported_and_the_rest_is_served() {
+    on_a_node(backends, |stand| {
+        let dataplane = stand.load();
+        let many: String = (0..1100_u16)
+            .map(|number| {
+                format!(
+                    "  zz/s{number:04}:\n    cluster_ips: [10.97.{}.{}]\n    port: 80\n",
+                    number >> 8,
+                    number & 255
+                )
+            })
+            .collect();
+        let applied = dataplane.apply(&desired(&format!("{HELLO}{many}"))).expect("applied, not refused");
+        assert!(!applied.unplaced.is_empty());
+        assert!(stand.in_cgroup(|| ask("10.96.0.7:80")).ends_with("as 10.96.0.7:80"));
+        let applied = dataplane.apply(&desired(HELLO)).expect("applied");
+        assert_eq!((applied.services, applied.unplaced.len()), (2, 0));
+    });
+}
+
+#[test]
+fn a_change_of_one_service_leaves_the_others_as_they_are() {
+    on_a_node(backends, |stand| {
+        let dataplane = stand.load();
+        let whole = desired(HELLO);
+        dataplane.apply(&whole).expect("applied");
+        let gone = ServiceChange { namespace: "demo".into(), name: "nobody".into(), ports: [].into() };
+        let applied = dataplane.apply_changes(&[gone], &whole.facts(), Listing::Unfinished).expect("applied");
+        assert_eq!((applied.operations, applied.services), (3, 1), "its address, its set and its name");
         assert!(stand.in_cgroup(|| ask("10.96.0.7:80")).ends_with("as 10.96.0.7:80"));
     });
 }

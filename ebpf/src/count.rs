@@ -1,12 +1,10 @@
 //! Tallies. Per CPU, so that counting costs an increment and no cache line travels.
 
-use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::programs::TcContext;
 use aya_log_ebpf::debug;
-use penstock_ebpf_common::{Event, Reason, SERVICE_COUNTS_PAGE, ServiceCount};
+use penstock_ebpf_common::{Event, FlowKey, Reason, SERVICE_COUNTS_PAGE, ServiceCount};
 
 use crate::maps::{SERVICE_COUNTS, TALLIES};
-use crate::packet::Packet;
+use crate::work;
 
 #[inline(always)]
 fn tally(index: u32) {
@@ -25,33 +23,52 @@ pub fn event(event: Event) {
 /// Counts a packet dropped, and for which service. Tells it too where somebody listens: the level is a constant at load
 /// time, and at zero the verifier removes the telling.
 #[inline(always)]
-pub fn dropped(ctx: &TcContext, packet: &Packet, reason: Reason, service: u32) {
+pub fn dropped(service: u32, reason: Reason) {
     tally(reason.index());
     service_count(service, |count| count.drops += 1);
-    tell(
-        ctx.skb.skb,
-        u64::from(packet.source) << 32 | u64::from(packet.destination),
-        u32::from(packet.source_port) << 16 | u32::from(packet.destination_port),
-        (packet.protocol as u32) << 16 | reason as u32,
-        service,
-    );
+    penstock_tell(reason as u32);
 }
 
-/// A function of its own for a stack of its own: the 512 bytes of a program are nearly used up by translating. For the
-/// same reason it takes numbers, as many as a function of the kernel's machine can, and no references.
+/// Tells of the packet in work. Verified once for all that call it, for which it must be a function that others could call:
+/// without references, and with a name of its own.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn tell(skb: *mut __sk_buff, addresses: u64, ports: u32, protocol_and_reason: u32, service: u32) {
-    debug!(
-        &TcContext::new(skb),
-        "dropped {:i}:{} -> {:i}:{} protocol {} service {} reason {}",
-        u32::from_be((addresses >> 32) as u32),
-        u16::from_be((ports >> 16) as u16),
-        u32::from_be(addresses as u32),
-        u16::from_be(ports as u16),
-        protocol_and_reason >> 16,
-        service,
-        protocol_and_reason & 0xffff
-    );
+extern "C" fn penstock_tell(reason: u32) -> u32 {
+    if let Some(work) = work::get() {
+        tell(&work.packet.key, work.service, reason);
+    }
+    0
+}
+
+#[inline(always)]
+fn tell(key: &FlowKey, service: u32, reason: u32) {
+    let (source, destination) = (&key.source, &key.destination);
+    let (from, to) = (u16::from_be(key.source_port), u16::from_be(key.destination_port));
+    if source.is_v4() {
+        debug!(
+            (),
+            "dropped {:i}:{} -> {:i}:{} protocol {} service {} reason {}",
+            u32::from_be(source.v4()),
+            from,
+            u32::from_be(destination.v4()),
+            to,
+            key.protocol,
+            service,
+            reason
+        );
+    } else {
+        debug!(
+            (),
+            "dropped [{:i}]:{} -> [{:i}]:{} protocol {} service {} reason {}",
+            source.to_bytes(),
+            from,
+            destination.to_bytes(),
+            to,
+            key.protocol,
+            service,
+            reason
+        );
+    }
 }
 
 /// Counts for a service port.

@@ -24,16 +24,24 @@ mod uplink;
 mod affinity;
 mod clock;
 mod count;
+mod decide;
 mod flow;
-mod hash;
+mod fragment;
 mod maps;
+mod masquerade;
 mod open;
-mod packet;
+mod ports;
 mod rewrite;
+mod route;
 mod service;
 mod socket;
 mod source_ranges;
+mod tc;
 mod translate;
+mod work;
+
+/// Where the other concepts look for it, though it needs no kernel.
+use penstock_ebpf_packet::hash;
 
 /// Programs that call kernel helpers marked GPL-only may only load with this.
 #[unsafe(link_section = "license")]

@@ -7,11 +7,17 @@ use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCp
 use aya_ebpf::macros::btf_map;
 use penstock_ebpf_common as shared;
 
+use crate::work::Work;
+
 /// Entry 0 is a `SetHeader`, then come backends, then perhaps a Maglev table; the flag lets each set have its own size (Linux 5.10).
 pub type Set = Array<shared::Backend, 2, { BPF_F_INNER_MAP as usize }>;
 
-#[btf_map(name = "config_v1")]
+#[btf_map(name = "config_v2")]
 pub static CONFIG: Array<shared::Config, 1> = Array::new();
+
+/// Its keys are [`shared::InsideKey`]s.
+#[btf_map(name = "inside_v1")]
+pub static INSIDE: LpmTrie<shared::Address, u32, 256> = LpmTrie::new();
 
 #[btf_map(name = "vips_v2")]
 pub static VIPS: HashMap<shared::VipKey, shared::VipValue, 65_536, { BPF_F_NO_PREALLOC as usize }> =
@@ -29,6 +35,15 @@ pub static NAMES: HashMap<u32, shared::ServiceName, 16_384, { BPF_F_NO_PREALLOC 
 
 #[btf_map(name = "flows_v1")]
 pub static FLOWS: LruHashMap<shared::FlowKey, shared::FlowValue, 131_072> = LruHashMap::new();
+
+/// Only packets that come in fragments and belong to a flow have an entry.
+#[btf_map(name = "fragments_v1")]
+pub static FRAGMENTS: LruHashMap<shared::FragmentKey, shared::FragmentValue, 8_192> = LruHashMap::new();
+
+/// Of each CPU, and of one packet at a time: programs at interfaces run with soft interrupts off and never within each
+/// other. Not pinned, for it holds nothing between packets.
+#[btf_map(name = "work")]
+pub static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
 
 #[btf_map(name = "socket_flows_v1")]
 pub static SOCKET_FLOWS: LruHashMap<shared::SocketFlowKey, shared::SocketFlowValue, 65_536> =

@@ -32,7 +32,9 @@ pub fn add(service: u32, backend: u32, difference: i64) {
         // The library has no atomic addition for a target without compare and swap, which the kernel's machine has since
         // Linux 5.12 but the target's baseline has not.
         // SAFETY: the pointer is valid while the program runs, aligned, and every CPU changes the value this way.
-        unsafe { asm!("lock *(u64 *)({count} + 0) += {difference}", count = in(reg) count, difference = in(reg) difference) }
+        unsafe {
+            asm!("lock *(u64 *)({count} + 0) += {difference}", count = in(reg) count, difference = in(reg) difference)
+        }
     }
 }
 

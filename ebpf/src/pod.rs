@@ -4,9 +4,10 @@
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
-use crate::translate::{self, Side};
+use crate::decide::Side;
+use crate::translate;
 
 #[classifier]
 pub fn pod_ingress(ctx: TcContext) -> i32 {
-    translate::arriving(&ctx, Side::Pod)
+    translate::packet(&ctx, Side::Pod)
 }

@@ -52,8 +52,7 @@ pub fn choose_counted(set: u32, number: u32, client: impl FnOnce() -> Address) -
     // SAFETY: entry 0 of a set is a header by construction; both types have one size and alignment.
     let header = unsafe { *first.cast::<SetHeader>() };
     if header.count == 0 {
-        let nobody =
-            if header.flags & SET_EMPTY_IS_DROP != 0 { Choice::NobodyHere } else { Choice::Nobody };
+        let nobody = if header.flags & SET_EMPTY_IS_DROP != 0 { Choice::NobodyHere } else { Choice::Nobody };
         return (nobody, false);
     }
     let counted = header.choice == CHOICE_LEAST_CONNECTIONS;

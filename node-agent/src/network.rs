@@ -77,7 +77,13 @@ pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToke
         upstreams
     });
 
-    tasks.spawn(routes::run(network.clone(), options.node_name.clone(), nodes, condition.clone()));
+    tasks.spawn(routes::run(
+        network.clone(),
+        options.node_name.clone(),
+        programs.clone(),
+        nodes,
+        condition.clone(),
+    ));
     tasks.spawn(programs::retry(
         programs.clone(),
         network.clone(),

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network};
 
 /// Penstock's node agent: runs the pods of a node and its network, whose service proxy is in the kernel as eBPF.
 #[derive(Debug, Parser)]
@@ -95,6 +95,12 @@ pub struct Run {
     /// Range of pod addresses of all nodes.
     #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16", help_heading = "Network")]
     pub cluster_cidr: Ipv4Network,
+    /// Whether what pods send out of the cluster leaves with the node's address.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, help_heading = "Network")]
+    pub masquerade: bool,
+    /// Range whose hosts know the way to pods and see their own addresses; may be given several times.
+    #[arg(long, value_name = "CIDR", help_heading = "Network")]
+    pub non_masquerade_cidr: Vec<IpNetwork>,
     /// Device that leads to other nodes [default: the one that has --node-ip].
     #[arg(long, value_name = "DEVICE", help_heading = "Network")]
     pub uplink: Option<String>,

@@ -11,7 +11,7 @@ use aya::programs::{Program, TestRun, TestRunOptions};
 use nix::mount::{MsFlags, mount};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, pipe};
-use penstock_dataplane::{Dataplane, Desired, Limits, LoadOptions};
+use penstock_dataplane::{Dataplane, Desired, Inside, InsideRange, Limits, LoadOptions};
 
 /// The verdict of a program at an interface that leaves the packet to the kernel.
 pub const NEXT: i32 = -1;
@@ -67,8 +67,9 @@ pub struct Stand {
 }
 
 impl Stand {
-    /// Mounts a bpf file system and makes a cgroup.
+    /// Mounts a bpf file system and makes a cgroup. `node_ip` may be two addresses with a comma between them.
     pub fn new(object: &Path, node_ip: &str, uplink_ifindex: Option<u32>) -> Result<Self> {
+        let node_ips = node_ip.split(',').map(|text| text.parse::<IpAddr>()).collect::<Result<_, _>>()?;
         let folder = tempfile::tempdir()?;
         mount(Some("bpf"), folder.path(), Some("bpf"), MsFlags::empty(), None::<&str>)
             .context("mounting bpf")?;
@@ -81,7 +82,14 @@ impl Stand {
             bpffs: folder.path().join("penstock"),
             cgroup_v2: cgroup.clone(),
             uplink_ifindex,
-            node_ip: node_ip.parse::<IpAddr>()?,
+            node_ips,
+            inside: ["10.244.0.0/16", "fd00:244::/32"]
+                .iter()
+                .map(|cidr| inside(cidr, Inside::Pods))
+                .chain(["10.96.0.0/16", "fd00:96::/112"].iter().map(|cidr| inside(cidr, Inside::Services)))
+                .chain(["10.240.0.0/24", "fd00:240::/64"].iter().map(|cidr| inside(cidr, Inside::Neighbours)))
+                .collect(),
+            masquerade: true,
             limits: Limits {
                 services_max: 256,
                 vips_max: 1024,
@@ -146,6 +154,13 @@ impl Drop for Stand {
         }
         let _ = nix::mount::umount2(self._folder.path(), nix::mount::MntFlags::MNT_DETACH);
     }
+}
+
+fn inside(cidr: &str, of: Inside) -> InsideRange {
+    let parsed = cidr.split_once('/').and_then(|(address, prefix)| {
+        Some(InsideRange { address: address.parse().ok()?, prefix: prefix.parse().ok()?, of })
+    });
+    parsed.unwrap_or_else(|| panic!("{cidr} is no range"))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

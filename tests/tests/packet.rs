@@ -7,6 +7,8 @@
 //!   node   10.240.0.12 ─ eth0 └──────────────────┘         (this node's pods: 10.244.1.0/24)
 //!     its pods 10.244.2.0/24
 //! ```
+//! and the same in IPv6, where fd00:240:: stands for 10.240.0, fd00:244:1:: for 10.244.1, and so on. Outside of both
+//! clusters' ranges are 192.0.2.0/24 and 2001:db8::/32.
 
 use penstock_dataplane::{Counters, Dataplane};
 use penstock_tests::dataplane::{self, Outcome, Stand, desired};
@@ -16,16 +18,28 @@ use penstock_tests::packet::Packet;
 mod packet {
     mod affinity;
     mod cluster_ip_from_pod;
+    mod fragments;
+    mod hops;
     mod host_network;
+    mod icmp_errors;
+    mod ipv6;
     mod malformed;
+    mod martians;
+    mod masquerade;
     mod no_backend;
     mod nodeport_local;
     mod nodeport_remote;
     mod not_for_us;
+    mod random;
+    mod sctp;
     mod shared_backend;
+    mod source_ports;
     mod source_ranges;
     mod udp;
 }
+
+/// The node's addresses as its desired state has them.
+const NODE_ADDRESSES: &str = "[10.240.0.11, \"fd00:240::11\"]";
 
 /// The node of a test.
 struct Node {
@@ -34,7 +48,7 @@ struct Node {
     pod: u32,
     _outside: Netns,
     _pod: Netns,
-    _stand: Stand,
+    stand: Stand,
 }
 
 /// Where a packet comes in.
@@ -55,14 +69,24 @@ fn on_node(services: &str, test: impl FnOnce(&Node) + Send) {
         let pod = Netns::new().expect("a pod");
         pod.join("pod0", "10.244.1.1/24", "eth0", "10.244.1.2/24").expect("a pod's link");
         sysctl("net.ipv4.ip_forward", "1").expect("forwarding");
-        ip("route add 10.244.2.0/24 via 10.240.0.12").expect("a route to the other node's pods");
+        sysctl("net.ipv6.conf.all.forwarding", "1").expect("forwarding");
+        for words in [
+            "address add fd00:240::11/64 dev eth0 nodad",
+            "address add fd00:244:1::1/64 dev pod0 nodad",
+            "route add 10.244.2.0/24 via 10.240.0.12",
+            "route add fd00:244:2::/64 via fd00:240::12",
+            "route add 192.0.2.0/24 via 10.240.0.1",
+            "route add 2001:db8::/32 via fd00:240::1",
+        ] {
+            ip(words).expect("addresses and routes");
+        }
         let uplink = ifindex("eth0").expect("an uplink");
-        let stand = Stand::new(&object, "10.240.0.11", Some(uplink)).expect("a stand");
+        let stand = Stand::new(&object, "10.240.0.11,fd00:240::11", Some(uplink)).expect("a stand");
         let dataplane = stand.load();
-        let services = format!("node_addresses: [10.240.0.11]\nservices:\n{services}");
+        let services = format!("node_addresses: {NODE_ADDRESSES}\nservices:\n{services}");
         dataplane.apply(&desired(&services)).expect("applied");
         let pod_link = ifindex("pod0").expect("a pod's link");
-        test(&Node { dataplane, uplink, pod: pod_link, _outside: outside, _pod: pod, _stand: stand });
+        test(&Node { dataplane, uplink, pod: pod_link, _outside: outside, _pod: pod, stand });
     });
 }
 
@@ -80,6 +104,11 @@ impl Node {
     fn run(&self, at: At, packet: &Packet) -> (i32, Packet) {
         let outcome = self.run_frame(at, &packet.bytes());
         (outcome.verdict, Packet::read(&outcome.frame))
+    }
+
+    /// What another agent's data plane is loaded from.
+    fn stand(&self) -> &Stand {
+        &self.stand
     }
 
     fn counters(&self) -> Counters {

@@ -2,20 +2,46 @@
 
 use crate::{Address, shared};
 
+/// [`Config::flags`]: what pods send out of the cluster leaves with the node's address.
+pub const CONFIG_MASQUERADE: u32 = 1;
+
 /// The one entry of the configuration map.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Config {
-    /// The source of traffic sent on to backends of other nodes.
+    /// The node's IPv4 address, source of traffic that is to come back to it; zero without one.
     pub node_address: Address,
+    /// The node's IPv6 address; zero without one.
+    pub node_address_v6: Address,
     /// The cookie of the node's own network namespace, as SO_NETNS_COOKIE gives it.
     pub netns_cookie: u64,
     /// The first source port for translated traffic, in host order; outside the node's ephemeral ports.
     pub snat_port_min: u16,
     /// The last one.
     pub snat_port_max: u16,
-    /// Room for switches.
+    /// `CONFIG_*`.
     pub flags: u32,
 }
 
-shared!(Config, 32, [Address, u64, u16, u16, u32]);
+shared!(Config, 48, [Address, Address, u64, u16, u16, u32]);
+
+/// [`InsideKey`]'s value: addresses of pods.
+pub const INSIDE_PODS: u32 = 1;
+/// [`InsideKey`]'s value: addresses of Services, which no packet on a wire should have.
+pub const INSIDE_SERVICES: u32 = 2;
+/// [`InsideKey`]'s value: addresses of nodes.
+pub const INSIDE_NODES: u32 = 3;
+/// [`InsideKey`]'s value: addresses of hosts outside that know the way to pods.
+pub const INSIDE_NEIGHBOURS: u32 = 4;
+
+/// A range of addresses that are of the cluster, as a key of a map that finds the longest prefix.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct InsideKey {
+    /// How many bits of the address count, 96 more than are written for IPv4. Whoever looks something up asks for all.
+    pub prefix_len: u32,
+    /// The address.
+    pub address: Address,
+}
+
+shared!(InsideKey, 20, [u32, Address]);

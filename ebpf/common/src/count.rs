@@ -28,6 +28,15 @@ macro_rules! tallies {
                 $start + self as u32
             }
 
+            /// The one of a number; of a number there is none of, the first.
+            #[inline(always)]
+            pub const fn from_number(number: u32) -> Self {
+                match number {
+                    $($number => Self::$variant,)+
+                    _ => Self::ALL[0],
+                }
+            }
+
             /// Its name in tables and metrics.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
@@ -81,6 +90,14 @@ tallies! {
         UplinkRefused = 14 => "uplink_refused",
         /// A connected socket's peer found no room: it works, but getpeername() tells the backend's address.
         PeerNotRecorded = 15 => "peer_not_recorded",
+        /// An ICMP error about a translated packet was translated back.
+        ErrorTranslated = 16 => "error_translated",
+        /// A later fragment took the way of the first.
+        FragmentFollowed = 17 => "fragment_followed",
+        /// A pod's packet left the cluster with the node's address.
+        Masqueraded = 18 => "masqueraded",
+        /// An answer to such a packet was given the pod's address again.
+        MasqueradeReplied = 19 => "masquerade_replied",
     }
 }
 
@@ -95,7 +112,7 @@ tallies! {
         NoSet = 2 => "no_set",
         /// Headers that end too early or contradict themselves.
         Malformed = 3 => "malformed",
-        /// A fragment other than the first, which carries no ports.
+        /// A fragment whose first one, which carries the ports, has not come.
         Fragment = 4 => "fragment",
         /// Every source port towards this backend is taken.
         NoSourcePort = 5 => "no_source_port",
@@ -107,6 +124,14 @@ tallies! {
         NotRewritten = 8 => "not_rewritten",
         /// The client is in none of the service's loadBalancerSourceRanges.
         SourceNotAllowed = 9 => "source_not_allowed",
+        /// No hop left to send it on.
+        HopsExceeded = 10 => "hops_exceeded",
+        /// From an address that no packet from there may have.
+        MartianSource = 11 => "martian_source",
+        /// The node has no address of the packet's family to send it on with.
+        NoNodeAddress = 12 => "no_node_address",
+        /// Too big for the link it would leave by.
+        TooBig = 13 => "too_big",
     }
 }
 

@@ -13,6 +13,8 @@ pub const HALF_REPLY: u8 = 1;
 
 /// [`FlowValue::flags`]: a FIN or RST was seen; the next SYN is a new connection.
 pub const FLOW_CLOSING: u32 = 1;
+/// [`FlowValue::flags`]: a pod's traffic that leaves the cluster with the node's address, and belongs to no service.
+pub const FLOW_MASQUERADE: u32 = 1 << 1;
 
 /// A packet as it arrives, before translation.
 #[repr(C)]
@@ -56,6 +58,34 @@ pub struct FlowValue {
     pub seen_ns: u64,
 }
 
+/// A packet that comes in fragments.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct FragmentKey {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// The identification, as it lies in the packet.
+    pub id: u32,
+    /// IP protocol number; zero for IPv6.
+    pub protocol: u32,
+}
+
+/// What only the first fragment of a packet tells.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct FragmentValue {
+    /// When it was seen, by the coarse monotonic clock.
+    pub seen_ns: u64,
+    /// Source port in network order.
+    pub source_port: u16,
+    /// Destination port in network order.
+    pub destination_port: u16,
+    /// IP protocol number.
+    pub protocol: u32,
+}
+
 /// A client of a service with session affinity.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -86,6 +116,8 @@ pub struct AffinityValue {
 
 shared!(FlowKey, 40, [Address, Address, u16, u16, u8, u8, u16]);
 shared!(FlowValue, 56, [Address, Address, u16, u16, u32, u32, u32, u64]);
+shared!(FragmentKey, 40, [Address, Address, u32, u32]);
+shared!(FragmentValue, 16, [u64, u16, u16, u32]);
 shared!(AffinityKey, 24, [Address, u32, u32]);
 shared!(AffinityValue, 32, [Address, u16, u16, u32, u64]);
 

@@ -14,13 +14,18 @@ mod service;
 mod socket;
 
 pub use address::Address;
-pub use config::Config;
+pub use config::{
+    CONFIG_MASQUERADE, Config, INSIDE_NEIGHBOURS, INSIDE_NODES, INSIDE_PODS, INSIDE_SERVICES, InsideKey,
+};
 pub use count::{Event, Reason, SERVICE_COUNTS_PAGE, ServiceCount, TALLIES_MAX};
-pub use flow::{AffinityKey, AffinityValue, FLOW_CLOSING, FlowKey, FlowValue, HALF_FORWARD, HALF_REPLY};
+pub use flow::{
+    AffinityKey, AffinityValue, FLOW_CLOSING, FLOW_MASQUERADE, FlowKey, FlowValue, FragmentKey,
+    FragmentValue, HALF_FORWARD, HALF_REPLY,
+};
 pub use service::{
-    Backend, CHOICE_LEAST_CONNECTIONS, CHOICE_MAGLEV, CHOICE_RANDOM, PROTOCOL_SCTP, PROTOCOL_TCP,
-    PROTOCOL_UDP, SET_EMPTY_IS_DROP, ServiceName, SetHeader, SourceRangeKey, TABLE_PLACES, TablePiece,
-    VIP_HOST_ONLY, VIP_NODE_PORT, VIP_SOURCE_RANGES, VipKey, VipValue,
+    Backend, CHOICE_LEAST_CONNECTIONS, CHOICE_MAGLEV, CHOICE_RANDOM, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
+    PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, SET_EMPTY_IS_DROP, ServiceName, SetHeader, SourceRangeKey,
+    TABLE_PLACES, TablePiece, VIP_HOST_ONLY, VIP_NODE_PORT, VIP_SOURCE_RANGES, VipKey, VipValue,
 };
 pub use socket::{OpenKey, PEER_COUNTED, Peer, SocketFlowKey, SocketFlowValue};
 

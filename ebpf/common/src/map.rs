@@ -4,7 +4,9 @@
 //! leave these to the older programs that still use them.
 
 /// [`crate::Config`] at entry 0.
-pub const CONFIG: &str = "config_v1";
+pub const CONFIG: &str = "config_v2";
+/// [`crate::InsideKey`] to `INSIDE_*`.
+pub const INSIDE: &str = "inside_v1";
 /// [`crate::VipKey`] to [`crate::VipValue`].
 pub const VIPS: &str = "vips_v2";
 /// [`crate::SourceRangeKey`] to anything.
@@ -15,6 +17,8 @@ pub const SETS: &str = "sets_v2";
 pub const NAMES: &str = "names_v1";
 /// [`crate::FlowKey`] to [`crate::FlowValue`].
 pub const FLOWS: &str = "flows_v1";
+/// [`crate::FragmentKey`] to [`crate::FragmentValue`].
+pub const FRAGMENTS: &str = "fragments_v1";
 /// [`crate::SocketFlowKey`] to [`crate::SocketFlowValue`].
 pub const SOCKET_FLOWS: &str = "socket_flows_v1";
 /// Socket cookie to [`crate::Peer`].
@@ -31,11 +35,13 @@ pub const SERVICE_COUNTS: &str = "service_counts_v2";
 /// All of them, in the order in which tables show them. The kernel cuts names at 15 bytes; pins keep them whole.
 pub const ALL: &[&str] = &[
     CONFIG,
+    INSIDE,
     VIPS,
     SOURCE_RANGES,
     SETS,
     NAMES,
     FLOWS,
+    FRAGMENTS,
     SOCKET_FLOWS,
     PEERS,
     OPEN,

@@ -3,6 +3,10 @@
 
 use crate::{Address, shared};
 
+/// IPPROTO_ICMP.
+pub const PROTOCOL_ICMP: u8 = 1;
+/// IPPROTO_ICMPV6.
+pub const PROTOCOL_ICMPV6: u8 = 58;
 /// IPPROTO_TCP.
 pub const PROTOCOL_TCP: u8 = 6;
 /// IPPROTO_UDP.

@@ -1,5 +1,6 @@
 //! The kernel's maps as a [`MapSink`]: the only writer of them.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,8 +9,9 @@ use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use penstock_ebpf_common::{
-    AffinityKey, AffinityValue, Backend, Config, FlowKey, FlowValue, ServiceCount, ServiceName, SetHeader,
-    SocketFlowKey, SocketFlowValue, SourceRangeKey, VipKey, VipValue, map,
+    Address, AffinityKey, AffinityValue, Backend, Config, FlowKey, FlowValue, INSIDE_NODES, InsideKey,
+    ServiceCount, ServiceName, SetHeader, SocketFlowKey, SocketFlowValue, SourceRangeKey, VipKey, VipValue,
+    map,
 };
 
 use crate::counts::Counts;
@@ -34,6 +36,7 @@ static VOID: Set = Set { flags: SET_VOID, affinity_seconds: 0, backends: Vec::ne
 /// The maps, opened from their pins.
 pub struct KernelMaps {
     pub(crate) config: Array<MapData, Config>,
+    pub(crate) inside: LpmTrie<MapData, Address, u32>,
     pub(crate) vips: HashMap<MapData, VipKey, VipValue>,
     ranges: LpmTrie<MapData, SourceRangeKey, u32>,
     sets: MapArray,
@@ -101,6 +104,7 @@ impl KernelMaps {
         })?;
         Ok(Self {
             config: open(directory, map::CONFIG)?,
+            inside: open(directory, map::INSIDE)?,
             vips: open(directory, map::VIPS)?,
             ranges: open(directory, map::SOURCE_RANGES)?,
             sets,
@@ -133,9 +137,37 @@ impl KernelMaps {
         Ok(info.entries_max)
     }
 
-    /// Tells the programs of their node.
-    pub fn configure(&mut self, config: &Config) -> Result<(), DataplaneError> {
+    /// Tells the programs of their node, and of the cluster's ranges. The nodes' addresses stay as they are: an agent that
+    /// starts does not know them yet, and answers to them are under way.
+    pub fn configure(
+        &mut self,
+        config: &Config,
+        inside: &BTreeMap<InsideKey, u32>,
+    ) -> Result<(), DataplaneError> {
+        self.set_inside(inside, |of| of != INSIDE_NODES)?;
         self.config.set(0, config, 0).map_err(|error| failed("writing a map", map::CONFIG, error))
+    }
+
+    /// Makes the cluster's ranges of some kinds (`INSIDE_*`) be these and no others.
+    pub fn set_inside(
+        &mut self,
+        inside: &BTreeMap<InsideKey, u32>,
+        is_kind: impl Fn(u32) -> bool,
+    ) -> Result<(), DataplaneError> {
+        let wrap = |error| failed("writing a map", map::INSIDE, error);
+        let key = |key: &InsideKey| Key::new(key.prefix_len, key.address);
+        // First what is new: nothing that stays inside is outside for a moment.
+        for (range, of) in inside {
+            self.inside.insert(&key(range), of, 0).map_err(wrap)?;
+        }
+        let there: Vec<_> = self.inside.iter().collect::<Result<_, _>>().map_err(wrap)?;
+        for (range, of) in there {
+            let is = InsideKey { prefix_len: range.prefix_len(), address: range.data() };
+            if is_kind(of) && !inside.contains_key(&is) {
+                gone(self.inside.remove(&key(&is)), map::INSIDE)?;
+            }
+        }
+        Ok(())
     }
 
     /// Service numbers and their names.

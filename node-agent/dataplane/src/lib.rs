@@ -36,7 +36,7 @@ pub use drop_log::DropLog;
 pub use error::DataplaneError;
 pub use ids::Ids;
 pub use image::{MapImage, Set};
-pub use load::{Dataplane, Limits, LoadOptions, PodLink};
+pub use load::{Dataplane, Inside, InsideRange, Limits, LoadOptions, PodLink};
 pub use observed::{Counters, MapFill, ServiceTraffic, observe_counters, observe_maps};
 pub use planner::{Planned, Planner};
 pub use sink::{MapSink, MemoryMaps};

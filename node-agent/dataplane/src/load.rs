@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use parking_lot::Mutex;
-use penstock_ebpf_common::{Address, Config, map};
+use penstock_ebpf_common::{CONFIG_MASQUERADE, Config, INSIDE_NODES, map};
 
 use crate::counts;
 use crate::drop_log::{self, DropLog};
@@ -29,8 +29,12 @@ pub struct LoadOptions {
     pub cgroup_v2: PathBuf,
     /// The interface by which traffic from outside arrives; none leaves NodePorts to clients on the node.
     pub uplink_ifindex: Option<u32>,
-    /// The node's address, the source of traffic sent on to backends of other nodes.
-    pub node_ip: IpAddr,
+    /// The node's addresses, at most one of a family: the sources of traffic that is to come back to it.
+    pub node_ips: Vec<IpAddr>,
+    /// Ranges of addresses that are of the cluster.
+    pub inside: Vec<InsideRange>,
+    /// Whether what pods send to addresses outside all of them leaves with the node's address.
+    pub masquerade: bool,
     /// Sizes of the maps.
     pub limits: Limits,
     /// Whether the programs tell of every dropped packet; read by [`Dataplane::take_drop_log`]. Off, it costs nothing.
@@ -54,6 +58,28 @@ pub struct Limits {
     pub peers_max: u32,
     /// Remembered clients of services with session affinity; the least recently used go first.
     pub affinity_max: u32,
+}
+
+/// A range of the cluster's own addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InsideRange {
+    /// Its address.
+    pub address: IpAddr,
+    /// How many bits of it count.
+    pub prefix: u8,
+    /// Whose they are.
+    pub of: Inside,
+}
+
+/// Whose addresses a range holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inside {
+    /// Pods': what they send out of the cluster is masqueraded.
+    Pods,
+    /// Services'.
+    Services,
+    /// Of hosts outside that know the way to pods.
+    Neighbours,
 }
 
 /// A pod's link, as the CNI made it.
@@ -119,7 +145,7 @@ impl Dataplane {
             false => None,
         };
         let mut maps = KernelMaps::open(directory)?;
-        maps.configure(&config(&options)?)?;
+        maps.configure(&config(&options)?, &node::inside(&options.inside))?;
         let image = maps.observe()?;
         let limits =
             Limits { services_max: maps.services_max(), vips_max: maps.vips_max()?, ..options.limits };
@@ -160,6 +186,11 @@ impl Dataplane {
 
     pub(crate) fn state(&self) -> parking_lot::MutexGuard<'_, State> {
         self.state.lock()
+    }
+
+    /// Tells the programs of all nodes' addresses: what pods send there keeps their own. Kept when this agent ends.
+    pub fn know_nodes(&self, addresses: &[IpAddr]) -> Result<(), DataplaneError> {
+        self.state().maps.set_inside(&node::nodes(addresses), |of| of == INSIDE_NODES)
     }
 
     /// Puts the program on a pod's link; again on the same link puts the newest program there.
@@ -258,11 +289,12 @@ fn config(options: &LoadOptions) -> Result<Config, DataplaneError> {
         source,
     })?;
     Ok(Config {
-        node_address: Address::from(options.node_ip),
+        node_address: node::address_of(&options.node_ips, IpAddr::is_ipv4),
+        node_address_v6: node::address_of(&options.node_ips, IpAddr::is_ipv6),
         netns_cookie,
         snat_port_min: *ports.start(),
         snat_port_max: *ports.end(),
-        flags: 0,
+        flags: if options.masquerade { CONFIG_MASQUERADE } else { 0 },
     })
 }
 
@@ -283,7 +315,9 @@ mod tests {
             bpffs: folder.join("penstock"),
             cgroup_v2: folder.to_owned(),
             uplink_ifindex: None,
-            node_ip: IpAddr::from([10, 240, 0, 11]),
+            node_ips: vec![IpAddr::from([10, 240, 0, 11])],
+            inside: Vec::new(),
+            masquerade: true,
             limits: Limits::default(),
             tell_drops: false,
         }

@@ -106,25 +106,25 @@ fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError>
         |keys: &mut dyn Iterator<Item = Result<(), MapError>>| keys.take_while(Result::is_ok).count() as u64;
     use aya::maps::{HashMap, Map, lpm_trie::LpmTrie, of_maps::ArrayOfMaps};
     use penstock_ebpf_common as shared;
-    /// Counts the keys of a hash map of known types.
+    /// Counts the keys of a map of known types: a hash map, or what is named.
     macro_rules! keys {
         ($key:ty, $value:ty) => {
+            keys!(HashMap, $key, $value)
+        };
+        ($map:ident, $key:ty, $value:ty) => {
             Map::from_map_data(data)
-                .and_then(HashMap::<MapData, $key, $value>::try_from)
+                .and_then($map::<MapData, $key, $value>::try_from)
                 .map(|entries| count(&mut entries.keys().map(|key| key.map(drop))))
                 .map_err(|error| failed("listing a map", name, error))?
         };
     }
     let entries = match name {
         map::VIPS => Some(keys!(shared::VipKey, shared::VipValue)),
-        map::SOURCE_RANGES => {
-            let ranges = Map::from_map_data(data)
-                .and_then(LpmTrie::<MapData, shared::SourceRangeKey, u32>::try_from)
-                .map_err(|error| failed("listing a map", name, error))?;
-            Some(count(&mut ranges.keys().map(|key| key.map(drop))))
-        }
+        map::SOURCE_RANGES => Some(keys!(LpmTrie, shared::SourceRangeKey, u32)),
         map::NAMES => Some(keys!(u32, shared::ServiceName)),
         map::FLOWS => Some(keys!(shared::FlowKey, shared::FlowValue)),
+        map::INSIDE => Some(keys!(LpmTrie, shared::Address, u32)),
+        map::FRAGMENTS => Some(keys!(shared::FragmentKey, shared::FragmentValue)),
         map::SOCKET_FLOWS => Some(keys!(shared::SocketFlowKey, shared::SocketFlowValue)),
         map::PEERS => Some(keys!(u64, shared::Peer)),
         map::OPEN => Some(keys!(shared::OpenKey, i64)),
@@ -137,6 +137,6 @@ fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError>
         }
         _ => None,
     };
-    let evicts = [map::FLOWS, map::SOCKET_FLOWS, map::AFFINITY].contains(&name);
+    let evicts = [map::FLOWS, map::FRAGMENTS, map::SOCKET_FLOWS, map::AFFINITY].contains(&name);
     Ok(MapFill { name, entries, entries_max, evicts })
 }

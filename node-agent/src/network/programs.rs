@@ -8,7 +8,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use penstock_dataplane::{Dataplane, DropLog, Limits, LoadOptions};
+use ipnetwork::IpNetwork;
+use penstock_dataplane::{Dataplane, DropLog, Inside, InsideRange, Limits, LoadOptions};
 use penstock_network::{HookError, Network, PodHooks, PodLink};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -115,7 +116,9 @@ fn load(options: &Run, uplink: u32) -> anyhow::Result<Dataplane> {
         bpffs: options.bpffs.join(kernel::PIN_DIR),
         cgroup_v2,
         uplink_ifindex: Some(uplink),
-        node_ip: IpAddr::V4(options.node_ipv4()?),
+        node_ips: vec![IpAddr::V4(options.node_ipv4()?)],
+        inside: inside(options),
+        masquerade: options.masquerade,
         limits: Limits {
             services_max: options.services_max,
             vips_max: options.service_addresses_max,
@@ -124,6 +127,16 @@ fn load(options: &Run, uplink: u32) -> anyhow::Result<Dataplane> {
         tell_drops: options.log_drops,
     };
     Ok(Dataplane::load(options)?)
+}
+
+/// The ranges to which pods' packets go with their own addresses.
+fn inside(options: &Run) -> Vec<InsideRange> {
+    let range = |cidr: IpNetwork, of| InsideRange { address: cidr.network(), prefix: cidr.prefix(), of };
+    [(options.cluster_cidr, Inside::Pods), (options.service_cidr, Inside::Services)]
+        .into_iter()
+        .map(|(cidr, of)| range(cidr.into(), of))
+        .chain(options.non_masquerade_cidr.iter().map(|cidr| range(*cidr, Inside::Neighbours)))
+        .collect()
 }
 
 /// Logs dropped packets as the programs tell of them.

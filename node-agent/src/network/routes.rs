@@ -4,6 +4,7 @@
 //! a failure. It must not know what a route is.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::condition::{Condition, Part};
+use super::programs::Programs;
 use crate::cluster::{Event, NodeView, ObjectName};
 
 /// How long to wait for more after a change: a cluster that starts changes many nodes at once.
@@ -25,6 +27,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 pub async fn run(
     network: Arc<Network>,
     node: String,
+    programs: Arc<Programs>,
     mut events: mpsc::Receiver<Event<NodeView>>,
     condition: Condition,
 ) {
@@ -50,7 +53,7 @@ pub async fn run(
             Err(_) => {}
         }
         synced = true;
-        let outcome = sync(&network, &node, &nodes).await;
+        let outcome = sync(&network, &node, &programs, &nodes).await;
         due = Instant::now() + if outcome.is_ok() { REPAIR_EVERY } else { RETRY_AFTER };
         let outcome = outcome.map_err(|error| format!("{error:#}"));
         if let Err(message) = &outcome
@@ -63,10 +66,20 @@ pub async fn run(
     }
 }
 
-async fn sync(network: &Network, node: &str, nodes: &BTreeMap<ObjectName, NodeView>) -> anyhow::Result<()> {
+async fn sync(
+    network: &Network,
+    node: &str,
+    programs: &Programs,
+    nodes: &BTreeMap<ObjectName, NodeView>,
+) -> anyhow::Result<()> {
     let own = nodes.iter().find(|(name, _)| name.name == node).and_then(|(_, view)| view.pod_cidrs.first());
     if let Some(range) = own {
         network.set_pod_cidr(*range).await?;
+    }
+    if let Some(dataplane) = programs.get() {
+        let addresses: Vec<IpAddr> =
+            nodes.values().filter_map(|view| view.address).map(IpAddr::from).collect();
+        dataplane.know_nodes(&addresses)?;
     }
     let peers: Vec<Peer> = nodes
         .iter()

@@ -68,21 +68,6 @@ fn every_value_of_every_header_byte_leads_to_a_verdict() {
 }
 
 #[test]
-fn fragments_of_a_service_s_packet_do_not_go_half_translated() {
-    on_node(HELLO, |node| {
-        let mut first = Packet::new(Transport::Udp, "10.240.0.1:40000", "10.240.0.11:30053").bytes();
-        first[14 + 6] = 0x20;
-        assert_eq!(node.run_frame(At::Uplink, &first).verdict, DROP);
-        node.assert_drops(&[("fragment", 1)]);
-
-        let mut later = first.clone();
-        later[14 + 7] = 0x10;
-        let outcome = node.run_frame(At::Uplink, &later);
-        assert_eq!((outcome.verdict, outcome.frame), (NEXT, later), "it has no ports: it may be anybody's");
-    });
-}
-
-#[test]
 fn ip_options_move_the_ports_and_are_understood() {
     on_node(HELLO, |node| {
         let plain = Packet::new(Transport::Tcp(SYN), "10.240.0.1:40000", "10.240.0.11:30080").bytes();

@@ -48,7 +48,7 @@ fn a_flow_stays_with_its_backend_when_others_take_its_place_and_a_new_connection
         let syn = Packet::new(Transport::Tcp(SYN), "10.240.0.1:40000", "10.240.0.11:30080");
         node.run(At::Uplink, &syn);
         let changed = HELLO.replace("10.244.1.2", "10.244.1.3");
-        let services = format!("node_addresses: [10.240.0.11]\nservices:\n{changed}");
+        let services = format!("node_addresses: [10.240.0.11, \"fd00:240::11\"]\nservices:\n{changed}");
         node.dataplane.apply(&penstock_tests::dataplane::desired(&services)).expect("applied");
 
         let data = Packet { transport: Transport::Tcp(ACK), ..syn.clone() };

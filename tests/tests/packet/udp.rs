@@ -47,7 +47,7 @@ fn a_flow_ends_with_its_backend() {
         let question = Packet::new(Transport::Udp, "10.240.0.1:40000", "10.240.0.11:30053");
         node.run(At::Uplink, &question);
         let changed = TALK.replace("10.244.1.2", "10.244.1.3");
-        let services = format!("node_addresses: [10.240.0.11]\nservices:\n{changed}");
+        let services = format!("node_addresses: [10.240.0.11, \"fd00:240::11\"]\nservices:\n{changed}");
         let applied = node.dataplane.apply(&desired(&services)).expect("applied");
         assert_eq!(applied.flows_removed, 2, "both halves");
         assert_eq!(node.run(At::Uplink, &question).1.destination, at("10.244.1.3:5353"));

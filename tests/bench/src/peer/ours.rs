@@ -44,7 +44,9 @@ impl Base {
             bpffs: mounted.join("penstock"),
             cgroup_v2,
             uplink_ifindex,
-            node_ip: NODE.into(),
+            node_ips: vec![NODE.into()],
+            inside: Vec::new(),
+            masquerade: false,
             limits,
             tell_drops: false,
         };

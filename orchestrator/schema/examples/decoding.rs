@@ -1,4 +1,4 @@
-//! How fast the engine is on a Deployment, one core: `cargo run --release -p penstock-schema --example throughput`.
+//! How fast the engine is on a Deployment, one core: `cargo run --release -p penstock-schema --example decoding`.
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -1,0 +1,281 @@
+//! What is to become of a packet, whatever hook it is met at and wherever it comes in.
+//!
+//! Decides and records flows; `work.to` is what the packet is to become. It changes no packet and counts no outcome, for
+//! a hook may leave what was decided to the next one, which then decides the same.
+
+use penstock_ebpf_common::{
+    Address, Config, Event, FLOW_MASQUERADE, FlowValue, HALF_FORWARD, HALF_REPLY, INSIDE_SERVICES, Reason,
+    VIP_HOST_ONLY, VIP_NODE_PORT, VipValue,
+};
+use penstock_ebpf_packet::{Kind, hash};
+
+use crate::count;
+use crate::flow;
+use crate::fragment;
+use crate::maps::CONFIG;
+use crate::masquerade;
+use crate::service::{self, Choice};
+use crate::source_ranges;
+use crate::work::Work;
+
+/// From where a packet comes, which decides what it may reach and how it is counted.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// From outside the node.
+    Uplink,
+    /// From a pod of this node.
+    Pod,
+    /// Out of the node, by the uplink.
+    Leaving,
+}
+
+/// What is to become of a packet.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing of ours: the next program and then the kernel have it.
+    Leave,
+    /// The same, so that the node's own stack refuses it as it should be: by RST or port unreachable.
+    Refuse,
+    /// A client's, to be changed and then routed by the kernel.
+    Ask,
+    /// A client's, to be changed and sent on from here: the kernel would call its new source a martian.
+    AskOnward,
+    /// An answer, to be changed and then routed by the kernel.
+    Deliver,
+    /// An answer, to be changed and sent on from here by the interface the flow names.
+    Send,
+    /// A pod's that leaves the cluster, to be changed.
+    Masquerade,
+    /// An error, to be changed and then routed by the kernel.
+    Error,
+    /// An error, to be changed and sent on from here.
+    ErrorOnward,
+}
+
+/// The kind of program that decides. Each step is a function of its own, with a stack of its own, and verified
+/// once instead of once for each way that leads to them.
+pub trait Hook {
+    /// [`open`].
+    fn open(&self, side: Side, set: u32) -> Result<(), Reason>;
+    /// [`flow::make`].
+    fn make(&self) -> Result<(), Reason>;
+    /// [`flow::claim`].
+    fn claim(&self) -> bool;
+}
+
+/// A packet that arrives.
+#[inline(always)]
+pub fn arriving(hook: &impl Hook, side: Side, work: &mut Work) -> Result<Decision, Reason> {
+    work.service = 0;
+    match work.packet.kind {
+        Kind::Error => return about_error(work),
+        Kind::Echo => return replying(work),
+        Kind::LaterFragment => {
+            if !fragment::follow(work) {
+                return match masquerade::range(&work.packet.key.destination) {
+                    Some(INSIDE_SERVICES) => Err(Reason::Fragment),
+                    _ => Ok(Decision::Leave),
+                };
+            }
+        }
+        Kind::Whole | Kind::FirstFragment => {}
+    }
+    let key = &work.packet.key;
+    let Some(vip) = service::find(key.destination, key.destination_port, key.protocol) else {
+        return replying(work);
+    };
+    let set = if side == Side::Uplink { vip.outside } else { vip.inside };
+    if set == 0 || vip.flags & VIP_HOST_ONLY != 0 {
+        return Ok(Decision::Leave);
+    }
+    work.service = vip.service;
+    asking(hook, side, &vip, set, work)
+}
+
+/// A client's packet to a service.
+#[inline(always)]
+fn asking(
+    hook: &impl Hook,
+    side: Side,
+    vip: &VipValue,
+    set: u32,
+    work: &mut Work,
+) -> Result<Decision, Reason> {
+    if !work.packet.whole {
+        return Err(Reason::Malformed);
+    }
+    if !source_ranges::allow(vip, work.packet.key.source) {
+        return Err(Reason::SourceNotAllowed);
+    }
+    work.packet.key.half = HALF_FORWARD;
+    if !flow::find(&work.packet, &work.packet.key, &mut work.to) {
+        if work.packet.kind == Kind::LaterFragment {
+            return Err(Reason::Fragment);
+        }
+        match hook.open(side, set) {
+            Err(Reason::NoBackend) if vip.flags & VIP_NODE_PORT != 0 => return Ok(Decision::Refuse),
+            other => other?,
+        }
+        hook.make()?;
+    }
+    fragment::remember(work);
+    Ok(if work.to.source == work.packet.key.source { Decision::Ask } else { Decision::AskOnward })
+}
+
+/// A client's first packet gets a backend: `work.to` is what it becomes, but for its source port.
+#[inline(always)]
+pub fn open(side: Side, set: u32, work: &mut Work) -> Result<(), Reason> {
+    let config = CONFIG.get(0).ok_or(Reason::NoSet)?;
+    let source = work.packet.key.source;
+    if side == Side::Uplink && is_martian(config, &source) {
+        return Err(Reason::MartianSource);
+    }
+    let backend = match service::choose(set, hash::flow(&work.packet.key), || source) {
+        Choice::Backend(backend) => backend,
+        Choice::Nobody => return Err(Reason::NoBackend),
+        Choice::NobodyHere => return Err(Reason::NoLocalBackend),
+        Choice::NoSet => return Err(Reason::NoSet),
+    };
+    // Addresses of two families in one service would be a mistake of user space; no packet can be made of them.
+    if backend.address.is_v4() != source.is_v4() {
+        return Err(Reason::NotRewritten);
+    }
+    // A remote backend would answer the client directly, from an address the client never asked; a pod that reaches
+    // itself would answer itself. Both answer the node instead.
+    let by_node = (side == Side::Uplink && backend.local == 0) || backend.address == source;
+    let new_source =
+        if by_node { node_address(config, &source).ok_or(Reason::NoNodeAddress)? } else { source };
+    work.to = FlowValue {
+        source: new_source,
+        destination: backend.address,
+        source_port: work.packet.key.source_port,
+        destination_port: backend.port,
+        client_ifindex: work.ifindex,
+        service: work.service,
+        flags: 0,
+        seen_ns: 0,
+    };
+    work.keep_port = !by_node;
+    Ok(())
+}
+
+/// A packet to no service: perhaps an answer.
+#[inline(always)]
+fn replying(work: &mut Work) -> Result<Decision, Reason> {
+    work.packet.key.half = HALF_REPLY;
+    if !flow::find(&work.packet, &work.packet.key, &mut work.to) {
+        return Ok(Decision::Leave);
+    }
+    work.service = work.to.service;
+    if !work.packet.whole {
+        return Err(Reason::Malformed);
+    }
+    fragment::remember(work);
+    if work.to.flags & FLOW_MASQUERADE != 0 { Ok(masquerade::replying(work)) } else { Ok(Decision::Send) }
+}
+
+/// A packet about to leave by the uplink: an answer of a backend on the node itself, or a pod's that leaves the cluster.
+#[inline(always)]
+pub fn leaving(hook: &impl Hook, work: &mut Work) -> Result<Decision, Reason> {
+    work.service = 0;
+    let config = CONFIG.get(0).ok_or(Reason::NoSet)?;
+    if work.packet.kind == Kind::Error {
+        return about_error(work);
+    }
+    let followed = work.packet.kind != Kind::LaterFragment || fragment::follow(work);
+    if !is_own(config, &work.packet.key.source) {
+        return masquerade::leaving(hook, work, config, followed);
+    }
+    work.packet.key.half = HALF_REPLY;
+    if !followed || !flow::find(&work.packet, &work.packet.key, &mut work.to) {
+        return Ok(Decision::Leave);
+    }
+    work.service = work.to.service;
+    if !work.packet.whole {
+        return Err(Reason::Malformed);
+    }
+    fragment::remember(work);
+    Ok(Decision::Deliver)
+}
+
+/// An error about a packet: if that was translated, the error is translated back. Its key is the answer to the packet it
+/// quotes, so either half of a flow is found as it is.
+#[inline(always)]
+fn about_error(work: &mut Work) -> Result<Decision, Reason> {
+    work.packet.key.half = HALF_REPLY;
+    if !flow::peek(&work.packet.key, &mut work.to) {
+        work.packet.key.half = HALF_FORWARD;
+        if !flow::peek(&work.packet.key, &mut work.to) {
+            return Ok(Decision::Leave);
+        }
+    }
+    work.service = work.to.service;
+    if !work.packet.whole {
+        return Err(Reason::Malformed);
+    }
+    // From the end the packet was sent to it comes from where it was sent to; a router on the way stays who it is.
+    Ok(if work.packet.error_source == work.packet.key.source && work.to.source != work.packet.key.source {
+        Decision::ErrorOnward
+    } else {
+        Decision::Error
+    })
+}
+
+/// Counts what was done with a packet.
+#[inline(always)]
+pub fn count_done(side: Side, decision: Decision, service: u32) {
+    let uplink = side == Side::Uplink;
+    match decision {
+        Decision::Leave => {}
+        Decision::Refuse => {
+            count::event(Event::UplinkRefused);
+            count::service_count(service, |count| count.refused += 1);
+        }
+        Decision::Ask | Decision::AskOnward => {
+            count::event(match (uplink, decision) {
+                (true, Decision::Ask) => Event::UplinkToLocal,
+                (true, _) => Event::UplinkToRemote,
+                (false, _) => Event::PodToBackend,
+            });
+            count::service_count(service, |count| count.packets += 1);
+        }
+        Decision::Deliver if uplink => count::event(Event::MasqueradeReplied),
+        Decision::Deliver | Decision::Send => {
+            count::event(if side == Side::Pod { Event::PodReplied } else { Event::UplinkReplied });
+            count::service_count(service, |count| count.replies += 1);
+        }
+        Decision::Masquerade => count::event(Event::Masqueraded),
+        Decision::Error | Decision::ErrorOnward => count::event(Event::ErrorTranslated),
+    }
+}
+
+// === Addresses ===
+
+/// The node's address of the family of another address.
+#[inline(always)]
+pub fn node_address(config: &Config, like: &Address) -> Option<Address> {
+    let own = if like.is_v4() { config.node_address } else { config.node_address_v6 };
+    (own != Address::default()).then_some(own)
+}
+
+#[inline(always)]
+fn is_own(config: &Config, address: &Address) -> bool {
+    if address.is_v4() { *address == config.node_address } else { *address == config.node_address_v6 }
+}
+
+/// Whether no packet from outside may come from an address: the kernel would drop it, but what is sent on from here the
+/// kernel does not see. 0/8, 127/8, 224/4 and above (RFC 1122, 3.2.1.3); ::, ::1 and ff00::/8 (RFC 4291, 2).
+#[inline(always)]
+fn is_martian(config: &Config, address: &Address) -> bool {
+    if is_own(config, address) {
+        return true;
+    }
+    let [first, second, third, last] = address.words;
+    if address.is_v4() {
+        let net = last as u8;
+        return net == 0 || net == 127 || net >= 224;
+    }
+    first as u8 == 0xff || (first | second | third == 0 && last & !1_u32.to_be() == 0)
+}

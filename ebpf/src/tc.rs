@@ -1,0 +1,163 @@
+//! Frames as programs at tc see them: socket buffers, read through helpers, because headers may lie in pages that a
+//! program cannot reach.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
+use aya_ebpf::programs::TcContext;
+use penstock_ebpf_common::Reason;
+use penstock_ebpf_packet::header::{Frame, Plain};
+use penstock_ebpf_packet::parse;
+
+use crate::decide::{self, Decision, Hook, Side};
+use crate::flow;
+use crate::rewrite;
+use crate::work;
+
+/// A frame at tc.
+pub struct Tc<'a>(pub &'a TcContext);
+
+impl Frame for Tc<'_> {
+    const FIXED: bool = false;
+
+    #[inline(always)]
+    fn ethertype(&self) -> u16 {
+        self.0.skb.protocol() as u16
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn load<T: Plain>(&self, offset: u32) -> Option<T> {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the helper writes as many bytes as `T` has, or answers that it did not; every pattern of bits is a `T`.
+        unsafe {
+            let answer = bpf_skb_load_bytes(
+                self.0.skb.skb.cast(),
+                offset,
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+            );
+            (answer == 0).then(|| value.assume_init())
+        }
+    }
+}
+
+impl Hook for Tc<'_> {
+    #[inline(always)]
+    fn open(&self, side: Side, set: u32) -> Result<(), Reason> {
+        outcome(penstock_tc_open(side as u32, set))
+    }
+
+    #[inline(always)]
+    fn make(&self) -> Result<(), Reason> {
+        outcome(penstock_tc_make(self.0.skb.skb))
+    }
+
+    #[inline(always)]
+    fn claim(&self) -> bool {
+        penstock_tc_claim(self.0.skb.skb) != 0
+    }
+}
+
+impl Tc<'_> {
+    /// Reads the headers into the work; false when the packet can belong to no flow.
+    #[inline(always)]
+    pub fn parse(&self) -> bool {
+        penstock_tc_parse(self.0.skb.skb) != 0
+    }
+
+    /// Makes the packet what the work says; `onward` takes a hop off.
+    #[inline(always)]
+    pub fn rewrite(&self, decision: Decision, onward: bool) -> Result<(), Reason> {
+        let skb = self.0.skb.skb;
+        let answer = if matches!(decision, Decision::Error | Decision::ErrorOnward) {
+            penstock_tc_error(skb, onward as u32)
+        } else {
+            penstock_tc_rewrite(skb, onward as u32)
+        };
+        if answer == 0 { Ok(()) } else { Err(Reason::NotRewritten) }
+    }
+
+    /// The interface the packet came by, or leaves by.
+    #[inline(always)]
+    pub fn ifindex(&self) -> u32 {
+        // SAFETY: the context is valid; one load of one field.
+        unsafe { (&raw const (*self.0.skb.skb).ifindex).read_volatile() }
+    }
+
+    /// How much data each packet carries that the card will cut this one into; zero when it stays whole.
+    #[inline(always)]
+    pub fn segment_size(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (&raw const (*self.0.skb.skb).gso_size).read_volatile() }
+    }
+}
+
+// === Steps ===
+//
+// The verifier walks through a function that only its object can call once for each state its callers come in; one that
+// others could call, with nothing but a context and numbers, it proves once for all (Linux 5.6, "global functions").
+
+/// Zero for done, else a reason and one.
+#[inline(always)]
+fn answer(outcome: Result<(), Reason>) -> u32 {
+    match outcome {
+        Ok(()) => 0,
+        Err(reason) => 1 + reason as u32,
+    }
+}
+
+/// The outcome that [`answer`] wrote as a number.
+#[inline(always)]
+fn outcome(answer: u32) -> Result<(), Reason> {
+    match answer {
+        0 => Ok(()),
+        number => Err(Reason::from_number(number - 1)),
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn penstock_tc_parse(skb: *mut __sk_buff) -> u32 {
+    let ctx = TcContext::new(skb);
+    work::get().is_some_and(|work| parse(&Tc(&ctx), &mut work.packet)) as u32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn penstock_tc_open(side: u32, set: u32) -> u32 {
+    let side = if side == Side::Uplink as u32 { Side::Uplink } else { Side::Pod };
+    answer(work::get().ok_or(Reason::NoSet).and_then(|work| decide::open(side, set, work)))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn penstock_tc_make(skb: *mut __sk_buff) -> u32 {
+    let ctx = TcContext::new(skb);
+    answer(work::get().ok_or(Reason::NoSet).and_then(|work| flow::make(&Tc(&ctx), work)))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn penstock_tc_claim(skb: *mut __sk_buff) -> u32 {
+    work::get().is_some_and(|work| flow::claim(skb.cast(), work)) as u32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn penstock_tc_rewrite(skb: *mut __sk_buff, onward: u32) -> u32 {
+    let ctx = TcContext::new(skb);
+    work::get().is_none_or(|work| rewrite::apply(&ctx, work, onward != 0).is_err()) as u32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn penstock_tc_error(skb: *mut __sk_buff, onward: u32) -> u32 {
+    let ctx = TcContext::new(skb);
+    work::get().is_none_or(|work| rewrite::error(&ctx, work, onward != 0).is_err()) as u32
+}

@@ -1,0 +1,78 @@
+//! What a program at an interface works on: one packet and what is to become of it.
+//!
+//! It lies in a map because two addresses of sixteen bytes here and there soon fill the 512 bytes of a program's stack.
+
+use aya_ebpf::bindings::bpf_fib_lookup as FibLookup;
+use penstock_ebpf_common::{FlowKey, FlowValue, FragmentKey, FragmentValue};
+use penstock_ebpf_packet::Packet;
+
+use crate::maps::WORK;
+
+/// The scratch memory of a packet.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Work {
+    /// The packet as it came.
+    pub packet: Packet,
+    /// What it becomes.
+    pub to: FlowValue,
+    /// The key of a flow's other half.
+    pub other: FlowKey,
+    /// The value of a flow's other half.
+    pub back: FlowValue,
+    /// The fragmented packet it is part of.
+    pub fragment: FragmentKey,
+    /// What later fragments are to know.
+    pub ports: FragmentValue,
+    /// The interface it came by, or leaves by.
+    pub ifindex: u32,
+    /// The service port it belongs to, for counters; zero for none.
+    pub service: u32,
+    /// Whether a new flow may keep the client's source port.
+    pub keep_port: bool,
+    /// How long a packet of it is on a wire, from the IP header on: of segments the card will cut, one.
+    pub wire_length: u32,
+    /// The question to the routing table, and its answer.
+    pub fib: FibLookup,
+}
+
+/// This CPU's. The former packet's content is still in it.
+#[inline(always)]
+pub fn get() -> Option<&'static mut Work> {
+    let work = WORK.get_ptr_mut(0)?;
+    // SAFETY: an entry of a per-CPU array is this program's alone while it runs (see `WORK`), and each program takes it
+    // once.
+    Some(unsafe { &mut *work })
+}
+
+/// Copies a value word by word. The compiler's own copy between places that may overlap calls a function that takes
+/// byte after byte, which is slow to run and slower to verify.
+#[inline(always)]
+pub fn copy<T: Copy>(to: &mut T, from: &T) {
+    const WORD: usize = size_of::<u32>();
+    const { assert!(size_of::<T>().is_multiple_of(WORD) && align_of::<T>() >= WORD) };
+    let (to, from) = ((&raw mut *to).cast::<u32>(), (&raw const *from).cast::<u32>());
+    let mut at = 0;
+    while at < size_of::<T>() / WORD {
+        // SAFETY: within the values, which are whole and aligned words; volatile keeps it from becoming a call again.
+        unsafe { to.add(at).write_volatile(from.add(at).read_volatile()) };
+        at += 1;
+    }
+}
+
+/// Fills a value with zeros, likewise.
+///
+/// # Safety
+/// All zeros must be a `T`.
+#[inline(always)]
+pub unsafe fn clear<T: Copy>(value: &mut T) {
+    const WORD: usize = size_of::<u32>();
+    const { assert!(size_of::<T>().is_multiple_of(WORD) && align_of::<T>() >= WORD) };
+    let words = (&raw mut *value).cast::<u32>();
+    let mut at = 0;
+    while at < size_of::<T>() / WORD {
+        // SAFETY: as in `copy`.
+        unsafe { words.add(at).write_volatile(0) };
+        at += 1;
+    }
+}

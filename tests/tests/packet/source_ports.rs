@@ -1,0 +1,80 @@
+//! The ports of this node that translated flows take: never one that somebody else would get the answers of.
+//!
+//! ```text
+//!   client ── 192.0.2.1:40000 > 10.240.0.11:30080 ──> eth0 ── 10.240.0.11:P > 10.244.2.2:8080 ──> eth0
+//! ```
+
+use std::collections::BTreeSet;
+use std::net::{TcpListener, UdpSocket};
+
+use penstock_tests::dataplane::REDIRECT;
+use penstock_tests::packet::{Packet, SYN, Transport};
+
+use crate::{At, Node, on_node};
+
+const HELLO: &str = "
+  demo/there:
+    port: 80
+    node_port: 30080
+    backends: [{ address: 10.244.2.2, port: 8080 }, { address: \"fd00:244:2::2\", port: 8080 }]
+  demo/talk:
+    port: 53
+    protocol: UDP
+    node_port: 30053
+    backends: [{ address: 10.244.2.2, port: 5353 }, { address: \"fd00:244:2::2\", port: 5353 }]
+";
+
+const KINDS: [(Transport, &str, &str); 4] = [
+    (Transport::Tcp(SYN), "192.0.2.1:40000", "10.240.0.11:30080"),
+    (Transport::Udp, "192.0.2.1:40000", "10.240.0.11:30053"),
+    (Transport::Tcp(SYN), "[2001:db8::1]:40000", "[fd00:240::11]:30080"),
+    (Transport::Udp, "[2001:db8::1]:40000", "[fd00:240::11]:30053"),
+];
+
+fn port_of(node: &Node, transport: Transport, client: &str, own: &str) -> u16 {
+    let (verdict, sent) = node.run(At::Uplink, &Packet::new(transport, client, own));
+    assert_eq!(verdict, REDIRECT);
+    sent.source.port()
+}
+
+#[test]
+fn a_port_that_a_socket_of_the_node_is_bound_to_is_left_alone() {
+    // The same packet on two nodes is given the same port, unless a socket has it.
+    let ports = std::sync::Mutex::new(Vec::new());
+    on_node(HELLO, |node| {
+        *ports.lock().expect("a lock") =
+            KINDS.map(|(kind, client, own)| port_of(node, kind, client, own)).to_vec();
+    });
+    let ports = ports.into_inner().expect("a lock");
+    if ports.is_empty() {
+        return;
+    }
+    on_node(HELLO, |node| {
+        let mut sockets: (Vec<TcpListener>, Vec<UdpSocket>) = Default::default();
+        for ((transport, ..), port) in KINDS.iter().zip(&ports).skip(2) {
+            match transport {
+                Transport::Udp => sockets.1.push(UdpSocket::bind(("::", *port)).expect("a socket")),
+                _ => sockets.0.push(TcpListener::bind(("::", *port)).expect("a socket")),
+            }
+        }
+        for ((transport, client, own), port) in KINDS.into_iter().zip(&ports).take(2) {
+            assert_eq!(port_of(node, transport, client, own), *port, "the choice repeats");
+        }
+        for ((transport, client, own), port) in KINDS.into_iter().zip(&ports).skip(2) {
+            assert_ne!(port_of(node, transport, client, own), *port, "{transport:?}");
+        }
+        node.assert_drops(&[]);
+    });
+}
+
+#[test]
+fn thousands_of_flows_to_one_backend_have_a_port_each() {
+    on_node(HELLO, |node| {
+        let mut seen = BTreeSet::new();
+        for client in 0..1500 {
+            let client = format!("192.0.{}.{}:40000", 2 + client / 250, 1 + client % 250);
+            assert!(seen.insert(port_of(node, Transport::Tcp(SYN), &client, "10.240.0.11:30080")));
+        }
+        node.assert_drops(&[]);
+    });
+}

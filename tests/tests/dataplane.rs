@@ -12,6 +12,7 @@ mod dataplane {
     mod connect;
     mod families;
     mod nodeport;
+    mod removal;
     mod udp;
 }
 

@@ -5,13 +5,15 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::endings::{Endings, Said};
 use crate::kernel::KernelMaps;
+use crate::leaving::Ended;
 use crate::load::State;
 use crate::planner::Planner;
 use crate::sets::Settling;
 use crate::sink::MapSink;
-use crate::sweep::{Departed, apply_departure};
-use crate::{Dataplane, DataplaneError, Desired, NodeFacts, ServiceChange, ServiceKey};
+use crate::sweep::Departed;
+use crate::{Dataplane, DataplaneError, Desired, NodeFacts, Service, ServiceChange, ServiceKey};
 
 /// What was written for some changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,8 +22,10 @@ pub struct Applied {
     pub operations: usize,
     /// Service ports now served.
     pub services: usize,
-    /// UDP flow halves forgotten because their backend went away.
+    /// Flow halves forgotten because their backend went away.
     pub flows_removed: usize,
+    /// Connected sockets destroyed because their backend is gone.
+    pub sockets_destroyed: usize,
     /// Service ports that are not served, wholly or in part, because the maps are full.
     pub unplaced: Vec<ServiceKey>,
     /// Whether there is room by now for some of them: they are to be said again.
@@ -69,7 +73,7 @@ impl Dataplane {
         listing: Listing,
     ) -> Result<Applied, DataplaneError> {
         let mut state = self.state();
-        let State { maps, planner, limits } = &mut *state;
+        let State { maps, planner, limits, endings } = &mut *state;
         for change in changes {
             planner.change(change, facts);
         }
@@ -81,36 +85,55 @@ impl Dataplane {
             *planner = Planner::recover(maps.observe()?, limits);
             return Err(error);
         }
-        let flows_removed = apply_departure(maps, &planned.departed)?;
+        let said = said_of(changes, planner);
+        let said = |service| match said.get(&service) {
+            Some(service) => Said::Is(service),
+            None if planner.image().names.contains_key(&service) => Said::Nothing,
+            None => Said::Gone,
+        };
+        let (acted, ended) = endings.act(maps, &planned.departed, said, listing == Listing::Complete)?;
         let settling = maps.take_settling();
-        if !planned.departed.is_empty() && !settling.is_settled() {
-            self.sweep_again(settling, planned.departed);
+        let acted_on_some = !planned.departed.is_empty() || !ended.is_empty();
+        if acted_on_some && !settling.is_settled() {
+            self.act_again(settling, planned.departed, ended, endings.again());
         }
         let keys = changes.iter().flat_map(ServiceChange::keys);
         Ok(Applied {
             operations: planned.operations.len(),
             services: planner.served(),
-            flows_removed,
+            flows_removed: acted.flows_removed,
+            sockets_destroyed: acted.sockets_destroyed,
             unplaced: planner.waiting().iter().cloned().collect(),
             has_room: planner.has_room(),
             conflicts: keys.flat_map(|key| planner.conflicts(&key)).collect(),
         })
     }
 
-    /// Forgets once more what leads to backends that left, when no program runs any more that may have chosen one: such
-    /// a program may have noted its choice after the first time.
-    fn sweep_again(&self, settling: Settling, departed: Departed) {
+    /// Acts once more on backends that left, when no program runs any more that may have chosen one: such a program may
+    /// have noted its choice after the first time.
+    fn act_again(&self, settling: Settling, departed: Departed, ended: Ended, mut endings: Endings) {
         let directory = self.directory().to_owned();
         let sweeping = std::thread::Builder::new().name("sweep".to_owned()).spawn(move || {
             settling.wait();
-            let swept =
-                KernelMaps::open(&directory).and_then(|mut maps| apply_departure(&mut maps, &departed));
-            if let Err(error) = swept {
-                tracing::warn!("flows to backends that left may linger: {error}");
+            let acted = KernelMaps::open(&directory)
+                .and_then(|mut maps| endings.act_on(&mut maps, &departed, &ended));
+            if let Err(error) = acted {
+                tracing::warn!("flows and sockets of backends that left may linger: {error}");
             }
         });
         if let Err(error) = sweeping {
-            tracing::warn!(%error, "no thread to forget flows to backends that left");
+            tracing::warn!(%error, "no thread to act again on backends that left");
         }
     }
+}
+
+/// What is said of services in these changes, by their numbers.
+fn said_of<'a>(changes: &'a [ServiceChange], planner: &Planner) -> BTreeMap<u32, &'a Service> {
+    let ports = changes.iter().flat_map(|change| {
+        change
+            .ports
+            .iter()
+            .map(|(port, service)| (ServiceKey::new(&change.namespace, &change.name, port), service))
+    });
+    ports.filter_map(|(key, service)| Some((planner.ids().services.get(&key)?, service))).collect()
 }

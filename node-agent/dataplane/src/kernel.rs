@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray};
 use penstock_ebpf_common::{
     Address, AffinityKey, AffinityValue, Backend, Config, FlowKey, FlowValue, INSIDE_NODES, InsideKey,
-    ServiceCount, ServiceName, SetHeader, SocketFlowKey, SocketFlowValue, SourceRangeKey, VipKey, VipValue,
-    map,
+    OpenKey, Peer, ServiceCount, ServiceName, SetHeader, SocketFlowKey, SocketFlowValue, SourceRangeKey,
+    VipKey, VipValue, map,
 };
 
 use crate::counts::Counts;
@@ -52,6 +52,8 @@ pub struct KernelMaps {
     pub(crate) tallies: PerCpuArray<MapData, u64>,
     pub(crate) flows: HashMap<MapData, FlowKey, FlowValue>,
     pub(crate) socket_flows: HashMap<MapData, SocketFlowKey, SocketFlowValue>,
+    pub(crate) peers: HashMap<MapData, u64, Peer>,
+    pub(crate) open: HashMap<MapData, OpenKey, i64>,
     pub(crate) affinity: HashMap<MapData, AffinityKey, AffinityValue>,
 }
 
@@ -118,6 +120,8 @@ impl KernelMaps {
             tallies: open(directory, map::TALLIES)?,
             flows: open(directory, map::FLOWS)?,
             socket_flows: open(directory, map::SOCKET_FLOWS)?,
+            peers: open(directory, map::PEERS)?,
+            open: open(directory, map::OPEN)?,
             affinity: open(directory, map::AFFINITY)?,
         })
     }
@@ -441,15 +445,27 @@ pub(crate) fn sweep<K: Pod, V: Pod>(
     is_over: impl Fn(&K, &V) -> bool,
 ) -> Result<usize, DataplaneError> {
     let mut over = Vec::new();
-    for entry in entries.iter() {
-        match entry {
-            Ok((key, value)) if is_over(&key, &value) => over.push(key),
-            Ok(_) => {}
-            Err(error) => return Err(failed("reading a map", name, error)),
+    each(entries, name, |key: &K, value| {
+        if is_over(key, value) {
+            over.push(*key);
         }
-    }
+    })?;
     for key in &over {
         gone(entries.remove(key), name)?;
     }
     Ok(over.len())
+}
+
+/// Hands every entry of a map on.
+pub(crate) fn each<K: Pod, V: Pod>(
+    entries: &HashMap<MapData, K, V>,
+    name: &'static str,
+    each: impl FnMut(&K, &V),
+) -> Result<(), DataplaneError> {
+    let data = IterableMap::map(entries);
+    sys::read_hash(data.fd().as_fd(), each).map_err(|source| DataplaneError::Kernel {
+        doing: "reading a map",
+        subject: name.to_owned(),
+        source,
+    })
 }

@@ -11,6 +11,7 @@ use penstock_ebpf_common::{CONFIG_MASQUERADE, Config, INSIDE_NODES, map};
 
 use crate::counts;
 use crate::drop_log::{self, DropLog};
+use crate::endings::Endings;
 use crate::image::SETS_PER_SERVICE;
 use crate::kernel::{self, KernelMaps};
 use crate::links::{CGROUP_HOOKS, Links, POD_HOOK, Place, UPLINK_HOOKS};
@@ -104,6 +105,7 @@ pub(crate) struct State {
     pub(crate) maps: KernelMaps,
     pub(crate) planner: Planner,
     pub(crate) limits: Limits,
+    pub(crate) endings: Endings,
 }
 
 impl Default for Limits {
@@ -167,7 +169,7 @@ impl Dataplane {
         Ok(Self {
             programs,
             links,
-            state: Mutex::new(State { maps, planner, limits }),
+            state: Mutex::new(State { maps, planner, limits, endings: Endings::new(&options.cgroup_v2) }),
             drop_log: Mutex::new(drop_log),
             directory: options.bpffs,
         })

@@ -1,7 +1,8 @@
 //! What existed is acted on when a backend leaves: its UDP flows and the clients it kept are forgotten.
 //!
-//! Called after the sets were swapped. The kernel answers a swap only when no program runs any more that saw the
-//! former set, so nothing swept here can come back. TCP is left alone: a connection lives while its backend serves.
+//! Called after the sets were swapped, and again when no program runs any more that saw the former sets: one that did
+//! may have put back what was swept. A TCP flow lives until its backend's endpoint is gone; then it is
+//! forgotten too, so that the next packet is answered by a reset instead of by nobody.
 //! Of a socket's flow the way back stays: an answer already under way must still seem to come from the service.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,9 +22,14 @@ pub type Departed = BTreeMap<u32, BTreeSet<Endpoint>>;
 /// A packet may put one half of a flow back while the other is still there; the next pass takes both.
 const PASSES_MAX: usize = 4;
 
-/// Forgets what leads to backends that left. Returns how many UDP flow halves went.
-pub fn apply_departure(maps: &mut KernelMaps, departed: &Departed) -> Result<usize, DataplaneError> {
-    if departed.is_empty() {
+/// Forgets what leads to backends that left, and the connections of those that are gone. Returns how many flow halves
+/// went.
+pub fn apply_departure(
+    maps: &mut KernelMaps,
+    departed: &Departed,
+    gone: &Departed,
+) -> Result<usize, DataplaneError> {
+    if departed.is_empty() && gone.is_empty() {
         return Ok(0);
     }
     let sockets = kernel::sweep(&mut maps.socket_flows, map::SOCKET_FLOWS, |key, value| {
@@ -31,18 +37,23 @@ pub fn apply_departure(maps: &mut KernelMaps, departed: &Departed) -> Result<usi
     })?;
     let mut flows = 0;
     for _ in 0..PASSES_MAX {
-        let gone =
-            kernel::sweep(&mut maps.flows, map::FLOWS, |key, value| flow_is_over(departed, key, value))?;
-        flows += gone;
-        if gone == 0 {
+        let swept = kernel::sweep(&mut maps.flows, map::FLOWS, |key, value| {
+            flow_is_over(departed, gone, key, value)
+        })?;
+        flows += swept;
+        if swept == 0 {
             break;
         }
     }
+    kernel::sweep(&mut maps.open, map::OPEN, |key, count| {
+        // Those still counted go with a later one; zero is what a missing entry means.
+        gone.contains_key(&key.service) && *count <= 0
+    })?;
     kernel::sweep(&mut maps.affinity, map::AFFINITY, |key, value| affinity_is_over(departed, key, value))?;
     Ok(sockets + flows)
 }
 
-fn left(departed: &Departed, service: u32, endpoint: Endpoint) -> bool {
+pub fn left(departed: &Departed, service: u32, endpoint: Endpoint) -> bool {
     departed.get(&service).is_some_and(|gone| gone.contains(&endpoint))
 }
 
@@ -50,13 +61,14 @@ fn socket_flow_is_over(departed: &Departed, key: &SocketFlowKey, value: &SocketF
     key.half == u16::from(HALF_FORWARD) && left(departed, value.service, (value.address, value.port))
 }
 
-fn flow_is_over(departed: &Departed, key: &FlowKey, value: &FlowValue) -> bool {
+fn flow_is_over(departed: &Departed, gone: &Departed, key: &FlowKey, value: &FlowValue) -> bool {
     let backend = if key.half == HALF_FORWARD {
         (value.destination, value.destination_port)
     } else {
         (key.source, key.source_port)
     };
-    key.protocol == PROTOCOL_UDP && left(departed, value.service, backend)
+    let over = if key.protocol == PROTOCOL_UDP { departed } else { gone };
+    left(over, value.service, backend) || left(gone, value.service, backend)
 }
 
 fn affinity_is_over(departed: &Departed, key: &AffinityKey, value: &AffinityValue) -> bool {
@@ -74,7 +86,8 @@ mod tests {
     }
 
     #[test]
-    fn both_halves_of_a_udp_flow_go_with_its_backend_and_tcp_stays() {
+    fn both_halves_of_a_udp_flow_go_with_its_backend_and_tcp_stays_until_its_endpoint_is_gone() {
+        let none = Departed::new();
         let departed = Departed::from([(7, BTreeSet::from([(at(9), 53)]))]);
         let key = FlowKey {
             source: at(1),
@@ -92,14 +105,19 @@ mod tests {
         };
         let (other_key, other_value) = (key.other_key(&value), key.other_value(&value));
         assert_eq!(other_key.half, HALF_REPLY);
-        assert!(flow_is_over(&departed, &key, &value) && flow_is_over(&departed, &other_key, &other_value));
-        assert!(!flow_is_over(&departed, &FlowKey { protocol: PROTOCOL_TCP, ..key }, &value));
         assert!(
-            !flow_is_over(&departed, &key, &FlowValue { service: 8, ..value }),
+            flow_is_over(&departed, &none, &key, &value)
+                && flow_is_over(&departed, &none, &other_key, &other_value)
+        );
+        let tcp = FlowKey { protocol: PROTOCOL_TCP, ..key };
+        assert!(!flow_is_over(&departed, &none, &tcp, &value));
+        assert!(flow_is_over(&departed, &departed, &tcp, &value));
+        assert!(
+            !flow_is_over(&departed, &none, &key, &FlowValue { service: 8, ..value }),
             "another service keeps its flow"
         );
         assert!(
-            !flow_is_over(&departed, &key, &FlowValue { destination: at(8), ..value }),
+            !flow_is_over(&departed, &none, &key, &FlowValue { destination: at(8), ..value }),
             "another backend"
         );
     }

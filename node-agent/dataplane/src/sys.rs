@@ -290,10 +290,70 @@ pub fn is_bpffs(path: &Path) -> io::Result<bool> {
     Ok(stat.f_type as i64 == BPF_FS_MAGIC)
 }
 
+/// Reads a hash map, many entries in one call. Entries that come or go meanwhile may be missed or seen twice.
+pub fn read_hash<K: aya::Pod, V: aya::Pod>(
+    map: BorrowedFd<'_>,
+    mut each: impl FnMut(&K, &V),
+) -> io::Result<()> {
+    const ENTRIES_FIRST: usize = 1024;
+    // A bucket that does not fit is asked for again with more room; none is ever near as long.
+    const ENTRIES_MAX: usize = 1 << 20;
+    let zeroed = |entries| {
+        // SAFETY: both types are plain integers by `Pod`, for which zero is a value.
+        unsafe { (vec![std::mem::zeroed::<K>(); entries], vec![std::mem::zeroed::<V>(); entries]) }
+    };
+    let mut entries = ENTRIES_FIRST;
+    let (mut keys, mut values) = zeroed(entries);
+    // Where to go on, which the kernel calls a batch: eight bytes are more than it writes for a hash map.
+    let (mut at, mut next, mut started) = (0_u64, 0_u64, false);
+    loop {
+        let mut attr = Attr::new()
+            .u64(0, if started { &raw const at as u64 } else { 0 })
+            .u64(8, &raw mut next as u64)
+            .u64(16, keys.as_mut_ptr() as u64)
+            .u64(24, values.as_mut_ptr() as u64)
+            .u32(32, entries as u32)
+            .fd(36, map);
+        // SAFETY: the attribute outlives the call, and what it points to has room for as many entries as it says.
+        let answer =
+            unsafe { libc::syscall(libc::SYS_bpf, MAP_LOOKUP_BATCH, &raw mut attr, size_of::<Attr>()) };
+        let error = (answer < 0).then(io::Error::last_os_error);
+        let code = error.as_ref().and_then(io::Error::raw_os_error);
+        if code == Some(libc::ENOSPC) && entries < ENTRIES_MAX {
+            entries *= 2;
+            (keys, values) = zeroed(entries);
+            continue;
+        }
+        match error {
+            // The end, with the last entries.
+            Some(_) if code == Some(libc::ENOENT) => {}
+            Some(error) => return Err(error),
+            None => {}
+        }
+        // SAFETY: the kernel wrote the count through the pointer above.
+        let bytes = unsafe { (&raw const attr).read_volatile() }.0;
+        let count = u32::from_ne_bytes([bytes[32], bytes[33], bytes[34], bytes[35]]) as usize;
+        for (key, value) in keys.iter().zip(&values).take(count) {
+            each(key, value);
+        }
+        if code == Some(libc::ENOENT) {
+            return Ok(());
+        }
+        // SAFETY: the kernel wrote it through the pointer above.
+        at = unsafe { (&raw const next).read_volatile() };
+        started = true;
+    }
+}
+
 /// The number of this thread's network namespace, as programs see it (Linux 5.14).
 pub fn netns_cookie() -> io::Result<u64> {
     const SO_NETNS_COOKIE: libc::c_int = 71;
-    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
+    // SAFETY: the call takes numbers.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let socket = owned(fd.into());
     let mut cookie = 0_u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the buffer is eight bytes and `length` says so; both live through the call.
@@ -307,6 +367,13 @@ pub fn netns_cookie() -> io::Result<u64> {
         )
     };
     if answer != 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
+}
+
+/// Moves this thread into a network namespace. For threads that do nothing else: there is no way back.
+pub fn enter_netns(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the call takes numbers.
+    let answer = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+    if answer != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 use penstock_tests::dataplane::{NEXT, REDIRECT};
 use penstock_tests::packet::{ACK, FIN, Packet, SYN, Transport, at};
 
-use crate::{At, on_node};
+use crate::{At, NODE_ADDRESSES, on_node};
 
 const HELLO: &str = "
   demo/hello:
@@ -43,13 +43,19 @@ fn the_answer_comes_from_the_address_the_client_asked() {
 }
 
 #[test]
-fn a_flow_stays_with_its_backend_when_others_take_its_place_and_a_new_connection_does_not() {
+fn a_flow_stays_with_its_backend_while_that_ends_and_no_longer_and_a_new_connection_does_not() {
     on_node(HELLO, |node| {
         let syn = Packet::new(Transport::Tcp(SYN), "10.240.0.1:40000", "10.240.0.11:30080");
         node.run(At::Uplink, &syn);
-        let changed = HELLO.replace("10.244.1.2", "10.244.1.3");
-        let services = format!("node_addresses: [10.240.0.11, \"fd00:240::11\"]\nservices:\n{changed}");
-        node.dataplane.apply(&penstock_tests::dataplane::desired(&services)).expect("applied");
+        let other = "{ address: 10.244.1.3, port: 8080, local: true }";
+        let serve = |backends: &str| {
+            let (before, _) = HELLO.split_once("backends: ").expect("backends");
+            let services =
+                format!("node_addresses: {NODE_ADDRESSES}\nservices:\n{before}backends: {backends}\n");
+            node.dataplane.apply(&penstock_tests::dataplane::desired(&services)).expect("applied");
+        };
+        let ends = "{ address: 10.244.1.2, port: 8080, local: true, ready: false, terminating: true }";
+        serve(&format!("[{ends}, {other}]"));
 
         let data = Packet { transport: Transport::Tcp(ACK), ..syn.clone() };
         assert_eq!(node.run(At::Uplink, &data).1.destination, at("10.244.1.2:8080"));
@@ -59,6 +65,14 @@ fn a_flow_stays_with_its_backend_when_others_take_its_place_and_a_new_connection
         let (_, again) = node.run(At::Uplink, &syn);
         assert_eq!(again.destination, at("10.244.1.3:8080"));
         assert_eq!(node.run(At::Pod, &again.reply()).1, syn.reply());
+
+        // Whoever is still connected to a backend that is gone is to hear so from another, which resets it.
+        let late = Packet::new(Transport::Tcp(SYN), "10.240.0.1:40001", "10.240.0.11:30080");
+        serve("[{ address: 10.244.1.2, port: 8080, local: true }]");
+        node.run(At::Uplink, &late);
+        serve(&format!("[{other}]"));
+        let data = Packet { transport: Transport::Tcp(ACK), ..late };
+        assert_eq!(node.run(At::Uplink, &data).1.destination, at("10.244.1.3:8080"));
     });
 }
 

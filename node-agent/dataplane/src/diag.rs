@@ -1,0 +1,199 @@
+//! Connected sockets of one network namespace, found and destroyed through sock_diag(7).
+//!
+//! A destroyed socket wakes its owner with ECONNABORTED; a TCP peer gets a reset. Needs CONFIG_INET_DIAG_DESTROY, and
+//! works on the namespace of the thread that opens it. Must not know why a socket is to go.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use penstock_ebpf_common::{Address, PROTOCOL_TCP};
+
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const SOCK_DESTROY: u16 = 21;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+const NLM_F_DUMP: u16 = 0x300;
+
+/// struct nlmsghdr.
+const HEADER: usize = 16;
+/// struct inet_diag_req_v2: family, protocol, extensions and padding of a byte each, a word of states, the id.
+const REQUEST: usize = 56;
+/// struct inet_diag_msg: family, state, timer and retransmissions of a byte each, the id, five words.
+const ANSWER: usize = 72;
+/// Where the id is in an answer, and its length: struct inet_diag_sockid.
+const ID_AT: usize = 4;
+const ID: usize = 48;
+/// More than one message of a dump: the kernel fills at most 32 KiB.
+const BUFFER: usize = 1 << 16;
+
+/// enum of include/net/tcp_states.h: all states in which a socket has a peer. A connected UDP socket is "established".
+const CONNECTED: u32 = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
+const ESTABLISHED: u32 = 1 << 1;
+
+/// The kernel's answers about sockets of one namespace.
+#[derive(Debug)]
+pub struct Diag {
+    socket: OwnedFd,
+    buffer: Vec<u8>,
+}
+
+/// A socket as the kernel names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// AF_INET or AF_INET6.
+    family: u8,
+    /// IP protocol number.
+    protocol: u8,
+    id: [u8; ID],
+}
+
+impl Diag {
+    /// For the namespace of this thread.
+    pub fn open() -> io::Result<Self> {
+        // SAFETY: the call takes numbers.
+        let fd = unsafe {
+            libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_SOCK_DIAG)
+        };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel just gave this descriptor to us alone.
+        Ok(Self { socket: unsafe { OwnedFd::from_raw_fd(fd) }, buffer: vec![0; BUFFER] })
+    }
+
+    /// All connected sockets of a family and protocol.
+    pub fn connected(&mut self, family: u8, protocol: u8) -> io::Result<Vec<Found>> {
+        let states = if protocol == PROTOCOL_TCP { CONNECTED } else { ESTABLISHED };
+        self.send(&request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, protocol, states, &[0; ID]))?;
+        let mut found = Vec::new();
+        let mut done = false;
+        while !done {
+            done = self.receive(|kind, body| match (kind, body.get(ID_AT..ID_AT + ID)) {
+                (SOCK_DIAG_BY_FAMILY, Some(id)) if body.len() >= ANSWER => {
+                    let mut of = Found { family, protocol, id: [0; ID] };
+                    of.id.copy_from_slice(id);
+                    found.push(of);
+                    Ok(false)
+                }
+                (NLMSG_DONE, _) => Ok(true),
+                (NLMSG_ERROR, _) => error_of(body).map(|()| true),
+                _ => Ok(false),
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// Destroys a socket. One that is gone by now is no error.
+    pub fn destroy(&mut self, socket: &Found) -> io::Result<()> {
+        self.send(&request(SOCK_DESTROY, NLM_F_ACK, socket.family, socket.protocol, 0, &socket.id))?;
+        let mut answer = Ok(());
+        while !self.receive(|kind, body| {
+            if kind == NLMSG_ERROR {
+                answer = error_of(body);
+            }
+            Ok(kind == NLMSG_ERROR)
+        })? {}
+        match answer {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn send(&self, message: &[u8]) -> io::Result<()> {
+        // SAFETY: the buffer lives through the call and its length is given.
+        let sent = unsafe { libc::send(self.socket.as_raw_fd(), message.as_ptr().cast(), message.len(), 0) };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Reads one datagram and hands each message in it on, with its kind and body, until one is the last.
+    fn receive(&mut self, mut each: impl FnMut(u16, &[u8]) -> io::Result<bool>) -> io::Result<bool> {
+        // SAFETY: the buffer lives through the call and its length is given.
+        let length = unsafe {
+            libc::recv(self.socket.as_raw_fd(), self.buffer.as_mut_ptr().cast(), self.buffer.len(), 0)
+        };
+        let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+        let mut rest = self.buffer.get(..length).unwrap_or_default();
+        while let Some((kind, body, after)) = split_message(rest) {
+            if each(kind, body)? {
+                return Ok(true);
+            }
+            rest = after;
+        }
+        Ok(false)
+    }
+}
+
+impl Found {
+    /// The kernel's number of the socket.
+    pub fn cookie(&self) -> u64 {
+        u64::from(self.word(40)) | u64::from(self.word(44)) << 32
+    }
+
+    /// Whom it is connected to: address, and port in network order.
+    pub fn peer(&self) -> (Address, u16) {
+        let port = u16::from_ne_bytes([self.id[2], self.id[3]]);
+        let words = [self.word(20), self.word(24), self.word(28), self.word(32)];
+        let is_v4 = i32::from(self.family) == libc::AF_INET;
+        (if is_v4 { Address::from_v4(words[0]) } else { Address { words } }, port)
+    }
+
+    fn word(&self, at: usize) -> u32 {
+        u32::from_ne_bytes([self.id[at], self.id[at + 1], self.id[at + 2], self.id[at + 3]])
+    }
+}
+
+fn request(kind: u16, flags: u16, family: u8, protocol: u8, states: u32, id: &[u8; ID]) -> Vec<u8> {
+    let mut message = Vec::with_capacity(HEADER + REQUEST);
+    message.extend_from_slice(&((HEADER + REQUEST) as u32).to_ne_bytes());
+    message.extend_from_slice(&kind.to_ne_bytes());
+    message.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
+    // Sequence number and sender, which nobody needs on a socket with one request at a time.
+    message.extend_from_slice(&[0; 8]);
+    message.extend_from_slice(&[family, protocol, 0, 0]);
+    message.extend_from_slice(&states.to_ne_bytes());
+    message.extend_from_slice(id);
+    message
+}
+
+/// Kind and body of the first message, and what follows it.
+fn split_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
+    let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
+    let body = bytes.get(HEADER..length)?;
+    Some((kind, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+}
+
+/// What an error message says: zero is an acknowledgement.
+fn error_of(body: &[u8]) -> io::Result<()> {
+    let number = body.get(..4).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_ne_bytes);
+    if number == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-number)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_told_apart_and_broken_ones_end_the_reading() {
+        let mut bytes = request(SOCK_DESTROY, 0, 2, 6, 0, &[7; ID]);
+        let one = bytes.len();
+        bytes.extend(request(SOCK_DIAG_BY_FAMILY, 0, 2, 6, 0, &[8; ID]));
+        let (kind, body, rest) = split_message(&bytes).expect("a message");
+        assert_eq!((kind, body.len(), rest.len()), (SOCK_DESTROY, REQUEST, bytes.len() - one));
+        assert_eq!(split_message(rest).map(|it| it.0), Some(SOCK_DIAG_BY_FAMILY));
+        for broken in [&bytes[..3], &bytes[..20], &[0xff; 40], &[0; 40]] {
+            assert!(split_message(broken).is_none(), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn a_socket_s_peer_is_read_by_family() {
+        let mut id = [0; ID];
+        id[2..4].copy_from_slice(&53_u16.to_be_bytes());
+        id[20..24].copy_from_slice(&[10, 0, 0, 9]);
+        let found = Found { family: libc::AF_INET as u8, protocol: 17, id };
+        assert_eq!(found.peer(), (Address::from(std::net::IpAddr::from([10, 0, 0, 9])), 53_u16.to_be()));
+    }
+}

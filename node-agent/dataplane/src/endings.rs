@@ -1,0 +1,189 @@
+//! What is done once the sets were swapped: clients of backends that left are sent elsewhere, each as it can be.
+//!
+//! Datagram flows and remembered clients are forgotten at once; connected sockets are destroyed and TCP flows forgotten
+//! when there is no hope left in them. The first time after a start the sockets are compared with the whole cluster:
+//! a backend may have gone while there was no agent.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+
+use crate::image::Endpoint;
+use crate::kernel::KernelMaps;
+use crate::leaving::{Ended, Leaving, Standing};
+use crate::namespaces::Namespaces;
+use crate::sweep::{self, Departed};
+use crate::{DataplaneError, Service, sockets};
+
+/// What is remembered from one change to the next.
+#[derive(Debug)]
+pub struct Endings {
+    leaving: Leaving,
+    namespaces: Namespaces,
+    /// Backends that sockets were connected to at the start and of whose services nothing was said since; none once the
+    /// whole cluster was.
+    suspects: Suspects,
+}
+
+#[derive(Debug)]
+enum Suspects {
+    Unread,
+    Are(BTreeSet<(u32, Endpoint)>),
+    Cleared,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Acted {
+    /// Flow halves forgotten.
+    pub flows_removed: usize,
+    /// Connected sockets destroyed.
+    pub sockets_destroyed: usize,
+}
+
+/// What is said of a service now.
+#[derive(Debug, Clone, Copy)]
+pub enum Said<'a> {
+    /// Nothing: it is as it was.
+    Nothing,
+    /// There is none of this number.
+    Gone,
+    /// All of it.
+    Is(&'a Service),
+}
+
+// === impl Endings ===
+
+impl Endings {
+    /// For clients in this directory of the cgroup v2 tree.
+    pub fn new(cgroup: &Path) -> Self {
+        Self { leaving: Leaving::default(), namespaces: Namespaces::new(cgroup), suspects: Suspects::Unread }
+    }
+
+    /// The same for another thread, which remembers nothing.
+    pub fn again(&self) -> Self {
+        Self { leaving: Leaving::default(), namespaces: self.namespaces.again(), suspects: Suspects::Cleared }
+    }
+
+    /// Acts on backends that left their sets, and on those that left before and are gone now. `all_was_said` says that
+    /// by now something was said of every service since the start.
+    pub fn act<'a>(
+        &mut self,
+        maps: &mut KernelMaps,
+        departed: &Departed,
+        said: impl Fn(u32) -> Said<'a>,
+        all_was_said: bool,
+    ) -> Result<(Acted, Ended), DataplaneError> {
+        let standing = |service, endpoint| standing(said(service), endpoint);
+        let mut ended = self.leaving.step(departed, standing);
+        if matches!(self.suspects, Suspects::Unread) {
+            self.suspects = Suspects::Are(connected(maps)?);
+        }
+        if let Suspects::Are(suspects) = &mut self.suspects {
+            ended.merge(convict(suspects, standing));
+        }
+        if all_was_said {
+            self.suspects = Suspects::Cleared;
+        }
+        let acted = self.act_on(maps, departed, &ended)?;
+        Ok((acted, ended))
+    }
+
+    /// Acts on what was found before.
+    pub fn act_on(
+        &mut self,
+        maps: &mut KernelMaps,
+        departed: &Departed,
+        ended: &Ended,
+    ) -> Result<Acted, DataplaneError> {
+        // Sockets first: their owners wait.
+        let sockets_destroyed = sockets::apply_end(maps, &mut self.namespaces, ended)?;
+        let flows_removed = sweep::apply_departure(maps, departed, &ended.gone)?;
+        Ok(Acted { flows_removed, sockets_destroyed })
+    }
+}
+
+/// Backends that sockets are connected to.
+fn connected(maps: &KernelMaps) -> Result<BTreeSet<(u32, Endpoint)>, DataplaneError> {
+    let mut connected = BTreeSet::new();
+    sockets::each_peer(maps, |peer| {
+        connected.insert((peer.service, (peer.backend, peer.backend_port)));
+    })?;
+    Ok(connected)
+}
+
+/// Takes those away of whom it is known by now how they stand; returns those with whose clients it is over.
+fn convict(suspects: &mut BTreeSet<(u32, Endpoint)>, standing: impl Fn(u32, Endpoint) -> Standing) -> Ended {
+    let mut ended = Ended::default();
+    suspects.retain(|(service, endpoint)| {
+        let of = match standing(*service, *endpoint) {
+            Standing::Unsaid => return true,
+            Standing::Serving => return false,
+            Standing::Gone => &mut ended.gone,
+            Standing::Silent => &mut ended.silent,
+        };
+        of.entry(*service).or_default().insert(*endpoint);
+        false
+    });
+    ended
+}
+
+fn standing(said: Said<'_>, (address, port): Endpoint) -> Standing {
+    let service = match said {
+        Said::Nothing => return Standing::Unsaid,
+        Said::Gone => return Standing::Gone,
+        Said::Is(service) => service,
+    };
+    let (address, port) = (IpAddr::from(address), u16::from_be(port));
+    let of = service.backends.iter().filter(|backend| backend.address == address && backend.port == port);
+    // One endpoint may be in two slices while it moves from one to the other: the better one counts.
+    of.map(|backend| if backend.ready || backend.serving { Standing::Serving } else { Standing::Silent })
+        .min()
+        .unwrap_or(Standing::Gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use penstock_ebpf_common::Address;
+
+    use super::*;
+    use crate::Backend;
+
+    #[test]
+    fn a_suspect_is_waited_for_until_something_is_said_of_its_service() {
+        let at = |last: u8| (Address::from(IpAddr::from([10, 0, 0, last])), 53_u16.to_be());
+        let mut suspects = BTreeSet::from([(7, at(1)), (7, at(2)), (8, at(1))]);
+        let ended = convict(&mut suspects, |service, endpoint| match (service, endpoint) {
+            (8, _) => Standing::Unsaid,
+            (_, endpoint) if endpoint == at(1) => Standing::Gone,
+            _ => Standing::Serving,
+        });
+        assert_eq!(ended, Ended { gone: [(7, BTreeSet::from([at(1)]))].into(), silent: Departed::new() });
+        assert_eq!(suspects, BTreeSet::from([(8, at(1))]));
+    }
+
+    #[test]
+    fn a_backend_stands_as_the_best_of_its_endpoints_does() {
+        let address = IpAddr::from([10, 0, 0, 9]);
+        let endpoint = (Address::from(address), 53_u16.to_be());
+        let of = |ready, serving, terminating| Backend {
+            address,
+            port: 53,
+            ready,
+            serving,
+            terminating,
+            ..Backend::default()
+        };
+        let with = |backends: &[Backend]| {
+            let service = Service { backends: backends.to_vec(), ..Service::default() };
+            standing(Said::Is(&service), endpoint)
+        };
+        let (ends, silent) = (of(false, true, true), of(false, false, false));
+        assert_eq!(with(&[]), Standing::Gone);
+        assert_eq!(with(std::slice::from_ref(&ends)), Standing::Serving);
+        assert_eq!(with(std::slice::from_ref(&silent)), Standing::Silent);
+        assert_eq!(with(&[silent, ends]), Standing::Serving);
+        assert_eq!(standing(Said::Nothing, endpoint), Standing::Unsaid);
+        assert_eq!(standing(Said::Gone, endpoint), Standing::Gone);
+    }
+}

@@ -1,0 +1,129 @@
+//! Connected sockets act on the end of their backend: they are destroyed, in whichever namespace they are, so that their
+//! owners learn now what they would else learn by a timeout.
+//!
+//! Which sockets are connected to whom is what the connect hook recorded; the kernel is asked only in the namespaces that
+//! have some, and what it says of a socket's peer decides: a datagram socket may have connected elsewhere since.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use penstock_ebpf_common::{PROTOCOL_TCP, PROTOCOL_UDP, Peer, map};
+
+use crate::DataplaneError;
+use crate::diag::Diag;
+use crate::image::Endpoint;
+use crate::kernel::{self, KernelMaps};
+use crate::leaving::Ended;
+use crate::namespaces::Namespaces;
+use crate::sweep::left;
+
+/// The sockets of one namespace, family and protocol that are to go, with their peers.
+type Victims = BTreeMap<(u8, u8), BTreeMap<u64, Endpoint>>;
+
+/// Destroys the sockets connected to backends with whose clients it is over. Returns how many were.
+pub fn apply_end(
+    maps: &KernelMaps,
+    namespaces: &mut Namespaces,
+    ended: &Ended,
+) -> Result<usize, DataplaneError> {
+    if ended.is_empty() {
+        return Ok(0);
+    }
+    destroy(namespaces, victims(maps, |peer| is_over(ended, peer))?)
+}
+
+/// Hands on every peer that a socket is connected to.
+pub fn each_peer(maps: &KernelMaps, mut each: impl FnMut(&Peer)) -> Result<(), DataplaneError> {
+    kernel::each(&maps.peers, map::PEERS, |_, peer| each(peer))
+}
+
+/// The sockets whose peers a test picks, by namespace.
+fn victims(
+    maps: &KernelMaps,
+    is_over: impl Fn(&Peer) -> bool,
+) -> Result<BTreeMap<u64, Victims>, DataplaneError> {
+    let mut victims: BTreeMap<u64, Victims> = BTreeMap::new();
+    kernel::each(&maps.peers, map::PEERS, |cookie, peer| {
+        if is_over(peer) {
+            let of_kind = victims.entry(peer.netns).or_default().entry((peer.family, peer.protocol));
+            of_kind.or_default().insert(*cookie, (peer.backend, peer.backend_port));
+        }
+    })?;
+    Ok(victims)
+}
+
+fn is_over(ended: &Ended, peer: &Peer) -> bool {
+    let backend = (peer.backend, peer.backend_port);
+    match peer.protocol {
+        PROTOCOL_TCP => left(&ended.gone, peer.service, backend),
+        PROTOCOL_UDP => {
+            left(&ended.gone, peer.service, backend) || left(&ended.silent, peer.service, backend)
+        }
+        // The kernel cannot destroy others; SCTP finds out by its own heartbeats.
+        _ => false,
+    }
+}
+
+/// Destroys sockets. What the kernel refuses is logged and left: its owner learns by a timeout.
+fn destroy(namespaces: &mut Namespaces, victims: BTreeMap<u64, Victims>) -> Result<usize, DataplaneError> {
+    if victims.is_empty() {
+        return Ok(0);
+    }
+    let mut destroyed = 0;
+    let mut refused = None;
+    let wanted: BTreeSet<u64> = victims.keys().copied().collect();
+    namespaces.visit(wanted, |cookie| {
+        if let Some(victims) = victims.get(&cookie) {
+            match destroy_here(victims) {
+                Ok(count) => destroyed += count,
+                Err(error) => refused = Some(error),
+            }
+        }
+    });
+    match refused {
+        Some(source) if destroyed == 0 => Err(DataplaneError::Kernel {
+            doing: "destroying sockets of backends that are gone",
+            subject: "sock_diag, which needs CONFIG_INET_DIAG_DESTROY".to_owned(),
+            source,
+        }),
+        Some(error) => {
+            tracing::warn!(%error, destroyed, "some sockets of backends that are gone could not be destroyed");
+            Ok(destroyed)
+        }
+        None => Ok(destroyed),
+    }
+}
+
+/// Destroys sockets of this thread's namespace.
+fn destroy_here(victims: &Victims) -> std::io::Result<usize> {
+    let mut diag = Diag::open()?;
+    let mut destroyed = 0;
+    for ((family, protocol), sockets) in victims {
+        for found in diag.connected(*family, *protocol)? {
+            if sockets.get(&found.cookie()) == Some(&found.peer()) {
+                diag.destroy(&found)?;
+                destroyed += 1;
+            }
+        }
+    }
+    Ok(destroyed)
+}
+
+#[cfg(test)]
+mod tests {
+    use penstock_ebpf_common::Address;
+
+    use super::*;
+    use crate::sweep::Departed;
+
+    #[test]
+    fn connections_end_with_their_endpoint_and_datagrams_already_when_it_is_silent() {
+        let backend = Address::from(std::net::IpAddr::from([10, 0, 0, 9]));
+        let of = |service, protocol| Peer { backend, backend_port: 53, service, protocol, ..Peer::default() };
+        let seven = || Departed::from([(7, BTreeSet::from([(backend, 53)]))]);
+        let gone = Ended { gone: seven(), ..Ended::default() };
+        let silent = Ended { silent: seven(), ..Ended::default() };
+        assert!(is_over(&gone, &of(7, PROTOCOL_TCP)) && is_over(&gone, &of(7, PROTOCOL_UDP)));
+        assert!(!is_over(&silent, &of(7, PROTOCOL_TCP)) && is_over(&silent, &of(7, PROTOCOL_UDP)));
+        assert!(!is_over(&gone, &of(8, PROTOCOL_TCP)), "another service's connection to the same backend");
+    }
+}

@@ -7,6 +7,7 @@
 
 use std::io::Read;
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -46,24 +47,25 @@ services:
     )
 }
 
-/// Connections accepted since the start of the test's process.
-static ACCEPTED: AtomicUsize = AtomicUsize::new(0);
+/// Connections accepted by the backends of one test: tests of one process run side by side.
+type Accepted = Arc<AtomicUsize>;
 
 /// Accepts and holds.
-fn hold(address: &str) {
+fn hold(address: &str, accepted: &Accepted) {
     let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+    let accepted = accepted.clone();
     std::thread::spawn(move || {
         let mut held = Vec::new();
         for stream in listener.incoming().flatten() {
             held.push(stream);
-            ACCEPTED.fetch_add(1, Ordering::Relaxed);
+            accepted.fetch_add(1, Ordering::Relaxed);
         }
     });
 }
 
-fn backends() {
+fn backends(accepted: &Accepted) {
     for address in ["10.244.0.2", "10.244.0.3", "[fd00:10:244::2]", "[fd00:10:244::3]"] {
-        hold(&format!("{address}:8080"));
+        hold(&format!("{address}:8080"), accepted);
     }
     serve_udp("10.244.0.2:5353", "two");
     serve_udp("10.244.0.3:5353", "three");
@@ -123,11 +125,16 @@ fn client() -> String {
 
 const SOCKETS: usize = 4;
 
+/// A node with backends, and what they accepted.
+fn with_backends(test: impl FnOnce(&Stand, &Accepted) + Send) {
+    let accepted = Accepted::default();
+    on_a_node(|| backends(&accepted), |stand| test(stand, &accepted));
+}
+
 /// Has clients in two pods connected while `change` runs, and hands on what they say and how long they took from the
 /// moment that `change` returns.
-fn with_clients(stand: &Stand, change: impl FnOnce() -> Duration) -> Vec<String> {
+fn with_clients(stand: &Stand, accepted: &Accepted, change: impl FnOnce() -> Duration) -> Vec<String> {
     let pods = [pod(1), pod(2)];
-    let before = ACCEPTED.load(Ordering::Relaxed);
     std::thread::scope(|scope| {
         let clients = pods.each_ref().map(|pod| scope.spawn(|| pod.run(|| stand.in_cgroup(client))));
         let peers = || {
@@ -136,7 +143,7 @@ fn with_clients(stand: &Stand, change: impl FnOnce() -> Duration) -> Vec<String>
         };
         // One accepted connection a client goes around the service.
         wait_until("the clients are connected", || {
-            ACCEPTED.load(Ordering::Relaxed) - before == 2 * SOCKETS && peers() == Some(2 * SOCKETS as u64)
+            accepted.load(Ordering::Relaxed) == 2 * SOCKETS && peers() == Some(2 * SOCKETS as u64)
         });
         let started = change();
         clients.map(|client| tell(&client.join().expect("a client"), started)).into()
@@ -157,10 +164,10 @@ const ALL_ABORTED: &str = "ConnectionAborted ConnectionAborted ConnectionAborted
 
 #[test]
 fn sockets_connected_to_a_removed_backend_fail_at_once_in_every_namespace_and_others_do_not() {
-    on_a_node(backends, |stand| {
+    with_backends(|stand, accepted| {
         let dataplane = stand.load();
         dataplane.apply(&desired(&services(&[("2", "")]))).expect("applied");
-        let ends = with_clients(stand, || {
+        let ends = with_clients(stand, accepted, || {
             let started = now();
             let applied = dataplane.apply(&desired(&services(&[("3", "")]))).expect("applied");
             println!("the change took {:?}", now() - started);
@@ -173,10 +180,10 @@ fn sockets_connected_to_a_removed_backend_fail_at_once_in_every_namespace_and_ot
 
 #[test]
 fn connections_to_a_backend_that_ends_live_on_while_it_serves_and_fail_when_it_is_gone() {
-    on_a_node(backends, |stand| {
+    with_backends(|stand, accepted| {
         let dataplane = stand.load();
         dataplane.apply(&desired(&services(&[("2", "")]))).expect("applied");
-        let ends = with_clients(stand, || {
+        let ends = with_clients(stand, accepted, || {
             let apply = |backends: &[(&str, &str)]| {
                 dataplane.apply(&desired(&services(backends))).expect("applied").sockets_destroyed
             };
@@ -195,10 +202,10 @@ fn connections_to_a_backend_that_ends_live_on_while_it_serves_and_fail_when_it_i
 #[test]
 fn sockets_fail_when_a_service_is_scaled_to_zero_or_deleted() {
     for after in [services(&[]), "services: {}".to_owned()] {
-        on_a_node(backends, |stand| {
+        with_backends(|stand, accepted| {
             let dataplane = stand.load();
             dataplane.apply(&desired(&services(&[("2", "")]))).expect("applied");
-            let ends = with_clients(stand, || {
+            let ends = with_clients(stand, accepted, || {
                 let started = now();
                 assert_eq!(
                     dataplane.apply(&desired(&after)).expect("applied").sockets_destroyed,
@@ -213,10 +220,10 @@ fn sockets_fail_when_a_service_is_scaled_to_zero_or_deleted() {
 
 #[test]
 fn a_backend_that_went_while_there_was_no_agent_is_acted_on_by_the_next() {
-    on_a_node(backends, |stand| {
+    with_backends(|stand, accepted| {
         let first = stand.load();
         first.apply(&desired(&services(&[("2", "")]))).expect("applied");
-        let ends = with_clients(stand, || {
+        let ends = with_clients(stand, accepted, || {
             // It had begun to end, which the first agent forgets with itself.
             let ending = ("2", ", ready: false, serving: true, terminating: true");
             first.apply(&desired(&services(&[ending, ("3", "")]))).expect("applied");

@@ -3,8 +3,8 @@
 use core::hint::black_box;
 
 use penstock_ebpf_common::{
-    Address, AffinityKey, Backend, CHOICE_LEAST_CONNECTIONS, CHOICE_MAGLEV, SET_EMPTY_IS_DROP, SetHeader,
-    TABLE_PLACES, TablePiece, VipKey, VipValue,
+    Address, AffinityKey, Backend, CHOICE_LEAST_CONNECTIONS, CHOICE_MAGLEV, SET_EMPTY_IS_DROP,
+    SETS_PER_SERVICE, SetHeader, TABLE_PLACES, TablePiece, VipKey, VipValue,
 };
 
 use crate::affinity;
@@ -115,8 +115,7 @@ fn less_busy(set_map: &Set, header: &SetHeader, set: u32, number: u32) -> u32 {
     }
     let step = 1 + hash::reduce(hash::mix(number as u64) as u32, header.count - 1);
     let other = if one + step >= header.count { one + step - header.count } else { one + step };
-    // A service has two sets, numbered twice its own number and one more.
-    let service = set / 2;
+    let service = set / SETS_PER_SERVICE;
     let busy = |index: u32| {
         // SAFETY: only a field is copied, at once.
         set_map.get(1 + index).map_or(0, |backend| open::count(service, backend.id))

@@ -10,6 +10,6 @@ mod watch;
 
 pub use ingress::{class_view, ingress_view};
 pub use view::{
-    NodeView, ObjectName, Place, ServiceView, SliceVersion, SliceView, TrafficDistribution, zone_view,
+    NodeView, ObjectName, OwnNodeView, Place, ServiceView, SliceVersion, SliceView, TrafficDistribution,
 };
 pub use watch::{Event, watch, watch_some};

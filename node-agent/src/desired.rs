@@ -3,24 +3,32 @@
 //! It exists to hold the API's rules about endpoints: which slices a port takes its backends from, what is local,
 //! what has a name. Only the services named as changed are computed again. It must not do I/O.
 
+mod health;
 mod host_ports;
+mod node_ports;
 mod places;
+mod problems;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use penstock_dataplane::{Backend, Hint, Protocol, Service, ServiceChange};
+use penstock_dataplane::{Backend, Choice, Hint, Protocol, Service, ServiceChange};
 use penstock_dns::{Endpoint, Exposure, Port, ServiceName, ServiceRecord};
 use penstock_ingress::ServicePort;
 
-use crate::cluster::{Event, ObjectName, Place, ServiceView, SliceVersion, SliceView, TrafficDistribution};
+use crate::cluster::{
+    Event, ObjectName, OwnNodeView, Place, ServiceView, SliceVersion, SliceView, TrafficDistribution,
+};
 
+pub use health::HealthCheck;
 pub use host_ports::compile_host_ports;
+pub use node_ports::NodePortAddresses;
 use places::Places;
+pub use problems::Problem;
 
 /// All Services and slices, and which of them changed since they were last compiled.
 #[derive(Debug, Default)]
@@ -32,13 +40,15 @@ pub struct Services {
     owners: BTreeMap<Arc<ObjectName>, Arc<ObjectName>>,
     places: Places,
     dirty: BTreeSet<ObjectName>,
-    /// This node's zone, if it has one.
-    zone: Option<String>,
+    /// This node's zone, and whether it is about to go.
+    own: OwnNodeView,
+    /// How connections of Services that do not say get their backends.
+    choice: Choice,
     seen: Seen,
     services_listed: bool,
     slices_listed: bool,
     slices_listing: bool,
-    zone_listed: bool,
+    own_listed: bool,
 }
 
 /// Slices seen since they were last taken.
@@ -53,6 +63,11 @@ pub struct Seen {
 // === impl Services ===
 
 impl Services {
+    /// Services whose connections get their backends this way unless they say otherwise.
+    pub fn new(choice: Choice) -> Self {
+        Self { choice, ..Self::default() }
+    }
+
     /// Takes note of a Service.
     pub fn see_service(&mut self, event: Event<ServiceView>) {
         match event {
@@ -102,30 +117,36 @@ impl Services {
         }
     }
 
-    /// Takes note of this node's zone.
-    pub fn see_zone(&mut self, event: Event<Option<String>>) {
-        let zone = match event {
-            Event::Is(_, zone) => zone,
-            Event::Gone(_) => None,
+    /// Takes note of this node.
+    pub fn see_own(&mut self, event: Event<OwnNodeView>) {
+        let own = match event {
+            Event::Is(_, own) => own,
+            Event::Gone(_) => OwnNodeView::default(),
             Event::Listing => return,
             Event::All(all) => {
-                self.zone_listed = true;
+                self.own_listed = true;
                 if !all.is_empty() {
                     return;
                 }
-                None
+                OwnNodeView::default()
             }
         };
-        if self.zone != zone {
-            self.zone = zone;
+        let moved = self.own.zone != own.zone;
+        self.own = own;
+        if moved {
             self.mark_all();
         }
+    }
+
+    /// This node as it was last seen.
+    pub fn own(&self) -> &OwnNodeView {
+        &self.own
     }
 
     /// Whether everything was listed once: before that, what is missing may just not have been seen, and acting on
     /// it would cut connections.
     pub fn is_complete(&self) -> bool {
-        self.services_listed && self.slices_listed && self.zone_listed
+        self.services_listed && self.slices_listed && self.own_listed
     }
 
     /// The Services changed since the last call.
@@ -178,6 +199,12 @@ impl Services {
                 affinity_seconds: service.affinity_seconds,
                 internal_local: service.internal_local,
                 external_local: service.external_local,
+                choice: service
+                    .choice
+                    .as_ref()
+                    .and_then(|it| it.as_ref().ok())
+                    .copied()
+                    .unwrap_or(self.choice),
                 backends: self.backends(&numbers, &port.name, port.protocol, service.distribution, node),
             };
             change.ports.insert(port.name.clone(), compiled);
@@ -202,8 +229,7 @@ impl Services {
     }
 
     /// The endpoints ingress forwards to, of every TCP port; `None` when the Service is gone. Headless ones have them
-    /// too. Loopback and link-local addresses are left out: ingress connects from the node, and whoever may write
-    /// slices would reach what listens there for the node alone.
+    /// too.
     pub fn compile_upstream(&self, name: &ObjectName) -> Option<Vec<ServicePort>> {
         let service = self.services.get(name)?;
         let numbers = self.numbers(name);
@@ -213,11 +239,10 @@ impl Services {
             let backends = self
                 .backends(&numbers, &port.name, port.protocol, TrafficDistribution::Anywhere, "")
                 .into_iter();
-            let endpoints = backends.filter(|backend| is_elsewhere(backend.address));
             ServicePort {
                 name: port.name.clone(),
                 number: port.port,
-                endpoints: endpoints.map(endpoint_of).collect(),
+                endpoints: backends.map(endpoint_of).collect(),
             }
         });
         Some(ports.collect())
@@ -256,7 +281,7 @@ impl Services {
                     serving: endpoint.serving,
                     terminating: endpoint.terminating,
                     node_hint: node_hint(place, distribution, node),
-                    zone_hint: zone_hint(place, distribution, self.zone.as_deref()),
+                    zone_hint: zone_hint(place, distribution, self.own.zone.as_deref()),
                 }
             }));
         }
@@ -308,7 +333,11 @@ impl Services {
         let name = known.unwrap_or_else(|| Arc::new(name));
         self.owners.insert(name.clone(), owner.clone());
         self.seen.slices.insert(name.clone(), Some(view.version));
-        let is_same = |former: &SliceView| former.ports == view.ports && former.endpoints == view.endpoints;
+        let is_same = |former: &SliceView| {
+            former.ports == view.ports
+                && former.endpoints == view.endpoints
+                && former.nonsense == view.nonsense
+        };
         let slices = self.slices.entry(owner.clone()).or_default();
         if !slices.get(&name).is_some_and(is_same) {
             self.dirty.insert((*owner).clone());
@@ -375,16 +404,6 @@ fn endpoint_of(backend: Backend) -> penstock_ingress::Endpoint {
         ready: backend.ready,
         serving: backend.serving,
     }
-}
-
-/// Whether an address can be another host's or a pod's.
-fn is_elsewhere(address: IpAddr) -> bool {
-    let address = address.to_canonical();
-    let is_link_local = match address {
-        IpAddr::V4(four) => four.is_link_local() || four.is_broadcast(),
-        IpAddr::V6(six) => six.is_unicast_link_local(),
-    };
-    !(is_link_local || address.is_loopback() || address.is_unspecified() || address.is_multicast())
 }
 
 fn protocol_label(protocol: Protocol) -> &'static str {

@@ -4,11 +4,16 @@
 //! range, the links that are there, and only then the runtime's configuration, with which the node becomes ready.
 //! It must not know how any part works.
 
+mod addresses;
 mod condition;
+mod health_checks;
+mod health_server;
 mod ingress;
 mod names;
+mod problems;
 mod programmed;
 mod programs;
+mod proxy_health;
 mod routes;
 mod services;
 
@@ -24,11 +29,14 @@ use penstock_network::{Netns, Network, NetworkConfig};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{class_view, ingress_view, watch, watch_some, zone_view};
+use crate::cluster::{class_view, ingress_view, watch, watch_some};
 use crate::options::{Overlay, Run};
 
 use condition::Condition;
+use health_checks::HealthChecks;
+use problems::Problems;
 use programs::Programs;
+use proxy_health::ProxyHealth;
 use services::Change;
 
 /// Events waiting to be taken note of; a watch that is further ahead waits.
@@ -37,7 +45,8 @@ const EVENTS_MAX: usize = 1024;
 /// Runs until `shutdown`. Pods keep their network when it returns.
 pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToken) -> anyhow::Result<()> {
     let node_ip = options.node_ipv4()?;
-    let ingress_listen = ingress::listen_address(&options.ingress_listen)?;
+    let ingress_listen = ingress::listen_address("--ingress-listen", &options.ingress_listen)?;
+    let healthz = ingress::listen_address("--healthz-bind-address", &options.healthz_bind_address)?;
     let programs = Arc::new(Programs::default());
     let network = Network::open(network_config(options)?, programs.clone()).await?;
     let listener = network.bind()?;
@@ -62,7 +71,7 @@ pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToke
     let own =
         kube::runtime::watcher::Config::default().fields(&format!("metadata.name={}", options.node_name));
     let nodes_api = Api::<Node>::all(client.clone());
-    tasks.spawn(watch_some(nodes_api, own, "this Node", zone_view, Change::Zone, events));
+    tasks.spawn(watch_some(nodes_api, own, "this Node", Into::into, Change::Own, events));
     tasks.spawn(watch(Api::<Node>::all(client.clone()), "Nodes", Into::into, |event| event, node_events));
     let mut draining = tokio::task::JoinSet::new();
     let upstreams = ingress_listen.map(|address| {
@@ -70,7 +79,7 @@ pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToke
         let (events, changes) = mpsc::channel(EVENTS_MAX);
         let ingresses = Api::<Ingress>::all(client.clone());
         tasks.spawn(watch(ingresses, "Ingresses", ingress_view, Change::Ingress, events.clone()));
-        let classes = Api::<IngressClass>::all(client);
+        let classes = Api::<IngressClass>::all(client.clone());
         tasks.spawn(watch(classes, "IngressClasses", class_view, Change::Class, events));
         let upstreams = ingress::Upstreams::default();
         draining.spawn(ingress::run(address, upstreams.clone(), changes, shutdown.clone()));
@@ -93,13 +102,31 @@ pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToke
     ));
     let (zone, serving) = names::start(options, network.clone(), shutdown.clone());
     tasks.spawn(serving);
+    let (problems, telling) = Problems::new(client.clone(), options.node_name.clone());
+    tasks.spawn(telling);
+    let primary = vec![IpAddr::V4(node_ip)];
+    let (node_addresses, following) = addresses::follow(options.nodeport_addresses.clone(), primary);
+    tasks.spawn(following);
+    let proxy_health = ProxyHealth::default();
+    if let Some(address) = healthz {
+        tasks.spawn(health_checks::serve_proxy_health(address, proxy_health.clone()));
+    }
+    let health_checks = HealthChecks::new(proxy_health.clone());
+    let checking =
+        health_checks.clone().run(options.node_name.clone(), node_addresses.clone(), problems.clone());
+    tasks.spawn(checking);
     let plane = services::Plane {
         node: options.node_name.clone(),
         node_ip: IpAddr::V4(node_ip),
+        node_addresses,
         dns_ip: options.cluster_dns,
+        choice: options.load_balancing,
         programs,
         programmed: programmed::Programmed::default(),
         condition: condition.clone(),
+        problems,
+        health_checks,
+        proxy_health,
         zone,
         upstreams,
         attachments: network.attachments(),

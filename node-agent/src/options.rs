@@ -7,6 +7,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::{IpNetwork, Ipv4Network};
+use penstock_dataplane::Choice;
+
+use crate::desired::NodePortAddresses;
 
 /// Penstock's node agent: runs the pods of a node and its network, whose service proxy is in the kernel as eBPF.
 #[derive(Debug, Parser)]
@@ -113,6 +116,16 @@ pub struct Run {
     /// How many addresses Services can be reached by on this node, each with its port.
     #[arg(long, value_name = "N", default_value_t = 262_144, help_heading = "Network")]
     pub service_addresses_max: u32,
+    /// How connections get their backends where a Service does not say (annotation penstock.io/load-balancing):
+    /// random, maglev or least-connections.
+    #[arg(long, value_name = "HOW", default_value = "random", help_heading = "Network")]
+    pub load_balancing: Choice,
+    /// On which of the node's addresses NodePorts are served: ranges, or the word primary for --node-ip.
+    #[arg(long, value_name = "CIDR,..", default_value = "primary", help_heading = "Network")]
+    pub nodeport_addresses: NodePortAddresses,
+    /// Where load balancers ask whether this node's service proxy works (/healthz, /livez); nowhere when empty.
+    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:10256", help_heading = "Network")]
+    pub healthz_bind_address: String,
     /// When pods' packets between nodes go through VXLAN.
     #[arg(long, value_enum, default_value_t, value_name = "WHEN", help_heading = "Network")]
     pub overlay: Overlay,
@@ -218,6 +231,26 @@ mod tests {
             let mut fewer = least.to_vec();
             fewer.remove(missing);
             assert!(Options::try_parse_from(fewer).is_err(), "without {}", least[missing]);
+        }
+    }
+
+    #[test]
+    fn services_are_chosen_for_and_node_ports_placed_as_asked_and_nonsense_is_explained() {
+        let parse = |more: &[&str]| {
+            let least = ["node-agent", "run", "--node-name=n", "--node-ip=10.240.0.11", "--kubeconfig=/k"];
+            Options::try_parse_from([&least, more].concat()).map(|options| match options.command {
+                Command::Run(run) => run,
+                _ => panic!(),
+            })
+        };
+        let run = parse(&["--load-balancing=least-connections", "--nodeport-addresses=10.0.0.0/8,::/0"]);
+        let run = run.unwrap();
+        assert_eq!(run.load_balancing, Choice::LeastConnections);
+        assert!(matches!(run.nodeport_addresses, NodePortAddresses::Within(ranges) if ranges.len() == 2));
+        assert_eq!(parse(&[]).unwrap().nodeport_addresses, NodePortAddresses::Primary);
+        for (wrong, part) in [("--load-balancing=fair", "maglev"), ("--nodeport-addresses=eth0", "CIDRs")] {
+            let error = parse(&[wrong]).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
         }
     }
 

@@ -17,6 +17,7 @@ use penstock_tests::packet::Packet;
 
 mod packet {
     mod affinity;
+    mod choice;
     mod cluster_ip_from_pod;
     mod fragments;
     mod hops;

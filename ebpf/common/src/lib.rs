@@ -24,8 +24,9 @@ pub use flow::{
 };
 pub use service::{
     Backend, CHOICE_LEAST_CONNECTIONS, CHOICE_MAGLEV, CHOICE_RANDOM, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
-    PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, SET_EMPTY_IS_DROP, ServiceName, SetHeader, SourceRangeKey,
-    TABLE_PLACES, TablePiece, VIP_HOST_ONLY, VIP_NODE_PORT, VIP_SOURCE_RANGES, VipKey, VipValue,
+    PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, SET_EMPTY_IS_DROP, SETS_PER_SERVICE, ServiceName, SetHeader,
+    SourceRangeKey, TABLE_PLACES, TablePiece, VIP_HOST_ONLY, VIP_NODE_PORT, VIP_SOURCE_RANGES, VIP_YIELDS,
+    VipKey, VipValue,
 };
 pub use socket::{OpenKey, PEER_COUNTED, Peer, SocketFlowKey, SocketFlowValue};
 

@@ -21,8 +21,15 @@ pub const VIP_HOST_ONLY: u32 = 1 << 1;
 /// [`VipValue::flags`]: only for the clients that are listed for the service, see [`SourceRangeKey`].
 pub const VIP_SOURCE_RANGES: u32 = 1 << 2;
 
+/// [`VipValue::flags`]: named by the Service's own `externalIPs`, which give way to every address that was allocated.
+/// Only user space reads it.
+pub const VIP_YIELDS: u32 = 1 << 8;
+
 /// [`SetHeader::flags`]: without backends traffic is dropped, not refused: others hold backends, this node has none.
 pub const SET_EMPTY_IS_DROP: u32 = 1;
+
+/// How many set numbers a service number has: those of service `n` start at `n` times this.
+pub const SETS_PER_SERVICE: u32 = 4;
 
 /// An address by which a service port is reached.
 #[repr(C)]

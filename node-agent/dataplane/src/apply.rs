@@ -2,7 +2,7 @@
 //!
 //! The one place where the plan and the maps meet. Must not decide what a service is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::endings::{Endings, Said};
@@ -30,8 +30,10 @@ pub struct Applied {
     pub unplaced: Vec<ServiceKey>,
     /// Whether there is room by now for some of them: they are to be said again.
     pub has_room: bool,
-    /// Addresses (with port) of the changed services that lead to another service, which is first by name.
+    /// Addresses (with port) that lead to another service, of all ports of the changed services and of `affected`.
     pub conflicts: Vec<(ServiceKey, IpAddr, u16)>,
+    /// Services that lost an address to a changed one, or got one back: namespace and name.
+    pub affected: BTreeSet<(String, String)>,
 }
 
 /// Whether more is to come before the whole cluster was said.
@@ -97,7 +99,12 @@ impl Dataplane {
         if acted_on_some && !settling.is_settled() {
             self.act_again(settling, planned.departed, ended, endings.again());
         }
-        let keys = changes.iter().flat_map(ServiceChange::keys);
+        let affected = planner.take_affected();
+        let affected: BTreeSet<_> =
+            affected.iter().map(|key| (key.namespace.clone(), key.name.clone())).collect();
+        let changed = changes.iter().map(|change| (change.namespace.clone(), change.name.clone()));
+        let of_interest: BTreeSet<_> = changed.chain(affected.iter().cloned()).collect();
+        let keys = of_interest.iter().flat_map(|(namespace, name)| planner.keys_of(namespace, name));
         Ok(Applied {
             operations: planned.operations.len(),
             services: planner.served(),
@@ -106,6 +113,7 @@ impl Dataplane {
             unplaced: planner.waiting().iter().cloned().collect(),
             has_room: planner.has_room(),
             conflicts: keys.flat_map(|key| planner.conflicts(&key)).collect(),
+            affected,
         })
     }
 

@@ -3,7 +3,8 @@
 //! The unit is one service port: [`compile_port`] knows nothing of any other, which is why a change costs what changed.
 //! Each port has up to two sets a family: the backends of the cluster and those of this node. Its addresses choose
 //! between them by the traffic policies, which is where those policies end; the programs know only sets.
-//! An address given to two services stays with the first by name.
+//! An address given to two services leads to the first by name, but one that a Service names itself (`externalIPs`) gives
+//! way to one that was allocated: nobody takes another's traffic by naming its address.
 //!
 //! [`compile()`] is the same for a whole cluster at once: the plain way, against which the incremental one is checked.
 
@@ -15,13 +16,13 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 use penstock_ebpf_common::{
     self as shared, Address, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, SET_EMPTY_IS_DROP, VIP_HOST_ONLY,
-    VIP_NODE_PORT, VIP_SOURCE_RANGES, VipKey, VipValue,
+    VIP_NODE_PORT, VIP_SOURCE_RANGES, VIP_YIELDS, VipKey, VipValue,
 };
 
 use crate::desired::Hint;
 use crate::ids::Ids;
 use crate::image::{Family, MapImage, Scope, Set, SourceRange, set_id};
-use crate::{Backend, Desired, NodeFacts, Protocol, Service, ServiceKey};
+use crate::{Backend, Choice, Desired, NodeFacts, Protocol, Service, ServiceKey, maglev};
 
 /// What compiling a whole cluster gives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,12 +64,21 @@ pub fn compile(desired: &Desired, ids: &Ids) -> Compiled {
         compiled.image.ranges.extend(port.ranges);
         for (vip, value) in port.vips {
             match compiled.image.vips.entry(vip) {
+                Entry::Occupied(mut holder) if yields(holder.get()) && !yields(&value) => {
+                    let loser = holder.insert(value).service;
+                    compiled.conflicts.push(conflict(&compiled.image.names[&loser], &vip));
+                }
                 Entry::Occupied(_) => compiled.conflicts.push(conflict(&key, &vip)),
                 Entry::Vacant(free) => drop(free.insert(value)),
             }
         }
     }
     compiled
+}
+
+/// Whether an address gives way to one that was allocated.
+pub fn yields(vip: &VipValue) -> bool {
+    vip.flags & VIP_YIELDS != 0
 }
 
 /// Whether there is any address to translate.
@@ -156,7 +166,8 @@ fn addresses(
     }
     // Later than those of load balancers: who is let in by one of both is let in.
     for address in hosts(&service.external_ips) {
-        reach(address, service.port, cluster, outside, 0);
+        let own = service.load_balancer_ips.contains(&address);
+        reach(address, service.port, cluster, outside, if own { 0 } else { VIP_YIELDS });
     }
     if let Some(node_port) = service.node_port {
         for address in &facts.node_addresses {
@@ -179,7 +190,11 @@ fn set_of(service: &Service, backends: &[&Backend], flags: u32) -> Set {
     let mut backends: Vec<_> = backends.iter().map(numbered).collect();
     backends.sort_unstable();
     backends.dedup_by_key(|backend| (backend.address, backend.port));
-    Set { flags, affinity_seconds: service.affinity_seconds.unwrap_or(0), backends }
+    let choice = match service.choice {
+        Choice::Maglev if maglev::places(backends.len()).is_none() => Choice::Random,
+        choice => choice,
+    };
+    Set { flags, affinity_seconds: service.affinity_seconds.unwrap_or(0), choice, backends }
 }
 
 /// Backends for clients of any node: those meant for this one, where the hints are complete.
@@ -220,7 +235,7 @@ fn family_of(address: IpAddr) -> Family {
 
 /// Whether an address can be a service's or a backend's. The API refuses the others, and a slice that has one all the
 /// same would lead clients to what listens for a node alone.
-fn is_a_host(address: IpAddr) -> bool {
+pub fn is_a_host(address: IpAddr) -> bool {
     let link_local = match address.to_canonical() {
         IpAddr::V4(four) => four.is_link_local() || four.is_broadcast(),
         IpAddr::V6(six) => six.is_unicast_link_local(),

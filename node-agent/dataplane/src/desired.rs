@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
@@ -71,8 +72,23 @@ pub struct Service {
     pub internal_local: bool,
     /// `externalTrafficPolicy: Local`.
     pub external_local: bool,
+    /// How a connection gets its backend.
+    pub choice: Choice,
     /// Every endpoint of every slice of this port, of any readiness: choosing is this crate's business.
     pub backends: Vec<Backend>,
+}
+
+/// How a connection gets its backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Choice {
+    /// Any, each as likely.
+    #[default]
+    Random,
+    /// Packets that arrive by the flow's hash, which every node answers alike and a change of backends moves little.
+    Maglev,
+    /// The one of two with fewer open connections from this node.
+    LeastConnections,
 }
 
 /// One endpoint of a service port.
@@ -193,6 +209,38 @@ impl From<ServiceKey> for String {
     }
 }
 
+// === impl Choice ===
+
+impl Choice {
+    /// Every way, in the order in which they are explained.
+    pub const ALL: [Self; 3] = [Self::Random, Self::Maglev, Self::LeastConnections];
+
+    /// What users write.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::Maglev => "maglev",
+            Self::LeastConnections => "least-connections",
+        }
+    }
+}
+
+/// A text that names no way to choose.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no way to choose a backend: write random, maglev or least-connections")]
+pub struct BadChoice {
+    text: String,
+}
+
+impl FromStr for Choice {
+    type Err = BadChoice;
+
+    fn from_str(text: &str) -> Result<Self, BadChoice> {
+        let named = Self::ALL.into_iter().find(|choice| choice.name() == text);
+        named.ok_or_else(|| BadChoice { text: text.chars().take(64).collect() })
+    }
+}
+
 // === impl Backend ===
 
 impl Default for Backend {
@@ -224,6 +272,15 @@ mod tests {
             ServiceKey::try_from("demo/hello".to_string()).expect("no port"),
             ServiceKey::new("demo", "hello", "")
         );
+    }
+
+    #[test]
+    fn a_choice_reads_back_what_it_writes_and_anything_else_is_explained() {
+        for choice in Choice::ALL {
+            assert_eq!(choice.name().parse(), Ok(choice));
+        }
+        let error = "Maglev ".parse::<Choice>().expect_err("no name").to_string();
+        assert!(error.contains("least-connections"), "{error}");
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use penstock_ebpf_common::SETS_PER_SERVICE;
 use penstock_ebpf_common::{Address, Backend, VipKey, VipValue};
 
-use crate::ServiceKey;
+use crate::{Choice, ServiceKey};
 
 /// The contents of all maps that user space writes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Set {
     pub flags: u32,
     /// How long a client keeps its backend; zero without affinity.
     pub affinity_seconds: u32,
+    /// How the programs choose. The table of a set that chooses by one follows from its backends.
+    pub choice: Choice,
     /// In the order of their addresses, so that equal sets are equal values.
     pub backends: Vec<Backend>,
 }
@@ -63,9 +66,6 @@ pub enum Scope {
     /// Backends of this node.
     Local,
 }
-
-/// How many set numbers a service number has.
-pub const SETS_PER_SERVICE: u32 = 4;
 
 /// The number of a service's set. Zero is no set: service numbers start at one.
 pub const fn set_id(service: u32, family: Family, scope: Scope) -> u32 {

@@ -9,9 +9,9 @@ use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray};
 use penstock_ebpf_common::{
-    Address, AffinityKey, AffinityValue, Backend, Config, FlowKey, FlowValue, INSIDE_NODES, InsideKey,
-    OpenKey, Peer, ServiceCount, ServiceName, SetHeader, SocketFlowKey, SocketFlowValue, SourceRangeKey,
-    VipKey, VipValue, map,
+    Address, AffinityKey, AffinityValue, Backend, CHOICE_LEAST_CONNECTIONS, CHOICE_MAGLEV, CHOICE_RANDOM,
+    Config, FlowKey, FlowValue, INSIDE_NODES, InsideKey, OpenKey, Peer, ServiceCount, ServiceName, SetHeader,
+    SocketFlowKey, SocketFlowValue, SourceRangeKey, TABLE_PLACES, TablePiece, VipKey, VipValue, map,
 };
 
 use crate::counts::Counts;
@@ -20,7 +20,7 @@ use crate::image::{MapImage, SETS_PER_SERVICE, Set, SourceRange, set_ids};
 use crate::sets::{MapArray, Settling};
 use crate::sink::MapSink;
 use crate::sys;
-use crate::{DataplaneError, ServiceKey};
+use crate::{Choice, DataplaneError, ServiceKey, maglev};
 
 /// Lets the maps of one outer map differ in size (Linux 5.10).
 const BPF_F_INNER_MAP: u32 = 1 << 12;
@@ -31,7 +31,7 @@ const BATCH_MAX: usize = 1024;
 /// [`SetHeader::flags`]: stands for a set that was deleted. Entries of an array of maps can be cleared only one by one,
 /// and each time the kernel waits for running programs; nothing leads to such a set.
 const SET_VOID: u32 = 1 << 31;
-static VOID: Set = Set { flags: SET_VOID, affinity_seconds: 0, backends: Vec::new() };
+static VOID: Set = Set { flags: SET_VOID, affinity_seconds: 0, choice: Choice::Random, backends: Vec::new() };
 
 /// The maps, opened from their pins.
 pub struct KernelMaps {
@@ -252,9 +252,11 @@ impl KernelMaps {
         if header.flags & SET_VOID != 0 {
             return Ok(None);
         }
-        entries.truncate(header.count as usize + 1);
+        let table = entries.split_off(entries.len().min(header.count as usize + 1));
         entries.remove(0);
-        Ok(Some(Set { flags: header.flags, affinity_seconds: header.affinity_seconds, backends: entries }))
+        let choice = choice_of(&header, &entries, &table);
+        let (flags, affinity_seconds) = (header.flags, header.affinity_seconds);
+        Ok(Some(Set { flags, affinity_seconds, choice, backends: entries }))
     }
 }
 
@@ -398,16 +400,24 @@ fn gone(answer: Result<(), MapError>, name: &'static str) -> Result<(), Dataplan
 fn inner_map(id: u32, set: &Set) -> Result<OwnedFd, DataplaneError> {
     let wrap =
         |source| DataplaneError::Kernel { doing: "making a set", subject: format!("set {id}"), source };
+    let table = if set.choice == Choice::Maglev { maglev::compile_table(&set.backends) } else { Vec::new() };
+    let choice = match set.choice {
+        Choice::Random => CHOICE_RANDOM,
+        Choice::Maglev => CHOICE_MAGLEV,
+        Choice::LeastConnections => CHOICE_LEAST_CONNECTIONS,
+    };
     let header = SetHeader {
         count: set.backends.len() as u32,
         flags: set.flags,
         affinity_seconds: set.affinity_seconds,
-        table_len: 0,
-        choice: 0,
+        table_len: table.len() as u32,
+        choice,
         zero: 0,
     };
-    let entries: Vec<Backend> =
-        std::iter::once(header_as_entry(&header)).chain(set.backends.iter().copied()).collect();
+    let entries: Vec<Backend> = std::iter::once(header_as_entry(&header))
+        .chain(set.backends.iter().copied())
+        .chain(table.chunks(TABLE_PLACES).map(piece_as_entry))
+        .collect();
     let inner = sys::create_array(size_of::<Backend>() as u32, entries.len() as u32, BPF_F_INNER_MAP)
         .map_err(wrap)?;
     sys::fill_array(inner.as_fd(), &entries).map_err(wrap)?;
@@ -422,6 +432,29 @@ fn header_as_entry(header: &SetHeader) -> Backend {
 fn entry_as_header(entry: &Backend) -> SetHeader {
     // SAFETY: as above.
     unsafe { std::mem::transmute::<Backend, SetHeader>(*entry) }
+}
+
+/// A piece of a table: up to [`TABLE_PLACES`] places.
+fn piece_as_entry(places: &[u16]) -> Backend {
+    let mut piece = TablePiece { places: [0; TABLE_PLACES] };
+    piece.places.iter_mut().zip(places).for_each(|(to, from)| *to = *from);
+    // SAFETY: both are plain integers of one size without padding, as `penstock-ebpf-common` asserts.
+    unsafe { std::mem::transmute::<TablePiece, Backend>(piece) }
+}
+
+/// How a set in the kernel chooses. A table that is not what its backends give, such as another version wrote it, counts
+/// as none, so that it is written anew.
+fn choice_of(header: &SetHeader, backends: &[Backend], table: &[Backend]) -> Choice {
+    match header.choice {
+        CHOICE_LEAST_CONNECTIONS => Choice::LeastConnections,
+        CHOICE_MAGLEV => {
+            let wanted = maglev::compile_table(backends);
+            let is_same = header.table_len as usize == wanted.len()
+                && wanted.chunks(TABLE_PLACES).map(piece_as_entry).eq(table.iter().copied());
+            if is_same { Choice::Maglev } else { Choice::Random }
+        }
+        _ => Choice::Random,
+    }
 }
 
 fn text_as_name(text: &str) -> ServiceName {

@@ -21,6 +21,7 @@ mod kernel;
 mod leaving;
 mod links;
 mod load;
+mod maglev;
 mod namespaces;
 mod node;
 mod observed;
@@ -32,9 +33,10 @@ mod sweep;
 mod sys;
 
 pub use apply::{Applied, Listing};
-pub use compile::{Compiled, compile};
+pub use compile::{Compiled, compile, is_a_host};
 pub use desired::{
-    Backend, BadServiceKey, Desired, Hint, NodeFacts, Protocol, Service, ServiceChange, ServiceKey,
+    Backend, BadChoice, BadServiceKey, Choice, Desired, Hint, NodeFacts, Protocol, Service, ServiceChange,
+    ServiceKey,
 };
 pub use diff::{Operation, diff};
 pub use drop_log::DropLog;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use penstock_ebpf_common::{VipKey, VipValue};
 
-use crate::compile::{CompiledPort, compile_port, conflict, is_served};
+use crate::compile::{CompiledPort, compile_port, conflict, is_served, yields};
 use crate::diff::{Dirty, Operation};
 use crate::ids::Ids;
 use crate::image::{Endpoint, MapImage, Set, set_ids};
@@ -23,8 +23,10 @@ pub struct Planner {
     ids: Ids,
     image: MapImage,
     ports: BTreeMap<Arc<ServiceKey>, Port>,
-    /// Addresses that lead to another service which is first by name. Rare, so the holders are not in here.
+    /// Addresses that lead to another service, which comes first. Rare, so the holders are not in here.
     losers: BTreeMap<VipKey, BTreeMap<Arc<ServiceKey>, VipValue>>,
+    /// Service ports that lost an address to another that changed, or got one back, since they were last taken.
+    affected: BTreeSet<Arc<ServiceKey>>,
     /// Service ports that do not fit, wholly or in part.
     waiting: BTreeSet<ServiceKey>,
     /// Addresses asked for by all ports, those lost to others too.
@@ -98,6 +100,11 @@ impl Planner {
         self.image.names.len()
     }
 
+    /// Service ports that lost an address since the last call, or got one back, because others changed.
+    pub fn take_affected(&mut self) -> BTreeSet<Arc<ServiceKey>> {
+        std::mem::take(&mut self.affected)
+    }
+
     /// The addresses of a service port that lead to another.
     pub fn conflicts(&self, key: &ServiceKey) -> Vec<(ServiceKey, IpAddr, u16)> {
         let lost = |vip: &&VipKey| self.losers.get(vip).is_some_and(|losers| losers.contains_key(key));
@@ -146,7 +153,8 @@ impl Planner {
         std::mem::take(&mut self.dirty).planned(&self.image)
     }
 
-    fn keys_of(&self, namespace: &str, name: &str) -> BTreeSet<Arc<ServiceKey>> {
+    /// The ports of a Service that are served.
+    pub fn keys_of(&self, namespace: &str, name: &str) -> BTreeSet<Arc<ServiceKey>> {
         let first = ServiceKey::new(namespace, name, "");
         let known = self.ports.range::<ServiceKey, _>(&first..).map(|(key, _)| key);
         known.take_while(|key| key.namespace == namespace && key.name == name).cloned().collect()
@@ -244,45 +252,55 @@ impl Planner {
         }
     }
 
-    /// Gives an address to a service port, unless one has it that is first by name.
+    /// Gives an address to a service port, unless one has it that comes first: one it was allocated to before one that
+    /// names it itself, and then the first by name.
     fn claim(&mut self, key: &Arc<ServiceKey>, vip: VipKey, value: VipValue) {
         self.dirty.touch_vip(vip, &self.image);
-        let Some(holder) = self.image.vips.get(&vip).copied().filter(|it| it.service != value.service) else {
+        let holder = self.image.vips.get(&vip).copied();
+        let others = self.losers.get(&vip).is_some_and(|losers| losers.keys().any(|other| other != key));
+        if holder.is_none_or(|it| it.service == value.service) && !others {
             self.image.vips.insert(vip, value);
+            self.losers.remove(&vip);
             return;
-        };
-        let losers = self.losers.entry(vip).or_default();
-        match self.image.names.get(&holder.service) {
-            Some(other) if **other < **key => {
-                losers.insert(key.clone(), value);
-                return;
-            }
-            Some(other) => losers.insert(other.clone(), holder),
-            None => None,
-        };
-        // It may have lost this address before, to one that is gone since.
-        losers.remove(key);
-        self.image.vips.insert(vip, value);
-        self.drop_if_empty(&vip);
+        }
+        // All who ask for it, the holder too, whose rank may have changed with what it asks for now.
+        let mut asking = self.losers.remove(&vip).unwrap_or_default();
+        let holder = holder.and_then(|it| Some((self.image.names.get(&it.service)?.clone(), it)));
+        asking.extend(holder.clone());
+        asking.insert(key.clone(), value);
+        self.settle(vip, asking);
+        if let Some((holder, _)) = holder.filter(|(holder, _)| holder != key)
+            && self.losers.get(&vip).is_some_and(|losers| losers.contains_key(&holder))
+        {
+            self.affected.insert(holder);
+        }
     }
 
-    /// Takes an address from a service port; the next by name that asked for it gets it.
+    /// Gives an address to the first of those who ask for it.
+    fn settle(&mut self, vip: VipKey, mut asking: BTreeMap<Arc<ServiceKey>, VipValue>) {
+        let first = asking.iter().min_by_key(|(key, value)| (yields(value), (*key).clone()));
+        match first.map(|(key, _)| key.clone()).and_then(|key| asking.remove(&key)) {
+            Some(value) => self.image.vips.insert(vip, value),
+            None => self.image.vips.remove(&vip),
+        };
+        if !asking.is_empty() {
+            self.losers.insert(vip, asking);
+        }
+    }
+
+    /// Takes an address from a service port; the next that asked for it gets it.
     fn unclaim(&mut self, key: &ServiceKey, number: u32, vip: &VipKey) {
         self.dirty.touch_vip(*vip, &self.image);
+        let mut asking = self.losers.remove(vip).unwrap_or_default();
         if self.image.vips.get(vip).is_some_and(|holder| holder.service == number) {
-            match self.losers.get_mut(vip).and_then(BTreeMap::pop_first) {
-                Some((_, value)) => self.image.vips.insert(*vip, value),
-                None => self.image.vips.remove(vip),
-            };
-        } else if let Some(losers) = self.losers.get_mut(vip) {
-            losers.remove(key);
-        }
-        self.drop_if_empty(vip);
-    }
-
-    fn drop_if_empty(&mut self, vip: &VipKey) {
-        if self.losers.get(vip).is_some_and(BTreeMap::is_empty) {
-            self.losers.remove(vip);
+            self.settle(*vip, asking);
+            let heir = self.image.vips.get(vip).and_then(|heir| self.image.names.get(&heir.service));
+            self.affected.extend(heir.cloned());
+        } else {
+            asking.remove(key);
+            if !asking.is_empty() {
+                self.losers.insert(*vip, asking);
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ipnetwork::{IpNetwork, Ipv4Network};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
-use penstock_dataplane::Protocol;
+use penstock_dataplane::{BadChoice, Choice, Protocol, is_a_host};
 
 /// The label by which a Service is left to somebody else's proxy.
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
@@ -18,6 +18,12 @@ const HEADLESS: &str = "service.kubernetes.io/headless";
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The label that names a node's zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
+/// The annotation by which a Service says how its connections get their backends.
+const LOAD_BALANCING: &str = "penstock.io/load-balancing";
+/// The taint by which a node says that it is about to go (cluster autoscaler).
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
+/// How many of the addresses that a slice has and no endpoint may have are remembered, to be told.
+const NONSENSE_MAX: usize = 4;
 /// Affinity when the API gives no time: three hours, the API's default.
 const AFFINITY_SECONDS: u32 = 10_800;
 
@@ -31,6 +37,7 @@ pub struct ObjectName {
 /// A Service.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ServiceView {
+    pub uid: String,
     pub cluster_ips: Vec<IpAddr>,
     /// `clusterIP: None`.
     pub headless: bool,
@@ -45,8 +52,13 @@ pub struct ServiceView {
     pub external_local: bool,
     /// `loadBalancerSourceRanges`; what is no range lets nobody in.
     pub source_ranges: Vec<IpNetwork>,
+    /// What is no range.
+    pub bad_source_ranges: Vec<String>,
+    /// The annotation `penstock.io/load-balancing`.
+    pub choice: Option<Result<Choice, BadChoice>>,
     pub distribution: TrafficDistribution,
-    /// Where a load balancer asks whether this node has endpoints.
+    /// Where a load balancer asks whether this node has endpoints: `healthCheckNodePort` of a LoadBalancer whose
+    /// `externalTrafficPolicy` is `Local`.
     pub health_port: Option<u16>,
 }
 
@@ -75,6 +87,8 @@ pub struct SliceView {
     pub service: Option<String>,
     pub ports: Arc<[PortView]>,
     pub endpoints: Box<[EndpointView]>,
+    /// Some of the addresses that are no other host's or pod's, whose endpoints are left out.
+    pub nonsense: Box<[String]>,
     pub version: SliceVersion,
 }
 
@@ -117,6 +131,14 @@ pub struct Place {
     pub for_zones: Vec<String>,
 }
 
+/// What an agent wants to know of its own Node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnNodeView {
+    pub zone: Option<String>,
+    /// Whether the node is about to go: load balancers are to send it no new connections.
+    pub leaving: bool,
+}
+
 /// A Node.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NodeView {
@@ -127,15 +149,23 @@ pub struct NodeView {
 impl From<core::Service> for ServiceView {
     fn from(service: core::Service) -> Self {
         let labels = service.metadata.labels.unwrap_or_default();
-        let Some(spec) = service.spec else { return Self::default() };
+        let choice =
+            service.metadata.annotations.and_then(|mut annotations| annotations.remove(LOAD_BALANCING));
+        let uid = service.metadata.uid.unwrap_or_default();
+        let Some(spec) = service.spec else { return Self { uid, ..Self::default() } };
         let external = spec.type_.as_deref() == Some("ExternalName");
         let cluster_ips = spec.cluster_ips.unwrap_or_else(|| spec.cluster_ip.into_iter().collect());
         let affinity = spec.session_affinity.as_deref() == Some("ClientIP");
         let seconds = spec.session_affinity_config.and_then(|config| config.client_ip?.timeout_seconds);
         let ingress = service.status.and_then(|status| status.load_balancer?.ingress).unwrap_or_default();
+        let external_local = spec.external_traffic_policy.as_deref() == Some("Local");
+        let checks_health = external_local && spec.type_.as_deref() == Some("LoadBalancer");
+        let (source_ranges, bad_source_ranges) =
+            source_ranges(spec.load_balancer_source_ranges.unwrap_or_default());
         // With ipMode Proxy the load balancer wants the traffic itself, also from inside the cluster.
         let vips = ingress.into_iter().filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
         Self {
+            uid,
             headless: !external && cluster_ips.iter().any(|ip| ip == "None"),
             unproxied: labels.contains_key(PROXY_NAME) || labels.contains_key(HEADLESS),
             cluster_ips: addresses(cluster_ips),
@@ -146,20 +176,28 @@ impl From<core::Service> for ServiceView {
             affinity_seconds: affinity
                 .then(|| seconds.and_then(|s| u32::try_from(s).ok()).unwrap_or(AFFINITY_SECONDS)),
             internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
-            external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
-            source_ranges: source_ranges(spec.load_balancer_source_ranges.unwrap_or_default()),
+            external_local,
+            source_ranges,
+            bad_source_ranges,
+            choice: choice.map(|choice| choice.parse()),
             distribution: distribution(spec.traffic_distribution.as_deref()),
             health_port: spec
                 .health_check_node_port
                 .and_then(|port| u16::try_from(port).ok())
-                .filter(|port| *port != 0),
+                .filter(|port| *port != 0 && checks_health),
         }
     }
 }
 
-/// The zone of a node.
-pub fn zone_view(node: core::Node) -> Option<String> {
-    node.metadata.labels.and_then(|mut labels| labels.remove(ZONE))
+impl From<core::Node> for OwnNodeView {
+    fn from(node: core::Node) -> Self {
+        let taints = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
+        Self {
+            zone: node.metadata.labels.and_then(|mut labels| labels.remove(ZONE)),
+            leaving: node.metadata.deletion_timestamp.is_some()
+                || taints.iter().any(|taint| taint.key == TO_BE_DELETED),
+        }
+    }
 }
 
 impl From<discovery::EndpointSlice> for SliceView {
@@ -180,10 +218,24 @@ impl From<discovery::EndpointSlice> for SliceView {
                 number: u16::try_from(port.port?).ok().filter(|number| *number != 0)?,
             })
         });
+        // Endpoints that are names (FQDN) are nobody's to translate to, and no mistake.
+        let named = slice.address_type == "FQDN";
+        let mut nonsense = Vec::new();
+        let endpoints = slice.endpoints.unwrap_or_default().into_iter().filter(|_| !named);
+        let endpoints = endpoints.filter_map(|it| match endpoint(it) {
+            Ok(endpoint) => Some(endpoint),
+            Err(address) if nonsense.len() < NONSENSE_MAX => {
+                nonsense.push(address.chars().take(64).collect());
+                None
+            }
+            Err(_) => None,
+        });
+        let endpoints = endpoints.collect();
         Self {
             service: slice.metadata.labels.and_then(|mut labels| labels.remove(SERVICE_NAME)),
             ports: ports.collect(),
-            endpoints: slice.endpoints.unwrap_or_default().into_iter().filter_map(endpoint).collect(),
+            endpoints,
+            nonsense: nonsense.into(),
             version,
         }
     }
@@ -211,7 +263,13 @@ fn service_port(port: core::ServicePort) -> Option<ServicePortView> {
     })
 }
 
-fn endpoint(endpoint: discovery::Endpoint) -> Option<EndpointView> {
+/// An endpoint, or the address because of which it is none: loopback, link-local and the like lead to what listens for a
+/// node alone, and whoever may write slices would reach it.
+fn endpoint(endpoint: discovery::Endpoint) -> Result<EndpointView, String> {
+    // Further addresses of one endpoint are interchangeable; the API says consumers use the first.
+    let text = endpoint.addresses.into_iter().next().unwrap_or_default();
+    let parsed = text.parse().ok().map(|address: IpAddr| address.to_canonical());
+    let Some(address) = parsed.filter(|address| is_a_host(*address)) else { return Err(text) };
     let conditions = endpoint.conditions.unwrap_or_default();
     // Absent means unknown, to be read as ready; serving defaults to what ready is (discovery/v1).
     let ready = conditions.ready.unwrap_or(true);
@@ -222,9 +280,8 @@ fn endpoint(endpoint: discovery::Endpoint) -> Option<EndpointView> {
         for_nodes: hints.for_nodes.unwrap_or_default().into_iter().map(|hint| hint.name).collect(),
         for_zones: hints.for_zones.unwrap_or_default().into_iter().map(|hint| hint.name).collect(),
     };
-    Some(EndpointView {
-        // Further addresses of one endpoint are interchangeable; the API says consumers use the first.
-        address: endpoint.addresses.first()?.parse().ok()?,
+    Ok(EndpointView {
+        address,
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
@@ -233,13 +290,16 @@ fn endpoint(endpoint: discovery::Endpoint) -> Option<EndpointView> {
     })
 }
 
-/// A text that is no range becomes one that lets nobody in: who asked for a limit must not get none.
-fn source_ranges(texts: Vec<String>) -> Vec<IpNetwork> {
+/// The ranges, and what is none. A text that is no range becomes one that lets nobody in: who asked for a limit must not
+/// get none.
+fn source_ranges(texts: Vec<String>) -> (Vec<IpNetwork>, Vec<String>) {
     const NOBODY: IpNetwork = IpNetwork::V4(match Ipv4Network::new_checked(Ipv4Addr::UNSPECIFIED, 32) {
         Some(nobody) => nobody,
         None => panic!("32 bits are an IPv4 prefix"),
     });
-    texts.iter().map(|text| text.trim().parse().unwrap_or(NOBODY)).collect()
+    let parsed: Vec<Option<IpNetwork>> = texts.iter().map(|text| text.trim().parse().ok()).collect();
+    let bad = texts.into_iter().zip(&parsed).filter(|(_, range)| range.is_none()).map(|(text, _)| text);
+    (parsed.iter().map(|range| range.unwrap_or(NOBODY)).collect(), bad.collect())
 }
 
 fn distribution(name: Option<&str>) -> TrafficDistribution {
@@ -261,5 +321,6 @@ fn protocol(name: Option<&str>) -> Option<Protocol> {
 }
 
 fn addresses(texts: impl IntoIterator<Item = String>) -> Vec<IpAddr> {
-    texts.into_iter().filter_map(|text| text.parse().ok()).collect()
+    let parsed = texts.into_iter().filter_map(|text| text.parse().ok());
+    parsed.map(|address: IpAddr| address.to_canonical()).collect()
 }

@@ -3,6 +3,8 @@
 use penstock_dataplane::ServiceKey;
 use serde_json::{Value, json};
 
+use std::net::IpAddr;
+
 use super::*;
 
 const NODE: &str = "node-1";
@@ -44,6 +46,10 @@ fn compile(services: &mut Services, desired: &mut Desired) {
     for name in services.take_dirty() {
         desired.note(services.compile(&name, NODE));
     }
+}
+
+fn in_zone(zone: Option<&str>) -> OwnNodeView {
+    OwnNodeView { zone: zone.map(str::to_owned), leaving: false }
 }
 
 fn web() -> Value {
@@ -195,7 +201,7 @@ fn nothing_is_acted_on_before_all_kinds_were_listed() {
     assert!(!services.is_complete());
     services.see_slice(Event::All(BTreeSet::new()));
     assert!(!services.is_complete(), "the node's zone may be missing");
-    services.see_zone(Event::All(BTreeSet::new()));
+    services.see_own(Event::All(BTreeSet::new()));
     assert!(services.is_complete());
     services.see_slice(Event::Listing);
     assert!(services.is_complete(), "what is known stays known while it is listed again");
@@ -272,7 +278,7 @@ fn ingress_gets_the_tcp_endpoints_of_headless_services_too_and_none_on_the_node_
 fn hints_are_read_for_this_node_and_its_zone_and_a_distribution_stands_in_for_them() {
     let seen_from = |zone: Option<&str>, spec: Value, endpoint: Value| {
         let (mut services, mut desired) = (Services::default(), Desired::default());
-        services.see_zone(Event::Is(name(NODE), zone.map(str::to_owned)));
+        services.see_own(Event::Is(name(NODE), in_zone(zone)));
         service(&mut services, spec);
         slice(&mut services, "web-1", json!([{"name": "http", "port": 8080}]), json!([endpoint]));
         compile(&mut services, &mut desired);
@@ -304,9 +310,9 @@ fn another_zone_of_the_node_makes_every_service_one_that_changed() {
     let mut services = Services::default();
     service(&mut services, web());
     services.take_dirty();
-    services.see_zone(Event::Is(name(NODE), Some("east".into())));
+    services.see_own(Event::Is(name(NODE), in_zone(Some("east"))));
     assert_eq!(services.take_dirty().len(), 1);
-    services.see_zone(Event::Is(name(NODE), Some("east".into())));
+    services.see_own(Event::Is(name(NODE), in_zone(Some("east"))));
     assert!(services.take_dirty().is_empty());
 }
 

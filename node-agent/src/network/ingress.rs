@@ -38,13 +38,13 @@ pub struct Upstreams {
     listed: CancellationToken,
 }
 
-/// What `--ingress-listen` says; `None` when ingress is off.
-pub fn listen_address(option: &str) -> anyhow::Result<Option<SocketAddr>> {
+/// What an option such as `--ingress-listen` says; `None` when it is empty, which means off.
+pub fn listen_address(name: &str, option: &str) -> anyhow::Result<Option<SocketAddr>> {
     if option.is_empty() {
         return Ok(None);
     }
     let address = option.parse().with_context(|| {
-        format!("--ingress-listen {option}: write an address and a port, such as 0.0.0.0:80 or [::]:80")
+        format!("{name} {option}: write an address and a port, such as 0.0.0.0:80 or [::]:80")
     })?;
     Ok(Some(address))
 }
@@ -198,9 +198,12 @@ mod tests {
 
     #[test]
     fn the_address_is_off_right_or_explained() {
-        assert_eq!(listen_address("").unwrap(), None);
-        assert_eq!(listen_address("0.0.0.0:80").unwrap(), Some(([0, 0, 0, 0], 80).into()));
-        let error = format!("{:#}", listen_address("80").unwrap_err());
+        assert_eq!(listen_address("--ingress-listen", "").unwrap(), None);
+        assert_eq!(
+            listen_address("--ingress-listen", "0.0.0.0:80").unwrap(),
+            Some(([0, 0, 0, 0], 80).into())
+        );
+        let error = format!("{:#}", listen_address("--ingress-listen", "80").unwrap_err());
         assert!(error.contains("--ingress-listen 80: write an address and a port"), "{error}");
     }
 

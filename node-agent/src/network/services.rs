@@ -1,4 +1,4 @@
-//! From changes of Services and slices to the kernel, to DNS and to ingress.
+//! From changes of Services and slices to the kernel, to DNS, to ingress and to health checks.
 //!
 //! It exists to say when: the kernel first and at once, since connections wait for it; what comes meanwhile is taken
 //! together, so that a rollout is a handful of map updates. It must not know the API's rules; `desired` does.
@@ -8,17 +8,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use penstock_dataplane::{Applied, Dataplane, Listing, NodeFacts, ServiceChange, ServiceKey};
+use k8s_openapi::jiff::Timestamp;
+use penstock_dataplane::{Applied, Choice, Dataplane, Listing, NodeFacts, ServiceChange, ServiceKey};
 use penstock_network::Attachment;
 use tokio::sync::{mpsc, watch};
 
+use super::addresses::NodeAddresses;
 use super::condition::Condition;
+use super::health_checks::HealthChecks;
 use super::ingress::Upstreams;
 use super::names::Names;
+use super::problems::{About, Problems, Source};
 use super::programmed::Programmed;
 use super::programs::Programs;
-use crate::cluster::{Event, ObjectName, ServiceView, SliceView};
-use crate::desired::{Services, compile_host_ports, service_name};
+use super::proxy_health::ProxyHealth;
+use crate::cluster::{Event, ObjectName, OwnNodeView, ServiceView, SliceView};
+use crate::desired::{Problem, Services, compile_host_ports, service_name};
 
 /// When to try again what the kernel refused.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -34,18 +39,24 @@ pub enum Change {
     Service(Event<ServiceView>),
     /// About a slice.
     Slice(Event<SliceView>),
-    /// About this node's zone.
-    Zone(Event<Option<String>>),
+    /// About this node.
+    Own(Event<OwnNodeView>),
 }
 
 /// What is kept up to date, and for which node.
 pub struct Plane {
     pub node: String,
     pub node_ip: IpAddr,
+    /// Where NodePorts are served.
+    pub node_addresses: NodeAddresses,
     pub dns_ip: IpAddr,
+    pub choice: Choice,
     pub programs: Arc<Programs>,
     pub programmed: Programmed,
     pub condition: Condition,
+    pub problems: Problems,
+    pub health_checks: HealthChecks,
+    pub proxy_health: ProxyHealth,
     pub zone: Names,
     /// Where ingress is served.
     pub upstreams: Option<Upstreams>,
@@ -65,7 +76,7 @@ struct Pending {
 
 /// Runs until the watches end.
 pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
-    let mut services = Services::default();
+    let mut services = Services::new(plane.choice);
     let mut host_ports: BTreeMap<(String, String), ServiceChange> = BTreeMap::new();
     let mut pending = Pending { whole: true, ..Pending::default() };
     loop {
@@ -75,6 +86,7 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
                 None => return,
             },
             Ok(()) = plane.attachments.changed() => pending.host_ports = true,
+            Ok(()) = plane.node_addresses.changed() => pending.whole = true,
             // The programs came late, or refused what was desired.
             _ = plane.programs.wait(), if services.is_complete() && pending.is_due() => {}
         }
@@ -89,16 +101,24 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
         }
         let dirty = services.take_dirty();
         pending.services.extend(dirty.iter().cloned());
+        plane.proxy_health.set_leaving(services.own().leaving);
+        if pending.is_due() {
+            plane.proxy_health.waits();
+        }
+        // Asked before the kernel knows: who asks is to hear of an endpoint that goes as early as can be.
+        plane.check(&services, &dirty);
         if let Some(dataplane) = plane.programs.get() {
             let mut told = Vec::new();
             if pending.host_ports || pending.whole {
                 told = plane.host_ports(&mut host_ports, pending.whole);
             }
             let seen = services.take_seen();
-            match plane.tell(&dataplane, &services, &pending, told).await {
+            let facts = Arc::new(plane.facts());
+            match plane.tell(&dataplane, &services, &pending, &facts, told).await {
                 Ok(waiting) => {
                     pending = Pending { services: waiting, ..Pending::default() };
                     plane.programmed.note(seen);
+                    plane.proxy_health.updated(Timestamp::now());
                 }
                 Err(()) => {
                     // What was seen is only programmed with everything else.
@@ -124,8 +144,9 @@ impl Pending {
 // === impl Plane ===
 
 impl Plane {
-    fn facts(&self) -> NodeFacts {
-        NodeFacts { node_addresses: vec![self.node_ip], never_translated: [self.dns_ip].into() }
+    fn facts(&mut self) -> NodeFacts {
+        let node_addresses = self.node_addresses.borrow_and_update().to_vec();
+        NodeFacts { node_addresses, never_translated: [self.dns_ip].into() }
     }
 
     /// What is different about host ports now, or all of them.
@@ -158,9 +179,9 @@ impl Plane {
         dataplane: &Arc<Dataplane>,
         services: &Services,
         pending: &Pending,
+        facts: &Arc<NodeFacts>,
         mut told: Vec<ServiceChange>,
     ) -> Result<BTreeSet<ObjectName>, ()> {
-        let facts = Arc::new(self.facts());
         let names: Box<dyn Iterator<Item = &ObjectName> + Send> = match pending.whole {
             true => Box::new(services.names()),
             false => Box::new(pending.services.iter()),
@@ -173,7 +194,10 @@ impl Plane {
             told.extend(names.by_ref().take(SERVICES_AT_ONCE).map(|name| services.compile(name, &self.node)));
             let is_last = names.peek().is_none();
             let listing = if is_last && pending.whole { Listing::Complete } else { Listing::Unfinished };
-            let applied = apply(dataplane, std::mem::take(&mut told), &facts, listing).await?;
+            let told_of: BTreeSet<_> =
+                told.iter().map(|it| (it.namespace.clone(), it.name.clone())).collect();
+            let applied = apply(dataplane, std::mem::take(&mut told), facts, listing).await?;
+            self.note_conflicts(services, told_of, &applied);
             if is_last {
                 let shortage = shortage(&applied.unplaced);
                 if let (Some(message), true) = (&shortage, self.condition.set_shortage(shortage.clone())) {
@@ -185,6 +209,45 @@ impl Plane {
                 return Ok(waiting
                     .map(|key| ObjectName { namespace: key.namespace, name: key.name })
                     .collect());
+            }
+        }
+    }
+
+    /// Notes which addresses of these Services, and of those that changes affected, lead elsewhere, and what has no room.
+    fn note_conflicts(&self, services: &Services, told_of: BTreeSet<(String, String)>, applied: &Applied) {
+        let mut wrong: BTreeMap<(String, String), Vec<Problem>> =
+            told_of.into_iter().chain(applied.affected.iter().cloned()).map(|name| (name, vec![])).collect();
+        for (loser, address, port) in &applied.conflicts {
+            if loser.name.contains('/') {
+                tracing::warn!("{loser} is not reached by {address} port {port}: a Service has it");
+            }
+            let name = (loser.namespace.clone(), loser.name.clone());
+            wrong.entry(name).or_default().push(Problem::conflict(*address, *port));
+        }
+        for key in &applied.unplaced {
+            if let Some(wrong) = wrong.get_mut(&(key.namespace.clone(), key.name.clone())) {
+                wrong.push(Problem::no_room(&self.node));
+            }
+        }
+        for ((namespace, name), wrong) in wrong {
+            let name = ObjectName { namespace, name };
+            if let Some(uid) = services.uid(&name) {
+                self.problems.set(About { uid: uid.to_owned(), name }, Source::Maps, wrong);
+            }
+        }
+    }
+
+    /// Has those who ask after endpoints, and those who wrote Services, know these.
+    fn check(&self, services: &Services, dirty: &BTreeSet<ObjectName>) {
+        for name in dirty {
+            let uid = services.uid(name).unwrap_or_default();
+            self.health_checks.set(name, uid, services.compile_health(name, &self.node));
+            match services.uid(name) {
+                Some(uid) => {
+                    let about = About { name: name.clone(), uid: uid.to_owned() };
+                    self.problems.set(about, Source::Objects, services.problems(name));
+                }
+                None => self.problems.forget(name),
             }
         }
     }
@@ -220,7 +283,7 @@ fn see(services: &mut Services, change: Change) {
     match change {
         Change::Service(event) => services.see_service(event),
         Change::Slice(event) => services.see_slice(event),
-        Change::Zone(event) => services.see_zone(event),
+        Change::Own(event) => services.see_own(event),
     }
 }
 
@@ -240,9 +303,6 @@ async fn apply(
     match applying.await {
         Ok((changed, Ok(applied), took)) => {
             let Applied { operations, services, .. } = applied;
-            for (loser, address, port) in &applied.conflicts {
-                tracing::warn!("{loser} is not reached by {address} port {port}: another Service has it");
-            }
             if operations > 0 {
                 tracing::debug!(changed, operations, services, ?took, "services applied");
             }

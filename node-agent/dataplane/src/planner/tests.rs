@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::sink::{MapSink, MemoryMaps};
-use crate::{Backend, Desired, Hint, Protocol, compile, diff};
+use crate::{Backend, Choice, Desired, Hint, Protocol, compile, diff};
 
 fn address(last: u8) -> IpAddr {
     Ipv4Addr::new(10, 0, 0, last).into()
@@ -37,12 +37,13 @@ prop_compose! {
     fn service()(
         // Few addresses, so that services ask for the same ones.
         cluster_ips in proptest::collection::vec((100_u8..104, any::<bool>()), 0..3),
-        external_ips in proptest::collection::vec((104_u8..107, any::<bool>()), 0..2),
+        external_ips in proptest::collection::vec((102_u8..107, any::<bool>()), 0..2),
         load_balancer_ips in proptest::collection::vec((104_u8..107, any::<bool>()), 0..2),
         udp: bool,
         node_port in proptest::option::of(30_000_u16..30_003),
         affinity_seconds in proptest::option::of(1_u32..3),
         (internal_local, external_local, limited) in any::<(bool, bool, bool)>(),
+        choice in prop_oneof![Just(Choice::Random), Just(Choice::Maglev), Just(Choice::LeastConnections)],
         backends in proptest::collection::vec(backend(), 0..5),
     ) -> Service {
         let all = |addresses: Vec<(u8, bool)>| addresses.into_iter().map(|(last, six)| dual(last, six)).collect();
@@ -53,7 +54,7 @@ prop_compose! {
             source_ranges: if limited { vec!["192.0.2.0/24".parse().expect("a range")] } else { vec![] },
             port: 80,
             protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
-            node_port, affinity_seconds, internal_local, external_local, backends,
+            node_port, affinity_seconds, internal_local, external_local, choice, backends,
         }
     }
 }
@@ -217,11 +218,36 @@ fn the_loser_of_an_address_takes_over_when_the_winner_goes() {
     planner.change(&change("a", &[""]), &facts());
     assert_eq!(holder(&planner), "ns/a:", "the first by name");
     assert_eq!(planner.conflicts(&ServiceKey::new("ns", "b", "")).len(), 1);
+    assert_eq!(Vec::from_iter(planner.take_affected()), [Arc::new(ServiceKey::new("ns", "b", ""))]);
     planner.take();
     planner.change(&change("a", &[]), &facts());
     let taken = planner.take();
     assert!(matches!(taken.operations[0], Operation::PutVip(..)), "never unreachable: {taken:?}");
     assert_eq!(holder(&planner), "ns/b:");
+    assert_eq!(planner.take_affected().len(), 1, "who got it back is told too");
+}
+
+#[test]
+fn who_only_names_an_address_never_takes_it_from_whom_it_was_allocated_to() {
+    let mut planner = Planner::recover(MapImage::default(), &Limits::default());
+    let change = |name: &str, service: Service| ServiceChange {
+        namespace: "ns".into(),
+        name: name.into(),
+        ports: [(String::new(), Service { port: 80, ..service })].into(),
+    };
+    let names = || Service { external_ips: vec![address(1)], ..Service::default() };
+    let has = || Service { cluster_ips: vec![address(1)], ..Service::default() };
+    let holder = |planner: &Planner| {
+        let vip = planner.image().vips.values().next().expect("an address");
+        planner.image().names[&vip.service].name.clone()
+    };
+    planner.change(&change("a", names()), &facts());
+    planner.change(&change("b", has()), &facts());
+    assert_eq!(holder(&planner), "b");
+    assert_eq!(planner.conflicts(&ServiceKey::new("ns", "a", "")).len(), 1);
+    assert_eq!(planner.take_affected().len(), 1, "who lost it without a change is told");
+    planner.change(&change("b", names()), &facts());
+    assert_eq!(holder(&planner), "a", "both name it: the first by name");
 }
 
 #[test]

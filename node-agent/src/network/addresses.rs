@@ -1,0 +1,98 @@
+//! The addresses on which NodePorts are served, as they come and go.
+//!
+//! It exists because a node's addresses change while the agent runs. It must not know what is served on them.
+
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::ifaddrs::getifaddrs;
+use nix::libc;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+use crate::desired::NodePortAddresses;
+
+/// How long to wait for more after a change: addresses are set up several at a time.
+const GATHER: Duration = Duration::from_millis(20);
+/// How often addresses are listed where the kernel does not tell of changes.
+const LIST_EVERY: Duration = Duration::from_secs(10);
+/// Longer messages are cut off, which does no harm: what they say is not read.
+const MESSAGE_MAX: usize = 4096;
+
+/// The addresses; always the newest.
+pub type NodeAddresses = watch::Receiver<Arc<Vec<IpAddr>>>;
+
+/// The addresses, and what keeps them so as a future.
+pub fn follow(
+    which: NodePortAddresses,
+    primary: Vec<IpAddr>,
+) -> (NodeAddresses, impl Future<Output = ()> + use<>) {
+    let (to, addresses) = watch::channel(Arc::new(select(&which, &primary)));
+    let following = async move {
+        if which == NodePortAddresses::Primary {
+            return std::future::pending().await;
+        }
+        let changes = listen();
+        if let Err(error) = &changes {
+            tracing::warn!(%error, "the kernel does not tell of new addresses; they are listed now and then");
+        }
+        loop {
+            match &changes {
+                Ok(changes) => changed(changes).await,
+                Err(_) => tokio::time::sleep(LIST_EVERY).await,
+            }
+            let now = select(&which, &primary);
+            to.send_if_modified(|known| {
+                let news = **known != now;
+                if news {
+                    tracing::info!(addresses = ?now, "NodePorts are served on other addresses now");
+                    *known = Arc::new(now);
+                }
+                news
+            });
+        }
+    };
+    (addresses, following)
+}
+
+fn select(which: &NodePortAddresses, primary: &[IpAddr]) -> Vec<IpAddr> {
+    match getifaddrs() {
+        Ok(all) => which.select(primary, all.filter_map(|device| ip(&device.address?))),
+        Err(error) => {
+            tracing::warn!(%error, "the node's addresses cannot be listed; NodePorts are served on --node-ip");
+            primary.to_vec()
+        }
+    }
+}
+
+fn ip(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
+    let four = address.as_sockaddr_in().map(|it| it.ip().into());
+    four.or_else(|| address.as_sockaddr_in6().map(|it| it.ip().into()))
+}
+
+/// A socket that can be read when an address of any device came or went.
+fn listen() -> std::io::Result<AsyncFd<OwnedFd>> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
+    let groups = libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups as u32))?;
+    // SAFETY: the registration owns the descriptor, which nothing else closes.
+    unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(Into::into)
+}
+
+/// Returns a moment after a change. An error says that changes were missed, which is one.
+async fn changed(changes: &AsyncFd<OwnedFd>) {
+    let mut message = [0; MESSAGE_MAX];
+    match changes.readable().await {
+        Ok(mut ready) => ready.clear_ready(),
+        Err(_) => return tokio::time::sleep(LIST_EVERY).await,
+    }
+    tokio::time::sleep(GATHER).await;
+    while recv(changes.as_raw_fd(), &mut message, MsgFlags::empty()).is_ok() {}
+}

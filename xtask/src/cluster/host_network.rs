@@ -44,8 +44,14 @@ pub fn route_pods(node: &NodeLayout, pod_cidr: &str) -> Result<()> {
 
 /// The commands that undo [`create`] and [`route_pods`]; each may find nothing to do.
 pub fn plan_removal(layout: &Layout) -> Vec<String> {
-    let mut lines: Vec<String> =
-        layout.nodes().iter().map(|node| format!("ip netns delete {}", node.netns)).collect();
+    // Links by name: the kernel takes a namespace apart at its leisure, and the links with it.
+    let mut lines: Vec<String> = layout
+        .nodes()
+        .iter()
+        .flat_map(|node| {
+            [format!("ip link delete {}", node.host_link), format!("ip netns delete {}", node.netns)]
+        })
+        .collect();
     lines.push(format!("ip link delete {}", layout.bridge()));
     for range in [layout.cluster_cidr(), layout.service_cidr()] {
         lines.push(format!("ip route flush root {range}"));

@@ -34,7 +34,9 @@ pub fn remove(layout: &Layout, keep_data: bool) -> Result<()> {
         let _ = words(&line);
     }
     attempt("removing cgroups", remove_cgroups(layout));
-    attempt("removing the bridge", check_link_is_gone(&layout.bridge()));
+    for link in layout.nodes().into_iter().map(|node| node.host_link).chain([layout.bridge()]) {
+        attempt("removing links", check_link_is_gone(&link));
+    }
     if keep_data {
         for folder in [layout.data().join("nodes"), layout.logs()] {
             attempt("removing node data", remove_folder(&folder));

@@ -3,11 +3,13 @@
 //! It exists so that netlink stays in one room. It must not know the ledger: it is told what to make.
 
 mod address;
+mod carrier;
 mod kernel;
 mod pod;
 mod veth;
 
 pub(crate) use address::Mac;
+pub(crate) use carrier::await_carrier;
 pub(crate) use kernel::{Kernel, Uplink, link_mac, link_mtu};
 pub(crate) use pod::{GATEWAY, apply_pod_side, observe_pod_side};
 pub(crate) use veth::{apply_host_side, apply_pair, delete_link};

@@ -17,7 +17,8 @@ use super::{Network, NetworkError, cause};
 use crate::attachment::{Attachment, host_link};
 use crate::hooks::PodLink;
 use crate::links::{
-    GATEWAY, apply_host_side, apply_pair, apply_pod_side, delete_link, link_mtu, observe_pod_side,
+    GATEWAY, apply_host_side, apply_pair, apply_pod_side, await_carrier, delete_link, link_mtu,
+    observe_pod_side,
 };
 use crate::netns;
 
@@ -69,6 +70,7 @@ impl Network {
         self.hook(pod_link(attachment, ifindex), |hooks, link| hooks.attach(link))
             .await
             .map_err(|source| NetworkError::Hook { container: attachment.id.container.clone(), source })?;
+        await_carrier(&self.kernel, attachment).await?;
         Ok(mtu)
     }
 

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::context::{Context, Target};
 use super::generic::update::Race;
+use super::kinds::rules::addresses::special_address;
 use super::object::{items_at, meta_str};
 use super::{Registry, RegistryError};
 use crate::error::ApiError;
@@ -127,22 +128,37 @@ fn kubernetes_service(registry: &Registry) -> Value {
                 "targetPort": registry.config().advertise_port}]}})
 }
 
+/// Where other hosts reach this server; none when it only serves its own, and endpoints may not say so.
+fn advertised(registry: &Registry) -> Option<IpAddr> {
+    Some(registry.config().advertise_address).filter(|ip| special_address(*ip).is_none())
+}
+
 fn endpoints(registry: &Registry) -> Value {
-    let config = registry.config();
+    let port = registry.config().advertise_port;
+    let subsets: Vec<Value> = advertised(registry)
+        .into_iter()
+        .map(|ip| {
+            json!({"addresses": [{"ip": ip.to_string()}],
+                "ports": [{"name": "https", "port": port, "protocol": "TCP"}]})
+        })
+        .collect();
     json!({"apiVersion": "v1", "kind": "Endpoints",
         "metadata": {"name": "kubernetes", "namespace": "default",
             "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-        "subsets": [{"addresses": [{"ip": config.advertise_address.to_string()}],
-            "ports": [{"name": "https", "port": config.advertise_port, "protocol": "TCP"}]}]})
+        "subsets": subsets})
 }
 
 fn endpoint_slice(registry: &Registry) -> Value {
     let config = registry.config();
+    let endpoints: Vec<Value> = advertised(registry)
+        .into_iter()
+        .map(|ip| json!({"addresses": [ip.to_string()], "conditions": {"ready": true}}))
+        .collect();
     json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"name": "kubernetes", "namespace": "default",
             "labels": {"kubernetes.io/service-name": "kubernetes"}},
         "addressType": if config.advertise_address.is_ipv4() { "IPv4" } else { "IPv6" },
-        "endpoints": [{"addresses": [config.advertise_address.to_string()], "conditions": {"ready": true}}],
+        "endpoints": endpoints,
         "ports": [{"name": "https", "port": config.advertise_port, "protocol": "TCP"}]})
 }
 

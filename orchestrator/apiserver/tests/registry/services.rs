@@ -76,3 +76,106 @@ async fn headless_and_external_services_have_no_address() {
         .unwrap();
     assert!(external["spec"].get("clusterIP").is_none());
 }
+
+#[tokio::test]
+async fn a_service_changes_its_type_in_place_and_takes_and_gives_what_each_type_has() {
+    let cluster = Cluster::start().await;
+    let made = cluster.create("services", service("s", json!({"ports": [{"port": 80}]}))).await.unwrap();
+    let ip = made["spec"]["clusterIP"].clone();
+    assert!(made["spec"]["ports"][0].get("nodePort").is_none());
+
+    let patched = cluster.merge("services", "s", json!({"spec": {"type": "NodePort"}})).await.unwrap();
+    let node_port = patched["spec"]["ports"][0]["nodePort"].clone();
+    assert!(node_port.is_number() && patched["spec"]["clusterIP"] == ip);
+    assert_eq!(patched["spec"]["externalTrafficPolicy"], "Cluster");
+
+    let local = json!({"spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}});
+    let patched = cluster.merge("services", "s", local).await.unwrap();
+    assert_eq!(patched["spec"]["ports"][0]["nodePort"], node_port, "it keeps its node port");
+    let health_port = patched["spec"]["healthCheckNodePort"].clone();
+    assert!(health_port.is_number() && health_port != node_port);
+    assert_eq!(patched["spec"]["allocateLoadBalancerNodePorts"], true);
+
+    let patched = cluster.merge("services", "s", json!({"spec": {"type": "ClusterIP"}})).await.unwrap();
+    for field in ["healthCheckNodePort", "externalTrafficPolicy", "allocateLoadBalancerNodePorts"] {
+        assert!(patched["spec"].get(field).is_none(), "{field} stays: {patched}");
+    }
+    assert!(patched["spec"]["ports"][0].get("nodePort").is_none() && patched["spec"]["clusterIP"] == ip);
+    // Both ports are free for others.
+    let ports = json!([{"name": "a", "port": 1, "nodePort": node_port}, {"name": "b", "port": 2, "nodePort": health_port}]);
+    cluster.create("services", service("t", json!({"type": "NodePort", "ports": ports}))).await.unwrap();
+
+    let external = json!({"spec": {"type": "ExternalName", "externalName": "example.com"}});
+    let patched = cluster.merge("services", "s", external).await.unwrap();
+    assert!(patched["spec"].get("clusterIP").is_none(), "{patched}");
+    let text = ip.as_str().unwrap();
+    assert!(cluster.get("ipaddresses", text).await.is_err(), "its address is given back");
+    let other = json!({"clusterIP": text, "ports": [{"port": 80}]});
+    cluster.create("services", service("u", other)).await.unwrap();
+
+    let patched = cluster.merge("services", "s", json!({"spec": {"type": "ClusterIP"}})).await.unwrap();
+    assert!(patched["spec"].get("externalName").is_none());
+    assert!(patched["spec"]["clusterIP"] != ip && patched["spec"]["clusterIP"].is_string());
+    let headless = json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"]}});
+    assert_eq!(cluster.merge("services", "s", headless).await.unwrap_err().code, 422);
+}
+
+#[tokio::test]
+async fn a_load_balancer_without_node_ports_gets_none_and_keeps_those_it_names_or_had() {
+    let cluster = Cluster::start().await;
+    let without = |ports: Value| json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": ports});
+    let made = cluster.create("services", service("a", without(json!([{"port": 80}])))).await.unwrap();
+    assert!(made["spec"]["ports"][0].get("nodePort").is_none());
+    let named = without(json!([{"port": 80, "nodePort": 30123}]));
+    let made = cluster.create("services", service("b", named.clone())).await.unwrap();
+    assert_eq!(made["spec"]["ports"][0]["nodePort"], 30123);
+    assert_eq!(cluster.create("services", service("c", named)).await.unwrap_err().code, 422, "it is taken");
+    let outside = without(json!([{"port": 80, "nodePort": 80}]));
+    assert_eq!(cluster.create("services", service("d", outside)).await.unwrap_err().code, 422);
+
+    let with = json!({"type": "LoadBalancer", "ports": [{"port": 80}]});
+    let made = cluster.create("services", service("e", with)).await.unwrap();
+    let kept = json!({"spec": {"allocateLoadBalancerNodePorts": false}});
+    let patched = cluster.merge("services", "e", kept).await.unwrap();
+    assert_eq!(patched["spec"]["ports"], made["spec"]["ports"]);
+}
+
+#[tokio::test]
+async fn a_health_check_port_is_given_once_and_stays() {
+    let cluster = Cluster::start().await;
+    let local = |health: Option<u16>, node_port: u16| {
+        let mut spec = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local",
+            "ports": [{"port": 80, "nodePort": node_port}]});
+        if let Some(health) = health {
+            spec["healthCheckNodePort"] = health.into();
+        }
+        spec
+    };
+    cluster.create("services", service("a", local(Some(30200), 30201))).await.unwrap();
+    for (health, node_port) in [(30200, 30202), (30201, 30202), (30203, 30200), (30204, 30204), (80, 30205)] {
+        let refused = cluster.create("services", service("b", local(Some(health), node_port))).await;
+        assert_eq!(refused.unwrap_err().code, 422, "{health} {node_port}");
+    }
+    let changed = cluster.merge("services", "a", json!({"spec": {"healthCheckNodePort": 30210}})).await;
+    assert_eq!(changed.unwrap_err().code, 422);
+    let cluster_wide = json!({"type": "LoadBalancer", "ports": [{"port": 80}], "healthCheckNodePort": 30211});
+    assert_eq!(cluster.create("services", service("c", cluster_wide)).await.unwrap_err().code, 422);
+}
+
+#[tokio::test]
+async fn only_a_load_balancer_has_addresses_of_one_and_they_say_how_they_are_reached() {
+    let cluster = Cluster::start().await;
+    let balancer = json!({"type": "LoadBalancer", "ports": [{"port": 80}]});
+    let status =
+        json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}, {"ip": "192.0.2.2", "ipMode": "Proxy"}]}});
+    for (name, spec, modes) in
+        [("a", balancer, json!(["VIP", "Proxy"])), ("b", json!({"ports": [{"port": 80}]}), json!([]))]
+    {
+        let mut made = cluster.create("services", service(name, spec)).await.unwrap();
+        made["status"] = status.clone();
+        let updated = cluster.update("services", Some("status"), &made).await.unwrap();
+        let ingress = updated.pointer("/status/loadBalancer/ingress").and_then(Value::as_array).cloned();
+        let found: Vec<Value> = ingress.unwrap_or_default().iter().map(|it| it["ipMode"].clone()).collect();
+        assert_eq!(json!(found), modes);
+    }
+}

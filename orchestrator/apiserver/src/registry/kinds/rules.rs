@@ -1,5 +1,6 @@
 //! Rules that several kinds share.
 
+pub(crate) mod addresses;
 pub(crate) mod labels;
 pub(crate) mod pod_spec;
 

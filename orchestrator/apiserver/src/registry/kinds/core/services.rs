@@ -59,12 +59,24 @@ pub(super) fn wants_address(service: &Value) -> bool {
     kind(service) != "ExternalName" && !is_headless(service)
 }
 
+/// Of a type that may have node ports: such a Service keeps those it has, also where it is to get no more.
+pub(super) fn may_have_node_ports(service: &Value) -> bool {
+    matches!(kind(service), "NodePort" | "LoadBalancer")
+}
+
+/// To be given node ports for the ports that name none.
 pub(super) fn wants_node_ports(service: &Value) -> bool {
     match kind(service) {
         "NodePort" => true,
         "LoadBalancer" => service.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&json!(false)),
         _ => false,
     }
+}
+
+/// Reached from outside the cluster, so that it has a policy for that.
+pub(super) fn is_external(service: &Value) -> bool {
+    may_have_node_ports(service)
+        || (wants_address(service) && !items_at(service, "/spec/externalIPs").is_empty())
 }
 
 pub(super) fn wants_health_port(service: &Value) -> bool {
@@ -90,6 +102,25 @@ impl Strategy for Service {
 
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
         validation::validate_update(new, old)
+    }
+
+    fn prepare_status(&self, _context: &Context, new: &mut Value, _old: &Value) {
+        let serves = kind(new) == "LoadBalancer";
+        if let Some(balancer) = new.pointer_mut("/status/loadBalancer").and_then(Value::as_object_mut) {
+            if !serves {
+                // What is no load balancer has no addresses of one; who wrote them saw an older type.
+                balancer.remove("ingress");
+            }
+            for ingress in balancer.get_mut("ingress").and_then(Value::as_array_mut).into_iter().flatten() {
+                if !str_at(ingress, "/ip").is_empty() && ingress.get("ipMode").is_none() {
+                    ingress["ipMode"] = "VIP".into();
+                }
+            }
+        }
+    }
+
+    fn validate_status(&self, new: &Value, _old: &Value) -> Vec<FieldError> {
+        validation::validate_status(new)
     }
 
     async fn reserve(
@@ -158,8 +189,7 @@ fn drop_stale(new: &mut Value, old: &Value) {
     if wants_health_port(old) && !wants_health_port(new) && unchanged("healthCheckNodePort") {
         gone.push("healthCheckNodePort");
     }
-    let external = |k: &str| matches!(k, "NodePort" | "LoadBalancer");
-    if external(&was) && !external(&is) && unchanged("externalTrafficPolicy") {
+    if is_external(old) && !is_external(new) && unchanged("externalTrafficPolicy") {
         gone.push("externalTrafficPolicy");
     }
     if let Some(spec) = new.get_mut("spec").and_then(Value::as_object_mut) {
@@ -167,7 +197,7 @@ fn drop_stale(new: &mut Value, old: &Value) {
             spec.remove(field);
         }
     }
-    if wants_node_ports(old) && !wants_node_ports(new) {
+    if may_have_node_ports(old) && !may_have_node_ports(new) {
         let had: Vec<Value> = items_at(old, "/spec/ports").iter().map(|p| p["nodePort"].clone()).collect();
         if let Some(ports) = new.pointer_mut("/spec/ports").and_then(Value::as_array_mut) {
             for port in ports.iter_mut().filter_map(Value::as_object_mut) {

@@ -13,7 +13,7 @@ use rand::Rng as _;
 use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 
-use super::{is_headless, kind, wants_address, wants_health_port, wants_node_ports};
+use super::{is_headless, kind, may_have_node_ports, wants_address, wants_health_port, wants_node_ports};
 use crate::error::{ApiError, FieldError};
 use crate::registry::Registry;
 use crate::registry::context::Context;
@@ -241,6 +241,13 @@ pub(super) async fn release(registry: &Registry, ip: &str) {
     }
 }
 
+/// The TCP node ports of the ports themselves.
+fn node_port_numbers(service: &Value) -> BTreeSet<i64> {
+    let ports = items_at(service, "/spec/ports").iter();
+    let tcp = ports.filter(|port| port["protocol"].as_str().unwrap_or("TCP") == "TCP");
+    tcp.filter_map(|port| port["nodePort"].as_i64()).collect()
+}
+
 fn node_ports(service: &Value) -> Vec<(u16, String)> {
     let mut all: Vec<(u16, String)> = items_at(service, "/spec/ports")
         .iter()
@@ -261,9 +268,10 @@ fn node_ports(service: &Value) -> Vec<(u16, String)> {
 }
 
 fn take_ports(registry: &Registry, service: &mut Value, used: &Used) -> Result<(), ApiError> {
-    if !wants_node_ports(service) && !wants_health_port(service) {
+    if !may_have_node_ports(service) {
         return Ok(());
     }
+    let gives = wants_node_ports(service);
     let (low, high) = registry.config().node_ports;
     let name = meta_str(service, "name").to_string();
     let mut own: BTreeSet<(u16, String)> = node_ports(service).into_iter().collect();
@@ -282,9 +290,7 @@ fn take_ports(registry: &Registry, service: &mut Value, used: &Used) -> Result<(
         (start..=high).chain(low..start).find(|n| !taken(*n))
     };
     let full = || ApiError::internal("failed to allocate a nodePort: range is full");
-    if wants_node_ports(service)
-        && let Some(ports) = service.pointer_mut("/spec/ports").and_then(Value::as_array_mut)
-    {
+    if let Some(ports) = service.pointer_mut("/spec/ports").and_then(Value::as_array_mut) {
         // The same port by another protocol gets the same number.
         let mut by_port: Vec<(i64, String, u16)> = Vec::new();
         for (i, p) in ports.iter_mut().enumerate() {
@@ -296,6 +302,7 @@ fn take_ports(registry: &Registry, service: &mut Value, used: &Used) -> Result<(
                     check(n, &protocol, format!("spec.ports[{i}].nodePort"), &mut errors);
                     n
                 }
+                None if !gives => continue,
                 None => {
                     let sibling = by_port
                         .iter()
@@ -320,6 +327,11 @@ fn take_ports(registry: &Registry, service: &mut Value, used: &Used) -> Result<(
     if wants_health_port(service) {
         match service.pointer("/spec/healthCheckNodePort").and_then(Value::as_i64).filter(|n| *n > 0) {
             Some(n) => {
+                // `own` has it already from the object; a port of the Service must not.
+                let path = "spec.healthCheckNodePort";
+                if node_port_numbers(service).contains(&n) {
+                    errors.push(FieldError::invalid(path, n, "provided port is already allocated"));
+                }
                 check(u16::try_from(n).unwrap_or(0), "TCP", "spec.healthCheckNodePort".into(), &mut errors);
             }
             None => service["spec"]["healthCheckNodePort"] = json!(free(&own).ok_or_else(full)?),
@@ -343,7 +355,7 @@ pub(super) fn keep_allocated(new: &mut Value, old: &Value) {
             new["spec"]["clusterIPs"] = old["spec"]["clusterIPs"].clone();
         }
     }
-    if wants_node_ports(old) && wants_node_ports(new) {
+    if may_have_node_ports(old) && may_have_node_ports(new) {
         let before = items_at(old, "/spec/ports").to_vec();
         let said: BTreeSet<i64> =
             items_at(new, "/spec/ports").iter().filter_map(|p| p["nodePort"].as_i64()).collect();
@@ -381,6 +393,16 @@ mod tests {
         assert_eq!(nth(range, 253).to_string(), "10.96.0.254");
         assert!(!is_usable(range, "10.96.0.0".parse().unwrap()));
         assert!(!is_usable(range, "10.96.0.255".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_load_balancer_that_wants_no_more_node_ports_keeps_those_it_has() {
+        let old = json!({"spec": {"type": "LoadBalancer",
+            "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30001}]}});
+        let mut new = json!({"spec": {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false,
+            "ports": [{"port": 80, "protocol": "TCP"}]}});
+        keep_allocated(&mut new, &old);
+        assert_eq!(new["spec"]["ports"], old["spec"]["ports"]);
     }
 
     #[test]

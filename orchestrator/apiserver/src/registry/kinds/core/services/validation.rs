@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{is_headless, kind};
+use super::{is_external, is_headless, kind, wants_health_port};
 use crate::error::FieldError;
-use crate::registry::kinds::rules::{IMMUTABLE, port_number};
+use crate::registry::kinds::rules::{IMMUTABLE, addresses::special_address, port_number};
 use crate::registry::meta::{self, names};
 use crate::registry::object::{items_at, str_at};
+
+const IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+const KUBELET_PORT: i64 = 10_250;
 
 pub(super) fn validate(s: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
@@ -68,6 +71,11 @@ pub(super) fn validate(s: &Value) -> Vec<FieldError> {
         if let Some(why) = port_number(port) {
             errors.push(FieldError::invalid(format!("{at}.port"), port, why));
         }
+        // A load balancer that opens all of a node's port 10250 would open the kubelet.
+        if kind == "LoadBalancer" && port == KUBELET_PORT {
+            let why = "may not expose port 10250 externally since it is used by kubelet";
+            errors.push(FieldError::invalid(format!("{at}.port"), port, why));
+        }
         let protocol = p["protocol"].as_str().unwrap_or("TCP");
         if !["TCP", "UDP", "SCTP"].contains(&protocol) {
             errors.push(FieldError::not_supported(
@@ -120,14 +128,86 @@ pub(super) fn validate(s: &Value) -> Vec<FieldError> {
             "must be greater than 0 and less than 86400",
         ));
     }
-    let external =
-        matches!(kind, "NodePort" | "LoadBalancer") || !items_at(s, "/spec/externalIPs").is_empty();
-    if !str_at(s, "/spec/externalTrafficPolicy").is_empty() && !external {
+    if str_at(s, "/spec/sessionAffinity") != "ClientIP" && s.pointer("/spec/sessionAffinityConfig").is_some()
+    {
+        errors.push(FieldError::forbidden(
+            "spec.sessionAffinityConfig",
+            "must not be set when session affinity is None",
+        ));
+    }
+    one_of(s, "trafficDistribution", &["PreferClose", "PreferSameZone", "PreferSameNode"], &mut errors);
+    load_balancer(s, kind, &mut errors);
+    if !str_at(s, "/spec/externalTrafficPolicy").is_empty() && !is_external(s) {
         errors.push(FieldError::invalid(
             "spec.externalTrafficPolicy",
             str_at(s, "/spec/externalTrafficPolicy"),
             "may only be set for externally-accessible services",
         ));
+    }
+    errors
+}
+
+/// What only a LoadBalancer may have.
+fn load_balancer(s: &Value, kind: &str, errors: &mut Vec<FieldError>) {
+    const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
+    let ranges = items_at(s, "/spec/loadBalancerSourceRanges");
+    if kind != "LoadBalancer" {
+        if !ranges.is_empty() {
+            errors.push(FieldError::forbidden("spec.LoadBalancerSourceRanges", ONLY));
+        }
+        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+            if s.pointer(&format!("/spec/{field}")).is_some_and(|value| !value.is_null()) {
+                errors.push(FieldError::forbidden(format!("spec.{field}"), ONLY));
+            }
+        }
+    }
+    for (i, range) in ranges.iter().enumerate() {
+        // Spaces around are allowed: the annotation this field replaced allowed them.
+        let text = range.as_str().unwrap_or_default().trim();
+        if !text.contains('/') || text.parse::<ipnetwork::IpNetwork>().is_err() {
+            let why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+            errors.push(FieldError::invalid(format!("spec.LoadBalancerSourceRanges[{i}]"), text, why));
+        }
+    }
+    if let Some(class) = s.pointer("/spec/loadBalancerClass").and_then(Value::as_str)
+        && let Some(why) = names::qualified_name(class)
+    {
+        errors.push(FieldError::invalid("spec.loadBalancerClass", class, why));
+    }
+    let health = s.pointer("/spec/healthCheckNodePort").and_then(Value::as_i64).unwrap_or(0);
+    if health != 0 && !wants_health_port(s) {
+        errors.push(FieldError::invalid(
+            "spec.healthCheckNodePort",
+            health,
+            "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
+        ));
+    }
+}
+
+pub(super) fn validate_status(s: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (i, ingress) in items_at(s, "/status/loadBalancer/ingress").iter().enumerate() {
+        let at = format!("status.loadBalancer.ingress[{i}]");
+        let (ip, host, mode) =
+            (str_at(ingress, "/ip"), str_at(ingress, "/hostname"), str_at(ingress, "/ipMode"));
+        if !ip.is_empty() && ip.parse::<std::net::IpAddr>().is_err() {
+            errors.push(FieldError::invalid(format!("{at}.ip"), ip, IP));
+        }
+        if ip.is_empty() && !mode.is_empty() {
+            errors.push(FieldError::forbidden(format!("{at}.ipMode"), "may not be set when `ip` is not set"));
+        }
+        if !mode.is_empty() && !["Proxy", "VIP"].contains(&mode) {
+            errors.push(FieldError::not_supported(format!("{at}.ipMode"), mode, &["Proxy", "VIP"]));
+        }
+        if !host.is_empty() && host.parse::<std::net::IpAddr>().is_ok() {
+            errors.push(FieldError::invalid(
+                format!("{at}.hostname"),
+                host,
+                "must be a DNS name, not an IP address",
+            ));
+        } else if let Some(why) = (!host.is_empty()).then(|| names::subdomain(host)).flatten() {
+            errors.push(FieldError::invalid(format!("{at}.hostname"), host, why));
+        }
     }
     errors
 }
@@ -140,7 +220,6 @@ fn one_of(s: &Value, field: &str, allowed: &[&str], errors: &mut Vec<FieldError>
 }
 
 fn addresses(s: &Value, errors: &mut Vec<FieldError>) {
-    const IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
     let ip = str_at(s, "/spec/clusterIP");
     let list = items_at(s, "/spec/clusterIPs");
     if !list.is_empty() && list[0].as_str() != Some(ip) {
@@ -158,8 +237,13 @@ fn addresses(s: &Value, errors: &mut Vec<FieldError>) {
     }
     for (i, ip) in items_at(s, "/spec/externalIPs").iter().enumerate() {
         let text = ip.as_str().unwrap_or_default();
-        if text.parse::<std::net::IpAddr>().is_err() {
-            errors.push(FieldError::invalid(format!("spec.externalIPs[{i}]"), text, IP));
+        match text.parse() {
+            Err(_) => errors.push(FieldError::invalid(format!("spec.externalIPs[{i}]"), text, IP)),
+            Ok(ip) => {
+                if let Some(why) = special_address(ip) {
+                    errors.push(FieldError::invalid(format!("spec.externalIPs[{i}]"), text, why));
+                }
+            }
         }
     }
 }
@@ -173,6 +257,20 @@ pub(super) fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
         let had = str_at(old, "/spec/clusterIP");
         if had == "None" || !had.is_empty() {
             errors.push(FieldError::invalid("spec.clusterIPs[0]", list, IMMUTABLE));
+        }
+    }
+    let both = |wants: fn(&Value) -> bool| wants(old) && wants(new);
+    if both(wants_health_port) {
+        let port = |s: &Value| s.pointer("/spec/healthCheckNodePort").and_then(Value::as_i64);
+        if port(new) != port(old) {
+            errors.push(FieldError::forbidden("spec.healthCheckNodePort", IMMUTABLE));
+        }
+    }
+    if both(|s| kind(s) == "LoadBalancer") {
+        let class = |s: &'_ Value| s.pointer("/spec/loadBalancerClass").cloned().unwrap_or_default();
+        if class(new) != class(old) {
+            let why = "may not change once set";
+            errors.push(FieldError::invalid("spec.loadBalancerClass", class(new), why));
         }
     }
     errors
@@ -195,6 +293,68 @@ mod tests {
         let two = messages(json!({"ports": [{"port": 80}, {"port": 80}]}));
         assert_eq!(two.len(), 3, "{two:?}");
         assert_eq!(messages(json!({"clusterIP": "None"})), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_only_a_load_balancer_may_have_is_refused_elsewhere() {
+        let ports = json!([{"port": 80}]);
+        let found = messages(json!({"ports": ports, "loadBalancerSourceRanges": ["10.0.0.0/8"],
+            "allocateLoadBalancerNodePorts": true, "loadBalancerClass": "a.test/b", "healthCheckNodePort": 30001}));
+        assert_eq!(found.len(), 4, "{found:?}");
+        let balancer = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": ports,
+            "loadBalancerSourceRanges": [" 10.0.0.0/8 "], "loadBalancerClass": "a.test/b", "healthCheckNodePort": 30001});
+        assert_eq!(messages(balancer), Vec::<String>::new());
+        let found = messages(json!({"type": "LoadBalancer", "ports": [{"port": 10250}],
+            "loadBalancerSourceRanges": ["10.0.0.1", "ten"]}));
+        assert_eq!(found.len(), 3, "{found:?}");
+    }
+
+    #[test]
+    fn external_addresses_that_are_no_host_s_and_unknown_words_are_refused() {
+        for ip in ["127.0.0.1", "0.0.0.0", "169.254.1.1", "224.0.0.1", "::1", "fe80::1", "ff02::1", "nobody"]
+        {
+            let found = messages(json!({"ports": [{"port": 80}], "externalIPs": [ip]}));
+            assert_eq!(found.len(), 1, "{ip}: {found:?}");
+        }
+        for (field, value) in [
+            ("trafficDistribution", "PreferFar"),
+            ("internalTrafficPolicy", "Far"),
+            ("sessionAffinity", "Cookie"),
+        ] {
+            let mut spec = json!({"ports": [{"port": 80}]});
+            spec[field] = value.into();
+            let found = messages(spec);
+            assert!(found.len() == 1 && found[0].contains("Unsupported value"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_status_has_addresses_of_known_modes() {
+        let of = |ingress: Value| {
+            validate_status(&json!({"status": {"loadBalancer": {"ingress": [ingress]}}})).len()
+        };
+        assert_eq!(of(json!({"ip": "192.0.2.1", "ipMode": "Proxy"})), 0);
+        assert_eq!(of(json!({"hostname": "lb.example.com"})), 0);
+        for wrong in [
+            json!({"ip": "one"}),
+            json!({"ip": "192.0.2.1", "ipMode": "Tunnel"}),
+            json!({"ipMode": "VIP"}),
+            json!({"hostname": "192.0.2.1"}),
+            json!({"hostname": "no host"}),
+        ] {
+            assert_eq!(of(wrong.clone()), 1, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_health_port_and_a_class_stay_while_the_type_does() {
+        let with = |port: i64, class: &str, kind: &str| {
+            json!({"spec": {"type": kind, "externalTrafficPolicy": "Local",
+            "healthCheckNodePort": port, "loadBalancerClass": class}})
+        };
+        let old = with(30001, "a.test/b", "LoadBalancer");
+        assert_eq!(validate_update(&with(30002, "a.test/c", "LoadBalancer"), &old).len(), 2);
+        assert_eq!(validate_update(&with(30002, "a.test/c", "NodePort"), &old).len(), 0);
     }
 
     #[test]

@@ -7,7 +7,9 @@ use aya::maps::{MapData, MapError};
 use penstock_ebpf_common::{Event, Reason, ServiceCount, map};
 use serde::Serialize;
 
+use crate::image::MapImage;
 use crate::kernel::{KernelMaps, failed, pin};
+use crate::sink::MapSink;
 use crate::{Dataplane, DataplaneError};
 
 /// All that was counted since the maps were made.
@@ -88,6 +90,11 @@ impl Dataplane {
     pub fn counters(&self) -> Result<Counters, DataplaneError> {
         counters(&mut self.state().maps)
     }
+}
+
+/// Reads what the maps hold of Services, for tests and for people: the whole of it.
+pub fn observe_image(directory: &Path) -> Result<MapImage, DataplaneError> {
+    KernelMaps::open(directory)?.observe()
 }
 
 /// Reads how full each map is. Lists every key: milliseconds for large maps.

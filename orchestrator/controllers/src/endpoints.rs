@@ -20,6 +20,7 @@ use crate::context::Context;
 
 pub mod backends;
 pub mod legacy;
+pub mod mirror;
 pub mod slices;
 
 use slices::MANAGED_BY;
@@ -205,7 +206,8 @@ impl Reconcile for Controller {
         let now = Timestamp::now();
         if self.expectations.satisfied(key) {
             let backends = backends::observe_backends(&service, &pods, &zones);
-            let changes = slices::plan_slices(&service, backends, &self.own_slices(key), now);
+            let changes =
+                slices::plan_slices(&slices::of_service(&service), backends, &self.own_slices(key), now);
             self.apply_slices(&service, changes).await?;
         }
         self.ensure_endpoints(&service, legacy::plan_endpoints(&service, &pods, now)).await?;

@@ -15,6 +15,7 @@ pub const CONTROLLERS: &[(&str, Run)] = &[
     ("deployment", |c| Box::pin(crate::deployment::run(c))),
     ("disruption", |c| Box::pin(crate::disruption::run(c))),
     ("endpoints", |c| Box::pin(crate::endpoints::run(c))),
+    ("endpoint-slice-mirroring", |c| Box::pin(crate::endpoints::mirror::run(c))),
     ("garbage-collector", |c| Box::pin(crate::garbage::run(c))),
     ("job", |c| Box::pin(crate::job::run(c))),
     ("namespace", |c| Box::pin(crate::namespace::run(c))),

@@ -72,6 +72,20 @@ async fn endpoints_follow_the_readiness_of_pods() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn endpoints_somebody_wrote_for_a_service_without_selector_are_mirrored_to_slices() {
+    let cluster = Cluster::start(&[]).await;
+    cluster.create::<Service>(json!({"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}})).await;
+    let written = |ip: &str| json!([{"addresses": [{"ip": ip}], "ports": [{"port": 8080}]}]);
+    cluster.create::<Endpoints>(json!({"metadata": {"name": "web"}, "subsets": written("192.0.2.1")})).await;
+    let is = |ip: &str, slices: &[EndpointSlice]| addresses(slices) == [(ip.to_owned(), true)];
+    cluster.until_all::<EndpointSlice>(|slices| is("192.0.2.1", slices)).await;
+    cluster.merge::<Endpoints>("web", json!({"subsets": written("192.0.2.2")})).await;
+    cluster.until_all::<EndpointSlice>(|slices| is("192.0.2.2", slices)).await;
+    cluster.merge::<Service>("web", json!({"spec": {"selector": {"app": "none"}}})).await;
+    cluster.until_all::<EndpointSlice>(|slices| addresses(slices).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_load_balancer_gets_an_address_and_gives_it_back() {
     let cloud = CloudConfig { load_balancer_pools: vec!["192.0.2.16/30".parse().expect("a range")] };
     let cluster = Cluster::start_with(&[], ControllersConfig::default(), cloud).await;

@@ -5,45 +5,8 @@ use std::fmt::Write;
 use super::*;
 use crate::Limits;
 
-/// The scope a set's number stands for.
-fn scope(set: u32) -> &'static str {
-    ["cluster", "local", "cluster6", "local6"][(set % 4) as usize]
-}
-
-/// Writes an image the way `node-agent maps` would: names instead of numbers.
 fn shown(compiled: &Compiled) -> String {
-    let mut text = String::new();
-    let image = &compiled.image;
-    for (key, vip) in &image.vips {
-        let scope = |set: u32| if set == 0 { "-" } else { scope(set) };
-        let names =
-            [(VIP_NODE_PORT, " nodeport"), (VIP_HOST_ONLY, " host-only"), (VIP_SOURCE_RANGES, " ranges")];
-        let flags: String =
-            names.iter().filter(|(flag, _)| vip.flags & flag != 0).map(|(_, name)| *name).collect();
-        let (inside, outside) = (scope(vip.inside), scope(vip.outside));
-        let name = &image.names[&vip.service];
-        let address = std::net::SocketAddr::new(key.address.into(), u16::from_be(key.port));
-        let _ = writeln!(text, "{address}/{} {name} inside={inside} outside={outside}{flags}", key.protocol);
-    }
-    for (id, set) in &image.sets {
-        let name = &image.names[&crate::image::service_of(*id)];
-        let _ = write!(text, "{name} {} flags={} affinity={}s:", scope(*id), set.flags, set.affinity_seconds);
-        for backend in &set.backends {
-            let local = if backend.local == 1 { "*" } else { "" };
-            let address = std::net::SocketAddr::new(backend.address.into(), u16::from_be(backend.port));
-            let _ = write!(text, " {address}{local}#{}", backend.id);
-        }
-        text.push('\n');
-    }
-    for range in &image.ranges {
-        let _ = writeln!(
-            text,
-            "{} lets in {}/{}",
-            image.names[&range.service],
-            IpAddr::from(range.address),
-            range.prefix
-        );
-    }
+    let mut text = compiled.image.to_string();
     for (key, address, port) in &compiled.conflicts {
         let _ = writeln!(text, "conflict: {key} {address}:{port}");
     }
@@ -71,10 +34,10 @@ services:
     - { address: 10.244.0.2, port: 8080 }
 ",
         "
-10.96.0.7:80/6 demo/hello:http inside=cluster outside=-
-10.240.0.11:30080/6 demo/hello:http inside=cluster outside=cluster nodeport
-127.0.0.1:30080/6 demo/hello:http inside=cluster outside=- nodeport host-only
-demo/hello:http cluster flags=0 affinity=0s: 10.244.0.2:8080#1 10.244.1.3:8080*#2
+10.96.0.7:80/TCP demo/hello:http inside=cluster outside=-
+10.240.0.11:30080/TCP demo/hello:http inside=cluster outside=cluster nodeport
+127.0.0.1:30080/TCP demo/hello:http inside=cluster outside=- nodeport host-only
+demo/hello:http cluster: 10.244.0.2:8080 10.244.1.3:8080*
 ",
     );
 }
@@ -95,10 +58,10 @@ services:
     - { address: 10.244.0.2, port: 8080 }
 ",
         "
-10.96.0.7:80/6 demo/both: inside=local outside=-
-192.0.2.1:80/6 demo/both: inside=cluster outside=local
-demo/both: cluster flags=0 affinity=0s: 10.244.0.2:8080#1
-demo/both: local flags=1 affinity=0s:
+10.96.0.7:80/TCP demo/both: inside=local outside=-
+192.0.2.1:80/TCP demo/both: inside=cluster outside=local yields
+demo/both: cluster: 10.244.0.2:8080
+demo/both: local empty=drop:
 ",
     );
 }
@@ -125,10 +88,10 @@ services:
     - { address: 10.244.0.4, port: 53 }
 ",
         "
-10.96.0.7:53/17 demo/ending: inside=cluster outside=-
-10.96.0.8:53/17 demo/mixed: inside=cluster outside=-
-demo/ending: cluster flags=0 affinity=10800s: 10.244.0.2:53#1
-demo/mixed: cluster flags=0 affinity=0s: 10.244.0.4:53#2
+10.96.0.7:53/UDP demo/ending: inside=cluster outside=-
+10.96.0.8:53/UDP demo/mixed: inside=cluster outside=-
+demo/ending: cluster affinity=10800s: 10.244.0.2:53
+demo/mixed: cluster: 10.244.0.4:53
 ",
     );
 }
@@ -157,9 +120,9 @@ services:
   demo/b: { external_ips: [192.0.2.1], port: 80 }
 ",
         "
-192.0.2.1:80/6 demo/a: inside=cluster outside=cluster
-demo/a: cluster flags=0 affinity=0s:
-demo/b: cluster flags=0 affinity=0s:
+192.0.2.1:80/TCP demo/a: inside=cluster outside=cluster yields
+demo/a: cluster:
+demo/b: cluster:
 conflict: demo/b: 192.0.2.1:80
 ",
     );
@@ -193,16 +156,16 @@ services:
     - { address: 'fd00:244::2', port: 8080, local: true }
 ",
         "
-[::1]:30080/6 demo/dual: inside=cluster6 outside=- nodeport host-only
-10.96.0.7:80/6 demo/dual: inside=cluster outside=-
-10.240.0.11:30080/6 demo/dual: inside=cluster outside=local nodeport
-127.0.0.1:30080/6 demo/dual: inside=cluster outside=- nodeport host-only
-[fd00:96::7]:80/6 demo/dual: inside=cluster6 outside=-
-[fd00:240::11]:30080/6 demo/dual: inside=cluster6 outside=local6 nodeport
-demo/dual: cluster flags=0 affinity=0s: 10.244.0.2:8080#1
-demo/dual: local flags=1 affinity=0s:
-demo/dual: cluster6 flags=0 affinity=0s: [fd00:244::2]:8080*#2
-demo/dual: local6 flags=1 affinity=0s: [fd00:244::2]:8080*#2
+[::1]:30080/TCP demo/dual: inside=cluster6 outside=- nodeport host-only
+10.96.0.7:80/TCP demo/dual: inside=cluster outside=-
+10.240.0.11:30080/TCP demo/dual: inside=cluster outside=local nodeport
+127.0.0.1:30080/TCP demo/dual: inside=cluster outside=- nodeport host-only
+[fd00:96::7]:80/TCP demo/dual: inside=cluster6 outside=-
+[fd00:240::11]:30080/TCP demo/dual: inside=cluster6 outside=local6 nodeport
+demo/dual: cluster: 10.244.0.2:8080
+demo/dual: local empty=drop:
+demo/dual: cluster6: [fd00:244::2]:8080*
+demo/dual: local6 empty=drop: [fd00:244::2]:8080*
 ",
     );
 }
@@ -220,10 +183,10 @@ services:
     external_ips: [192.0.2.1]
 ",
         "
-[::1]:30080/6 demo/six: inside=cluster6 outside=- nodeport host-only
-[fd00:96::7]:80/6 demo/six: inside=cluster6 outside=-
-[fd00:240::11]:30080/6 demo/six: inside=cluster6 outside=cluster6 nodeport
-demo/six: cluster6 flags=0 affinity=0s:
+[::1]:30080/TCP demo/six: inside=cluster6 outside=- nodeport host-only
+[fd00:96::7]:80/TCP demo/six: inside=cluster6 outside=-
+[fd00:240::11]:30080/TCP demo/six: inside=cluster6 outside=cluster6 nodeport
+demo/six: cluster6:
 ",
     );
 }
@@ -242,12 +205,12 @@ services:
     source_ranges: [203.0.113.77/24, 'fd00:7::/64']
 ",
         "
-10.96.0.7:80/6 demo/lb: inside=cluster outside=-
-10.240.0.11:30080/6 demo/lb: inside=cluster outside=cluster nodeport
-127.0.0.1:30080/6 demo/lb: inside=cluster outside=- nodeport host-only
-192.0.2.1:80/6 demo/lb: inside=cluster outside=cluster ranges
-demo/lb: cluster flags=0 affinity=0s:
-demo/lb: lets in 203.0.113.0/120
+10.96.0.7:80/TCP demo/lb: inside=cluster outside=-
+10.240.0.11:30080/TCP demo/lb: inside=cluster outside=cluster nodeport
+127.0.0.1:30080/TCP demo/lb: inside=cluster outside=- nodeport host-only
+192.0.2.1:80/TCP demo/lb: inside=cluster outside=cluster ranges
+demo/lb: cluster:
+demo/lb: lets in 203.0.113.0/24
 demo/lb: lets in fd00:7::/64
 ",
     );
@@ -301,8 +264,8 @@ services:
     - { address: 10.244.0.3, port: 80 }
 ",
         "
-10.96.0.7:80/6 demo/early: inside=cluster outside=-
-demo/early: cluster flags=0 affinity=0s: 10.244.0.2:80#1 10.244.0.3:80#2
+10.96.0.7:80/TCP demo/early: inside=cluster outside=-
+demo/early: cluster: 10.244.0.2:80 10.244.0.3:80
 ",
     );
 }
@@ -331,8 +294,8 @@ services:
     - { address: 10.244.0.3, port: 80, local: true }
 ",
         "
-10.96.0.7:80/6 demo/odd: inside=cluster outside=-
-demo/odd: cluster flags=0 affinity=0s: 10.244.0.3:80#1
+10.96.0.7:80/TCP demo/odd: inside=cluster outside=-
+demo/odd: cluster: 10.244.0.3:80
 ",
     );
 }

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use penstock_informers::Meta;
 
@@ -142,6 +144,20 @@ pub fn target(pod: &Pod) -> ObjectReference {
     }
 }
 
+/// For whom an endpoint is meant, where a Service prefers near ones (KEP-4444, KEP-3015): the node's hint comes with the
+/// zone's, for proxies that do not know the former.
+fn hints(service: &Service, node: Option<&str>, zone: Option<&str>) -> Option<EndpointHints> {
+    let distribution = service.spec.as_ref().and_then(|spec| spec.traffic_distribution.as_deref())?;
+    let by_node = match distribution {
+        "PreferSameNode" => true,
+        "PreferSameZone" | "PreferClose" => false,
+        _ => return None,
+    };
+    let for_nodes = node.filter(|_| by_node).map(|name| vec![ForNode { name: name.to_owned() }]);
+    let for_zones = zone.map(|name| vec![ForZone { name: name.to_owned() }]);
+    (for_nodes.is_some() || for_zones.is_some()).then_some(EndpointHints { for_nodes, for_zones })
+}
+
 /// All endpoints of a service.
 pub fn observe_backends(service: &Service, pods: &[Arc<Pod>], zones: &BTreeMap<String, String>) -> Backends {
     let mut backends = Backends::new();
@@ -154,7 +170,9 @@ pub fn observe_backends(service: &Service, pods: &[Arc<Pod>], zones: &BTreeMap<S
             let serving = pod::is_ready(pod);
             let terminating = pod.deleting();
             let node = pod::node_name(pod);
+            let zone = node.and_then(|n| zones.get(n)).cloned();
             let endpoint = Endpoint {
+                hints: hints(service, node, zone.as_deref()),
                 addresses: vec![address.to_string()],
                 conditions: Some(EndpointConditions {
                     ready: Some(publish || (serving && !terminating)),
@@ -164,7 +182,7 @@ pub fn observe_backends(service: &Service, pods: &[Arc<Pod>], zones: &BTreeMap<S
                 hostname: hostname(service, pod),
                 node_name: node.map(str::to_owned),
                 target_ref: Some(target(pod)),
-                zone: node.and_then(|n| zones.get(n)).cloned(),
+                zone,
                 ..Default::default()
             };
             backends.entry((family.clone(), resolve_ports(service, pod))).or_default().push(endpoint);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use penstock_informers::Meta;
 use penstock_informers::identity::controller_reference;
 
@@ -28,8 +28,34 @@ pub(crate) enum Change {
     Delete(String),
 }
 
+/// What all slices of one owner have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Template {
+    /// The owner's name, from which those of slices are made.
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Beside others, which stay.
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) owner: OwnerReference,
+    /// Families that keep one empty slice when they have no endpoints, so that watchers see there are none.
+    pub(crate) placeholders: Vec<String>,
+}
+
+/// The slices of a Service's pods.
+pub(crate) fn of_service(service: &Service) -> Template {
+    Template {
+        name: service.name().to_owned(),
+        namespace: service.ns().to_owned(),
+        labels: labels(service),
+        annotations: BTreeMap::new(),
+        owner: controller_reference(service),
+        placeholders: families(service),
+    }
+}
+
 pub(crate) fn plan_slices(
-    service: &Service,
+    template: &Template,
     mut backends: Backends,
     existing: &[Arc<EndpointSlice>],
     now: Timestamp,
@@ -41,10 +67,9 @@ pub(crate) fn plan_slices(
         ports.sort();
         by_group.entry((slice.address_type.clone(), ports)).or_default().push(slice);
     }
-    // A family without endpoints keeps one empty slice, so that watchers see the service has none.
-    for family in families(service) {
-        if !backends.keys().any(|(f, _)| *f == family) {
-            backends.insert((family, Vec::new()), Vec::new());
+    for family in &template.placeholders {
+        if !backends.keys().any(|(f, _)| f == family) {
+            backends.insert((family.clone(), Vec::new()), Vec::new());
         }
     }
     for (group, slices) in &by_group {
@@ -54,7 +79,7 @@ pub(crate) fn plan_slices(
     }
     for ((family, ports), endpoints) in backends {
         let group = by_group.remove(&(family.clone(), ports.clone())).unwrap_or_default();
-        changes.extend(plan_group(service, &family, &ports, endpoints, &group, now));
+        changes.extend(plan_group(template, &family, &ports, endpoints, &group, now));
     }
     // New and changed slices before deletions: an endpoint is never absent in between.
     changes.sort_by_key(|c| matches!(c, Change::Delete(_)));
@@ -73,7 +98,7 @@ struct Draft<'a> {
 }
 
 fn plan_group(
-    service: &Service,
+    template: &Template,
     family: &str,
     ports: &[PortKey],
     endpoints: Vec<Endpoint>,
@@ -82,8 +107,7 @@ fn plan_group(
 ) -> Vec<Change> {
     let placeholder = endpoints.is_empty();
     let mut wanted: BTreeMap<_, Endpoint> = endpoints.into_iter().map(|e| (identity(&e), e)).collect();
-    let labels = labels(service);
-    let mut drafts: Vec<Draft<'_>> = existing.iter().map(|s| keep(s, &mut wanted, &labels)).collect();
+    let mut drafts: Vec<Draft<'_>> = existing.iter().map(|s| keep(s, &mut wanted, template)).collect();
     let mut left: Vec<Endpoint> = wanted.into_values().collect();
     // What is new goes first into slices that are written anyway, then into the fullest one that has room.
     for draft in drafts.iter_mut().filter(|d| d.changed) {
@@ -105,12 +129,12 @@ fn plan_group(
         }
         kept += 1;
         if draft.changed {
-            changes.push(Change::Update(Box::new(update(draft, &labels, now))));
+            changes.push(Change::Update(Box::new(update(draft, template, now))));
         }
     }
     while !left.is_empty() || (placeholder && kept == 0) {
         let rest = left.split_off(left.len().min(ENDPOINTS_MAX));
-        changes.push(Change::Create(Box::new(new_slice(service, family, ports, left, &labels, now))));
+        changes.push(Change::Create(Box::new(new_slice(template, family, ports, left, now))));
         left = rest;
         kept += 1;
     }
@@ -121,9 +145,11 @@ fn plan_group(
 fn keep<'a>(
     slice: &'a Arc<EndpointSlice>,
     wanted: &mut BTreeMap<(String, String), Endpoint>,
-    labels: &BTreeMap<String, String>,
+    template: &Template,
 ) -> Draft<'a> {
-    let mut changed = slice.metadata.labels.as_ref() != Some(labels);
+    let has = |name: &String, value: &String| slice.annotation(name) == Some(value.as_str());
+    let mut changed = slice.metadata.labels.as_ref() != Some(&template.labels)
+        || !template.annotations.iter().all(|(name, value)| has(name, value));
     let mut endpoints = Vec::new();
     for old in slice.endpoints.iter().flatten() {
         match wanted.remove(&identity(old)) {
@@ -144,6 +170,7 @@ fn same_endpoint(a: &Endpoint, b: &Endpoint) -> bool {
         && a.hostname == b.hostname
         && a.node_name == b.node_name
         && a.zone == b.zone
+        && a.hints == b.hints
         && target(a) == target(b)
 }
 
@@ -170,29 +197,32 @@ fn trigger(now: Timestamp) -> (String, String) {
     (TRIGGER_TIME.to_owned(), now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
-fn update(draft: Draft<'_>, labels: &BTreeMap<String, String>, now: Timestamp) -> EndpointSlice {
+fn update(draft: Draft<'_>, template: &Template, now: Timestamp) -> EndpointSlice {
     let mut slice = draft.slice.clone();
     slice.endpoints = Some(draft.endpoints);
-    slice.metadata.labels = Some(labels.clone());
-    slice.metadata.annotations.get_or_insert_default().extend([trigger(now)]);
+    slice.metadata.labels = Some(template.labels.clone());
+    let annotations = slice.metadata.annotations.get_or_insert_default();
+    annotations.extend(template.annotations.clone());
+    annotations.extend([trigger(now)]);
     slice
 }
 
 fn new_slice(
-    service: &Service,
+    template: &Template,
     family: &str,
     ports: &[PortKey],
     endpoints: Vec<Endpoint>,
-    labels: &BTreeMap<String, String>,
     now: Timestamp,
 ) -> EndpointSlice {
+    let mut annotations = template.annotations.clone();
+    annotations.extend([trigger(now)]);
     EndpointSlice {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", service.name())),
-            namespace: service.metadata.namespace.clone(),
-            labels: Some(labels.clone()),
-            annotations: Some([trigger(now)].into()),
-            owner_references: Some(vec![controller_reference(service)]),
+            generate_name: Some(format!("{}-", template.name)),
+            namespace: Some(template.namespace.clone()),
+            labels: Some(template.labels.clone()),
+            annotations: Some(annotations),
+            owner_references: Some(vec![template.owner.clone()]),
             ..Default::default()
         },
         address_type: family.to_owned(),
@@ -216,6 +246,26 @@ mod tests {
         .unwrap()
     }
 
+    #[test]
+    fn a_service_that_prefers_near_endpoints_says_for_whom_each_is_meant() {
+        let hints = |distribution: &str| {
+            let mut service = service();
+            service.spec.as_mut().unwrap().traffic_distribution = Some(distribution.to_owned());
+            let zones = [("n1".to_owned(), "z1".to_owned())].into();
+            let backends = observe_backends(&service, &pods(1), &zones);
+            let endpoint = backends.into_values().flatten().next().unwrap();
+            let hints = endpoint.hints.unwrap_or_default();
+            let zones: Vec<_> = hints.for_zones.unwrap_or_default().into_iter().map(|it| it.name).collect();
+            let nodes: Vec<_> = hints.for_nodes.unwrap_or_default().into_iter().map(|it| it.name).collect();
+            (zones.join(","), nodes.join(","))
+        };
+        let both = |zone: &str, node: &str| (zone.to_owned(), node.to_owned());
+        assert_eq!(hints("PreferClose"), both("z1", ""));
+        assert_eq!(hints("PreferSameZone"), both("z1", ""));
+        assert_eq!(hints("PreferSameNode"), both("z1", "n1"));
+        assert_eq!(hints("Whatever"), both("", ""));
+    }
+
     fn pods(count: usize) -> Vec<Arc<Pod>> {
         let pod = |i: usize| {
             let mut pod = test_pod(&format!("p{i}"), Some("n1"), "Running", Some(1));
@@ -230,7 +280,7 @@ mod tests {
         let service = service();
         let zones = [("n1".to_owned(), "z1".to_owned())].into();
         let backends = observe_backends(&service, pods, &zones);
-        plan_slices(&service, backends, existing, Timestamp::from_second(5).unwrap())
+        plan_slices(&of_service(&service), backends, existing, Timestamp::from_second(5).unwrap())
     }
 
     fn created(changes: Vec<Change>) -> Vec<Arc<EndpointSlice>> {

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod condition;
+mod fallback;
 mod health_checks;
 mod health_server;
 mod ingress;
@@ -13,6 +14,7 @@ mod names;
 mod problems;
 mod programmed;
 mod programs;
+mod proxy;
 mod proxy_health;
 mod routes;
 mod services;
@@ -30,9 +32,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{class_view, ingress_view, watch, watch_some};
-use crate::options::{Overlay, Run};
+use crate::options::{Overlay, Run, ServiceProxy};
 
 use condition::Condition;
+use fallback::{Because, StandIn};
 use health_checks::HealthChecks;
 use problems::Problems;
 use programs::Programs;
@@ -55,7 +58,27 @@ pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToke
 
     let condition = Condition::new(client.clone(), &options.node_name);
     let uplink = network.observe_uplink_index().await?;
-    programs.load(options, uplink, &condition).await;
+    let because = match options.service_proxy {
+        ServiceProxy::Userspace => Some(Because::Chosen),
+        // What goes wrong is in the condition, and tried again.
+        ServiceProxy::Ebpf => programs.load(options, uplink, &condition).await.ok().and(None),
+        ServiceProxy::Auto => programs.load(options, uplink, &condition).await.err().map(Because::NotLoaded),
+    };
+    let mut troubles = tokio::sync::watch::channel(Arc::default());
+    if let Some(because) = because {
+        let fallback = fallback::start(options.services_max, uplink)?;
+        troubles.1 = fallback.troubles();
+        let relieved = programs.stand_in(fallback.clone());
+        let stand_in = StandIn {
+            fallback,
+            because,
+            network: network.clone(),
+            client: client.clone(),
+            node: options.node_name.clone(),
+            condition: condition.clone(),
+        };
+        tasks.spawn(stand_in.look_after(relieved));
+    }
 
     let (events, changes) = mpsc::channel(EVENTS_MAX);
     let (node_events, nodes) = mpsc::channel(EVENTS_MAX);
@@ -122,9 +145,11 @@ pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToke
         dns_ip: options.cluster_dns,
         choice: options.load_balancing,
         programs,
+        bpffs: options.bpffs.clone(),
         programmed: programmed::Programmed::default(),
         condition: condition.clone(),
         problems,
+        troubles: troubles.1,
         health_checks,
         proxy_health,
         zone,

@@ -98,6 +98,10 @@ pub struct Run {
     /// Range of pod addresses of all nodes.
     #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16", help_heading = "Network")]
     pub cluster_cidr: Ipv4Network,
+    /// What serves Services: the eBPF programs; a proxy in user space; or `auto`, the programs, and the proxy for as long
+    /// as they cannot be loaded.
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT", help_heading = "Network")]
+    pub service_proxy: ServiceProxy,
     /// Whether what pods send out of the cluster leaves with the node's address.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, help_heading = "Network")]
     pub masquerade: bool,
@@ -165,6 +169,17 @@ pub enum Half {
     Pods,
     /// Services, pod network, DNS, ingress.
     Network,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum ServiceProxy {
+    /// The eBPF programs, and a proxy in user space for as long as they cannot be loaded.
+    #[default]
+    Auto,
+    /// The eBPF programs or nothing.
+    Ebpf,
+    /// A proxy in user space, even where the programs could be loaded.
+    Userspace,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

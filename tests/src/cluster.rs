@@ -99,18 +99,23 @@ impl Cluster {
 
     /// Runs a program inside a node's namespaces.
     pub fn in_node(&self, node: &str, words: &[&str]) -> Result<String> {
+        succeeded(self.in_node_command(node, words)?.output()?, "nsenter", words)
+    }
+
+    /// The same, not started yet.
+    pub fn in_node_command(&self, node: &str, words: &[&str]) -> Result<Command> {
         let run = Path::new("/run/penstock").join(&self.name).join(node).join("ns");
         let description = std::fs::read(Path::new("/run/penstock").join(&self.name).join("cluster.json"))?;
         let description: serde_json::Value = serde_json::from_slice(&description)?;
         let netns = format!("penstock{}-{node}", description["index"]);
-        let output = Command::new("nsenter")
+        let mut command = Command::new("nsenter");
+        command
             .arg(format!("--net=/run/netns/{netns}"))
             .arg(format!("--mount={}", run.join("mnt").display()))
             .arg("--")
             .args(words)
-            .stdin(Stdio::null())
-            .output()?;
-        succeeded(output, "nsenter", words)
+            .stdin(Stdio::null());
+        Ok(command)
     }
 
     /// Kills a process of the cluster with SIGKILL: `part` is `control` or a node's name, `program` as in /proc/PID/comm.

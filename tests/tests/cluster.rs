@@ -2,6 +2,8 @@
 //!
 //! One cluster of three nodes serves all scenarios, one after another; each leaves it as it found it.
 
+#[path = "cluster/fallback.rs"]
+mod fallback;
 #[path = "cluster/faults.rs"]
 mod faults;
 #[path = "cluster/lifetime.rs"]
@@ -48,7 +50,9 @@ fn main() {
 }
 
 fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
-    let scenarios = [objects::SCENARIOS, sessions::SCENARIOS, traffic::SCENARIOS, faults::SCENARIOS].concat();
+    let scenarios =
+        [objects::SCENARIOS, sessions::SCENARIOS, traffic::SCENARIOS, faults::SCENARIOS, fallback::SCENARIOS]
+            .concat();
     let mut trials: Vec<Trial> = scenarios
         .into_iter()
         .map(|(name, scenario): Scenario| {

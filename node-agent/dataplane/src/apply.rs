@@ -99,21 +99,11 @@ impl Dataplane {
         if acted_on_some && !settling.is_settled() {
             self.act_again(settling, planned.departed, ended, endings.again());
         }
-        let affected = planner.take_affected();
-        let affected: BTreeSet<_> =
-            affected.iter().map(|key| (key.namespace.clone(), key.name.clone())).collect();
-        let changed = changes.iter().map(|change| (change.namespace.clone(), change.name.clone()));
-        let of_interest: BTreeSet<_> = changed.chain(affected.iter().cloned()).collect();
-        let keys = of_interest.iter().flat_map(|(namespace, name)| planner.keys_of(namespace, name));
         Ok(Applied {
             operations: planned.operations.len(),
-            services: planner.served(),
             flows_removed: acted.flows_removed,
             sockets_destroyed: acted.sockets_destroyed,
-            unplaced: planner.waiting().iter().cloned().collect(),
-            has_room: planner.has_room(),
-            conflicts: keys.flat_map(|key| planner.conflicts(&key)).collect(),
-            affected,
+            ..planner.outcome(changes)
         })
     }
 

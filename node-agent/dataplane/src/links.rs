@@ -124,6 +124,23 @@ impl Links {
         unpin(&self.directory.join(pod_name(ifindex)))
     }
 
+    /// Takes every program off its place. Returns how many there were.
+    pub fn remove_all(&self) -> Result<usize, DataplaneError> {
+        let listing = match std::fs::read_dir(&self.directory) {
+            Ok(listing) => listing,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(source) => {
+                return Err(DataplaneError::Path { doing: "listing", path: self.directory.clone(), source });
+            }
+        };
+        let mut removed = 0;
+        for entry in listing.flatten() {
+            unpin(&entry.path())?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
     /// Gives every pod's link the new program; forgets those whose interface is gone. Returns how many live.
     pub fn refresh_pods(&self, program: BorrowedFd<'_>) -> Result<usize, DataplaneError> {
         let mut living = 0;

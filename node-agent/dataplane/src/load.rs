@@ -211,6 +211,12 @@ impl Dataplane {
     }
 }
 
+/// Takes all programs that an agent left below its directory on a bpf file system off their places, so that they no
+/// longer serve what nobody tells them of. The maps stay for the next that loads. Returns how many programs there were.
+pub fn detach(bpffs: &Path) -> Result<usize, DataplaneError> {
+    Links::new(bpffs.join("links")).remove_all()
+}
+
 // === Loading ===
 
 fn ensure_directories(directory: &Path) -> Result<(), DataplaneError> {

@@ -15,7 +15,7 @@ use crate::compile::{CompiledPort, compile_port, conflict, is_served, yields};
 use crate::diff::{Dirty, Operation};
 use crate::ids::Ids;
 use crate::image::{Endpoint, MapImage, Set, set_ids};
-use crate::{Limits, NodeFacts, Service, ServiceChange, ServiceKey};
+use crate::{Applied, Limits, NodeFacts, Service, ServiceChange, ServiceKey};
 
 /// The service ports that are served, and what is to be written for them.
 #[derive(Debug, Default)]
@@ -145,6 +145,24 @@ impl Planner {
     pub fn doubt_all(&mut self) {
         self.ports.values_mut().for_each(|port| port.confirmed = false);
         self.waiting.clear();
+    }
+
+    /// What is to be told of changes that were planned: what is served, what has no room, and what leads elsewhere.
+    pub fn outcome(&mut self, changes: &[ServiceChange]) -> Applied {
+        let affected = self.take_affected();
+        let affected: BTreeSet<_> =
+            affected.iter().map(|key| (key.namespace.clone(), key.name.clone())).collect();
+        let changed = changes.iter().map(|change| (change.namespace.clone(), change.name.clone()));
+        let of_interest: BTreeSet<_> = changed.chain(affected.iter().cloned()).collect();
+        let keys = of_interest.iter().flat_map(|(namespace, name)| self.keys_of(namespace, name));
+        Applied {
+            services: self.served(),
+            unplaced: self.waiting().iter().cloned().collect(),
+            has_room: self.has_room(),
+            conflicts: keys.flat_map(|key| self.conflicts(&key)).collect(),
+            affected,
+            ..Applied::default()
+        }
     }
 
     /// What is to be written for all changes since the last call.

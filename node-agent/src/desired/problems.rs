@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use penstock_fallback::Trouble;
+
 use super::Services;
 use crate::cluster::ObjectName;
 
@@ -30,6 +32,11 @@ impl Problem {
                 "not reached by {address} port {port}: another Service has it. Give one of them another address or port"
             ),
         }
+    }
+
+    /// An address that the proxy in user space does not serve.
+    pub fn not_served(node: &str, trouble: &Trouble) -> Self {
+        Self { reason: "AddressNotServed", message: format!("on node {node} {trouble}") }
     }
 
     /// A Service that needs more room than there is.

@@ -1,5 +1,6 @@
 //! The Node's condition `NetworkUnavailable`: true, with the reason, until every part works. And `ServicesIncomplete`: true
-//! while there are Services for which the kernel's maps have no room.
+//! while there are Services for which the kernel's maps have no room. And `ServiceProxyDegraded`: true while Services are
+//! served by the proxy in user space.
 //!
 //! It exists so that a person finds out with `kubectl describe node` what is missing, and the scheduler keeps pods
 //! away from a node without a network. It must not know what the parts do.
@@ -39,6 +40,8 @@ struct State {
     parts: Mutex<BTreeMap<Part, Result<(), String>>>,
     /// What does not fit into the maps, and what to do.
     shortage: Mutex<Option<String>>,
+    /// Why Services are not served by the programs, and what follows from that.
+    degraded: Mutex<Option<(&'static str, String)>>,
     changed: Notify,
 }
 
@@ -47,8 +50,13 @@ impl Condition {
     pub fn new(client: kube::Client, node: &str) -> Self {
         let parts =
             BTreeMap::from([(Part::PodNetwork, Err("the node has no range of pod addresses yet".into()))]);
-        let state =
-            Arc::new(State { parts: Mutex::new(parts), shortage: Mutex::default(), changed: Notify::new() });
+        let state = State {
+            parts: Mutex::new(parts),
+            shortage: Mutex::default(),
+            degraded: Mutex::default(),
+            changed: Notify::new(),
+        };
+        let state = Arc::new(state);
         Self { nodes: Api::all(client), node: node.to_string(), state }
     }
 
@@ -74,15 +82,26 @@ impl Condition {
         news
     }
 
+    /// Notes why Services are served by the proxy in user space, as a word and as a text; none when they are not.
+    pub fn set_degraded(&self, degraded: Option<(&'static str, String)>) {
+        let mut known = self.state.degraded.lock();
+        if *known != degraded {
+            *known = degraded;
+            self.state.changed.notify_one();
+        }
+    }
+
     /// Keeps the Node's condition as it is noted here.
     pub async fn run(self) {
         let mut written = None;
         loop {
             let (status, reason, message) = summary(&self.state.parts.lock());
             let shortage = self.state.shortage.lock().clone();
-            let now = (status, reason, message, shortage);
+            let degraded = self.state.degraded.lock().clone();
+            let now = (status, reason, message, shortage, degraded);
             if written.as_ref() != Some(&now) {
-                match self.write(now.0, now.1, &now.2, now.3.as_deref()).await {
+                let degraded = now.4.as_ref().map(|(reason, message)| (*reason, message.as_str()));
+                match self.write(now.0, now.1, &now.2, now.3.as_deref(), degraded).await {
                     Ok(()) => written = Some(now),
                     Err(error) => {
                         tracing::debug!(%error, "the node's condition is not written yet");
@@ -101,10 +120,15 @@ impl Condition {
         reason: &str,
         message: &str,
         shortage: Option<&str>,
+        degraded: Option<(&str, &str)>,
     ) -> kube::Result<()> {
         let (short, short_reason, short_message) = match shortage {
             Some(shortage) => ("True", "LimitReached", shortage),
             None => ("False", "AllServed", "every Service has room in the kernel's maps"),
+        };
+        let (slow, slow_reason, slow_message) = match degraded {
+            Some((reason, message)) => ("True", reason, message),
+            None => ("False", "Ebpf", "Services are not served by the userspace proxy"),
         };
         let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(k8s_openapi::jiff::Timestamp::now());
         let patch: Value = json!({ "status": { "conditions": [{
@@ -112,6 +136,9 @@ impl Condition {
             "lastHeartbeatTime": now, "lastTransitionTime": now,
         }, {
             "type": "ServicesIncomplete", "status": short, "reason": short_reason, "message": short_message,
+            "lastHeartbeatTime": now, "lastTransitionTime": now,
+        }, {
+            "type": "ServiceProxyDegraded", "status": slow, "reason": slow_reason, "message": slow_message,
             "lastHeartbeatTime": now, "lastTransitionTime": now,
         }]}});
         self.nodes.patch_status(&self.node, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)

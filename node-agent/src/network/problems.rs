@@ -38,6 +38,8 @@ pub enum Source {
     Maps,
     /// Its health check port.
     Health,
+    /// The proxy in user space.
+    Userspace,
 }
 
 /// Which Service.
@@ -89,7 +91,7 @@ impl Problems {
     /// Says that a Service is gone.
     pub fn forget(&self, name: &ObjectName) {
         let mut known = self.known.lock();
-        for source in [Source::Objects, Source::Maps, Source::Health] {
+        for source in [Source::Objects, Source::Maps, Source::Health, Source::Userspace] {
             known.remove(&(name.clone(), source));
         }
     }

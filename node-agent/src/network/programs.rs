@@ -1,32 +1,40 @@
-//! The data plane, which may come late: loading it, trying again, and handing it pods' links.
+//! The data plane, which may come late: loading it, trying again, handing it pods' links; and the proxy in user space that
+//! stands in for it meanwhile.
 //!
-//! It exists so that a node whose kernel or object file is wrong still has pod addresses, routes and DNS, and says
-//! clearly what is missing. It must not know Services.
+//! It exists so that a node whose kernel or object file is wrong still has pod addresses, routes, DNS and Services, and
+//! says clearly what is missing. It must not know Services.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
 use ipnetwork::IpNetwork;
 use penstock_dataplane::{Dataplane, DropLog, Inside, InsideRange, Limits, LoadOptions};
+use penstock_fallback::Fallback;
 use penstock_network::{HookError, Network, PodHooks, PodLink};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::condition::{Condition, Part};
+use super::proxy::{Kind, Proxy};
 use crate::kernel;
-use crate::options::Run;
+use crate::options::{Run, ServiceProxy};
 
 /// Pause between attempts to load.
 const RETRY_EVERY: Duration = Duration::from_secs(15);
 
-/// The data plane, once it is loaded.
+/// The data plane, once it is loaded, and who stands in for it.
 #[derive(Default)]
 pub struct Programs {
     dataplane: OnceLock<Arc<Dataplane>>,
-    loaded: Notify,
+    stand_in: OnceLock<Arc<Fallback>>,
+    /// Cancelled when nobody has to stand in any more.
+    relieved: CancellationToken,
+    changed: Notify,
 }
 
 impl Programs {
@@ -35,38 +43,85 @@ impl Programs {
         self.dataplane.get().cloned()
     }
 
-    /// Returns when it is loaded.
-    pub async fn wait(&self) -> Arc<Dataplane> {
+    /// Who serves Services, if anybody.
+    pub fn proxy(&self) -> Option<Proxy> {
+        let stand_in = || self.stand_in.get().cloned().map(Proxy::Userspace);
+        self.get().map(Proxy::Programs).or_else(stand_in)
+    }
+
+    /// Returns when somebody serves Services; when it was somebody already, when it is somebody else.
+    pub async fn wait_for_other_than(&self, known: Option<Kind>) {
         loop {
-            let notified = self.loaded.notified();
-            if let Some(dataplane) = self.get() {
-                return dataplane;
+            let changed = self.changed.notified();
+            if self.proxy().is_some_and(|proxy| Some(proxy.kind()) != known) {
+                return;
             }
-            notified.await;
+            changed.await;
         }
     }
 
-    /// Tries to load it, and says in the node's condition how that went.
-    pub async fn load(&self, options: &Run, uplink: u32, condition: &Condition) -> bool {
-        let options = options.clone();
-        let loaded = tokio::task::spawn_blocking(move || load(&options, uplink)).await;
+    /// Has the proxy in user space serve until the programs do. What is returned is cancelled then.
+    pub fn stand_in(&self, fallback: Arc<Fallback>) -> CancellationToken {
+        let _ = self.stand_in.set(fallback);
+        self.changed.notify_waiters();
+        self.relieved.clone()
+    }
+
+    /// Called when one of the two knows every Service: the other has nothing to do any more. Listeners and routes of the
+    /// proxy go, those that an agent before this one left as well; or the programs that one left.
+    pub async fn relieve_other_than(&self, kind: Kind, bpffs: &Path) {
+        match kind {
+            Kind::Programs => {
+                self.relieved.cancel();
+                let outcome = match self.stand_in.get() {
+                    Some(fallback) => fallback.stop().await,
+                    None => penstock_fallback::remove_routes().await.map(drop),
+                };
+                if let Err(error) = outcome {
+                    tracing::warn!(
+                        "routes of the userspace proxy are left: {:#}",
+                        anyhow::Error::from(error)
+                    );
+                }
+            }
+            Kind::Userspace => match penstock_dataplane::detach(&bpffs.join(kernel::PIN_DIR)) {
+                Ok(0) => {}
+                Ok(programs) => {
+                    tracing::warn!(programs, "programs of an earlier agent no longer serve Services")
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        "programs of an earlier agent serve Services as it left them: {:#}",
+                        anyhow::Error::from(error)
+                    );
+                }
+            },
+        }
+    }
+
+    /// Tries to load it, and says in the node's condition how that went. Returns what went wrong.
+    pub async fn load(&self, options: &Run, uplink: u32, condition: &Condition) -> Result<(), String> {
+        let (plan, stands_in) = (options.clone(), options.service_proxy == ServiceProxy::Auto);
+        let loaded = tokio::task::spawn_blocking(move || load(&plan, uplink)).await;
         match loaded.context("loading panicked").and_then(|loaded| loaded) {
             Ok(dataplane) => {
                 if let Some(drops) = dataplane.take_drop_log() {
                     tokio::spawn(follow(drops));
                 }
                 let _ = self.dataplane.set(Arc::new(dataplane));
-                self.loaded.notify_waiters();
+                self.changed.notify_waiters();
                 condition.set(Part::Dataplane, Ok(()));
                 tracing::info!("the eBPF programs are attached");
-                true
+                Ok(())
             }
             Err(error) => {
                 let message = format!("{error:#}");
-                if condition.set(Part::Dataplane, Err(message.clone())) {
-                    tracing::error!("Services are not served on this node: {message}");
+                // With somebody who stands in, the node's network is degraded, not unavailable.
+                let outcome = if stands_in { Ok(()) } else { Err(message.clone()) };
+                if condition.set(Part::Dataplane, outcome) {
+                    tracing::error!("the eBPF programs do not serve Services on this node: {message}");
                 }
-                false
+                Err(message)
             }
         }
     }
@@ -94,10 +149,10 @@ pub async fn retry(
     uplink: u32,
     condition: Condition,
 ) {
-    if programs.get().is_none() {
+    if programs.get().is_none() && options.service_proxy != ServiceProxy::Userspace {
         loop {
             tokio::time::sleep(RETRY_EVERY).await;
-            if programs.load(&options, uplink, &condition).await {
+            if programs.load(&options, uplink, &condition).await.is_ok() {
                 break;
             }
         }

@@ -5,11 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use penstock_dataplane::{Applied, Choice, Dataplane, Listing, NodeFacts, ServiceChange, ServiceKey};
+use penstock_dataplane::{Applied, Choice, Listing, NodeFacts, ServiceChange, ServiceKey};
+use penstock_fallback::Trouble;
 use penstock_network::Attachment;
 use tokio::sync::{mpsc, watch};
 
@@ -21,6 +23,7 @@ use super::names::Names;
 use super::problems::{About, Problems, Source};
 use super::programmed::Programmed;
 use super::programs::Programs;
+use super::proxy::Proxy;
 use super::proxy_health::ProxyHealth;
 use crate::cluster::{Event, ObjectName, OwnNodeView, ServiceView, SliceView};
 use crate::desired::{Problem, Services, compile_host_ports, service_name};
@@ -52,9 +55,13 @@ pub struct Plane {
     pub dns_ip: IpAddr,
     pub choice: Choice,
     pub programs: Arc<Programs>,
+    /// The bpf file system.
+    pub bpffs: PathBuf,
     pub programmed: Programmed,
     pub condition: Condition,
     pub problems: Problems,
+    /// What the proxy in user space does not serve.
+    pub troubles: watch::Receiver<Arc<Vec<Trouble>>>,
     pub health_checks: HealthChecks,
     pub proxy_health: ProxyHealth,
     pub zone: Names,
@@ -79,7 +86,9 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
     let mut services = Services::new(plane.choice);
     let mut host_ports: BTreeMap<(String, String), ServiceChange> = BTreeMap::new();
     let mut pending = Pending { whole: true, ..Pending::default() };
+    let (mut served_by, mut troubled) = (None, BTreeSet::new());
     loop {
+        let waited_for = if pending.is_due() { None } else { served_by };
         tokio::select! {
             change = changes.recv() => match change {
                 Some(change) => see(&mut services, change),
@@ -88,7 +97,8 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
             Ok(()) = plane.attachments.changed() => pending.host_ports = true,
             Ok(()) = plane.node_addresses.changed() => pending.whole = true,
             // The programs came late, or refused what was desired.
-            _ = plane.programs.wait(), if services.is_complete() && pending.is_due() => {}
+            () = plane.programs.wait_for_other_than(waited_for), if services.is_complete() => {}
+            Ok(()) = plane.troubles.changed() => {}
         }
         for _ in 0..TOGETHER_MAX {
             match changes.try_recv() {
@@ -107,18 +117,24 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
         }
         // Asked before the kernel knows: who asks is to hear of an endpoint that goes as early as can be.
         plane.check(&services, &dirty);
-        if let Some(dataplane) = plane.programs.get() {
+        if let Some(proxy) = plane.programs.proxy() {
+            // Who just came knows nothing, or what an earlier agent knew.
+            pending.whole |= served_by.is_some_and(|kind| kind != proxy.kind());
             let mut told = Vec::new();
             if pending.host_ports || pending.whole {
                 told = plane.host_ports(&mut host_ports, pending.whole);
             }
             let seen = services.take_seen();
             let facts = Arc::new(plane.facts());
-            match plane.tell(&dataplane, &services, &pending, &facts, told).await {
+            match plane.tell(&proxy, &services, &pending, &facts, told).await {
                 Ok(waiting) => {
                     pending = Pending { services: waiting, ..Pending::default() };
                     plane.programmed.note(seen);
                     plane.proxy_health.updated(Timestamp::now());
+                    if served_by.replace(proxy.kind()) != Some(proxy.kind()) {
+                        plane.programs.relieve_other_than(proxy.kind(), &plane.bpffs).await;
+                    }
+                    plane.note_troubles(&services, &mut troubled);
                 }
                 Err(()) => {
                     // What was seen is only programmed with everything else.
@@ -176,7 +192,7 @@ impl Plane {
     /// Has the kernel know what is pending, and `told` with it. Returns what had no room before and has now.
     async fn tell(
         &self,
-        dataplane: &Arc<Dataplane>,
+        proxy: &Proxy,
         services: &Services,
         pending: &Pending,
         facts: &Arc<NodeFacts>,
@@ -196,7 +212,7 @@ impl Plane {
             let listing = if is_last && pending.whole { Listing::Complete } else { Listing::Unfinished };
             let told_of: BTreeSet<_> =
                 told.iter().map(|it| (it.namespace.clone(), it.name.clone())).collect();
-            let applied = apply(dataplane, std::mem::take(&mut told), facts, listing).await?;
+            let applied = proxy.apply(std::mem::take(&mut told), facts, listing).await?;
             self.note_conflicts(services, told_of, &applied);
             if is_last {
                 let shortage = shortage(&applied.unplaced);
@@ -233,6 +249,23 @@ impl Plane {
             let name = ObjectName { namespace, name };
             if let Some(uid) = services.uid(&name) {
                 self.problems.set(About { uid: uid.to_owned(), name }, Source::Maps, wrong);
+            }
+        }
+    }
+
+    /// Notes what the proxy in user space does not serve; `troubled` are the Services that had something before.
+    fn note_troubles(&mut self, services: &Services, troubled: &mut BTreeSet<ObjectName>) {
+        let mut wrong: BTreeMap<_, Vec<Problem>> =
+            std::mem::take(troubled).into_iter().map(|name| (name, vec![])).collect();
+        for trouble in self.troubles.borrow_and_update().iter() {
+            let ServiceKey { namespace, name, .. } = trouble.service.clone();
+            let name = ObjectName { namespace, name };
+            wrong.entry(name.clone()).or_default().push(Problem::not_served(&self.node, trouble));
+            troubled.insert(name);
+        }
+        for (name, wrong) in wrong {
+            if let Some(uid) = services.uid(&name) {
+                self.problems.set(About { uid: uid.to_owned(), name }, Source::Userspace, wrong);
             }
         }
     }
@@ -284,38 +317,6 @@ fn see(services: &mut Services, change: Change) {
         Change::Service(event) => services.see_service(event),
         Change::Slice(event) => services.see_slice(event),
         Change::Own(event) => services.see_own(event),
-    }
-}
-
-/// Applies where blocking is allowed. After an error, which is logged, everything is to be said again.
-async fn apply(
-    dataplane: &Arc<Dataplane>,
-    changes: Vec<ServiceChange>,
-    facts: &Arc<NodeFacts>,
-    listing: Listing,
-) -> Result<Applied, ()> {
-    let (dataplane, facts) = (dataplane.clone(), facts.clone());
-    let applying = tokio::task::spawn_blocking(move || {
-        let started = std::time::Instant::now();
-        let outcome = dataplane.apply_changes(&changes, &facts, listing);
-        (changes.len(), outcome, started.elapsed())
-    });
-    match applying.await {
-        Ok((changed, Ok(applied), took)) => {
-            let Applied { operations, services, .. } = applied;
-            if operations > 0 {
-                tracing::debug!(changed, operations, services, ?took, "services applied");
-            }
-            Ok(applied)
-        }
-        Ok((_, Err(error), _)) => {
-            tracing::error!("services could not be applied: {:#}", anyhow::Error::from(error));
-            Err(())
-        }
-        Err(error) => {
-            tracing::error!(%error, "applying services panicked");
-            Err(())
-        }
     }
 }
 

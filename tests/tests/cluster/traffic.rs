@@ -107,7 +107,7 @@ fn by_node_port(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn ask_http(address: &str) -> Result<String> {
+pub fn ask_http(address: &str) -> Result<String> {
     use std::io::{Read, Write};
     let target: SocketAddr = address.parse()?;
     let mut stream = std::net::TcpStream::connect_timeout(&target, std::time::Duration::from_secs(5))?;

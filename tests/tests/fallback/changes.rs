@@ -1,0 +1,79 @@
+//! What changes while clients are there.
+
+use penstock_tests::eventually::until;
+
+use crate::*;
+
+fn web(backends: &str) -> String {
+    format!("\n  demo/web:http:\n    cluster_ips: [10.96.0.5]\n    port: 80\n    backends: [{backends}]\n")
+}
+
+fn dns(backends: &str) -> String {
+    format!(
+        "\n  demo/dns:dns:\n    cluster_ips: [10.96.0.6]\n    port: 53\n    protocol: UDP\n    backends: [{backends}]\n"
+    )
+}
+
+const FIRST: &str = "{ address: 10.244.1.2, port: 8080, local: true }";
+const SECOND: &str = "{ address: 10.244.1.3, port: 8080, local: true }";
+const FIRST_LEAVING: &str =
+    "{ address: 10.244.1.2, port: 8080, local: true, ready: false, serving: true, terminating: true }";
+
+#[test]
+fn a_service_without_backends_refuses_at_once_and_serves_when_it_has_one() {
+    on_a_node(|node| {
+        node.serve_tcp(&["10.244.1.2:8080"]);
+        let proxy = node.serving(&web(""));
+        assert_eq!(node.pods.run(|| ask("10.96.0.5:80")), "ConnectionRefused");
+        node.apply(&proxy, &web(FIRST));
+        assert_eq!(node.pods.run(|| ask("10.96.0.5:80")), "10.244.1.2:8080 sees 10.244.1.1");
+        node.apply(&proxy, "  {}");
+        assert_ne!(node.pods.run(|| ask("10.96.0.5:80")), "10.244.1.2:8080 sees 10.244.1.1");
+    });
+}
+
+#[test]
+fn a_connection_ends_with_its_backend_but_not_while_that_still_serves() {
+    on_a_node(|node| {
+        node.serve_tcp(&["10.244.1.2:8080", "10.244.1.3:8080"]);
+        let proxy = node.serving(&web(FIRST));
+        let mut stream = node.pods.run(|| TcpStream::connect("10.96.0.5:80")).expect("connected");
+        assert_eq!(said(&mut stream), "10.244.1.2:8080 sees 10.244.1.1");
+
+        node.apply(&proxy, &web(&format!("{FIRST_LEAVING}, {SECOND}")));
+        stream.write_all(b"still there?\n").expect("sent");
+        assert_eq!(said(&mut stream), "still there?");
+        assert_eq!(node.pods.run(|| ask("10.96.0.5:80")), "10.244.1.3:8080 sees 10.244.1.1");
+
+        node.apply(&proxy, &web(SECOND));
+        assert_eq!(said(&mut stream), "ConnectionReset");
+        let mut other = node.pods.run(|| TcpStream::connect("10.96.0.5:80")).expect("connected");
+        assert_eq!(said(&mut other), "10.244.1.3:8080 sees 10.244.1.1");
+        node.apply(&proxy, "  {}");
+        assert_eq!(said(&mut other), "ConnectionReset", "a Service that is gone ends what is left of it");
+    });
+}
+
+#[test]
+fn a_connection_to_a_backend_that_vanishes_is_reset() {
+    on_a_node(|node| {
+        node.serve_tcp(&["10.244.1.2:8080", "10.244.1.3:8080"]);
+        let proxy = node.serving(&web(FIRST));
+        let mut stream = node.pods.run(|| TcpStream::connect("10.96.0.5:80")).expect("connected");
+        said(&mut stream);
+        node.apply(&proxy, &web(SECOND));
+        assert_eq!(said(&mut stream), "ConnectionReset");
+    });
+}
+
+#[test]
+fn datagrams_of_a_client_go_to_another_backend_when_theirs_leaves() {
+    on_a_node(|node| {
+        node.serve_udp(&["10.244.1.2:8080", "10.244.1.3:8080"]);
+        let proxy = node.serving(&dns(FIRST));
+        let client = node.pods.run(|| udp_client("10.96.0.6:53"));
+        until(PATIENCE, "the first answers", || ask_udp(&client) == "10.244.1.2:8080").unwrap();
+        node.apply(&proxy, &dns(&format!("{FIRST_LEAVING}, {SECOND}")));
+        until(PATIENCE, "the second answers", || ask_udp(&client) == "10.244.1.3:8080").unwrap();
+    });
+}

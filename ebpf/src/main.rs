@@ -22,6 +22,7 @@ mod uplink;
 
 // Concepts.
 mod affinity;
+mod announce;
 mod clock;
 mod count;
 mod decide;

@@ -64,6 +64,11 @@ pub static AFFINITY: LruHashMap<shared::AffinityKey, shared::AffinityValue, 65_5
 #[btf_map(name = "tallies_v1")]
 pub static TALLIES: PerCpuArray<u64, { shared::TALLIES_MAX as usize }> = PerCpuArray::new();
 
+/// Seldom more than a few: what all nodes announce is divided among them.
+#[btf_map(name = "announced_v1")]
+pub static ANNOUNCED: HashMap<shared::Address, shared::Announced, 4_096, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
 /// The counts of consecutive service numbers.
 pub type CountsPage = PerCpuArray<shared::ServiceCount, { shared::SERVICE_COUNTS_PAGE as usize }>;
 

@@ -9,6 +9,7 @@ use aya_ebpf::programs::TcContext;
 use penstock_ebpf_common::Reason;
 use penstock_ebpf_packet::header::IP_OFFSET;
 
+use crate::announce;
 use crate::count;
 use crate::decide::{self, Decision, Side};
 use crate::route;
@@ -17,7 +18,8 @@ use crate::work::{self, Work};
 
 /// Leaves the packet to the next program, and then to the kernel.
 pub const NEXT: i32 = -1;
-const DROP: i32 = bindings::TC_ACT_SHOT as i32;
+/// Drops the packet.
+pub const DROP: i32 = bindings::TC_ACT_SHOT as i32;
 
 /// Translates a packet, or leaves it alone.
 #[inline(always)]
@@ -27,7 +29,7 @@ pub fn packet(ctx: &TcContext, side: Side) -> i32 {
         return NEXT;
     };
     if !frame.parse() {
-        return NEXT;
+        return if side == Side::Uplink { announce::answer(ctx) } else { NEXT };
     }
     work.ifindex = frame.ifindex();
     let decided = if side == Side::Leaving {

@@ -32,8 +32,20 @@ pub struct Work {
     pub keep_port: bool,
     /// How long a packet of it is on a wire, from the IP header on: of segments the card will cut, one.
     pub wire_length: u32,
+    /// Who asks for an announced address.
+    pub asker: Asker,
     /// The question to the routing table, and its answer.
     pub fib: FibLookup,
+}
+
+/// The link address of who asks.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Asker {
+    /// The address.
+    pub mac: [u8; 6],
+    /// Zero when it has none to be answered by.
+    pub is_known: u16,
 }
 
 /// This CPU's. The former packet's content is still in it.

@@ -10,6 +10,7 @@ mod watch;
 
 pub use ingress::{class_view, ingress_view};
 pub use view::{
-    NodeView, ObjectName, OwnNodeView, Place, ServiceView, SliceVersion, SliceView, TrafficDistribution,
+    EndpointView, NodeView, ObjectName, OwnNodeView, Place, ServiceView, SliceVersion, SliceView,
+    StationView, TrafficDistribution,
 };
 pub use watch::{Event, watch, watch_some};

@@ -3,6 +3,7 @@
 //! It exists to hold the API's rules about endpoints: which slices a port takes its backends from, what is local,
 //! what has a name. Only the services named as changed are computed again. It must not do I/O.
 
+mod announced;
 mod health;
 mod host_ports;
 mod node_ports;
@@ -24,6 +25,7 @@ use crate::cluster::{
     Event, ObjectName, OwnNodeView, Place, ServiceView, SliceVersion, SliceView, TrafficDistribution,
 };
 
+pub use announced::Announced;
 pub use health::HealthCheck;
 pub use host_ports::compile_host_ports;
 pub use node_ports::NodePortAddresses;

@@ -5,6 +5,7 @@
 //! It must not know how any part works.
 
 mod addresses;
+mod announce;
 mod condition;
 mod fallback;
 mod health_checks;
@@ -95,8 +96,18 @@ pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToke
         kube::runtime::watcher::Config::default().fields(&format!("metadata.name={}", options.node_name));
     let nodes_api = Api::<Node>::all(client.clone());
     tasks.spawn(watch_some(nodes_api, own, "this Node", Into::into, Change::Own, events));
-    tasks.spawn(watch(Api::<Node>::all(client.clone()), "Nodes", Into::into, |event| event, node_events));
     let mut draining = tokio::task::JoinSet::new();
+    let (both_events, both) = mpsc::channel(EVENTS_MAX);
+    let nodes_api = Api::<Node>::all(client.clone());
+    tasks.spawn(watch(nodes_api, "Nodes", announce::views, |event| event, both_events));
+    let announcing = announce::Announcing::default();
+    tasks.spawn(announcing.clone().follow_nodes(both, node_events));
+    let announcer = (options.announce_port != 0)
+        .then(|| announce::announcer(&options.node_name, options.node_ip, options.announce_port, uplink));
+    if let Some(announcer) = announcer {
+        let announcing = announcing.clone();
+        draining.spawn(announcing.run(programs.clone(), announcer, client.clone(), shutdown.clone()));
+    }
     let upstreams = ingress_listen.map(|address| {
         use ingress::Change;
         let (events, changes) = mpsc::channel(EVENTS_MAX);
@@ -154,6 +165,7 @@ pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToke
         proxy_health,
         zone,
         upstreams,
+        announcing,
         attachments: network.attachments(),
     };
     tasks.spawn(services::run(plane, changes));

@@ -158,6 +158,11 @@ pub struct Run {
     )]
     pub ingress_listen: String,
 
+    /// UDP port by which nodes notice each other's death, to take over load-balancer addresses; the same on all nodes.
+    /// With 0 this node announces none.
+    #[arg(long, value_name = "PORT", default_value_t = 10_299, help_heading = "Network")]
+    pub announce_port: u16,
+
     /// How to write the log.
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub log_format: LogFormat,

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 mod error;
 mod fragment;
+pub mod neighbour;
 mod sum;
 
 pub use error::{error_about, read_error};

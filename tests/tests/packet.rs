@@ -17,6 +17,8 @@ use penstock_tests::packet::Packet;
 
 mod packet {
     mod affinity;
+    mod announce_arp;
+    mod announce_ndp;
     mod choice;
     mod cluster_ip_from_pod;
     mod fragments;

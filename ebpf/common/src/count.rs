@@ -98,6 +98,10 @@ tallies! {
         Masqueraded = 18 => "masqueraded",
         /// An answer to such a packet was given the pod's address again.
         MasqueradeReplied = 19 => "masquerade_replied",
+        /// An ARP request or a neighbour solicitation for an announced address was answered.
+        NeighbourAnswered = 20 => "neighbour_answered",
+        /// Somebody else says that an announced address is its own.
+        AddressContested = 21 => "address_contested",
     }
 }
 
@@ -132,6 +136,8 @@ tallies! {
         NoNodeAddress = 12 => "no_node_address",
         /// Too big for the link it would leave by.
         TooBig = 13 => "too_big",
+        /// A question for an announced address that no neighbour may ask so.
+        NeighbourMalformed = 14 => "neighbour_malformed",
     }
 }
 

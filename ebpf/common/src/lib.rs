@@ -6,6 +6,7 @@
 #![no_std]
 
 mod address;
+mod announce;
 mod config;
 mod count;
 mod flow;
@@ -14,6 +15,7 @@ mod service;
 mod socket;
 
 pub use address::Address;
+pub use announce::{ANNOUNCED_LEASE, Announced};
 pub use config::{
     CONFIG_MASQUERADE, Config, INSIDE_NEIGHBOURS, INSIDE_NODES, INSIDE_PODS, INSIDE_SERVICES, InsideKey,
 };

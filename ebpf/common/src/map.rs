@@ -31,6 +31,8 @@ pub const AFFINITY: &str = "affinity_v1";
 pub const TALLIES: &str = "tallies_v1";
 /// Page of [`crate::SERVICE_COUNTS_PAGE`] service numbers to a map of as many [`crate::ServiceCount`]s.
 pub const SERVICE_COUNTS: &str = "service_counts_v2";
+/// [`crate::Address`] to [`crate::Announced`].
+pub const ANNOUNCED: &str = "announced_v1";
 
 /// All of them, in the order in which tables show them. The kernel cuts names at 15 bytes; pins keep them whole.
 pub const ALL: &[&str] = &[
@@ -48,4 +50,5 @@ pub const ALL: &[&str] = &[
     AFFINITY,
     TALLIES,
     SERVICE_COUNTS,
+    ANNOUNCED,
 ];

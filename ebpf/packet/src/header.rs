@@ -29,10 +29,13 @@ macro_rules! plain {
     )+};
 }
 
-plain!(u8, u16, u32, [u8; 2], [u16; 2], Ipv4, Ipv6, Tcp, Udp, Sctp, Icmp, Fragment, Routing);
+plain!(u8, u16, u32, [u8; 2], [u8; 6], [u16; 2], [u32; 2]);
+plain!(Ipv4, Ipv6, Tcp, Udp, Sctp, Icmp, Fragment, Routing, Arp, Neighbour);
 
 /// ETH_P_IP in network order.
 pub const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
+/// ETH_P_ARP in network order.
+pub const ETHERTYPE_ARP: u16 = 0x0806_u16.to_be();
 /// ETH_P_IPV6 in network order.
 pub const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
 
@@ -116,6 +119,31 @@ pub struct Icmp {
     /// Of echoes the identifier; of errors the upper half of what the kind says.
     pub id: u16,
     pub sequence: u16,
+}
+
+/// ARP between IPv4 and Ethernet (RFC 826).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Arp {
+    pub hardware: u16,
+    pub protocol: u16,
+    pub lengths: [u8; 2],
+    pub operation: u16,
+    pub sender_mac: [u8; 6],
+    pub sender: [u8; 4],
+    pub target_mac: [u8; 6],
+    pub target: [u8; 4],
+}
+
+/// A neighbour solicitation or advertisement, but for its options (RFC 4861, 4.3 and 4.4).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Neighbour {
+    pub kind: u8,
+    pub code: u8,
+    pub checksum: u16,
+    pub flags: u32,
+    pub target: [u32; 4],
 }
 
 /// IPv6's fragment header.

@@ -8,6 +8,7 @@ pub mod checksum;
 pub mod crc32c;
 pub mod hash;
 pub mod header;
+pub mod neighbour;
 mod parse;
 
 pub use parse::{Kind, Packet, parse};

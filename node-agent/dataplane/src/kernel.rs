@@ -67,7 +67,7 @@ pub fn pin(directory: &Path, name: &str) -> PathBuf {
     directory.join("maps").join(name)
 }
 
-fn open<M>(directory: &Path, name: &'static str) -> Result<M, DataplaneError>
+pub(crate) fn open<M>(directory: &Path, name: &'static str) -> Result<M, DataplaneError>
 where
     M: TryFrom<Map, Error = MapError>,
 {
@@ -388,7 +388,7 @@ fn prefix_of(key: &Key<SourceRangeKey>) -> u8 {
 }
 
 /// A deletion of what is not there is done already.
-fn gone(answer: Result<(), MapError>, name: &'static str) -> Result<(), DataplaneError> {
+pub(crate) fn gone(answer: Result<(), MapError>, name: &'static str) -> Result<(), DataplaneError> {
     match answer {
         Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),

@@ -6,6 +6,7 @@
 //! The same operations run on [`MemoryMaps`] in tests.
 //! Must not know the Kubernetes API, CNI or any node but its own.
 
+mod announced;
 mod apply;
 mod compile;
 mod counts;
@@ -33,6 +34,7 @@ mod sockets;
 mod sweep;
 mod sys;
 
+pub use announced::{Announcements, Station};
 pub use apply::{Applied, Listing};
 pub use compile::{Compiled, compile, is_a_host};
 pub use desired::{

@@ -136,6 +136,7 @@ fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError>
         map::PEERS => Some(keys!(u64, shared::Peer)),
         map::OPEN => Some(keys!(shared::OpenKey, i64)),
         map::AFFINITY => Some(keys!(shared::AffinityKey, shared::AffinityValue)),
+        map::ANNOUNCED => Some(keys!(shared::Address, shared::Announced)),
         map::SETS => {
             let sets = Map::from_map_data(data)
                 .and_then(ArrayOfMaps::<MapData, MapData>::try_from)

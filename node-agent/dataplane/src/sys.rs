@@ -345,6 +345,14 @@ pub fn read_hash<K: aya::Pod, V: aya::Pod>(
     }
 }
 
+/// The coarse clock that programs read, in nanoseconds since some moment before the start.
+pub fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the structure is plain integers and lives through the call, which cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut now) };
+    (now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64)
+}
+
 /// The number of this thread's network namespace, as programs see it (Linux 5.14).
 pub fn netns_cookie() -> io::Result<u64> {
     const SO_NETNS_COOKIE: libc::c_int = 71;

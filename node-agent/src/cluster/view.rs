@@ -24,6 +24,10 @@ const LOAD_BALANCING: &str = "penstock.io/load-balancing";
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 /// How many of the addresses that a slice has and no endpoint may have are remembered, to be told.
 const NONSENSE_MAX: usize = 4;
+/// The condition of a Service whose addresses are from a pool of the orchestrator's, and not of somebody else's balancer.
+const ADDRESS_ASSIGNED: &str = "AddressAssigned";
+/// The label of a node to which load balancers send nothing.
+const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// Affinity when the API gives no time: three hours, the API's default.
 const AFFINITY_SECONDS: u32 = 10_800;
 
@@ -47,6 +51,8 @@ pub struct ServiceView {
     pub ports: Vec<ServicePortView>,
     pub external_ips: Vec<IpAddr>,
     pub load_balancer_ips: Vec<IpAddr>,
+    /// Whether those are of our own pools, so that the nodes are to announce them.
+    pub announced: bool,
     pub affinity_seconds: Option<u32>,
     pub internal_local: bool,
     pub external_local: bool,
@@ -146,6 +152,16 @@ pub struct NodeView {
     pub pod_cidrs: Vec<Ipv4Network>,
 }
 
+/// A Node, as one that may announce addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StationView {
+    /// Its InternalIP, the first if there are several.
+    pub address: Option<IpAddr>,
+    pub ready: bool,
+    /// Load balancers are to leave it alone.
+    pub excluded: bool,
+}
+
 impl From<core::Service> for ServiceView {
     fn from(service: core::Service) -> Self {
         let labels = service.metadata.labels.unwrap_or_default();
@@ -157,11 +173,14 @@ impl From<core::Service> for ServiceView {
         let cluster_ips = spec.cluster_ips.unwrap_or_else(|| spec.cluster_ip.into_iter().collect());
         let affinity = spec.session_affinity.as_deref() == Some("ClientIP");
         let seconds = spec.session_affinity_config.and_then(|config| config.client_ip?.timeout_seconds);
-        let ingress = service.status.and_then(|status| status.load_balancer?.ingress).unwrap_or_default();
         let external_local = spec.external_traffic_policy.as_deref() == Some("Local");
         let checks_health = external_local && spec.type_.as_deref() == Some("LoadBalancer");
         let (source_ranges, bad_source_ranges) =
             source_ranges(spec.load_balancer_source_ranges.unwrap_or_default());
+        let status = service.status.unwrap_or_default();
+        let mut conditions = status.conditions.into_iter().flatten();
+        let announced = conditions.any(|it| it.type_ == ADDRESS_ASSIGNED && it.status == "True");
+        let ingress = status.load_balancer.and_then(|balancer| balancer.ingress).unwrap_or_default();
         // With ipMode Proxy the load balancer wants the traffic itself, also from inside the cluster.
         let vips = ingress.into_iter().filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
         Self {
@@ -172,6 +191,7 @@ impl From<core::Service> for ServiceView {
             external_name: spec.external_name.filter(|_| external),
             ports: spec.ports.unwrap_or_default().into_iter().filter_map(service_port).collect(),
             external_ips: addresses(spec.external_ips.unwrap_or_default()),
+            announced,
             load_balancer_ips: addresses(vips.filter_map(|ingress| ingress.ip)),
             affinity_seconds: affinity
                 .then(|| seconds.and_then(|s| u32::try_from(s).ok()).unwrap_or(AFFINITY_SECONDS)),
@@ -250,6 +270,22 @@ impl From<core::Node> for NodeView {
         Self {
             address: internal.filter_map(|address| address.address.parse().ok()).next(),
             pod_cidrs: cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect(),
+        }
+    }
+}
+
+impl From<&core::Node> for StationView {
+    fn from(node: &core::Node) -> Self {
+        let status = node.status.clone().unwrap_or_default();
+        let mut internal = status.addresses.iter().flatten().filter(|address| address.type_ == "InternalIP");
+        let mut conditions = status.conditions.iter().flatten();
+        let mut taints = node.spec.iter().filter_map(|spec| spec.taints.as_ref()).flatten();
+        Self {
+            address: internal.find_map(|address| address.address.parse().ok()),
+            ready: conditions.any(|it| it.type_ == "Ready" && it.status == "True"),
+            excluded: node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(EXCLUDED))
+                || node.metadata.deletion_timestamp.is_some()
+                || taints.any(|taint| taint.key == TO_BE_DELETED),
         }
     }
 }

@@ -382,3 +382,39 @@ fn thousands_of_ports_are_each_found() {
         desired.services.values().all(|port| port.backends.len() == 1 && port.backends[0].port == port.port)
     );
 }
+
+#[test]
+fn addresses_from_our_pools_are_announced_by_all_nodes_or_by_those_with_endpoints() {
+    let mut services = Services::default();
+    let mut announced = |policy: &str, condition: &str, endpoints: Value| {
+        let object = json!({
+            "metadata": {"name": "web", "namespace": "a"},
+            "spec": {"clusterIPs": ["10.96.0.5"], "externalTrafficPolicy": policy, "ports": [{"port": 80}]},
+            "status": {
+                "loadBalancer": {"ingress": [{"ip": "192.0.2.1"}, {"ip": "127.0.0.1"}]},
+                "conditions": [{"type": condition, "status": "True", "reason": "R", "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+            },
+        });
+        let object: k8s_openapi::api::core::v1::Service = serde_json::from_value(object).unwrap();
+        services.see_service(Event::Is(name("web"), object.into()));
+        slice(&mut services, "web-1", json!([{"name": "", "port": 8080}]), endpoints);
+        services.compile_announced(&name("web"))
+    };
+    let endpoint = |node: &str, conditions: Value| json!({"addresses": ["10.244.0.2"], "nodeName": node, "conditions": conditions});
+    assert_eq!(announced("Cluster", "Other", json!([])), None, "somebody else's balancer");
+    let cluster = announced("Cluster", "AddressAssigned", json!([])).unwrap();
+    assert_eq!(cluster, Announced { addresses: vec![[192, 0, 2, 1].into()], nodes: None });
+
+    let mut nodes =
+        |endpoints: Value| announced("Local", "AddressAssigned", endpoints).unwrap().nodes.unwrap();
+    let ends = json!({"ready": false, "serving": true, "terminating": true});
+    let both = json!([endpoint("node-1", json!({"ready": true})), endpoint("node-2", ends.clone())]);
+    assert_eq!(nodes(both), ["node-1".to_owned()].into());
+    assert_eq!(
+        nodes(json!([endpoint("node-2", ends)])),
+        ["node-2".to_owned()].into(),
+        "the last one serves on"
+    );
+    assert!(nodes(json!([endpoint("node-1", json!({"ready": false}))])).is_empty());
+}

@@ -60,6 +60,16 @@ impl Programs {
         }
     }
 
+    /// Returns when the data plane is loaded.
+    pub async fn wait(&self) -> Arc<Dataplane> {
+        loop {
+            if let Some(dataplane) = self.get() {
+                return dataplane;
+            }
+            self.wait_for_other_than(self.proxy().map(|proxy| proxy.kind())).await;
+        }
+    }
+
     /// Has the proxy in user space serve until the programs do. What is returned is cancelled then.
     pub fn stand_in(&self, fallback: Arc<Fallback>) -> CancellationToken {
         let _ = self.stand_in.set(fallback);

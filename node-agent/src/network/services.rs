@@ -16,6 +16,7 @@ use penstock_network::Attachment;
 use tokio::sync::{mpsc, watch};
 
 use super::addresses::NodeAddresses;
+use super::announce::Announcing;
 use super::condition::Condition;
 use super::health_checks::HealthChecks;
 use super::ingress::Upstreams;
@@ -23,7 +24,7 @@ use super::names::Names;
 use super::problems::{About, Problems, Source};
 use super::programmed::Programmed;
 use super::programs::Programs;
-use super::proxy::Proxy;
+use super::proxy::{Kind, Proxy};
 use super::proxy_health::ProxyHealth;
 use crate::cluster::{Event, ObjectName, OwnNodeView, ServiceView, SliceView};
 use crate::desired::{Problem, Services, compile_host_ports, service_name};
@@ -67,6 +68,8 @@ pub struct Plane {
     pub zone: Names,
     /// Where ingress is served.
     pub upstreams: Option<Upstreams>,
+    /// By which nodes addresses of load balancers are announced.
+    pub announcing: Announcing,
     pub attachments: watch::Receiver<Arc<Vec<Attachment>>>,
 }
 
@@ -117,6 +120,7 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
         }
         // Asked before the kernel knows: who asks is to hear of an endpoint that goes as early as can be.
         plane.check(&services, &dirty);
+        let mut served = false;
         if let Some(proxy) = plane.programs.proxy() {
             // Who just came knows nothing, or what an earlier agent knew.
             pending.whole |= served_by.is_some_and(|kind| kind != proxy.kind());
@@ -135,6 +139,7 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
                         plane.programs.relieve_other_than(proxy.kind(), &plane.bpffs).await;
                     }
                     plane.note_troubles(&services, &mut troubled);
+                    served = proxy.kind() == Kind::Programs;
                 }
                 Err(()) => {
                     // What was seen is only programmed with everything else.
@@ -145,6 +150,9 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
             }
         }
         plane.name(&services, &dirty);
+        if served {
+            plane.announcing.served();
+        }
     }
 }
 
@@ -286,6 +294,7 @@ impl Plane {
     }
 
     /// Has DNS and ingress know these Services.
+    /// Has DNS, ingress and whoever announces addresses know these Services.
     fn name(&self, services: &Services, dirty: &BTreeSet<ObjectName>) {
         self.zone.update(|zone| {
             for name in dirty {
@@ -295,6 +304,7 @@ impl Plane {
                 }
             }
         });
+        self.announcing.set(dirty.iter().map(|name| (name, services.compile_announced(name))));
         if let Some(upstreams) = &self.upstreams {
             dirty.iter().for_each(|name| upstreams.set(name, services.compile_upstream(name)));
             upstreams.all_listed();

@@ -54,6 +54,9 @@ pub struct AddressPoolStatus {
     pub total: i64,
     #[serde(default)]
     pub free: i64,
+    /// Addresses Services have.
+    #[serde(default)]
+    pub used: i64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -99,6 +102,7 @@ impl Resource for AddressPool {
 pub fn definition() -> Value {
     let range = json!({
         "type": "string", "minLength": 2, "maxLength": 100,
+        "pattern": r"^\s*[0-9A-Fa-f:.]+\s*(/\s*[0-9]{1,3}|-\s*[0-9A-Fa-f:.]+)?\s*$",
         "description": "A CIDR such as 192.0.2.0/28, or a range such as 192.0.2.10-192.0.2.20; IPv4 or IPv6.",
     });
     let spec = json!({
@@ -106,6 +110,7 @@ pub fn definition() -> Value {
         "properties": {
             "addresses": {
                 "type": "array", "minItems": 1, "maxItems": RANGES_MAX, "items": range,
+                "x-kubernetes-list-type": "set",
                 "description": "What Services may be given.",
             },
             "autoAssign": {
@@ -119,6 +124,7 @@ pub fn definition() -> Value {
         "properties": {
             "total": {"type": "integer", "format": "int64", "description": "Addresses there are."},
             "free": {"type": "integer", "format": "int64", "description": "Addresses no Service has."},
+            "used": {"type": "integer", "format": "int64", "description": "Addresses Services have."},
             "conditions": {
                 "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"],
                 "items": {
@@ -147,7 +153,9 @@ pub fn definition() -> Value {
                     {"name": "Addresses", "type": "string", "jsonPath": ".spec.addresses"},
                     {"name": "Auto-Assign", "type": "boolean", "jsonPath": ".spec.autoAssign"},
                     {"name": "Total", "type": "integer", "jsonPath": ".status.total"},
+                    {"name": "Used", "type": "integer", "jsonPath": ".status.used"},
                     {"name": "Free", "type": "integer", "jsonPath": ".status.free"},
+                    {"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason"},
                     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
                 ],
                 "schema": {"openAPIV3Schema": {
@@ -174,6 +182,8 @@ pub enum RangeError {
     Form { text: String },
     #[error("{text}: the ends are of two address families")]
     Families { text: String },
+    #[error("{text}: {address} is no address that hosts can be asked for on a network")]
+    Unusable { text: String, address: IpAddr },
     #[error("{text}: the last address comes before the first")]
     Order { text: String },
 }
@@ -193,9 +203,24 @@ impl Range {
             if last < first {
                 return Err(RangeError::Order { text: text.into() });
             }
-            return Ok(Range { first, last });
+            return Range { first, last }.usable(text);
         }
-        text.trim().parse::<IpNetwork>().map(Range::of).map_err(|_| form())
+        text.trim().parse::<IpNetwork>().map(Range::of).map_err(|_| form())?.usable(text)
+    }
+
+    /// Loopback, multicast and the like are nobody's on a network; a range that ends in them is a mistake.
+    fn usable(self, text: &str) -> Result<Range, RangeError> {
+        let is_wrong = |address: &IpAddr| {
+            let is_link_local = match address {
+                IpAddr::V4(four) => four.is_link_local() || four.is_broadcast(),
+                IpAddr::V6(six) => six.is_unicast_link_local(),
+            };
+            is_link_local || address.is_loopback() || address.is_unspecified() || address.is_multicast()
+        };
+        match [self.first, self.last].into_iter().find(is_wrong) {
+            Some(address) => Err(RangeError::Unusable { text: text.into(), address }),
+            None => Ok(self),
+        }
     }
 
     /// What of a network can be given: not the addresses that mean the network or all of it.
@@ -274,6 +299,15 @@ mod tests {
         assert!(matches!(Range::parse("192.0.2.10-2001:db8::1"), Err(RangeError::Families { .. })));
         assert!(matches!(Range::parse("192.0.2.10-192.0.2.9"), Err(RangeError::Order { .. })));
         assert!(matches!(Range::parse("many"), Err(RangeError::Form { .. })));
+        for text in
+            ["127.0.0.0/8", "224.0.0.1-224.0.0.9", "0.0.0.0-1.0.0.0", "fe80::1/128", "ff02::1/128", "::1/128"]
+        {
+            let error = Range::parse(text).unwrap_err();
+            assert!(
+                matches!(error, RangeError::Unusable { .. }) && error.to_string().contains(text),
+                "{error}"
+            );
+        }
     }
 
     #[test]
@@ -289,9 +323,13 @@ mod tests {
 
     #[test]
     fn the_whole_space_does_not_overflow() {
-        let all = Range::parse("::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff").unwrap();
+        let all = Range {
+            first: "::".parse().unwrap(),
+            last: "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap(),
+        };
         assert_eq!(all.count(), i64::MAX);
-        let top = Range::parse("255.255.255.255-255.255.255.255").unwrap();
+        let end: IpAddr = "255.255.255.255".parse().unwrap();
+        let top = Range { first: end, last: end };
         assert_eq!(top.lowest_free(&["255.255.255.255".parse().unwrap()].into()), None);
     }
 }

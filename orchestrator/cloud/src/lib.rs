@@ -11,6 +11,7 @@ use penstock_informers::{Informers, Meta, Recorder, WorkQueue, run_workers};
 use tokio_util::sync::CancellationToken;
 
 pub mod address_pool;
+pub mod announced;
 pub mod bare_metal;
 pub mod install;
 pub mod load_balancers;
@@ -35,6 +36,7 @@ pub async fn run(client: Client, config: CloudConfig, shutdown: CancellationToke
 pub async fn run_shared(informers: Informers, config: CloudConfig, shutdown: CancellationToken) {
     let client = informers.client().clone();
     let services = informers.cache();
+    let nodes = informers.cache();
     let pools = tokio::select! {
         () = shutdown.cancelled() => return,
         () = install::ensure_definition(&client) => informers.cache::<address_pool::AddressPool>(),
@@ -51,6 +53,7 @@ pub async fn run_shared(informers: Informers, config: CloudConfig, shutdown: Can
         client: client.clone(),
         services: services.clone(),
         pools: pools.clone(),
+        nodes: nodes.clone(),
         provider: provider.clone(),
         queue: queue.clone(),
         pool_queue: pool_queue.clone(),
@@ -60,6 +63,8 @@ pub async fn run_shared(informers: Informers, config: CloudConfig, shutdown: Can
     services.subscribe(move |delta| adder.add(delta.object().key()));
     let handler = balancers.clone();
     pools.subscribe(move |delta| handler.pool_changed(delta));
+    let handler = balancers.clone();
+    nodes.subscribe(move |delta| handler.node_changed(delta));
     let statuses = Arc::new(pool_status::Controller { client, pools, provider });
     // One worker each: who gets an address is decided one after the other.
     tokio::join!(

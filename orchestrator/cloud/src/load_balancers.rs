@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Node, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -15,6 +15,7 @@ use penstock_informers::{Cache, Delta, EventType, Failure, Key, Meta, Next, Reco
 use serde_json::{Value, json};
 
 use crate::address_pool::AddressPool;
+use crate::announced::{self, Holders};
 use crate::bare_metal::BareMetal;
 use crate::plan::{Claim, Refusal, Request};
 use crate::provider::LoadBalancers;
@@ -36,6 +37,7 @@ pub struct Controller {
     pub(crate) client: Client,
     pub(crate) services: Arc<Cache<Service>>,
     pub(crate) pools: Arc<Cache<AddressPool>>,
+    pub(crate) nodes: Arc<Cache<Node>>,
     pub(crate) provider: Arc<BareMetal>,
     pub(crate) recorder: Recorder,
     pub(crate) queue: Arc<WorkQueue<Key>>,
@@ -66,6 +68,19 @@ impl Controller {
         self.count_again();
     }
 
+    /// A node said something else about what it announces.
+    pub(crate) fn node_changed(&self, delta: &Delta<'_, Node>) {
+        if announced::may_differ(delta) {
+            let have = |service: &Service| is_ours(service) && !addresses(service).is_empty();
+            self.services.list().iter().filter(|s| have(s)).for_each(|s| self.queue.add(s.key()));
+        }
+    }
+
+    fn holders(&self) -> Holders {
+        let nodes = self.nodes.list();
+        announced::holders(nodes.iter().map(AsRef::as_ref))
+    }
+
     fn count_again(&self) {
         self.pools.list().iter().for_each(|pool| self.pool_queue.add(pool.key()));
     }
@@ -79,14 +94,14 @@ impl Controller {
         }
     }
 
-    /// Writes addresses and condition, if they are not there already.
+    /// Writes addresses and conditions, if they are not there already.
     async fn write(
         &self,
         service: &Service,
         addresses: &[IpAddr],
-        condition: Option<Condition>,
+        conditions: Vec<Condition>,
     ) -> Result<(), Failure> {
-        let Some(status) = plan_status(service, addresses, condition) else { return Ok(()) };
+        let Some(status) = plan_status(service, addresses, conditions) else { return Ok(()) };
         let patch = json!({
             "metadata": {"uid": service.uid_str(), "resourceVersion": service.metadata.resource_version},
             "status": status,
@@ -102,8 +117,15 @@ impl Controller {
             Ok(wanted) => {
                 let list: Vec<String> = wanted.iter().map(ToString::to_string).collect();
                 let message = format!("the Service has {}", list.join(", "));
-                let condition = plan_condition(service, "True", "Assigned", message, Timestamp::now());
-                self.write(service, &wanted, Some(condition)).await?;
+                let now = Timestamp::now();
+                let assigned = plan_condition(service, CONDITION, ("True", "Assigned", message), now);
+                let word = announced::tell(&wanted, &self.holders());
+                let announced = plan_condition(service, announced::CONDITION, word, now);
+                let news = differs(condition_of(service, announced::CONDITION), &announced);
+                self.write(service, &wanted, vec![assigned, announced.clone()]).await?;
+                if news && announced.status == "True" {
+                    self.recorder.record(service, EventType::Normal, "AddressAnnounced", announced.message);
+                }
                 if wanted != has {
                     let message = format!("Ensured load balancer at {}", list.join(", "));
                     self.recorder.record(service, EventType::Normal, "EnsuredLoadBalancer", message);
@@ -119,10 +141,11 @@ impl Controller {
     async fn refuse(&self, service: &Service, refusal: Refusal) -> Result<Next, Failure> {
         self.release(&service.key()).await;
         let message = refusal.to_string();
-        let told =
-            condition_of(service).is_some_and(|c| c.reason == refusal.reason() && c.message == message);
-        let condition = plan_condition(service, "False", refusal.reason(), message.clone(), Timestamp::now());
-        self.write(service, &[], Some(condition)).await?;
+        let told = condition_of(service, CONDITION)
+            .is_some_and(|c| c.reason == refusal.reason() && c.message == message);
+        let word = ("False", refusal.reason(), message.clone());
+        let condition = plan_condition(service, CONDITION, word, Timestamp::now());
+        self.write(service, &[], vec![condition]).await?;
         if !told {
             let message = format!("Error syncing load balancer: {message}");
             self.recorder.record(service, EventType::Warning, "SyncLoadBalancerFailed", message);
@@ -147,8 +170,17 @@ fn addresses(service: &Service) -> Vec<IpAddr> {
     ingress.filter_map(|i| i.ip.as_ref()?.parse().ok()).collect()
 }
 
-fn condition_of(service: &Service) -> Option<&Condition> {
-    service.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == CONDITION)
+fn condition_of<'s>(service: &'s Service, kind: &str) -> Option<&'s Condition> {
+    service.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
+}
+
+fn is_our_condition(condition: &Condition) -> bool {
+    [CONDITION, announced::CONDITION].contains(&condition.type_.as_str())
+}
+
+/// Whether a condition would say something new.
+fn differs(old: Option<&Condition>, new: &Condition) -> bool {
+    old.is_none_or(|old| (&new.status, &new.reason, &new.message) != (&old.status, &old.reason, &old.message))
 }
 
 fn claim(service: &Service) -> Claim {
@@ -179,14 +211,14 @@ fn plan_request(service: &Service) -> Request {
 /// The condition as it should be; its time moves only with its status.
 fn plan_condition(
     service: &Service,
-    status: &str,
-    reason: &str,
-    message: String,
+    kind: &str,
+    (status, reason, message): (&str, &str, String),
     now: Timestamp,
 ) -> Condition {
-    let since = condition_of(service).filter(|c| c.status == status).map(|c| c.last_transition_time.clone());
+    let since =
+        condition_of(service, kind).filter(|c| c.status == status).map(|c| c.last_transition_time.clone());
     Condition {
-        type_: CONDITION.into(),
+        type_: kind.into(),
         status: status.into(),
         reason: reason.into(),
         message,
@@ -195,17 +227,13 @@ fn plan_condition(
     }
 }
 
-/// The part of the status that is ours, as a merge patch; none when it is so already. Without a condition, ours is
-/// taken away.
-fn plan_status(service: &Service, wanted: &[IpAddr], condition: Option<Condition>) -> Option<Value> {
-    let same_condition = match (&condition, condition_of(service)) {
-        (Some(new), Some(old)) => {
-            (&new.status, &new.reason, &new.message) == (&old.status, &old.reason, &old.message)
-        }
-        (None, None) => true,
-        _ => false,
-    };
-    if addresses(service) == wanted && same_condition {
+/// The part of the status that is ours, as a merge patch; none when it is so already. Of our conditions those that are
+/// not given are taken away.
+fn plan_status(service: &Service, wanted: &[IpAddr], conditions: Vec<Condition>) -> Option<Value> {
+    let others = service.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+    let same_count = others.iter().filter(|c| is_our_condition(c)).count() == conditions.len();
+    let same = same_count && conditions.iter().all(|new| !differs(condition_of(service, &new.type_), new));
+    if addresses(service) == wanted && same {
         return None;
     }
     let ingress: Vec<LoadBalancerIngress> = wanted
@@ -218,9 +246,8 @@ fn plan_status(service: &Service, wanted: &[IpAddr], condition: Option<Condition
         .collect();
     // A merge patch replaces lists whole; an explicit null clears the last address.
     let ingress = (!ingress.is_empty()).then_some(ingress);
-    let others = service.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
     let conditions: Vec<Condition> =
-        others.into_iter().filter(|c| c.type_ != CONDITION).chain(condition).collect();
+        others.into_iter().filter(|c| !is_our_condition(c)).chain(conditions).collect();
     let conditions = (!conditions.is_empty()).then_some(conditions);
     Some(json!({"loadBalancer": {"ingress": ingress}, "conditions": conditions}))
 }
@@ -240,7 +267,7 @@ impl Reconcile for Controller {
         self.release(key).await;
         let foreign = service.spec.as_ref().is_some_and(|s| s.load_balancer_class.is_some());
         if !foreign && !service.deleting() {
-            self.write(&service, &[], None).await?;
+            self.write(&service, &[], Vec::new()).await?;
         }
         Ok(Next::Done)
     }
@@ -289,13 +316,20 @@ mod tests {
             "lastTransitionTime": "2026-01-01T00:00:00Z"});
         let before = balanced(json!({"conditions": [foreign]}));
         let wanted = ["192.0.2.9".parse::<IpAddr>().unwrap()];
-        let condition = |service: &Service| plan_condition(service, "True", "Assigned", "m".into(), now);
-        let status = plan_status(&before, &wanted, Some(condition(&before))).unwrap();
-        assert_eq!(status["conditions"].as_array().unwrap().len(), 2);
+        let ours = |service: &Service| -> Vec<Condition> {
+            let word = |reason| ("True", reason, "m".to_owned());
+            [(CONDITION, word("Assigned")), (announced::CONDITION, word("Announced"))]
+                .map(|(kind, word)| plan_condition(service, kind, word, now))
+                .into()
+        };
+        let status = plan_status(&before, &wanted, ours(&before)).unwrap();
+        assert_eq!(status["conditions"].as_array().unwrap().len(), 3);
         assert_eq!(status["loadBalancer"]["ingress"][0]["ip"], "192.0.2.9");
         let after = balanced(status);
-        assert_eq!(plan_status(&after, &wanted, Some(condition(&after))), None);
-        let cleared = plan_status(&after, &[], None).unwrap();
+        assert_eq!(plan_status(&after, &wanted, ours(&after)), None);
+        let fewer = plan_status(&after, &wanted, ours(&after)[..1].to_vec()).unwrap();
+        assert_eq!(fewer["conditions"].as_array().unwrap().len(), 2, "what is not told any more goes");
+        let cleared = plan_status(&after, &[], Vec::new()).unwrap();
         assert_eq!(cleared["loadBalancer"]["ingress"], Value::Null);
         assert_eq!(cleared["conditions"].as_array().unwrap().len(), 1);
     }

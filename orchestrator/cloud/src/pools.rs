@@ -63,7 +63,7 @@ pub fn plan_status(
         last_transition_time: since.unwrap_or(Time(now)),
         observed_generation: object.metadata.generation,
     };
-    AddressPoolStatus { total, free, conditions: vec![ready] }
+    AddressPoolStatus { total, free, used: total - free, conditions: vec![ready] }
 }
 
 /// What a range overlaps: one before it in its pool, or one of another pool.

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Event, Service};
+use k8s_openapi::api::core::v1::{Event, Node, Service};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
 use penstock_apiserver::{ApiServer, Registry, RegistryConfig, ServerConfig, User};
@@ -166,5 +166,46 @@ async fn services_get_addresses_share_them_and_give_them_back() -> anyhow::Resul
     // With its pool an address goes.
     pools.delete("lan", &DeleteParams::default()).await?;
     lab.told("web", |address, reason| address.is_empty() && reason == "NoAddressPool").await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_that_says_it_announces_an_address_is_named_by_a_condition_and_an_event()
+-> anyhow::Result<()> {
+    let lab = Lab::start().await?;
+    let _loops = lab.run_loops();
+    lab.pool("lan", json!(["192.0.2.10/32"])).await?;
+    lab.service("web", 80, json!({})).await?;
+    lab.told("web", |_, reason| reason == "Assigned").await;
+    let announced = async |wanted: &str| {
+        eventually(wanted, async || {
+            let status = lab.services().get("web").await.ok()?.status?;
+            let conditions = status.conditions?;
+            let condition = conditions.into_iter().find(|c| c.type_ == "AddressAnnounced")?;
+            condition.message.starts_with(wanted).then_some((condition.status, condition.reason))
+        })
+        .await
+    };
+    let nobody = announced("no node announces 192.0.2.10").await;
+    assert_eq!(nobody, ("False".to_owned(), "NoAnnouncingNode".to_owned()));
+
+    let nodes: Api<Node> = Api::all(lab.client.clone());
+    for (name, since) in [("a", "2026-01-01T00:00:01Z"), ("b", "2026-01-01T00:00:02Z")] {
+        let says = json!({"192.0.2.10": since}).to_string();
+        let node = json!({"metadata": {"name": name, "annotations": {"penstock.io/announces": says}}});
+        nodes.create(&PostParams::default(), &serde_json::from_value(node)?).await?;
+        let said = format!("{name} announces 192.0.2.10");
+        assert_eq!(announced(&said).await, ("True".to_owned(), "Announced".to_owned()));
+        let events: Api<Event> = Api::namespaced(lab.client.clone(), "default");
+        eventually("an event says so", async || {
+            let all = events.list(&ListParams::default()).await.ok()?;
+            all.items.into_iter().find(|e| {
+                e.reason.as_deref() == Some("AddressAnnounced") && e.message.as_deref() == Some(&said)
+            })
+        })
+        .await;
+    }
+    nodes.delete("b", &DeleteParams::default()).await?;
+    announced("a announces").await;
     Ok(())
 }

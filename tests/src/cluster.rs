@@ -105,9 +105,7 @@ impl Cluster {
     /// The same, not started yet.
     pub fn in_node_command(&self, node: &str, words: &[&str]) -> Result<Command> {
         let run = Path::new("/run/penstock").join(&self.name).join(node).join("ns");
-        let description = std::fs::read(Path::new("/run/penstock").join(&self.name).join("cluster.json"))?;
-        let description: serde_json::Value = serde_json::from_slice(&description)?;
-        let netns = format!("penstock{}-{node}", description["index"]);
+        let netns = format!("penstock{}-{node}", self.index()?);
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--net=/run/netns/{netns}"))
@@ -116,6 +114,19 @@ impl Cluster {
             .args(words)
             .stdin(Stdio::null());
         Ok(command)
+    }
+
+    /// The host's end of the link to a node.
+    pub fn host_link(&self, node: &str) -> Result<String> {
+        let number = node.strip_prefix("node-").with_context(|| format!("{node} is no node of ours"))?;
+        Ok(format!("ps{}n{number}", self.index()?))
+    }
+
+    /// What tells this cluster's addresses and links from others'.
+    fn index(&self) -> Result<u64> {
+        let description = std::fs::read(Path::new("/run/penstock").join(&self.name).join("cluster.json"))?;
+        let description: serde_json::Value = serde_json::from_slice(&description)?;
+        description["index"].as_u64().context("the cluster's description has no index")
     }
 
     /// Kills a process of the cluster with SIGKILL: `part` is `control` or a node's name, `program` as in /proc/PID/comm.

@@ -8,6 +8,8 @@ mod fallback;
 mod faults;
 #[path = "cluster/lifetime.rs"]
 mod lifetime;
+#[path = "cluster/load_balancers.rs"]
+mod load_balancers;
 #[path = "cluster/objects.rs"]
 mod objects;
 #[path = "cluster/sessions.rs"]
@@ -50,9 +52,15 @@ fn main() {
 }
 
 fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
-    let scenarios =
-        [objects::SCENARIOS, sessions::SCENARIOS, traffic::SCENARIOS, faults::SCENARIOS, fallback::SCENARIOS]
-            .concat();
+    let scenarios = [
+        objects::SCENARIOS,
+        sessions::SCENARIOS,
+        traffic::SCENARIOS,
+        load_balancers::SCENARIOS,
+        faults::SCENARIOS,
+        fallback::SCENARIOS,
+    ]
+    .concat();
     let mut trials: Vec<Trial> = scenarios
         .into_iter()
         .map(|(name, scenario): Scenario| {

@@ -6,6 +6,7 @@
 mod bring_up;
 mod demo;
 mod phases;
+mod pool;
 
 use std::path::PathBuf;
 

@@ -121,6 +121,11 @@ impl Layout {
         Ipv4Addr::new(10, 240, self.index, 1)
     }
 
+    /// Addresses of the node network that are no node's, for load balancers.
+    pub fn load_balancer_addresses(&self) -> String {
+        format!("10.240.{0}.200-10.240.{0}.239", self.index)
+    }
+
     pub fn cluster_cidr(&self) -> String {
         format!("10.{}.0.0/16", 244 + u16::from(self.index))
     }

@@ -12,6 +12,7 @@ use kube::{Api, Client};
 
 use super::demo;
 use super::phases::Phases;
+use super::pool;
 use crate::cluster::layout::{Layout, NodeLayout, make_private};
 use crate::cluster::{containerd, host_network, node_namespaces, teardown};
 use crate::command;
@@ -54,6 +55,7 @@ async fn wait_until_serving(layout: &Layout, with_demo: bool, phases: &mut Phase
     }
     wait_for_nodes(layout, &client).await?;
     phases.reached("every node Ready");
+    pool::install(layout, &client).await?;
     if with_demo && demo_waits {
         demo::install(&client).await?;
     }

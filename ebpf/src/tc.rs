@@ -90,6 +90,14 @@ impl Tc<'_> {
         unsafe { (&raw const (*self.0.skb.skb).ifindex).read_volatile() }
     }
 
+    /// Whether it is addressed to another station of the link: a switch that does not know where that one is sends it to all.
+    #[inline(always)]
+    pub fn is_for_another(&self) -> bool {
+        const PACKET_OTHERHOST: u32 = 3;
+        // SAFETY: as above.
+        unsafe { (&raw const (*self.0.skb.skb).pkt_type).read_volatile() == PACKET_OTHERHOST }
+    }
+
     /// How much data each packet carries that the card will cut this one into; zero when it stays whole.
     #[inline(always)]
     pub fn segment_size(&self) -> u32 {

@@ -28,6 +28,10 @@ pub fn packet(ctx: &TcContext, side: Side) -> i32 {
     let Some(work) = work::get() else {
         return NEXT;
     };
+    // Every node serves a load balancer's address, but only the one it is sent to: else one packet would become several.
+    if side == Side::Uplink && frame.is_for_another() {
+        return NEXT;
+    }
     if !frame.parse() {
         return if side == Side::Uplink { announce::answer(ctx) } else { NEXT };
     }

@@ -58,6 +58,8 @@ pub struct Packet {
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 const IPV6: usize = 40;
+/// The station that all frames are addressed to, as `ip` writes it.
+pub const STATION: &str = "02:00:00:00:00:01";
 /// The hops a packet starts with.
 pub const HOPS: u8 = 64;
 

@@ -13,7 +13,7 @@
 use penstock_dataplane::{Counters, Dataplane};
 use penstock_tests::dataplane::{self, Outcome, Stand, desired};
 use penstock_tests::netns::{Netns, ifindex, ip, isolated, sysctl};
-use penstock_tests::packet::Packet;
+use penstock_tests::packet::{Packet, STATION};
 
 mod packet {
     mod affinity;
@@ -83,6 +83,7 @@ fn on_node(services: &str, test: impl FnOnce(&Node) + Send) {
         ] {
             ip(words).expect("addresses and routes");
         }
+        ip(&format!("link set eth0 address {STATION}")).expect("the station of all frames");
         let uplink = ifindex("eth0").expect("an uplink");
         let stand = Stand::new(&object, "10.240.0.11,fd00:240::11", Some(uplink)).expect("a stand");
         let dataplane = stand.load();

@@ -14,6 +14,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use penstock_tests::netns::{Netns, ifindex, ip, sysctl};
+use penstock_tests::packet::STATION;
 
 use crate::worker::{Kind, SERVER_PORTS, Worker};
 
@@ -54,6 +55,7 @@ impl World {
         };
         world.node.run(|| -> Result<()> {
             world.outside.join(UPLINK, &format!("{NODE}/24"), UPLINK, OUTSIDE)?;
+            ip(&format!("link set {UPLINK} address {STATION}"))?;
             sysctl("net.ipv4.ip_forward", "1")?;
             sysctl(&format!("net.ipv4.conf.{UPLINK}.rp_filter"), "2")?;
             for (pod, (link, address)) in [&world.client_pod, &world.server_pod].into_iter().zip(POD_LINKS) {

@@ -13,6 +13,21 @@ const HELLO: &str = "
     backends: [{ address: 10.244.1.2, port: 8080, local: true }]
 ";
 
+/// A switch that does not know a station sends what is for it to all; the kernel drops it, and so it must not be sent on.
+#[test]
+fn a_frame_to_another_station_is_untouched() {
+    on_node(HELLO, |node| {
+        let syn = Packet::new(Transport::Tcp(SYN), "10.240.0.1:40000", "10.240.0.11:30080");
+        let own = syn.bytes();
+        assert_ne!(node.run_frame(At::Uplink, &own).frame, own);
+        let mut other = own.clone();
+        other[5] = 9;
+        let outcome = node.run_frame(At::Uplink, &other);
+        assert_eq!((outcome.verdict, outcome.frame), (NEXT, other));
+        node.assert_events(&[("flow_created", 1), ("uplink_to_local", 1)]);
+    });
+}
+
 #[test]
 fn traffic_between_pods_and_to_the_node_is_untouched() {
     on_node(HELLO, |node| {

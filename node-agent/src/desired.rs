@@ -11,6 +11,10 @@ mod places;
 mod problems;
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -12,6 +12,8 @@ mod lifetime;
 mod load_balancers;
 #[path = "cluster/objects.rs"]
 mod objects;
+#[path = "cluster/services.rs"]
+mod services;
 #[path = "cluster/sessions.rs"]
 mod sessions;
 #[path = "cluster/traffic.rs"]
@@ -56,6 +58,7 @@ fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
         objects::SCENARIOS,
         sessions::SCENARIOS,
         traffic::SCENARIOS,
+        services::SCENARIOS,
         load_balancers::SCENARIOS,
         faults::SCENARIOS,
         fallback::SCENARIOS,

@@ -161,11 +161,13 @@ fn addresses(
     for address in hosts(&service.cluster_ips) {
         reach(address, service.port, inside, 0, 0);
     }
-    for address in hosts(&service.load_balancer_ips) {
+    // Its own ClusterIP is one, whatever else it is called.
+    let is_cluster_ip = |address: &IpAddr| service.cluster_ips.contains(address);
+    for address in hosts(&service.load_balancer_ips).into_iter().filter(|it| !is_cluster_ip(it)) {
         reach(address, service.port, cluster, outside, limited);
     }
     // Later than those of load balancers: who is let in by one of both is let in.
-    for address in hosts(&service.external_ips) {
+    for address in hosts(&service.external_ips).into_iter().filter(|it| !is_cluster_ip(it)) {
         let own = service.load_balancer_ips.contains(&address);
         reach(address, service.port, cluster, outside, if own { 0 } else { VIP_YIELDS });
     }

@@ -186,7 +186,8 @@ impl From<core::Service> for ServiceView {
         Self {
             uid,
             headless: !external && cluster_ips.iter().any(|ip| ip == "None"),
-            unproxied: labels.contains_key(PROXY_NAME) || labels.contains_key(HEADLESS),
+            // An external name is no proxy's business either, also where the name is missing.
+            unproxied: external || labels.contains_key(PROXY_NAME) || labels.contains_key(HEADLESS),
             cluster_ips: addresses(cluster_ips),
             external_name: spec.external_name.filter(|_| external),
             ports: spec.ports.unwrap_or_default().into_iter().filter_map(service_port).collect(),

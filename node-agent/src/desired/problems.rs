@@ -29,7 +29,8 @@ impl Problem {
         Self {
             reason: "AddressConflict",
             message: format!(
-                "not reached by {address} port {port}: another Service has it. Give one of them another address or port"
+                "not reached by {address} port {port}: another service port has it. Give one of them another address \
+                 or port"
             ),
         }
     }

@@ -15,10 +15,13 @@ use super::Scenario;
 pub const SCENARIOS: &[Scenario] = &[
     ("a_service_changes_its_type_in_place_and_traffic_follows", types),
     ("endpoints_written_by_hand_serve_a_service_without_a_selector", by_hand),
-    ("a_local_policy_answers_on_nodes_with_endpoints_and_health_checks_say_which", local_policy),
-    ("a_client_with_session_affinity_keeps_its_backend", affinity),
+    (
+        "a_service_with_a_local_policy_answers_on_nodes_with_endpoints_and_health_checks_say_which",
+        local_policy,
+    ),
+    ("a_client_of_a_service_with_affinity_keeps_its_backend", affinity),
     ("what_is_wrong_with_a_service_is_an_event_on_it", events),
-    ("the_proxy_s_own_health_is_answered_on_every_node", healthz),
+    ("the_health_of_the_service_proxy_is_answered_on_every_node", healthz),
 ];
 
 /// How long a connection that is dropped is waited for.

@@ -30,6 +30,7 @@ mod packet {
     mod martians;
     mod masquerade;
     mod no_backend;
+    mod nodeport_addresses;
     mod nodeport_local;
     mod nodeport_remote;
     mod not_for_us;

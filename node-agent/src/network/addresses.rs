@@ -96,3 +96,46 @@ async fn changed(changes: &AsyncFd<OwnedFd>) {
     tokio::time::sleep(GATHER).await;
     while recv(changes.as_raw_fd(), &mut message, MsgFlags::empty()).is_ok() {}
 }
+
+#[cfg(test)]
+mod tests {
+    use penstock_tests::netns::{ip, isolated};
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_followed_as_they_come_and_go() {
+        // Asks for root and says so when it is not there.
+        if penstock_tests::dataplane::object().is_none() {
+            return;
+        }
+        isolated(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let primary = vec![IpAddr::from([10, 240, 0, 11])];
+                let ranges = "192.0.2.0/24,2001:db8::/32".parse().unwrap();
+                let (mut addresses, following) = follow(ranges, primary.clone());
+                assert!(addresses.borrow_and_update().is_empty());
+                let changes = async {
+                    let mut next = async || {
+                        addresses.changed().await.unwrap();
+                        addresses.borrow_and_update().to_vec()
+                    };
+                    ip("address add 192.0.2.7/32 dev lo").unwrap();
+                    assert_eq!(next().await, [IpAddr::from([192, 0, 2, 7])]);
+                    ip("address add 2001:db8::7/128 dev lo nodad").unwrap();
+                    assert_eq!(next().await.len(), 2);
+                    ip("address del 192.0.2.7/32 dev lo").unwrap();
+                    assert_eq!(next().await, ["2001:db8::7".parse::<IpAddr>().unwrap()]);
+                };
+                let patience = Duration::from_secs(10);
+                tokio::select! {
+                    () = following => {}
+                    done = tokio::time::timeout(patience, changes) => done.expect("the kernel tells of addresses"),
+                }
+                let (addresses, _) = follow(NodePortAddresses::Primary, primary.clone());
+                assert_eq!(**addresses.borrow(), primary);
+            });
+        });
+    }
+}

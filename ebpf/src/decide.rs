@@ -16,6 +16,7 @@ use crate::maps::CONFIG;
 use crate::masquerade;
 use crate::service::{self, Choice};
 use crate::source_ranges;
+use crate::tell;
 use crate::work::Work;
 
 /// From where a packet comes, which decides what it may reach and how it is counted.
@@ -223,32 +224,35 @@ fn about_error(work: &mut Work) -> Result<Decision, Reason> {
     })
 }
 
-/// Counts what was done with a packet.
+/// Counts what was done with a packet, and tells of it.
 #[inline(always)]
 pub fn count_done(side: Side, decision: Decision, service: u32) {
     let uplink = side == Side::Uplink;
-    match decision {
-        Decision::Leave => {}
+    let event = match decision {
+        Decision::Leave => return,
         Decision::Refuse => {
-            count::event(Event::UplinkRefused);
             count::service_count(service, |count| count.refused += 1);
+            tell::packet(Event::UplinkRefused.index());
+            return count::event(Event::UplinkRefused);
         }
         Decision::Ask | Decision::AskOnward => {
-            count::event(match (uplink, decision) {
+            count::service_count(service, |count| count.packets += 1);
+            match (uplink, decision) {
                 (true, Decision::Ask) => Event::UplinkToLocal,
                 (true, _) => Event::UplinkToRemote,
                 (false, _) => Event::PodToBackend,
-            });
-            count::service_count(service, |count| count.packets += 1);
+            }
         }
-        Decision::Deliver if uplink => count::event(Event::MasqueradeReplied),
+        Decision::Deliver if uplink => Event::MasqueradeReplied,
         Decision::Deliver | Decision::Send => {
-            count::event(if side == Side::Pod { Event::PodReplied } else { Event::UplinkReplied });
             count::service_count(service, |count| count.replies += 1);
+            if side == Side::Pod { Event::PodReplied } else { Event::UplinkReplied }
         }
-        Decision::Masquerade => count::event(Event::Masqueraded),
-        Decision::Error | Decision::ErrorOnward => count::event(Event::ErrorTranslated),
-    }
+        Decision::Masquerade => Event::Masqueraded,
+        Decision::Error | Decision::ErrorOnward => Event::ErrorTranslated,
+    };
+    count::event(event);
+    tell::each_packet(event.index());
 }
 
 // === Addresses ===

@@ -16,6 +16,7 @@ use crate::count;
 use crate::decide::Hook;
 use crate::maps::{CONFIG, FLOWS};
 use crate::ports;
+use crate::tell;
 use crate::work::{self, Work};
 
 /// How long a silent flow of datagrams may be continued; Linux' own tracking keeps streams as long.
@@ -141,6 +142,7 @@ pub fn make(hook: &impl Hook, work: &mut Work) -> Result<(), Reason> {
             return Err(Reason::FlowNotRecorded);
         }
         count::event(Event::FlowCreated);
+        tell::packet(Event::FlowCreated.index());
         return Ok(());
     }
     Err(Reason::NoSourcePort)

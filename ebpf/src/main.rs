@@ -38,6 +38,7 @@ mod service;
 mod socket;
 mod source_ranges;
 mod tc;
+mod tell;
 mod translate;
 mod work;
 

@@ -27,6 +27,80 @@ pub enum Command {
     Counters(Inspect),
     /// What the kernel programs know: each map with its size and how full it is.
     Maps(Inspect),
+    /// Who talks to whom: flows as they begin, are refused or are dropped, until interrupted. Costs nothing while nobody
+    /// watches; up to four may at once.
+    Observe(Box<Observe>),
+}
+
+#[derive(Debug, Args)]
+pub struct Observe {
+    #[command(flatten)]
+    pub inspect: Inspect,
+    /// Every translated packet, not only the first of a flow.
+    #[arg(long)]
+    pub packets: bool,
+    /// End after so many.
+    #[arg(long, value_name = "N")]
+    pub last: Option<u64>,
+    /// The agent's own files, which name this node's pods.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/penstock")]
+    pub state_dir: PathBuf,
+    /// Ask the API server for the names of other nodes' pods, too.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Only with a pod or service of this namespace.
+    #[arg(long, value_name = "NAME", help_heading = "Filters")]
+    pub namespace: Option<String>,
+    /// Only with this pod, [NAMESPACE/]NAME.
+    #[arg(long, value_name = "POD", help_heading = "Filters")]
+    pub pod: Option<String>,
+    /// Only to this service, [NAMESPACE/]NAME or NAMESPACE/NAME:PORT.
+    #[arg(long, value_name = "SERVICE", help_heading = "Filters")]
+    pub service: Option<String>,
+    /// Only with this address at either end.
+    #[arg(long, value_name = "IP", help_heading = "Filters")]
+    pub ip: Option<IpAddr>,
+    /// Only with this port at either end.
+    #[arg(long, value_name = "PORT", help_heading = "Filters")]
+    pub port: Option<u16>,
+    /// Only of this protocol: tcp, udp, sctp, icmp.
+    #[arg(long, value_name = "NAME", help_heading = "Filters")]
+    pub protocol: Option<String>,
+    /// Only with these verdicts.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "VERDICT,..", help_heading = "Filters")]
+    pub verdict: Vec<Verdict>,
+    /// Only with this event or drop reason, as `counters` names them.
+    #[arg(long, value_name = "NAME", help_heading = "Filters")]
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Verdict {
+    /// A backend was found.
+    Translated,
+    /// An answer found back.
+    Replied,
+    /// It left the cluster with the node's address.
+    Masqueraded,
+    /// It is to no service.
+    Passed,
+    /// Nobody answers, and the client is told.
+    Refused,
+    /// Nobody is told.
+    Dropped,
+}
+
+impl From<Verdict> for penstock_dataplane::Verdict {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Translated => Self::Translated,
+            Verdict::Replied => Self::Replied,
+            Verdict::Masqueraded => Self::Masqueraded,
+            Verdict::Passed => Self::Passed,
+            Verdict::Refused => Self::Refused,
+            Verdict::Dropped => Self::Dropped,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 //!
 //! It exists to start and stop them in order. It must not know how they work.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -15,7 +16,7 @@ use crate::options::{Half, Run};
 
 /// Runs until SIGTERM or SIGINT, or until a half cannot go on.
 pub async fn run(options: Box<Run>) -> anyhow::Result<()> {
-    let client = client(&options).await?;
+    let client = client(&options.kubeconfig).await?;
     let shutdown = CancellationToken::new();
     tokio::spawn(cancel_on_signal(shutdown.clone())?);
 
@@ -49,10 +50,10 @@ pub async fn run(options: Box<Run>) -> anyhow::Result<()> {
 }
 
 /// A client for the kubeconfig. Whether the server is there is found out, and waited for, by whoever asks it.
-async fn client(options: &Run) -> anyhow::Result<kube::Client> {
-    let file = options.kubeconfig.display();
-    let kubeconfig = Kubeconfig::read_from(&options.kubeconfig)
-        .with_context(|| format!("reading the kubeconfig {file}"))?;
+pub async fn client(kubeconfig: &Path) -> anyhow::Result<kube::Client> {
+    let file = kubeconfig.display();
+    let kubeconfig =
+        Kubeconfig::read_from(kubeconfig).with_context(|| format!("reading the kubeconfig {file}"))?;
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .with_context(|| format!("the kubeconfig {file} cannot be used"))?;

@@ -39,6 +39,7 @@ mod packet {
     mod shared_backend;
     mod source_ports;
     mod source_ranges;
+    mod told;
     mod udp;
 }
 

@@ -77,6 +77,12 @@ fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
     socket::set_peer::<F>(ctx, &backend.address, backend.port);
     count::event(Event::ConnectTranslated);
     count::service_count(vip.service, |count| count.connects += 1);
-    tell::call(ctx, Event::ConnectTranslated, vip.service, (&address, port), (&backend.address, backend.port));
+    tell::call(
+        ctx,
+        Event::ConnectTranslated,
+        vip.service,
+        (&address, port),
+        (&backend.address, backend.port),
+    );
     socket::ALLOW
 }

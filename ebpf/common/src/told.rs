@@ -20,6 +20,8 @@ pub const TOLD_PASSED: u32 = u32::MAX;
 pub struct Watch {
     /// Until when each is told, by the kernel's monotonic clock; zero for nobody.
     pub until_ns: [u64; WATCHERS_MAX],
+    /// Whose each place is: a number of the watcher's own, by which it finds out that another has its place.
+    pub owners: [u64; WATCHERS_MAX],
     /// `WANTS_*` of each.
     pub wants: [u32; WATCHERS_MAX],
 }
@@ -58,5 +60,5 @@ pub struct Told {
     pub protocol: u32,
 }
 
-shared!(Watch, 48, [[u64; WATCHERS_MAX], [u32; WATCHERS_MAX]]);
+shared!(Watch, 80, [[u64; WATCHERS_MAX], [u64; WATCHERS_MAX], [u32; WATCHERS_MAX]]);
 shared!(Told, 104, [u64, u64, Address, Address, Address, Address, u16, u16, u16, u16, u32, u32, u32, u32]);

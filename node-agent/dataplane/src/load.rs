@@ -266,15 +266,31 @@ fn load_object(options: &LoadOptions) -> Result<Ebpf, DataplaneError> {
     loader.override_global(aya_log::LEVEL, &level, false);
     let mut programs = loader.load(&bytes).map_err(|error| refused(&error))?;
     for (_, program) in programs.programs_mut() {
-        let done = match program {
+        load_program(program).map_err(|error| refused(&error))?;
+    }
+    Ok(programs)
+}
+
+/// Loads a program. The verifier gives up when a signal is pending, and says so: it is asked again, as libbpf does.
+fn load_program(program: &mut Program) -> Result<(), ProgramError> {
+    const ATTEMPTS_MAX: usize = 5;
+    let mut attempt = 1;
+    loop {
+        let done = match &mut *program {
             Program::CgroupSockAddr(program) => program.load(),
             Program::CgroupSock(program) => program.load(),
             Program::SchedClassifier(program) => program.load(),
             _ => Err(ProgramError::UnexpectedProgramType),
         };
-        done.map_err(|error| refused(&error))?;
+        match done {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.kind() == std::io::ErrorKind::WouldBlock && attempt < ATTEMPTS_MAX =>
+            {
+                attempt += 1;
+            }
+            done => return done,
+        }
     }
-    Ok(programs)
 }
 
 /// An error and all its causes, in one line.

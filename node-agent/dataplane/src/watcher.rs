@@ -29,9 +29,14 @@ const RING_BYTES: u32 = 1 << 20;
 /// One who watches.
 pub struct Watcher {
     directory: PathBuf,
+    /// Where it is told, while nobody else is there.
     place: usize,
+    /// Tells its places from those of others.
+    id: u64,
     wants: u32,
     ring: RingBuf<MapData>,
+    ring_fd: OwnedFd,
+    rings: OwnedFd,
     watch: Array<MapData, Watch>,
     names: HashMap<MapData, u32, ServiceName>,
     /// What could not be told to anybody before this one came.
@@ -103,41 +108,49 @@ impl Watcher {
             move |source| DataplaneError::Kernel { doing, subject: map::RINGS.to_owned(), source }
         };
         let rings = sys::get(&pin(directory, map::RINGS)).map_err(kernel("opening a pinned map"))?;
-        let fd = sys::create_ring(RING_BYTES).map_err(kernel("making a ring buffer for"))?;
-        let again = fd.try_clone().map_err(kernel("making a ring buffer for"))?;
-        let ring = ring_of(fd).map_err(|error| failed("mapping a ring buffer", map::RINGS, error))?;
+        let ring_fd = sys::create_ring(RING_BYTES).map_err(kernel("making a ring buffer for"))?;
+        let ring = ring_fd.try_clone().map_err(kernel("making a ring buffer for"))?;
         let mut watcher = Self {
             directory: directory.to_owned(),
             place: 0,
+            id: now_ns() ^ u64::from(std::process::id()) << 48,
             wants,
-            ring,
+            ring: ring_of(ring).map_err(|error| failed("mapping a ring buffer", map::RINGS, error))?,
+            ring_fd,
+            rings,
             watch: open(directory, map::WATCH)?,
             names: open(directory, map::NAMES)?,
             missed_before: 0,
         };
         watcher.missed_before = watcher.not_told()?;
-        let now = now_ns();
-        watcher.change(|watch, place| {
-            // The place of one that is gone counts as free. Taken at once, or another who comes now would take it too;
-            // until the ring is there, what is told goes into the former one's, which nobody reads.
-            *place = watch.until_ns.iter().position(|until| *until <= now)?;
-            (watch.until_ns[*place], watch.wants[*place]) = (now + LEASE.as_nanos() as u64, wants);
-            Some(())
-        })?;
-        sys::update_array_of_maps(rings.as_fd(), &[(watcher.place as u32, again.as_fd())])
-            .map_err(kernel("writing a map"))?;
-        // The kernel may have taken its time.
+        watcher.renew()?;
+        // The kernel may have taken its time with the ring.
         watcher.renew()?;
         Ok(watcher)
     }
 
-    /// Gives a sign of life: told until [`LEASE`] from now.
+    /// Gives a sign of life: told until [`LEASE`] from now. One that was silent for too long takes another place if its own
+    /// is taken.
     pub fn renew(&mut self) -> Result<(), DataplaneError> {
-        let (until, wants) = (now_ns() + LEASE.as_nanos() as u64, self.wants);
-        self.change(|watch, place| {
-            (watch.until_ns[*place], watch.wants[*place]) = (until, wants);
-            Some(())
-        })
+        let (now, id, wants) = (now_ns(), self.id, self.wants);
+        let moved = self.change(|watch, place| {
+            let is_own = watch.owners[*place] == id;
+            if !is_own {
+                // The place of one that is gone counts as free. What is told before the ring is there goes into the former
+                // one's, which nobody reads.
+                *place = watch.until_ns.iter().position(|until| *until <= now)?;
+            }
+            (watch.until_ns[*place], watch.owners[*place]) = (now + LEASE.as_nanos() as u64, id);
+            watch.wants[*place] = wants;
+            Some(!is_own)
+        })?;
+        if moved {
+            let entry = [(self.place as u32, self.ring_fd.as_fd())];
+            sys::update_array_of_maps(self.rings.as_fd(), &entry).map_err(|source| {
+                DataplaneError::Kernel { doing: "writing a map", subject: map::RINGS.to_owned(), source }
+            })?;
+        }
+        Ok(())
     }
 
     /// Returns when something was told, or when it is time to renew, or when a signal came.
@@ -180,10 +193,10 @@ impl Watcher {
     }
 
     /// Changes the watchers' entry while no other watcher does.
-    fn change(
+    fn change<T>(
         &mut self,
-        change: impl FnOnce(&mut Watch, &mut usize) -> Option<()>,
-    ) -> Result<(), DataplaneError> {
+        change: impl FnOnce(&mut Watch, &mut usize) -> Option<T>,
+    ) -> Result<T, DataplaneError> {
         let _lock = lock(&self.directory).map_err(|source| DataplaneError::Path {
             doing: "locking",
             path: self.directory.clone(),
@@ -197,9 +210,12 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
+        let id = self.id;
         // Left undone, it is over with the lease.
         let _ = self.change(|watch, place| {
-            (watch.until_ns[*place], watch.wants[*place]) = (0, 0);
+            if watch.owners[*place] == id {
+                (watch.until_ns[*place], watch.owners[*place], watch.wants[*place]) = (0, 0, 0);
+            }
             Some(())
         });
     }

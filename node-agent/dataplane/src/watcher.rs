@@ -203,8 +203,10 @@ impl Watcher {
             source,
         })?;
         let mut watch = self.watch.get(&0, 0).map_err(|error| failed("reading a map", map::WATCH, error))?;
-        change(&mut watch, &mut self.place).ok_or(DataplaneError::Watched { watchers_max: WATCHERS_MAX })?;
-        self.watch.set(0, watch, 0).map_err(|error| failed("writing a map", map::WATCH, error))
+        let changed = change(&mut watch, &mut self.place);
+        let changed = changed.ok_or(DataplaneError::Watched { watchers_max: WATCHERS_MAX })?;
+        self.watch.set(0, watch, 0).map_err(|error| failed("writing a map", map::WATCH, error))?;
+        Ok(changed)
     }
 }
 

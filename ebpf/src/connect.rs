@@ -11,7 +11,6 @@ use crate::maps::PEERS;
 use crate::open;
 use crate::service::{self, Choice};
 use crate::socket::{self, Family, V4, V6};
-use crate::tell::{self, NOBODY};
 
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
@@ -28,7 +27,6 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
 fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
     let (address, port) = socket::peer::<F>(ctx);
     let Some(vip) = socket::service(ctx, &address, port) else {
-        tell::passed(ctx, (&address, port));
         return socket::ALLOW;
     };
 
@@ -42,7 +40,6 @@ fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
         _ => {
             count::event(Event::ConnectRefused);
             count::service_count(vip.service, |count| count.refused += 1);
-            tell::call(ctx, Event::ConnectRefused, vip.service, (&address, port), (&NOBODY, 0));
             socket::fail_with(socket::CONNECTION_REFUSED);
             return socket::REFUSE;
         }
@@ -77,12 +74,5 @@ fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
     socket::set_peer::<F>(ctx, &backend.address, backend.port);
     count::event(Event::ConnectTranslated);
     count::service_count(vip.service, |count| count.connects += 1);
-    tell::call(
-        ctx,
-        Event::ConnectTranslated,
-        vip.service,
-        (&address, port),
-        (&backend.address, backend.port),
-    );
     socket::ALLOW
 }

@@ -4,7 +4,6 @@ use aya_log_ebpf::debug;
 use penstock_ebpf_common::{Event, FlowKey, Reason, SERVICE_COUNTS_PAGE, ServiceCount};
 
 use crate::maps::{SERVICE_COUNTS, TALLIES};
-use crate::tell;
 use crate::work;
 
 #[inline(always)]
@@ -35,15 +34,14 @@ pub fn dropped(service: u32, reason: Reason) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn penstock_tell(reason: u32) -> u32 {
-    tell::packet(Reason::from_number(reason).index());
     if let Some(work) = work::get() {
-        log(&work.packet.key, work.service, reason);
+        tell(&work.packet.key, work.service, reason);
     }
     0
 }
 
 #[inline(always)]
-fn log(key: &FlowKey, service: u32, reason: u32) {
+fn tell(key: &FlowKey, service: u32, reason: u32) {
     let (source, destination) = (&key.source, &key.destination);
     let (from, to) = (u16::from_be(key.source_port), u16::from_be(key.destination_port));
     if source.is_v4() {

@@ -16,7 +16,6 @@ use crate::maps::CONFIG;
 use crate::masquerade;
 use crate::service::{self, Choice};
 use crate::source_ranges;
-use crate::tell;
 use crate::work::Work;
 
 /// From where a packet comes, which decides what it may reach and how it is counted.
@@ -224,35 +223,32 @@ fn about_error(work: &mut Work) -> Result<Decision, Reason> {
     })
 }
 
-/// Counts what was done with a packet, and tells of it.
+/// Counts what was done with a packet.
 #[inline(always)]
 pub fn count_done(side: Side, decision: Decision, service: u32) {
     let uplink = side == Side::Uplink;
-    let event = match decision {
-        Decision::Leave => return,
+    match decision {
+        Decision::Leave => {}
         Decision::Refuse => {
+            count::event(Event::UplinkRefused);
             count::service_count(service, |count| count.refused += 1);
-            tell::packet(Event::UplinkRefused.index());
-            return count::event(Event::UplinkRefused);
         }
         Decision::Ask | Decision::AskOnward => {
-            count::service_count(service, |count| count.packets += 1);
-            match (uplink, decision) {
+            count::event(match (uplink, decision) {
                 (true, Decision::Ask) => Event::UplinkToLocal,
                 (true, _) => Event::UplinkToRemote,
                 (false, _) => Event::PodToBackend,
-            }
+            });
+            count::service_count(service, |count| count.packets += 1);
         }
-        Decision::Deliver if uplink => Event::MasqueradeReplied,
+        Decision::Deliver if uplink => count::event(Event::MasqueradeReplied),
         Decision::Deliver | Decision::Send => {
+            count::event(if side == Side::Pod { Event::PodReplied } else { Event::UplinkReplied });
             count::service_count(service, |count| count.replies += 1);
-            if side == Side::Pod { Event::PodReplied } else { Event::UplinkReplied }
         }
-        Decision::Masquerade => Event::Masqueraded,
-        Decision::Error | Decision::ErrorOnward => Event::ErrorTranslated,
-    };
-    count::event(event);
-    tell::each_packet(event.index());
+        Decision::Masquerade => count::event(Event::Masqueraded),
+        Decision::Error | Decision::ErrorOnward => count::event(Event::ErrorTranslated),
+    }
 }
 
 // === Addresses ===

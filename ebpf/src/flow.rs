@@ -16,7 +16,6 @@ use crate::count;
 use crate::decide::Hook;
 use crate::maps::{CONFIG, FLOWS};
 use crate::ports;
-use crate::tell;
 use crate::work::{self, Work};
 
 /// How long a silent flow of datagrams may be continued; Linux' own tracking keeps streams as long.
@@ -142,7 +141,6 @@ pub fn make(hook: &impl Hook, work: &mut Work) -> Result<(), Reason> {
             return Err(Reason::FlowNotRecorded);
         }
         count::event(Event::FlowCreated);
-        tell::packet(Event::FlowCreated.index());
         return Ok(());
     }
     Err(Reason::NoSourcePort)

@@ -38,7 +38,6 @@ mod service;
 mod socket;
 mod source_ranges;
 mod tc;
-mod tell;
 mod translate;
 mod work;
 

@@ -3,7 +3,7 @@
 //! Sizes here are defaults; user space overrides them when it creates a map.
 
 use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use penstock_ebpf_common as shared;
 
@@ -74,12 +74,3 @@ pub type CountsPage = PerCpuArray<shared::ServiceCount, { shared::SERVICE_COUNTS
 
 #[btf_map(name = "service_counts_v2")]
 pub static SERVICE_COUNTS: ArrayOfMaps<CountsPage, 256> = ArrayOfMaps::new();
-
-#[btf_map(name = "watch_v1")]
-pub static WATCH: Array<shared::Watch, 1> = Array::new();
-
-/// What one watcher reads. Its own size is given by who makes it; this is that of a template.
-pub type Ring = RingBuf<shared::Told, 4_096>;
-
-#[btf_map(name = "rings_v1")]
-pub static RINGS: ArrayOfMaps<Ring, { shared::WATCHERS_MAX }> = ArrayOfMaps::new();

@@ -12,7 +12,6 @@ use crate::hash;
 use crate::maps::SOCKET_FLOWS;
 use crate::service::{self, Choice};
 use crate::socket::{self, Family, V4, V6};
-use crate::tell::{self, NOBODY};
 
 /// Also for mapped addresses: the kernel hands those on as IPv4 before it asks.
 #[cgroup_sock_addr(sendmsg4)]
@@ -45,7 +44,6 @@ fn sendmsg<F: Family>(ctx: &SockAddrContext) -> i32 {
                 _ => {
                     count::event(Event::SendRefused);
                     count::service_count(vip.service, |count| count.refused += 1);
-                    tell::call(ctx, Event::SendRefused, vip.service, (&address, port), (&NOBODY, 0));
                     socket::fail_with(socket::CONNECTION_REFUSED);
                     return socket::REFUSE;
                 }
@@ -58,8 +56,6 @@ fn sendmsg<F: Family>(ctx: &SockAddrContext) -> i32 {
             };
             // Not recorded, the datagram still goes out; the next one is chosen again, by the same hash.
             let _ = SOCKET_FLOWS.insert(&forward, &value, 0);
-            let got = (&backend.address, backend.port);
-            tell::call(ctx, Event::SendTranslated, vip.service, (&address, port), got);
             value
         }
     };

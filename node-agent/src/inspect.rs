@@ -33,8 +33,7 @@ fn print(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{}", text.trim_end()).context("writing to standard output")
 }
 
-/// The agent's directory on its bpf file system.
-pub fn pins(options: &Inspect) -> anyhow::Result<PathBuf> {
+fn pins(options: &Inspect) -> anyhow::Result<PathBuf> {
     let pins = options.bpffs.join(PIN_DIR);
     std::fs::read_dir(&pins).with_context(|| {
         format!("no programs are pinned at {}; is a node agent's network half running here?", pins.display())

@@ -7,7 +7,6 @@ mod desired;
 mod inspect;
 mod kernel;
 mod network;
-mod observe;
 mod options;
 mod run;
 
@@ -29,7 +28,6 @@ fn main() -> ExitCode {
         }
         Command::Counters(inspect) => inspect::counters(&inspect),
         Command::Maps(inspect) => inspect::maps(&inspect),
-        Command::Observe(options) => start_observing(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -48,11 +46,6 @@ fn start(options: Box<options::Run>) -> anyhow::Result<()> {
     // A hook or a disk that hangs must not keep the process from ending.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     outcome
-}
-
-fn start_observing(options: &options::Observe) -> anyhow::Result<()> {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    observe::observe(options)
 }
 
 fn log_to_stderr(format: LogFormat) {

@@ -2,7 +2,6 @@
 //!
 //! It exists to start and stop them in order. It must not know how they work.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -16,7 +15,7 @@ use crate::options::{Half, Run};
 
 /// Runs until SIGTERM or SIGINT, or until a half cannot go on.
 pub async fn run(options: Box<Run>) -> anyhow::Result<()> {
-    let client = client(&options.kubeconfig).await?;
+    let client = client(&options).await?;
     let shutdown = CancellationToken::new();
     tokio::spawn(cancel_on_signal(shutdown.clone())?);
 
@@ -50,10 +49,10 @@ pub async fn run(options: Box<Run>) -> anyhow::Result<()> {
 }
 
 /// A client for the kubeconfig. Whether the server is there is found out, and waited for, by whoever asks it.
-pub async fn client(kubeconfig: &Path) -> anyhow::Result<kube::Client> {
-    let file = kubeconfig.display();
-    let kubeconfig =
-        Kubeconfig::read_from(kubeconfig).with_context(|| format!("reading the kubeconfig {file}"))?;
+async fn client(options: &Run) -> anyhow::Result<kube::Client> {
+    let file = options.kubeconfig.display();
+    let kubeconfig = Kubeconfig::read_from(&options.kubeconfig)
+        .with_context(|| format!("reading the kubeconfig {file}"))?;
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .with_context(|| format!("the kubeconfig {file} cannot be used"))?;

@@ -39,7 +39,6 @@ mod packet {
     mod shared_backend;
     mod source_ports;
     mod source_ranges;
-    mod told;
     mod udp;
 }
 

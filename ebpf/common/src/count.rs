@@ -102,8 +102,6 @@ tallies! {
         NeighbourAnswered = 20 => "neighbour_answered",
         /// Somebody else says that an announced address is its own.
         AddressContested = 21 => "address_contested",
-        /// A watcher's ring buffer was full: something was done and counted, but not told.
-        NotTold = 22 => "not_told",
     }
 }
 

@@ -13,7 +13,6 @@ mod flow;
 pub mod map;
 mod service;
 mod socket;
-mod told;
 
 pub use address::Address;
 pub use announce::{ANNOUNCED_LEASE, Announced};
@@ -32,7 +31,6 @@ pub use service::{
     VipKey, VipValue,
 };
 pub use socket::{OpenKey, PEER_COUNTED, Peer, SocketFlowKey, SocketFlowValue};
-pub use told::{TOLD_PASSED, Told, WANTS_PACKETS, WATCHERS_MAX, Watch};
 
 /// States a type's size and that its fields fill it: uninitialised padding would leak stack bytes into keys.
 macro_rules! shared {

@@ -33,10 +33,6 @@ pub const TALLIES: &str = "tallies_v1";
 pub const SERVICE_COUNTS: &str = "service_counts_v2";
 /// [`crate::Address`] to [`crate::Announced`].
 pub const ANNOUNCED: &str = "announced_v1";
-/// [`crate::Watch`] at entry 0.
-pub const WATCH: &str = "watch_v1";
-/// Number of a watcher to its ring buffer of [`crate::Told`].
-pub const RINGS: &str = "rings_v1";
 
 /// All of them, in the order in which tables show them. The kernel cuts names at 15 bytes; pins keep them whole.
 pub const ALL: &[&str] = &[
@@ -55,6 +51,4 @@ pub const ALL: &[&str] = &[
     TALLIES,
     SERVICE_COUNTS,
     ANNOUNCED,
-    WATCH,
-    RINGS,
 ];

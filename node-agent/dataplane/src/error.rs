@@ -62,12 +62,6 @@ pub enum DataplaneError {
         #[source]
         source: io::Error,
     },
-    /// Every place to watch from is taken.
-    #[error("{watchers_max} watch already, as many as can at once: end another `observe` first")]
-    Watched {
-        /// How many may.
-        watchers_max: usize,
-    },
     /// A limit of the data plane is reached; what fits is served.
     #[error("{count} {what} wanted, at most {max} fit: raise the limit or remove some")]
     Full {

@@ -33,7 +33,6 @@ mod sink;
 mod sockets;
 mod sweep;
 mod sys;
-mod watcher;
 
 pub use announced::{Announcements, Station};
 pub use apply::{Applied, Listing};
@@ -51,5 +50,3 @@ pub use load::{Dataplane, Inside, InsideRange, Limits, LoadOptions, PodLink, det
 pub use observed::{Counters, MapFill, ServiceTraffic, observe_counters, observe_image, observe_maps};
 pub use planner::{Planned, Planner};
 pub use sink::{MapSink, MemoryMaps};
-pub use sys::netns_cookie_at;
-pub use watcher::{Detail, RENEW_EVERY, Seen, Verdict, Watcher};

@@ -161,12 +161,6 @@ pub fn create_percpu_array(value_size: u32, entries: u32) -> io::Result<OwnedFd>
     create_map(TYPE_PERCPU_ARRAY, value_size, entries, 0)
 }
 
-/// Makes a ring buffer of so many bytes, a power of two and whole pages.
-pub fn create_ring(bytes: u32) -> io::Result<OwnedFd> {
-    const TYPE_RINGBUF: u32 = 27;
-    bpf(MAP_CREATE, &Attr::new().u32(0, TYPE_RINGBUF).u32(12, bytes)).map(owned)
-}
-
 fn create_map(map_type: u32, value_size: u32, entries: u32, flags: u32) -> io::Result<OwnedFd> {
     const KEY_SIZE: u32 = 4;
     // struct { map_type, key_size, value_size, max_entries, map_flags }.
@@ -381,15 +375,6 @@ pub fn netns_cookie() -> io::Result<u64> {
         )
     };
     if answer != 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
-}
-
-/// The number of the network namespace that a file names, such as one under `/run/netns`.
-pub fn netns_cookie_at(path: &Path) -> io::Result<u64> {
-    let namespace = std::fs::File::open(path)?;
-    // On a thread of its own, which stays where it went and ends.
-    let asking = || enter_netns(namespace.as_fd()).and_then(|()| netns_cookie());
-    std::thread::scope(|scope| scope.spawn(asking).join())
-        .unwrap_or_else(|_| Err(io::Error::other("asking for a network namespace panicked")))
 }
 
 /// Moves this thread into a network namespace. For threads that do nothing else: there is no way back.

@@ -3,7 +3,7 @@
 //! It exists because everything about an attachment must be found again after a crash from one small file. It must
 //! not know where the file is.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use penstock_cni::protocol::{AddRequest, AttachmentId, PodName, PortMapping};
 use serde::{Deserialize, Serialize};
@@ -38,11 +38,6 @@ impl Attachment {
             address,
             port_mappings: request.port_mappings.clone(),
         }
-    }
-
-    /// The pod's addresses.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        std::iter::once(IpAddr::V4(self.address))
     }
 
     /// Name of the node's end of the link.

@@ -1,15 +1,13 @@
-//! Sight: what the kernel programs do and did, why they dropped what they dropped, and how full their maps are.
+//! Sight: what the kernel programs did, why they dropped what they dropped, and how full their maps are.
 //!
 //! The data comes from `penstock-dataplane`, which reads the pins; this crate turns it into tables for people, JSON for
 //! scripts and the Prometheus text format. It needs no running agent. Must not know how anything was counted.
 
-mod flows;
 mod metrics;
 mod table;
 
 use std::path::Path;
 
-pub use flows::{Caller, Filter, Flow, Names, Party, flow, flow_line};
 pub use metrics::{counters_metrics, maps_metrics};
 pub use penstock_dataplane::{
     Counters, DataplaneError, MapFill, ServiceTraffic, observe_counters, observe_maps,

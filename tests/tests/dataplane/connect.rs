@@ -194,24 +194,3 @@ fn a_change_of_one_service_leaves_the_others_as_they_are() {
         assert!(stand.in_cgroup(|| ask("10.96.0.7:80")).ends_with("as 10.96.0.7:80"));
     });
 }
-
-#[test]
-fn who_watches_sees_calls_to_services_and_to_others() {
-    use penstock_dataplane::{Detail, Verdict, Watcher};
-    on_a_node(backends, |stand| {
-        let dataplane = stand.load();
-        dataplane.apply(&desired(HELLO)).expect("applied");
-        let mut watcher = Watcher::open(stand.bpffs(), Detail::Flows).expect("a place to watch from");
-        stand.in_cgroup(|| format!("{} {}", ask("10.96.0.7:80"), ask("10.244.0.2:8080")));
-        let seen: Vec<_> = std::iter::from_fn(|| watcher.take()).collect();
-        let told: Vec<_> = seen.iter().map(|seen| (seen.verdict, seen.destination.to_string())).collect();
-        assert_eq!(
-            told,
-            [
-                (Verdict::Translated, "10.96.0.7:80".to_owned()),
-                (Verdict::Passed, "10.244.0.2:8080".to_owned()),
-            ]
-        );
-        assert!(seen[0].to_destination.is_some() && seen[0].netns.is_some() && seen[0].source.is_none());
-    });
-}

@@ -135,12 +135,6 @@ impl Ledger {
     }
 }
 
-/// The attachments in a folder of records, for those who only look: what cannot be read is left out.
-pub fn observe_attachments(dir: &Path) -> Vec<Attachment> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.filter_map(|entry| read_record(&entry.path())).collect()
-}
-
 fn read_record(path: &Path) -> Option<Attachment> {
     if fs::metadata(path).ok()?.len() > RECORD_BYTES_MAX {
         return None;

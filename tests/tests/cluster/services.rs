@@ -80,7 +80,7 @@ spec:
 
 impl Drop for Stage<'_> {
     fn drop(&mut self) {
-        if let Err(error) = self.cluster.kubectl(&["delete", "namespace", self.namespace, "--wait=false"]) {
+        if let Err(error) = self.cluster.kubectl(&["delete", "namespace", self.namespace, "--timeout=60s"]) {
             eprintln!("left behind: namespace {}: {error:#}", self.namespace);
         }
     }

@@ -3,12 +3,12 @@
 //! Each node sees a `/sys` of its own network, a BPF file system of its own, and private folders where Kubernetes
 //! software expects the whole machine to be its own (`/var/lib/kubelet` and the like).
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::layout::{NodeLayout, make_private};
-use crate::command::{show, words};
+use crate::command::words;
 
 /// Folders of the machine that every node has for itself, and where they lie in the node's data folder.
 const PRIVATE_FOLDERS: &[(&str, &str)] = &[
@@ -36,16 +36,30 @@ pub fn create(node: &NodeLayout) -> Result<()> {
         std::fs::create_dir_all(target).with_context(|| format!("cannot make {target}"))?;
     }
     make_private(&node.data.join("agent"))?;
-    show(
-        Command::new("nsenter")
+    pin(node).with_context(|| format!("cannot make the namespaces of {}", node.name))
+}
+
+/// Makes the namespaces, on one CPU after another until one does: a mount namespace can only be pinned in one whose
+/// number is lower, and Linux hands numbers out in batches, one for each CPU (6.18, `kernel/nstree.c`).
+fn pin(node: &NodeLayout) -> Result<()> {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut failed = None;
+    for cpu in 0..cpus {
+        let mut command = Command::new("nsenter");
+        command
             .arg(format!("--net=/run/netns/{}", node.netns))
+            .args(["taskset", "--cpu-list", &cpu.to_string()])
             .arg("unshare")
             .arg(format!("--mount={}", node.namespace_file("mnt").display()))
             .arg(format!("--uts={}", node.namespace_file("uts").display()))
             .args(["--propagation", "private", "sh", "-euc"])
-            .arg(set_up_script(node)),
-    )
-    .with_context(|| format!("cannot make the namespaces of {}", node.name))
+            .arg(set_up_script(node));
+        match command.stdin(Stdio::null()).output().context("cannot run nsenter")? {
+            output if output.status.success() => return Ok(()),
+            output => failed = Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        }
+    }
+    bail!("{}", failed.unwrap_or_default())
 }
 
 /// What runs inside the new namespaces. A fresh sysfs shows the node's own links but hides the cgroup trees, so these

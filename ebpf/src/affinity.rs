@@ -5,7 +5,7 @@
 use penstock_ebpf_common::{AffinityKey, AffinityValue, Backend};
 
 use crate::clock;
-use crate::maps::AFFINITY;
+use crate::kept::AFFINITY;
 
 /// The backend a client had, if it came within the timeout.
 #[inline(always)]

@@ -7,7 +7,7 @@ use aya_ebpf::programs::SockAddrContext;
 use penstock_ebpf_common::{Address, Event, PEER_COUNTED, Peer};
 
 use crate::count;
-use crate::maps::PEERS;
+use crate::kept::PEERS;
 use crate::open;
 use crate::service::{self, Choice};
 use crate::socket::{self, Family, V4, V6};

@@ -14,7 +14,8 @@ use penstock_ebpf_packet::{Packet, hash};
 use crate::clock::{self, SECOND_NS};
 use crate::count;
 use crate::decide::Hook;
-use crate::maps::{CONFIG, FLOWS};
+use crate::kept::FLOWS;
+use crate::maps::CONFIG;
 use crate::ports;
 use crate::work::{self, Work};
 

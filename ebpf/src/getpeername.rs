@@ -5,7 +5,7 @@ use aya_ebpf::programs::SockAddrContext;
 use penstock_ebpf_common::Event;
 
 use crate::count;
-use crate::maps::PEERS;
+use crate::kept::PEERS;
 use crate::socket::{self, Family, V4, V6};
 
 #[cgroup_sock_addr(getpeername4)]

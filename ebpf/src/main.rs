@@ -28,6 +28,7 @@ mod count;
 mod decide;
 mod flow;
 mod fragment;
+mod kept;
 mod maps;
 mod masquerade;
 mod open;

@@ -1,6 +1,6 @@
 //! The maps, as user space finds them under the names in `penstock_ebpf_common::map`.
 //!
-//! Sizes here are defaults; user space overrides them when it creates a map.
+//! Sizes here are defaults; user space overrides them when it creates a map. Those in [`crate::kept`] are used through it.
 
 use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray};
@@ -60,6 +60,18 @@ pub static OPEN: HashMap<shared::OpenKey, i64, 65_536, { BPF_F_NO_PREALLOC as us
 
 #[btf_map(name = "affinity_v1")]
 pub static AFFINITY: LruHashMap<shared::AffinityKey, shared::AffinityValue, 65_536> = LruHashMap::new();
+
+/// The maps that are being replaced, of programs that know both; else they have one entry and nobody looks. All of the
+/// layout of those that replace them: see [`crate::kept`].
+#[btf_map(name = "former_flows")]
+pub static FORMER_FLOWS: LruHashMap<shared::FlowKey, shared::FlowValue, 1> = LruHashMap::new();
+#[btf_map(name = "former_sflows")]
+pub static FORMER_SOCKET_FLOWS: LruHashMap<shared::SocketFlowKey, shared::SocketFlowValue, 1> =
+    LruHashMap::new();
+#[btf_map(name = "former_peers")]
+pub static FORMER_PEERS: HashMap<u64, shared::Peer, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+#[btf_map(name = "former_affinity")]
+pub static FORMER_AFFINITY: LruHashMap<shared::AffinityKey, shared::AffinityValue, 1> = LruHashMap::new();
 
 #[btf_map(name = "tallies_v1")]
 pub static TALLIES: PerCpuArray<u64, { shared::TALLIES_MAX as usize }> = PerCpuArray::new();

@@ -6,7 +6,8 @@ use core::arch::asm;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use penstock_ebpf_common::{OpenKey, PEER_COUNTED};
 
-use crate::maps::{OPEN, PEERS};
+use crate::kept::PEERS;
+use crate::maps::OPEN;
 
 /// How many connections to a backend are open.
 #[inline(always)]

@@ -5,7 +5,7 @@ use aya_ebpf::programs::SockAddrContext;
 use penstock_ebpf_common::{Event, HALF_REPLY, SocketFlowKey};
 
 use crate::count;
-use crate::maps::{PEERS, SOCKET_FLOWS};
+use crate::kept::{PEERS, SOCKET_FLOWS};
 use crate::socket::{self, Family, V4, V6};
 
 #[cgroup_sock_addr(recvmsg4)]

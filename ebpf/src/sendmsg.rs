@@ -9,7 +9,7 @@ use penstock_ebpf_common::{Address, Event, HALF_FORWARD, HALF_REPLY, SocketFlowK
 
 use crate::count;
 use crate::hash;
-use crate::maps::SOCKET_FLOWS;
+use crate::kept::SOCKET_FLOWS;
 use crate::service::{self, Choice};
 use crate::socket::{self, Family, V4, V6};
 

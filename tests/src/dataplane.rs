@@ -5,13 +5,15 @@ use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use aya::programs::{Program, TestRun, TestRunOptions};
 use nix::mount::{MsFlags, mount};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, pipe};
-use penstock_dataplane::{Dataplane, Desired, Inside, InsideRange, Limits, LoadOptions};
+use penstock_dataplane::{Conversion, Dataplane, Desired, Inside, InsideRange, Limits, LoadOptions};
 
 /// The verdict of a program at an interface that leaves the packet to the kernel.
 pub const NEXT: i32 = -1;
@@ -101,6 +103,7 @@ impl Stand {
             },
             // The larger programs: what the verifier takes with the telling in, it takes without.
             tell_drops: true,
+            conversions: penstock_dataplane::CONVERSIONS,
         };
         Ok(Self { options, cgroup, _folder: folder })
     }
@@ -108,6 +111,43 @@ impl Stand {
     /// Loads the data plane, as an agent that starts does.
     pub fn load(&self) -> Dataplane {
         Dataplane::load(self.options.clone()).unwrap_or_else(|error| panic!("{}", chain(&error)))
+    }
+
+    /// How much fits that data plane.
+    pub fn limits(&self) -> Limits {
+        self.options.limits
+    }
+
+    /// Loads it with room for this much.
+    pub fn load_with(&self, limits: Limits) -> Dataplane {
+        let loaded = Dataplane::load(LoadOptions { limits, ..self.options.clone() });
+        loaded.unwrap_or_else(|error| panic!("{}", chain(&error)))
+    }
+
+    /// Loads it over what an earlier version left.
+    pub fn load_from(&self, conversions: &'static [Conversion]) -> Dataplane {
+        let loaded = Dataplane::load(LoadOptions { conversions, ..self.options.clone() });
+        loaded.unwrap_or_else(|error| panic!("{}", chain(&error)))
+    }
+
+    /// Has another process load it with room for this much, and kills that after some time.
+    pub fn load_and_kill(&self, limits: Limits, after: Duration) {
+        // SAFETY: the child only allocates, which the C library makes safe after a fork, and makes system calls; it
+        // leaves by `_exit` or by a signal.
+        match unsafe { fork() }.expect("a process") {
+            ForkResult::Child => {
+                let loaded =
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.load_with(limits)));
+                std::mem::forget(loaded);
+                // SAFETY: ends this process at once.
+                unsafe { nix::libc::_exit(0) }
+            }
+            ForkResult::Parent { child } => {
+                std::thread::sleep(after);
+                let _ = kill(child, Signal::SIGKILL);
+                waitpid(child, None).expect("the end of the process");
+            }
+        }
     }
 
     /// The agent's directory on the bpf file system.
@@ -190,9 +230,8 @@ pub fn run(dataplane: &Dataplane, program: &str, ifindex: u32, frame: &[u8]) -> 
     let mut context = [0_u8; 192];
     context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
     let mut out = vec![0_u8; frame.len() + 64];
-    let Some(Program::SchedClassifier(loaded)) = dataplane.program(program) else {
-        panic!("no program {program}")
-    };
+    let found = dataplane.program(program);
+    let Some(Program::SchedClassifier(loaded)) = found.as_deref() else { panic!("no program {program}") };
     let options = TestRunOptions {
         data_in: Some(frame),
         data_out: Some(&mut out),

@@ -15,6 +15,7 @@ mod dataplane {
     mod families;
     mod nodeport;
     mod removal;
+    mod survival;
     mod udp;
 }
 

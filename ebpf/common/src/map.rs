@@ -1,7 +1,7 @@
 //! The names of the maps, which are also the names of their pins.
 //!
-//! A name ends with the version of its layout. Programs of a newer layout create new maps beside the old ones and
-//! leave these to the older programs that still use them.
+//! A name ends with the version of its layout. Programs of a newer layout get new maps; what older programs noted is
+//! carried over (`penstock-dataplane`'s `migrate`), and the old maps go last.
 
 /// [`crate::Config`] at entry 0.
 pub const CONFIG: &str = "config_v2";
@@ -33,6 +33,14 @@ pub const TALLIES: &str = "tallies_v1";
 pub const SERVICE_COUNTS: &str = "service_counts_v2";
 /// [`crate::Address`] to [`crate::Announced`].
 pub const ANNOUNCED: &str = "announced_v1";
+
+/// The maps whose entries programs make, with the name under which programs know the one that each replaces.
+pub const KEPT: &[(&str, &str)] = &[
+    (FLOWS, "former_flows"),
+    (SOCKET_FLOWS, "former_sflows"),
+    (PEERS, "former_peers"),
+    (AFFINITY, "former_affinity"),
+];
 
 /// All of them, in the order in which tables show them. The kernel cuts names at 15 bytes; pins keep them whole.
 pub const ALL: &[&str] = &[

@@ -74,6 +74,11 @@ impl Ids {
         ids
     }
 
+    /// Makes room for more. Never less: numbers may be in use.
+    pub fn grow(&mut self, limits: &Limits) {
+        self.services.max = self.services.max.max(limits.services_max.saturating_sub(1));
+    }
+
     /// From now on what was given back may be given out again.
     pub fn end_change(&mut self) {
         self.services.end_change();

@@ -1,7 +1,7 @@
 //! The kernel's maps as a [`MapSink`]: the only writer of them.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::image::{MapImage, SETS_PER_SERVICE, Set, SourceRange, set_ids};
 use crate::sets::{MapArray, Settling};
 use crate::sink::MapSink;
 use crate::sys;
-use crate::{Choice, DataplaneError, ServiceKey, maglev};
+use crate::{Choice, DataplaneError, Limits, ServiceKey, maglev};
 
 /// Lets the maps of one outer map differ in size (Linux 5.10).
 const BPF_F_INNER_MAP: u32 = 1 << 12;
@@ -131,14 +131,25 @@ impl KernelMaps {
         self.counts.services_max().min(self.sets_max / SETS_PER_SERVICE)
     }
 
-    /// How many addresses there is room for, whatever was asked for when the maps were made.
-    pub fn vips_max(&self) -> Result<u32, DataplaneError> {
-        let info = sys::map_info(self.fds.vips.as_fd()).map_err(|source| DataplaneError::Kernel {
-            doing: "asking for a map",
-            subject: map::VIPS.to_owned(),
-            source,
-        })?;
-        Ok(info.entries_max)
+    /// How much there is room for, whatever was asked for when the maps were made.
+    pub fn limits(&self) -> Result<Limits, DataplaneError> {
+        let of = |name: &str, map: BorrowedFd<'_>| {
+            let info = sys::map_info(map).map_err(|source| DataplaneError::Kernel {
+                doing: "asking for a map",
+                subject: name.to_owned(),
+                source,
+            });
+            info.map(|info| info.entries_max)
+        };
+        Ok(Limits {
+            services_max: self.services_max(),
+            vips_max: of(map::VIPS, self.fds.vips.as_fd())?,
+            source_ranges_max: of(map::SOURCE_RANGES, IterableMap::map(&self.ranges).fd().as_fd())?,
+            flows_max: of(map::FLOWS, IterableMap::map(&self.flows).fd().as_fd())?,
+            socket_flows_max: of(map::SOCKET_FLOWS, IterableMap::map(&self.socket_flows).fd().as_fd())?,
+            peers_max: of(map::PEERS, IterableMap::map(&self.peers).fd().as_fd())?,
+            affinity_max: of(map::AFFINITY, IterableMap::map(&self.affinity).fd().as_fd())?,
+        })
     }
 
     /// Tells the programs of their node, and of the cluster's ranges. The nodes' addresses stay as they are: an agent that

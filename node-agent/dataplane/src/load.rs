@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
-use parking_lot::Mutex;
+use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 use penstock_ebpf_common::{CONFIG_MASQUERADE, Config, INSIDE_NODES, map};
 
 use crate::counts;
@@ -15,6 +15,7 @@ use crate::endings::Endings;
 use crate::image::SETS_PER_SERVICE;
 use crate::kernel::{self, KernelMaps};
 use crate::links::{CGROUP_HOOKS, Links, POD_HOOK, Place, UPLINK_HOOKS};
+use crate::migrate::{self, Conversion, Exchange};
 use crate::planner::Planner;
 use crate::sink::MapSink;
 use crate::{DataplaneError, node, sys};
@@ -40,9 +41,12 @@ pub struct LoadOptions {
     pub limits: Limits,
     /// Whether the programs tell of every dropped packet; read by [`Dataplane::take_drop_log`]. Off, it costs nothing.
     pub tell_drops: bool,
+    /// The earlier layouts of maps of which what is in them is carried over: [`crate::CONVERSIONS`].
+    pub conversions: &'static [Conversion],
 }
 
-/// How much fits; the maps are created with these sizes, and pinned maps keep the size they were created with.
+/// How much fits at least. Pinned maps that are smaller are replaced by larger ones, with what is in them; larger ones keep
+/// their size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Service ports. Each may have two backend sets.
@@ -94,11 +98,12 @@ pub struct PodLink {
 
 /// The loaded programs and their maps. Dropping it detaches nothing: the pins keep traffic flowing.
 pub struct Dataplane {
-    programs: Ebpf,
+    /// Taken before `state` by whoever needs both.
+    programs: RwLock<Ebpf>,
     links: Links,
     state: Mutex<State>,
     drop_log: Mutex<Option<DropLog>>,
-    directory: PathBuf,
+    options: LoadOptions,
 }
 
 pub(crate) struct State {
@@ -139,51 +144,44 @@ impl Dataplane {
     /// Loads the programs, reuses pinned maps, and puts the programs in the place of those of an earlier agent.
     /// To be called in the node's network namespace.
     pub fn load(options: LoadOptions) -> Result<Self, DataplaneError> {
-        let directory = &options.bpffs;
-        ensure_directories(directory)?;
-        let mut programs = load_object(&options)?;
-        let drop_log = match options.tell_drops {
-            true => Some(DropLog::open(&mut programs)?),
-            false => None,
-        };
-        let mut maps = KernelMaps::open(directory)?;
-        maps.configure(&config(&options)?, &node::inside(&options.inside))?;
-        let image = maps.observe()?;
-        let limits =
-            Limits { services_max: maps.services_max(), vips_max: maps.vips_max()?, ..options.limits };
-        let planner = Planner::recover(image, &limits);
-
-        let links = Links::new(directory.join("links"));
-        let cgroup = Place::cgroup(&options.cgroup_v2)?;
-        for (name, attach) in CGROUP_HOOKS {
-            links.ensure(name, loaded(&programs, name)?, &cgroup, *attach)?;
-        }
-        if let Some(ifindex) = options.uplink_ifindex {
-            let uplink = Place::Interface(ifindex);
-            for (name, attach) in UPLINK_HOOKS {
-                links.ensure(name, loaded(&programs, name)?, &uplink, *attach)?;
-            }
-        }
-        let pods = links.refresh_pods(loaded(&programs, POD_HOOK.0)?)?;
+        ensure_directories(&options.bpffs)?;
+        let loaded = load_newest(&options)?;
+        let Loaded { programs, maps, drop_log, limits, pods } = loaded;
+        let planner = Planner::recover(maps.observe()?, &limits);
         tracing::info!(services = planner.served(), pods, "data plane loaded");
         Ok(Self {
-            programs,
-            links,
+            programs: RwLock::new(programs),
+            links: links(&options),
             state: Mutex::new(State { maps, planner, limits, endings: Endings::new(&options.cgroup_v2) }),
             drop_log: Mutex::new(drop_log),
-            directory: options.bpffs,
+            options,
         })
     }
 
-    /// The dropped packets as they are dropped, when [`LoadOptions::tell_drops`] was set. There is one: the first who asks
-    /// gets it.
+    /// Makes room for more while traffic flows: maps that are smaller than this are replaced by larger ones, with what is in
+    /// them. What found no room before is to be said again. After an error everything is as it was.
+    pub fn grow(&self, limits: &Limits) -> Result<(), DataplaneError> {
+        // Nobody attaches the former programs or writes the former maps meanwhile.
+        let mut programs = self.programs.write();
+        let mut state = self.state.lock();
+        let loaded = load_newest(&LoadOptions { limits: *limits, ..self.options.clone() })?;
+        *programs = loaded.programs;
+        state.maps = loaded.maps;
+        state.limits = loaded.limits;
+        state.planner.grow(&loaded.limits);
+        *self.drop_log.lock() = loaded.drop_log;
+        Ok(())
+    }
+
+    /// The dropped packets as they are dropped, when [`LoadOptions::tell_drops`] was set. There is one, and another after
+    /// [`Self::grow`]: the first who asks gets it.
     pub fn take_drop_log(&self) -> Option<DropLog> {
         self.drop_log.lock().take()
     }
 
     /// The agent's directory on its bpf file system.
     pub(crate) fn directory(&self) -> &Path {
-        &self.directory
+        &self.options.bpffs
     }
 
     pub(crate) fn state(&self) -> parking_lot::MutexGuard<'_, State> {
@@ -197,12 +195,13 @@ impl Dataplane {
 
     /// Puts the program on a pod's link; again on the same link puts the newest program there.
     pub fn attach_pod(&self, pod: &PodLink) -> Result<(), DataplaneError> {
-        self.links.ensure_pod(pod.ifindex, loaded(&self.programs, POD_HOOK.0)?)
+        let programs = self.programs.read();
+        self.links.ensure_pod(pod.ifindex, loaded(&programs, POD_HOOK.0)?)
     }
 
     /// A loaded program by its name, to be run on packets of a test or a measurement.
-    pub fn program(&self, name: &str) -> Option<&Program> {
-        self.programs.program(name)
+    pub fn program(&self, name: &str) -> Option<MappedRwLockReadGuard<'_, Program>> {
+        RwLockReadGuard::try_map(self.programs.read(), |programs| programs.program(name)).ok()
     }
 
     /// Takes the program off a pod's link; a link that is already gone is no error.
@@ -219,19 +218,123 @@ pub fn detach(bpffs: &Path) -> Result<usize, DataplaneError> {
 
 // === Loading ===
 
+/// Programs that are attached, and their maps.
+struct Loaded {
+    programs: Ebpf,
+    maps: KernelMaps,
+    drop_log: Option<DropLog>,
+    limits: Limits,
+    /// How many pods' links have them.
+    pods: usize,
+}
+
+/// Loads and attaches the programs, with maps as large as is asked for.
+fn load_newest(options: &LoadOptions) -> Result<Loaded, DataplaneError> {
+    loop {
+        let exchange = exchange_maps(options)?;
+        let was_resumed = exchange.as_ref().is_some_and(Exchange::is_resumed);
+        let loaded = load_plain(options)?;
+        if let Some(exchange) = exchange {
+            exchange.finish()?;
+        }
+        // What an earlier agent had begun may have had other sizes in mind.
+        if !was_resumed {
+            migrate::remove_leftovers(&options.bpffs)?;
+            return Ok(loaded);
+        }
+    }
+}
+
+/// Loads and attaches the programs that know the newest maps alone.
+fn load_plain(options: &LoadOptions) -> Result<Loaded, DataplaneError> {
+    let mut programs = load_object(options, None)?;
+    let drop_log = match options.tell_drops {
+        true => Some(DropLog::open(&mut programs)?),
+        false => None,
+    };
+    let mut maps = KernelMaps::open(&options.bpffs)?;
+    maps.configure(&config(options)?, &node::inside(&options.inside))?;
+    let limits = maps.limits()?;
+    let pods = attach(options, &programs)?;
+    Ok(Loaded { programs, maps, drop_log, limits, pods })
+}
+
+/// Puts the programs in the place of those of an earlier agent. Returns how many pods' links got theirs.
+fn attach(options: &LoadOptions, programs: &Ebpf) -> Result<usize, DataplaneError> {
+    let links = links(options);
+    let cgroup = Place::cgroup(&options.cgroup_v2)?;
+    for (name, attach) in CGROUP_HOOKS {
+        links.ensure(name, loaded(programs, name)?, &cgroup, *attach)?;
+    }
+    if let Some(ifindex) = options.uplink_ifindex {
+        let uplink = Place::Interface(ifindex);
+        for (name, attach) in UPLINK_HOOKS {
+            links.ensure(name, loaded(programs, name)?, &uplink, *attach)?;
+        }
+    }
+    links.refresh_pods(loaded(programs, POD_HOOK.0)?)
+}
+
+fn links(options: &LoadOptions) -> Links {
+    Links::new(options.bpffs.join("links"))
+}
+
+/// Replaces the maps that are too small or of an earlier layout, if there are any, up to where programs are attached that
+/// know both. The exchange is over when others are that know the new maps alone.
+fn exchange_maps(options: &LoadOptions) -> Result<Option<Exchange>, DataplaneError> {
+    let Some(exchange) = Exchange::begin(&options.bpffs, &sizes(&options.limits), options.conversions)?
+    else {
+        return Ok(None);
+    };
+    let prepare = || {
+        let programs = load_object(options, Some(&exchange))?;
+        let mut maps = KernelMaps::open(&options.bpffs)?;
+        let before = exchange.bring_before()?;
+        maps.configure(&config(options)?, &node::inside(&options.inside))?;
+        Ok((programs, before))
+    };
+    let (programs, before) = match prepare() {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            exchange.undo();
+            return Err(error);
+        }
+    };
+    attach(options, &programs)?;
+    let after = exchange.bring_after()?;
+    tracing::info!(before, after, "entries were brought to the new maps");
+    Ok(Some(exchange))
+}
+
+/// How many entries maps are to have, where that can be chosen.
+fn sizes(limits: &Limits) -> [(&'static str, u32); 9] {
+    [
+        (map::VIPS, limits.vips_max),
+        (map::SOURCE_RANGES, limits.source_ranges_max),
+        (map::SETS, limits.services_max.saturating_mul(SETS_PER_SERVICE)),
+        (map::NAMES, limits.services_max),
+        (map::SERVICE_COUNTS, counts::pages_for(limits.services_max)),
+        (map::FLOWS, limits.flows_max),
+        (map::SOCKET_FLOWS, limits.socket_flows_max),
+        (map::PEERS, limits.peers_max),
+        (map::AFFINITY, limits.affinity_max),
+    ]
+}
+
 fn ensure_directories(directory: &Path) -> Result<(), DataplaneError> {
     let on = |doing| move |source| DataplaneError::Path { doing, path: directory.to_owned(), source };
     let parent = directory.parent().unwrap_or(directory);
     if !sys::is_bpffs(parent).map_err(on("looking at the parent of"))? {
         return Err(DataplaneError::NotBpffs { path: parent.to_owned() });
     }
-    for folder in ["maps", "links"] {
+    for folder in ["maps", "former", "links"] {
         std::fs::create_dir_all(directory.join(folder)).map_err(on("making folders in"))?;
     }
     Ok(())
 }
 
-fn load_object(options: &LoadOptions) -> Result<Ebpf, DataplaneError> {
+/// Loads the programs; with an exchange those that know the former maps too.
+fn load_object(options: &LoadOptions, exchange: Option<&Exchange>) -> Result<Ebpf, DataplaneError> {
     let object = &options.object;
     let bytes = match std::fs::read(object) {
         Ok(bytes) => bytes,
@@ -244,23 +347,18 @@ fn load_object(options: &LoadOptions) -> Result<Ebpf, DataplaneError> {
     };
     let refused =
         |error: &dyn std::error::Error| DataplaneError::Object { path: object.clone(), reason: chain(error) };
-    let limits = &options.limits;
     let mut loader = EbpfLoader::new();
     for name in map::ALL {
         loader.map_pin_path(name, kernel::pin(&options.bpffs, name));
     }
-    for (name, entries_max) in [
-        (map::VIPS, limits.vips_max),
-        (map::SOURCE_RANGES, limits.source_ranges_max),
-        (map::SETS, limits.services_max.saturating_mul(SETS_PER_SERVICE)),
-        (map::NAMES, limits.services_max),
-        (map::SERVICE_COUNTS, counts::pages_for(limits.services_max)),
-        (map::FLOWS, limits.flows_max),
-        (map::SOCKET_FLOWS, limits.socket_flows_max),
-        (map::PEERS, limits.peers_max),
-        (map::AFFINITY, limits.affinity_max),
-    ] {
-        loader.map_max_entries(name, entries_max);
+    for (name, entries_max) in sizes(&options.limits) {
+        let before = exchange.and_then(|it| it.entries_max(name)).unwrap_or_default();
+        loader.map_max_entries(name, entries_max.max(before));
+    }
+    let carry = u32::from(exchange.is_some());
+    loader.override_global("CARRY", &carry, true);
+    for (name, pin) in exchange.map(Exchange::known).unwrap_or_default() {
+        loader.map_pin_path(name, pin);
     }
     let level = drop_log::level(options.tell_drops);
     loader.override_global(aya_log::LEVEL, &level, false);
@@ -344,6 +442,7 @@ mod tests {
             masquerade: true,
             limits: Limits::default(),
             tell_drops: false,
+            conversions: &[],
         }
     }
 
@@ -361,11 +460,11 @@ mod tests {
     fn a_missing_or_broken_object_is_named_with_what_to_do() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let options = options(folder.path());
-        let error = load_object(&options).expect_err("refused").to_string();
+        let error = load_object(&options, None).expect_err("refused").to_string();
         assert!(error.contains("penstock.bpf.o") && error.contains("cargo xtask ebpf"), "{error}");
 
         std::fs::write(&options.object, "not an object").expect("a file");
-        let error = load_object(&options).expect_err("refused");
+        let error = load_object(&options, None).expect_err("refused");
         assert!(matches!(error, DataplaneError::Object { .. }), "{error}");
     }
 }

@@ -1,11 +1,13 @@
 //! The node's network namespaces by the numbers that programs give them, and work done inside of them.
 //!
 //! The kernel finds no namespace by its cookie, so candidates are tried: where it was found last, those with a name
-//! under /run/netns, and those of the processes in the node's cgroup, which are all clients of the socket hooks.
+//! under /run/netns, those of the processes in the node's cgroup, which are all clients of the socket hooks, and those of
+//! all other processes: one may have left the cgroup with its sockets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -68,6 +70,11 @@ impl<F: FnMut(u64)> Visit<F> {
             self.enter_all(named(), known);
         }
         self.enter_cgroup(cgroup, known, 0);
+        if !self.wanted.is_empty() {
+            let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+            let numbered = processes.filter(|entry| entry.file_name().as_bytes()[0].is_ascii_digit());
+            self.enter_all(numbered.map(|entry| entry.path().join("ns/net")), known);
+        }
     }
 
     fn enter_all(&mut self, paths: impl Iterator<Item = PathBuf>, known: &mut BTreeMap<u64, PathBuf>) {

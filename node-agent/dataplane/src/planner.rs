@@ -72,6 +72,12 @@ impl Planner {
         Self { ids, image, ports, claims, vips_max: limits.vips_max as usize, ..Self::default() }
     }
 
+    /// Makes room for more. Never less.
+    pub fn grow(&mut self, limits: &Limits) {
+        self.ids.grow(limits);
+        self.vips_max = self.vips_max.max(limits.vips_max as usize);
+    }
+
     /// What the maps hold once everything planned is written.
     pub fn image(&self) -> &MapImage {
         &self.image
@@ -93,6 +99,17 @@ impl Planner {
         self.claims < self.vips_max
             && self.waiting.first().is_some()
             && (self.ids.services.free() > 0 || self.waiting.iter().any(has_number))
+    }
+
+    /// How many service ports want a number, with those that found none.
+    pub fn wanted_services(&self) -> usize {
+        let without = self.waiting.iter().filter(|key| self.ids.services.get(key).is_none());
+        self.served() + without.count()
+    }
+
+    /// How many addresses are asked for, at least: a port that found no room for all of its addresses counts one more.
+    pub fn wanted_vips(&self) -> usize {
+        self.claims + self.waiting.len()
     }
 
     /// How many service ports are served.

@@ -1,6 +1,8 @@
 //! The few bpf(2) commands that aya has no call for: links made, found again under their pins, and given another
 //! program in place. Must not know what the programs do.
 
+pub mod entries;
+
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -174,6 +176,12 @@ fn create_map(map_type: u32, value_size: u32, entries: u32, flags: u32) -> io::R
 pub struct MapInfo {
     /// Its number in this kernel; never used twice.
     pub id: u32,
+    /// `enum bpf_map_type`.
+    pub kind: u32,
+    /// Bytes of a key.
+    pub key_size: u32,
+    /// Bytes of a value; of one CPU's where each has its own.
+    pub value_size: u32,
     /// How many entries there is room for.
     pub entries_max: u32,
 }
@@ -186,7 +194,13 @@ pub fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
     // SAFETY: `info` is plain bytes the kernel wrote through the address above; the read must not be folded away.
     let info = unsafe { (&raw const info).read_volatile() };
     // struct bpf_map_info: type, id, key_size, value_size, max_entries.
-    Ok(MapInfo { id: word(&info, 4), entries_max: word(&info, 16) })
+    Ok(MapInfo {
+        kind: word(&info, 0),
+        id: word(&info, 4),
+        key_size: word(&info, 8),
+        value_size: word(&info, 12),
+        entries_max: word(&info, 16),
+    })
 }
 
 /// The number of the map that an array of maps has at a place, if it has one.
@@ -295,54 +309,13 @@ pub fn read_hash<K: aya::Pod, V: aya::Pod>(
     map: BorrowedFd<'_>,
     mut each: impl FnMut(&K, &V),
 ) -> io::Result<()> {
-    const ENTRIES_FIRST: usize = 1024;
-    // A bucket that does not fit is asked for again with more room; none is ever near as long.
-    const ENTRIES_MAX: usize = 1 << 20;
-    let zeroed = |entries| {
-        // SAFETY: both types are plain integers by `Pod`, for which zero is a value.
-        unsafe { (vec![std::mem::zeroed::<K>(); entries], vec![std::mem::zeroed::<V>(); entries]) }
-    };
-    let mut entries = ENTRIES_FIRST;
-    let (mut keys, mut values) = zeroed(entries);
-    // Where to go on, which the kernel calls a batch: eight bytes are more than it writes for a hash map.
-    let (mut at, mut next, mut started) = (0_u64, 0_u64, false);
-    loop {
-        let mut attr = Attr::new()
-            .u64(0, if started { &raw const at as u64 } else { 0 })
-            .u64(8, &raw mut next as u64)
-            .u64(16, keys.as_mut_ptr() as u64)
-            .u64(24, values.as_mut_ptr() as u64)
-            .u32(32, entries as u32)
-            .fd(36, map);
-        // SAFETY: the attribute outlives the call, and what it points to has room for as many entries as it says.
-        let answer =
-            unsafe { libc::syscall(libc::SYS_bpf, MAP_LOOKUP_BATCH, &raw mut attr, size_of::<Attr>()) };
-        let error = (answer < 0).then(io::Error::last_os_error);
-        let code = error.as_ref().and_then(io::Error::raw_os_error);
-        if code == Some(libc::ENOSPC) && entries < ENTRIES_MAX {
-            entries *= 2;
-            (keys, values) = zeroed(entries);
-            continue;
-        }
-        match error {
-            // The end, with the last entries.
-            Some(_) if code == Some(libc::ENOENT) => {}
-            Some(error) => return Err(error),
-            None => {}
-        }
-        // SAFETY: the kernel wrote the count through the pointer above.
-        let bytes = unsafe { (&raw const attr).read_volatile() }.0;
-        let count = u32::from_ne_bytes([bytes[32], bytes[33], bytes[34], bytes[35]]) as usize;
-        for (key, value) in keys.iter().zip(&values).take(count) {
-            each(key, value);
-        }
-        if code == Some(libc::ENOENT) {
-            return Ok(());
-        }
-        // SAFETY: the kernel wrote it through the pointer above.
-        at = unsafe { (&raw const next).read_volatile() };
-        started = true;
-    }
+    entries::each(map, size_of::<K>(), size_of::<V>(), |key, value| {
+        // SAFETY: the bytes are as many as the types have, and these are plain integers by `Pod`.
+        let (key, value) = unsafe {
+            (key.as_ptr().cast::<K>().read_unaligned(), value.as_ptr().cast::<V>().read_unaligned())
+        };
+        each(&key, &value);
+    })
 }
 
 /// The coarse clock that programs read, in nanoseconds since some moment before the start.
@@ -413,10 +386,43 @@ mod tests {
         assert_eq!(read_array::<u32>(map.as_fd(), 3).expect("read"), [7, 8, 9]);
         assert_eq!(read_array::<u32>(map.as_fd(), 8).expect("read"), [7, 8, 9], "with room for more");
         let info = map_info(map.as_fd()).expect("what it is");
-        assert_eq!(info.entries_max, 3);
+        assert_eq!((info.key_size, info.value_size, info.entries_max), (4, 4, 3));
         let again = map_by_id(info.id).expect("opened");
         assert_eq!(map_info(again.as_fd()).expect("what it is"), info);
         assert!(fill_array(map.as_fd(), &[0_u32; 4]).is_err(), "there is no fourth entry");
+    }
+
+    #[test]
+    fn entries_are_moved_as_bytes() {
+        if !may_make_maps() {
+            return;
+        }
+        const TYPE_HASH: u32 = 1;
+        let map = create_map(TYPE_HASH, 8, 4096, 0).expect("a map");
+        let map = map.as_fd();
+        for number in 0..3000_u32 {
+            let value = u64::from(number) * 3;
+            let key = number.to_ne_bytes();
+            assert!(entries::insert_new(map, &key, &value.to_ne_bytes()).expect("inserted"));
+        }
+        assert!(!entries::insert_new(map, &7_u32.to_ne_bytes(), &[0; 8]).expect("it is there"));
+        entries::set(map, &8_u32.to_ne_bytes(), &[1; 8]).expect("set");
+        entries::delete(map, &9_u32.to_ne_bytes()).expect("deleted");
+        entries::delete(map, &9_u32.to_ne_bytes()).expect("deleted already");
+        let mut seen = std::collections::BTreeMap::new();
+        read_hash::<u32, u64>(map, |key, value| {
+            seen.insert(*key, *value);
+        })
+        .expect("read");
+        assert_eq!((seen.len(), seen[&7], seen[&8]), (2999, 21, u64::from_ne_bytes([1; 8])));
+        assert_eq!(entries::lookup(map, &9_u32.to_ne_bytes(), 8).expect("asked"), None);
+        let mut keys = 0;
+        let mut at = entries::next_key(map, None, 4).expect("a first");
+        while let Some(key) = at {
+            keys += 1;
+            at = entries::next_key(map, Some(&key), 4).expect("a next");
+        }
+        assert_eq!(keys, 2999);
     }
 
     #[test]

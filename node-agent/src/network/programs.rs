@@ -7,11 +7,14 @@
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ipnetwork::IpNetwork;
-use penstock_dataplane::{Dataplane, DropLog, Inside, InsideRange, Limits, LoadOptions};
+use parking_lot::Mutex;
+use penstock_dataplane::{
+    CEILING, Dataplane, DropLog, Inside, InsideRange, Limits, LoadOptions, plan_growth,
+};
 use penstock_fallback::Fallback;
 use penstock_network::{HookError, Network, PodHooks, PodLink};
 use tokio::io::Interest;
@@ -27,6 +30,11 @@ use crate::options::{Run, ServiceProxy};
 /// Pause between attempts to load.
 const RETRY_EVERY: Duration = Duration::from_secs(15);
 
+/// How often it is looked whether maps become full that fill by traffic.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// Pause after an attempt to grow that failed, for want of memory.
+const GROW_AGAIN_AFTER: Duration = Duration::from_secs(300);
+
 /// The data plane, once it is loaded, and who stands in for it.
 #[derive(Default)]
 pub struct Programs {
@@ -35,6 +43,8 @@ pub struct Programs {
     /// Cancelled when nobody has to stand in any more.
     relieved: CancellationToken,
     changed: Notify,
+    /// When growing failed.
+    refused_at: Mutex<Option<Instant>>,
 }
 
 impl Programs {
@@ -109,6 +119,35 @@ impl Programs {
         }
     }
 
+    /// Makes the maps larger that are nearly full. Whether it did: what found no room is to be said again then.
+    pub async fn grow(&self) -> bool {
+        let Some(dataplane) = self.get() else { return false };
+        if self.refused_at.lock().is_some_and(|at| at.elapsed() < GROW_AGAIN_AFTER) {
+            return false;
+        }
+        let growing = tokio::task::spawn_blocking(move || {
+            let (now, fill) = (dataplane.limits(), dataplane.fill()?);
+            let Some(next) = plan_growth(&now, &fill, &CEILING) else { return Ok(None) };
+            tracing::info!(?fill, ?now, ?next, "maps are nearly full and become larger");
+            dataplane.grow(&next).map(|()| dataplane.take_drop_log()).map(Some)
+        });
+        match growing.await.context("growing panicked").and_then(|grown| Ok(grown?)) {
+            Ok(None) => false,
+            Ok(Some(drops)) => {
+                // Who follows the former log hears nothing more.
+                if let Some(drops) = drops {
+                    tokio::spawn(follow(drops));
+                }
+                true
+            }
+            Err(error) => {
+                tracing::error!("maps that are nearly full could not become larger: {error:#}");
+                *self.refused_at.lock() = Some(Instant::now());
+                false
+            }
+        }
+    }
+
     /// Tries to load it, and says in the node's condition how that went. Returns what went wrong.
     pub async fn load(&self, options: &Run, uplink: u32, condition: &Condition) -> Result<(), String> {
         let (plan, stands_in) = (options.clone(), options.service_proxy == ServiceProxy::Auto);
@@ -151,7 +190,7 @@ impl PodHooks for Programs {
     }
 }
 
-/// Tries until it is loaded, then attaches the links that were made before.
+/// Tries until it is loaded, then attaches the links that were made before, and has maps grow that fill by traffic.
 pub async fn retry(
     programs: Arc<Programs>,
     network: Arc<Network>,
@@ -168,8 +207,10 @@ pub async fn retry(
         }
         network.attach_all().await;
     }
-    // Ending would end the half.
-    std::future::pending::<()>().await;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        programs.grow().await;
+    }
 }
 
 fn load(options: &Run, uplink: u32) -> anyhow::Result<Dataplane> {
@@ -190,6 +231,7 @@ fn load(options: &Run, uplink: u32) -> anyhow::Result<Dataplane> {
             ..Limits::default()
         },
         tell_drops: options.log_drops,
+        conversions: penstock_dataplane::CONVERSIONS,
     };
     Ok(Dataplane::load(options)?)
 }

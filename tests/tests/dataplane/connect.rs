@@ -194,3 +194,76 @@ fn a_change_of_one_service_leaves_the_others_as_they_are() {
         assert!(stand.in_cgroup(|| ask("10.96.0.7:80")).ends_with("as 10.96.0.7:80"));
     });
 }
+
+#[test]
+fn a_client_keeps_its_backend_through_a_restart_and_larger_maps() {
+    on_a_node(backends, |stand| {
+        let sticky = HELLO.replace("    node_port: 30080\n", "    affinity_seconds: 60\n");
+        let first = stand.load();
+        first.apply(&desired(&sticky)).expect("applied");
+        // Each namespace is a client of its own.
+        let pods: Vec<_> = (0..8).map(|_| netns::Netns::new().expect("a pod's namespace")).collect();
+        for pod in &pods {
+            pod.run(|| netns::ip("route add default dev lo")).expect("a route");
+            pod.run(|| {
+                for address in ["10.244.0.2", "10.244.0.3"] {
+                    netns::ip(&format!("address add {address}/32 dev lo")).expect("an address");
+                }
+                backends();
+            });
+        }
+        let answers = || -> Vec<String> {
+            pods.iter().map(|pod| pod.run(|| stand.in_cgroup(|| ask("10.96.0.7:80")))).collect()
+        };
+        let kept = answers();
+        assert!(kept.iter().all(|answer| answer.ends_with("as 10.96.0.7:80")), "{kept:?}");
+        drop(first);
+        let second = stand.load();
+        assert_eq!(answers(), kept, "after a restart");
+        second
+            .grow(&penstock_dataplane::Limits {
+                affinity_max: 4 * stand.limits().affinity_max,
+                ..stand.limits()
+            })
+            .expect("grown");
+        assert_eq!(answers(), kept, "in larger maps");
+    });
+}
+
+#[test]
+fn a_backend_that_ends_gets_no_new_connection_while_another_is_ready() {
+    on_a_node(backends, |stand| {
+        let dataplane = stand.load();
+        let ready = "{ address: 10.244.0.2, port: 8080, local: true }";
+        let ends = "{ address: 10.244.0.2, port: 8080, local: true, ready: false, serving: true, terminating: true }";
+        dataplane.apply(&desired(&HELLO.replace(ready, ends))).expect("applied");
+        let answers = stand.in_cgroup(|| (0..64).map(|_| ask("10.96.0.7:80")).collect::<Vec<_>>().join("\n"));
+        assert!(answers.lines().all(|answer| answer == "three as 10.96.0.7:80"), "{answers}");
+    });
+}
+
+#[test]
+fn services_that_did_not_fit_are_served_once_there_is_more_room() {
+    on_a_node(backends, |stand| {
+        let dataplane = stand.load();
+        let many: String = (0..600_u16)
+            .map(|number| {
+                format!(
+                    "  aa/s{number:04}:\n    cluster_ips: [10.97.{}.{}]\n    port: 80\n",
+                    number >> 8,
+                    number & 255
+                )
+            })
+            .collect();
+        let wanted = desired(&format!("{HELLO}{many}"));
+        let applied = dataplane.apply(&wanted).expect("applied, not refused");
+        assert!(applied.unplaced.iter().any(|key| key.name == "hello"), "the last by name do not fit");
+        let fill = dataplane.fill().expect("a fill");
+        let limits =
+            penstock_dataplane::plan_growth(&dataplane.limits(), &fill, &penstock_dataplane::CEILING);
+        dataplane.grow(&limits.expect("it is full")).expect("grown");
+        let applied = dataplane.apply(&wanted).expect("applied");
+        assert_eq!((applied.services, applied.unplaced.len()), (602, 0));
+        assert!(stand.in_cgroup(|| ask("10.96.0.7:80")).ends_with("as 10.96.0.7:80"));
+    });
+}

@@ -16,7 +16,7 @@ use penstock_tests::netns::{Netns, ifindex, ip, isolated, sysctl};
 
 use crate::{PATIENCE, ask, ask_udp, serve, serve_udp};
 
-const SERVICES: &str = "
+pub(super) const SERVICES: &str = "
 node_addresses: [10.240.0.11]
 services:
   demo/hello:
@@ -48,13 +48,13 @@ services:
 const BULK: usize = 4 << 20;
 
 /// What a test looks at: the node it runs on, and its surroundings.
-struct World {
-    dataplane: Dataplane,
-    outside: Netns,
-    pod: Netns,
+pub(super) struct World {
+    pub dataplane: Dataplane,
+    pub outside: Netns,
+    pub pod: Netns,
     _other_node: Netns,
-    _other_pod: Netns,
-    _stand: Stand,
+    pub other_pod: Netns,
+    pub stand: Stand,
 }
 
 fn router() {
@@ -77,7 +77,7 @@ fn pod_serves(pod: &Netns, address: &'static str, gateway: &str, name: &'static 
     });
 }
 
-fn in_world(test: impl FnOnce(&World) + Send) {
+pub(super) fn in_world(test: impl FnOnce(&World) + Send) {
     let Some(object) = dataplane::object() else { return };
     isolated(|| {
         let outside = Netns::new().expect("the world outside");
@@ -115,23 +115,16 @@ fn in_world(test: impl FnOnce(&World) + Send) {
         let ifindex = ifindex("pod0").expect("a pod's link");
         let link = PodLink { ifindex, addresses: vec![[10, 244, 1, 2].into()] };
         dataplane.attach_pod(&link).expect("attached");
-        test(&World {
-            dataplane,
-            outside,
-            pod,
-            _other_node: other_node,
-            _other_pod: other_pod,
-            _stand: stand,
-        });
+        test(&World { dataplane, outside, pod, _other_node: other_node, other_pod, stand });
     });
 }
 
 impl World {
-    fn event(&self, name: &str) -> u64 {
+    pub fn event(&self, name: &str) -> u64 {
         self.dataplane.counters().expect("counters").events[name]
     }
 
-    fn assert_no_drops(&self) {
+    pub fn assert_no_drops(&self) {
         let drops = self.dataplane.counters().expect("counters").drops;
         assert!(drops.values().all(|count| *count == 0), "{drops:?}");
     }
@@ -195,7 +188,7 @@ fn a_pod_the_socket_hooks_do_not_see_reaches_services_on_both_nodes_and_itself()
 #[test]
 fn a_transfer_outlives_the_agent_and_its_restart() {
     in_world(|world| {
-        let stand = &world._stand;
+        let stand = &world.stand;
         let mut stream = world.outside.run(|| TcpStream::connect("10.240.0.11:30082")).expect("connected");
         stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
         let mut first = vec![0; BULK / 4];

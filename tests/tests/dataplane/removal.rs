@@ -236,3 +236,81 @@ fn a_backend_that_went_while_there_was_no_agent_is_acted_on_by_the_next() {
         assert_eq!(ends, [ALL_ABORTED, ALL_ABORTED]);
     });
 }
+
+/// A client with one connection that leaves the node's cgroup and waits for its end.
+fn deserter() -> String {
+    let mut stream = TcpStream::connect("10.96.0.7:80").expect("connected");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+    let root = penstock_tests::dataplane::cgroup_root().expect("a cgroup tree");
+    std::fs::write(root.join("cgroup.procs"), "0").expect("leaving the cgroup");
+    stream.read(&mut [0]).map_or_else(|error| format!("{:?}", error.kind()), |_| "data".to_owned())
+}
+
+#[test]
+fn a_socket_whose_process_left_the_cgroup_is_found_in_a_namespace_without_a_name() {
+    with_backends(|stand, accepted| {
+        let dataplane = stand.load();
+        dataplane.apply(&desired(&services(&[("2", "")]))).expect("applied");
+        let pod = pod(1);
+        std::thread::scope(|scope| {
+            let client = scope.spawn(|| pod.run(|| stand.in_cgroup(deserter)));
+            wait_until("the client is connected", || accepted.load(Ordering::Relaxed) == 1);
+            let applied = dataplane.apply(&desired(&services(&[("3", "")]))).expect("applied");
+            assert_eq!(
+                (applied.sockets_destroyed, client.join().expect("a client")),
+                (1, "ConnectionAborted".into())
+            );
+        });
+    });
+}
+
+/// Connects so many sockets, says when by a file, and waits until the last of them failed. Says when that was.
+fn crowd(connections: usize, ready: &std::path::Path) -> String {
+    let streams: Vec<_> =
+        (0..connections).map(|_| TcpStream::connect("10.96.0.7:80").expect("connected")).collect();
+    std::fs::write(ready, "").expect("a file");
+    for mut stream in streams {
+        stream.set_read_timeout(Some(PATIENCE * 6)).expect("a limit");
+        let end = stream.read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(end, Err(std::io::ErrorKind::ConnectionAborted));
+    }
+    now().as_nanos().to_string()
+}
+
+#[test]
+fn ten_thousand_sockets_in_a_hundred_namespaces_fail_when_their_backend_goes() {
+    const NAMESPACES: usize = 100;
+    const SOCKETS_EACH: usize = 100;
+    with_backends(|stand, accepted| {
+        let dataplane = stand.load_with(penstock_dataplane::Limits { peers_max: 65_536, ..stand.limits() });
+        dataplane.apply(&desired(&services(&[("2", "")]))).expect("applied");
+        let pods: Vec<_> =
+            (0..NAMESPACES).map(|number| pod(u8::try_from(number + 1).expect("few"))).collect();
+        let folder = tempfile::tempdir().expect("a folder");
+        std::thread::scope(|scope| {
+            let clients: Vec<_> = pods
+                .iter()
+                .enumerate()
+                .map(|(number, pod)| {
+                    let ready = folder.path().join(number.to_string());
+                    scope.spawn(move || pod.run(|| stand.in_cgroup(|| crowd(SOCKETS_EACH, &ready))))
+                })
+                .collect();
+            let all = || (0..NAMESPACES).all(|number| folder.path().join(number.to_string()).exists());
+            wait_until("all are connected", || {
+                accepted.load(Ordering::Relaxed) == NAMESPACES * SOCKETS_EACH && all()
+            });
+            let began = now();
+            let applied = dataplane.apply(&desired(&services(&[("3", "")]))).expect("applied");
+            let applied_after = now() - began;
+            assert_eq!(applied.sockets_destroyed, NAMESPACES * SOCKETS_EACH);
+            let ends = clients.into_iter().map(|client| client.join().expect("a client"));
+            let last =
+                ends.filter_map(|said| said.parse().ok()).max().map(Duration::from_nanos).expect("an end");
+            println!(
+                "applied after {applied_after:?}, the last socket failed after {:?}",
+                last.saturating_sub(began)
+            );
+        });
+    });
+}

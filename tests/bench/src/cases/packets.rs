@@ -3,7 +3,7 @@
 //! What putting back and calling cost is measured with an empty program in the place of ours, in turn with it, and taken
 //! off.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use std::path::Path;
 
@@ -143,7 +143,7 @@ fn cost(stage: &Stage, served: &Ours, case: &Case) -> Result<f64> {
     // The way back of a flow is known only once the flow is.
     let asked = ask(ACK, CLIENT_PORT).bytes();
     once.set_frame(&asked)?;
-    once.set_callee(program(dataplane, "uplink_ingress")?)?;
+    once.set_callee(program(dataplane, "uplink_ingress")?.as_fd())?;
     once.run(&asked, ifindex(UPLINK)?, 1)?;
     let (ours, empty) = (program(dataplane, case.program)?, bpf::empty().context("an empty program")?);
     let ifindex = ifindex(case.link)?;
@@ -154,7 +154,7 @@ fn cost(stage: &Stage, served: &Ours, case: &Case) -> Result<f64> {
         if case.room {
             forget_flows(bpffs)?;
         }
-        restorer.set_callee(ours).context("calling our program from another")?;
+        restorer.set_callee(ours.as_fd()).context("calling our program from another")?;
         let (with, verdict) = restorer.run(&case.frame, ifindex, REPEAT).context("running our program")?;
         if verdict != case.verdict {
             bail!(
@@ -172,9 +172,9 @@ fn cost(stage: &Stage, served: &Ours, case: &Case) -> Result<f64> {
     median(differences)
 }
 
-fn program<'a>(dataplane: &'a Dataplane, name: &str) -> Result<BorrowedFd<'a>> {
-    match dataplane.program(name) {
-        Some(Program::SchedClassifier(program)) => Ok(program.fd()?.as_fd()),
+fn program(dataplane: &Dataplane, name: &str) -> Result<OwnedFd> {
+    match dataplane.program(name).as_deref() {
+        Some(Program::SchedClassifier(program)) => Ok(program.fd()?.as_fd().try_clone_to_owned()?),
         _ => bail!("there is no program {name}"),
     }
 }

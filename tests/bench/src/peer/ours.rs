@@ -49,6 +49,7 @@ impl Base {
             masquerade: false,
             limits,
             tell_drops: false,
+            conversions: penstock_dataplane::CONVERSIONS,
         };
         Ok(Base { options, mounted })
     }

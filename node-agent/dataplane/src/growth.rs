@@ -1,0 +1,145 @@
+//! When maps are to become larger while they are in use, and how large.
+//!
+//! A map that fills beyond four fifths is doubled, up to a ceiling that keeps its memory bounded. Of maps that evict only
+//! what is alive counts: they fill up with what is over by themselves. Entries of sockets' datagram flows do not say
+//! when they were used, so that map keeps its size; one that is evicted is made again, to the same backend.
+
+use std::collections::BTreeMap;
+
+use penstock_ebpf_common::{AffinityKey, AffinityValue, FLOW_CLOSING, FlowKey, FlowValue, PROTOCOL_UDP, map};
+
+use crate::kernel;
+use crate::load::State;
+use crate::{Dataplane, DataplaneError, Limits};
+
+/// Beyond this share of its room a map grows.
+const FULL_PERCENT: usize = 80;
+/// As long as the programs continue a silent flow of datagrams (`ebpf/src/flow.rs`).
+const DATAGRAM_IDLE_NS: u64 = 120 * SECOND_NS;
+/// A connection that was silent this long is probably over; should it not be, it is still found until it is evicted.
+const CONNECTION_IDLE_NS: u64 = 3600 * SECOND_NS;
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// What is never exceeded by growing; who needs more says so with a flag. At these sizes the maps that take their memory at
+/// once take about 180 MB for flows and 60 MB for affinity.
+pub const CEILING: Limits = Limits {
+    services_max: 262_144,
+    vips_max: 1_048_576,
+    source_ranges_max: 1_048_576,
+    flows_max: 1_048_576,
+    socket_flows_max: 65_536,
+    peers_max: 1_048_576,
+    affinity_max: 524_288,
+};
+
+/// How much is used of what can grow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fill {
+    pub services: usize,
+    pub vips: usize,
+    pub source_ranges: usize,
+    pub flows: usize,
+    pub peers: usize,
+    pub affinity: usize,
+}
+
+/// The limits to go on with; none when there is room enough, or no more can be had.
+pub fn plan_growth(now: &Limits, fill: &Fill, ceiling: &Limits) -> Option<Limits> {
+    let grown = |max: u32, used: usize, ceiling: u32| {
+        let is_full = |max: u32| used * 100 > max as usize * FULL_PERCENT;
+        let mut next = max;
+        while is_full(next) && next < ceiling {
+            next = next.saturating_mul(2).min(ceiling);
+        }
+        next
+    };
+    let next = Limits {
+        services_max: grown(now.services_max, fill.services, ceiling.services_max),
+        vips_max: grown(now.vips_max, fill.vips, ceiling.vips_max),
+        source_ranges_max: grown(now.source_ranges_max, fill.source_ranges, ceiling.source_ranges_max),
+        flows_max: grown(now.flows_max, fill.flows, ceiling.flows_max),
+        socket_flows_max: now.socket_flows_max,
+        peers_max: grown(now.peers_max, fill.peers, ceiling.peers_max),
+        affinity_max: grown(now.affinity_max, fill.affinity, ceiling.affinity_max),
+    };
+    (next != *now).then_some(next)
+}
+
+impl Dataplane {
+    /// The limits it goes by: what was asked for, or more where maps have more.
+    pub fn limits(&self) -> Limits {
+        self.state().limits
+    }
+
+    /// How much of them is used. Reads flows, peers and remembered clients: milliseconds when there are many.
+    pub fn fill(&self) -> Result<Fill, DataplaneError> {
+        let state = self.state();
+        let State { maps, planner, .. } = &*state;
+        let now = now_ns();
+        let image = planner.image();
+        let mut fill = Fill {
+            services: planner.wanted_services(),
+            vips: planner.wanted_vips(),
+            source_ranges: image.ranges.len(),
+            ..Fill::default()
+        };
+        kernel::each(&maps.flows, map::FLOWS, |key: &FlowKey, value: &FlowValue| {
+            fill.flows += usize::from(is_alive(key, value, now));
+        })?;
+        kernel::each(&maps.peers, map::PEERS, |_, _| fill.peers += 1)?;
+        let timeouts: BTreeMap<u32, u32> =
+            image.sets.iter().map(|(id, set)| (*id, set.affinity_seconds)).collect();
+        kernel::each(&maps.affinity, map::AFFINITY, |key: &AffinityKey, value: &AffinityValue| {
+            let timeout = u64::from(timeouts.get(&key.set).copied().unwrap_or_default()) * SECOND_NS;
+            fill.affinity += usize::from(now.saturating_sub(value.seen_ns) <= timeout);
+        })?;
+        Ok(fill)
+    }
+}
+
+fn is_alive(key: &FlowKey, value: &FlowValue, now_ns: u64) -> bool {
+    let idle = now_ns.saturating_sub(value.seen_ns);
+    match key.protocol {
+        PROTOCOL_UDP => idle <= DATAGRAM_IDLE_NS,
+        _ => value.flags & FLOW_CLOSING == 0 && idle <= CONNECTION_IDLE_NS,
+    }
+}
+
+/// The time by the clock that programs note.
+fn now_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the structure is ours and lives through the call; it stays zero should the call fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    now.tv_sec as u64 * SECOND_NS + now.tv_nsec as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_nearly_full_is_doubled_until_it_is_not_and_never_beyond_its_ceiling() {
+        let now = Limits { services_max: 1000, flows_max: 1000, ..Limits::default() };
+        assert_eq!(plan_growth(&now, &Fill { services: 800, ..Fill::default() }, &CEILING), None);
+        let grown = plan_growth(&now, &Fill { services: 801, flows: 3000, ..Fill::default() }, &CEILING);
+        assert_eq!(grown, Some(Limits { services_max: 2000, flows_max: 4000, ..now }));
+        let ceiling = Limits { services_max: 1500, ..CEILING };
+        let grown = plan_growth(&now, &Fill { services: 5000, ..Fill::default() }, &ceiling);
+        assert_eq!(grown, Some(Limits { services_max: 1500, ..now }));
+        assert_eq!(plan_growth(&grown.unwrap(), &Fill { services: 5000, ..Fill::default() }, &ceiling), None);
+        let beyond = Limits { services_max: 9000, ..now };
+        assert_eq!(plan_growth(&beyond, &Fill { services: 9000, ..Fill::default() }, &ceiling), None);
+    }
+
+    #[test]
+    fn flows_that_are_over_take_no_room() {
+        let now = 7200 * SECOND_NS;
+        let flow = |flags, seen_ns| FlowValue { flags, seen_ns, ..FlowValue::default() };
+        let tcp = FlowKey { protocol: 6, ..FlowKey::default() };
+        let udp = FlowKey { protocol: PROTOCOL_UDP, ..FlowKey::default() };
+        assert!(is_alive(&tcp, &flow(0, now - 600 * SECOND_NS), now));
+        assert!(!is_alive(&tcp, &flow(FLOW_CLOSING, now), now));
+        assert!(!is_alive(&udp, &flow(0, now - 600 * SECOND_NS), now));
+        assert!(is_alive(&udp, &flow(0, now), now));
+    }
+}

@@ -10,7 +10,7 @@ mod watch;
 
 pub use ingress::{class_view, ingress_view};
 pub use view::{
-    EndpointView, NodeView, ObjectName, OwnNodeView, Place, ServiceView, SliceVersion, SliceView,
-    StationView, TrafficDistribution,
+    EndpointView, NodeView, ObjectName, OwnNodeView, OwnPod, Place, ServiceView, SliceView, StationView,
+    TrafficDistribution, slice_view,
 };
 pub use watch::{Event, watch, watch_some};

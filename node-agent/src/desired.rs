@@ -25,9 +25,7 @@ use penstock_dataplane::{Backend, Choice, Hint, Protocol, Service, ServiceChange
 use penstock_dns::{Endpoint, Exposure, Port, ServiceName, ServiceRecord};
 use penstock_ingress::ServicePort;
 
-use crate::cluster::{
-    Event, ObjectName, OwnNodeView, Place, ServiceView, SliceVersion, SliceView, TrafficDistribution,
-};
+use crate::cluster::{Event, ObjectName, OwnNodeView, Place, ServiceView, SliceView, TrafficDistribution};
 
 pub use announced::Announced;
 pub use health::HealthCheck;
@@ -50,20 +48,11 @@ pub struct Services {
     own: OwnNodeView,
     /// How connections of Services that do not say get their backends.
     choice: Choice,
-    seen: Seen,
+    seen_up_to: u64,
     services_listed: bool,
     slices_listed: bool,
     slices_listing: bool,
     own_listed: bool,
-}
-
-/// Slices seen since they were last taken.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen {
-    /// In which state each was seen last; none when it is gone.
-    pub slices: BTreeMap<Arc<ObjectName>, Option<SliceVersion>>,
-    /// Every change of any slice up to this resource version was seen. Zero before all were listed once.
-    pub up_to: u64,
 }
 
 // === impl Services ===
@@ -97,13 +86,13 @@ impl Services {
     pub fn see_slice(&mut self, event: Event<SliceView>) {
         match event {
             Event::Is(name, view) => {
-                let version = view.version;
+                let version = view.resource_version;
                 match view.service.clone() {
                     Some(service) => self.put_slice(name, service, view),
                     None => self.forget_slice(&name),
                 }
                 if !self.slices_listing {
-                    self.seen.up_to = self.seen.up_to.max(version.resource_version);
+                    self.seen_up_to = self.seen_up_to.max(version);
                 }
             }
             Event::Gone(name) => self.forget_slice(&name),
@@ -117,8 +106,7 @@ impl Services {
                 gone.iter().for_each(|name| self.forget_slice(name));
                 (self.slices_listed, self.slices_listing) = (true, false);
                 let slices = self.slices.values().flat_map(BTreeMap::values);
-                let versions = slices.map(|slice| slice.version.resource_version);
-                self.seen.up_to = versions.max().unwrap_or_default();
+                self.seen_up_to = slices.map(|slice| slice.resource_version).max().unwrap_or_default();
             }
         }
     }
@@ -160,16 +148,9 @@ impl Services {
         std::mem::take(&mut self.dirty)
     }
 
-    /// The slices seen since the last call.
-    pub fn take_seen(&mut self) -> Seen {
-        Seen { slices: std::mem::take(&mut self.seen.slices), up_to: self.seen.up_to }
-    }
-
-    /// Takes back what was seen and could not be acted on.
-    pub fn see_again(&mut self, seen: Seen) {
-        for (name, version) in seen.slices {
-            self.seen.slices.entry(name).or_insert(version);
-        }
+    /// Every change of any slice up to this resource version was seen. Zero before all were listed once.
+    pub fn seen_up_to(&self) -> u64 {
+        self.seen_up_to
     }
 
     /// The names of all Services.
@@ -338,7 +319,6 @@ impl Services {
         let known = self.owners.get_key_value(&name).map(|(slice, _)| slice.clone());
         let name = known.unwrap_or_else(|| Arc::new(name));
         self.owners.insert(name.clone(), owner.clone());
-        self.seen.slices.insert(name.clone(), Some(view.version));
         let is_same = |former: &SliceView| {
             former.ports == view.ports
                 && former.endpoints == view.endpoints
@@ -359,7 +339,6 @@ impl Services {
                 self.slices.remove(&service);
             }
         }
-        self.seen.slices.insert(name, None);
         self.dirty.insert((*service).clone());
     }
 }

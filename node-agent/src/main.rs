@@ -8,6 +8,7 @@ mod inspect;
 mod kernel;
 mod network;
 mod options;
+mod rotation;
 mod run;
 
 use std::process::ExitCode;

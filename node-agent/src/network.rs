@@ -32,26 +32,34 @@ use penstock_network::{Netns, Network, NetworkConfig};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{class_view, ingress_view, watch, watch_some};
+use crate::cluster::{class_view, ingress_view, slice_view, watch, watch_some};
 use crate::options::{Overlay, Run, ServiceProxy};
+use crate::rotation::Rotation;
 
 use condition::Condition;
 use fallback::{Because, StandIn};
 use health_checks::HealthChecks;
 use problems::Problems;
-use programs::Programs;
 use proxy_health::ProxyHealth;
 use services::Change;
+
+pub use programmed::Programmed;
+pub use programs::Programs;
 
 /// Events waiting to be taken note of; a watch that is further ahead waits.
 const EVENTS_MAX: usize = 1024;
 
-/// Runs until `shutdown`. Pods keep their network when it returns.
-pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToken) -> anyhow::Result<()> {
+/// Runs until `shutdown`. Pods keep their network when it returns. What is known of endpoints goes to `rotation` too.
+pub async fn run(
+    options: &Run,
+    client: kube::Client,
+    rotation: Rotation,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let node_ip = options.node_ipv4()?;
     let ingress_listen = ingress::listen_address("--ingress-listen", &options.ingress_listen)?;
     let healthz = ingress::listen_address("--healthz-bind-address", &options.healthz_bind_address)?;
-    let programs = Arc::new(Programs::default());
+    let programs = rotation.programs.clone();
     let network = Network::open(network_config(options)?, programs.clone()).await?;
     let listener = network.bind()?;
     let mut tasks = tokio::task::JoinSet::new();
@@ -91,7 +99,9 @@ pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToke
         events.clone(),
     ));
     let slices = Api::<EndpointSlice>::all(client.clone());
-    tasks.spawn(watch(slices, "EndpointSlices", Into::into, Change::Slice, events.clone()));
+    let node = options.node_name.clone();
+    let view = move |slice| slice_view(slice, &node);
+    tasks.spawn(watch(slices, "EndpointSlices", view, Change::Slice, events.clone()));
     let own =
         kube::runtime::watcher::Config::default().fields(&format!("metadata.name={}", options.node_name));
     let nodes_api = Api::<Node>::all(client.clone());
@@ -125,6 +135,7 @@ pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToke
         options.node_name.clone(),
         programs.clone(),
         nodes,
+        rotation.nodes,
         condition.clone(),
     ));
     tasks.spawn(programs::retry(
@@ -157,7 +168,8 @@ pub async fn run(options: &Run, client: kube::Client, shutdown: CancellationToke
         choice: options.load_balancing,
         programs,
         bpffs: options.bpffs.clone(),
-        programmed: programmed::Programmed::default(),
+        programmed: rotation.programmed,
+        endpoints: rotation.endpoints,
         condition: condition.clone(),
         problems,
         troubles: troubles.1,

@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::{IpNetwork, Ipv4Network};
@@ -78,6 +79,10 @@ pub struct Run {
     /// Container logs.
     #[arg(long, value_name = "DIR", default_value = "/var/log/pods", help_heading = "Pods")]
     pub pod_logs_dir: PathBuf,
+    /// How long a pod that ends may go on, within its grace period, until no node sends it new connections; 0 stops it
+    /// at once. Only with both halves.
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = wait, help_heading = "Pods")]
+    pub termination_wait: Duration,
 
     /// Cgroup of this node, below which its pods run; the root when it is the machine's only node.
     #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
@@ -114,10 +119,12 @@ pub struct Run {
     /// Log every packet that the programs drop, with its addresses and the reason. Counting needs no flag.
     #[arg(long, help_heading = "Network")]
     pub log_drops: bool,
-    /// How many ports of Services this node can serve. Those that exist take memory, not those that may.
+    /// How many ports of Services this node can serve to begin with; more when that is nearly full, up to 262144. Those that
+    /// exist take memory, not those that may.
     #[arg(long, value_name = "N", default_value_t = 65_536, help_heading = "Network")]
     pub services_max: u32,
-    /// How many addresses Services can be reached by on this node, each with its port.
+    /// How many addresses Services can be reached by on this node, each with its port; more when that is nearly full, up to
+    /// 1048576.
     #[arg(long, value_name = "N", default_value_t = 262_144, help_heading = "Network")]
     pub service_addresses_max: u32,
     /// How connections get their backends where a Service does not say (annotation penstock.io/load-balancing):
@@ -230,6 +237,21 @@ impl Run {
     }
 }
 
+/// A time such as `2s`, `500ms` or `0`.
+fn wait(text: &str) -> Result<Duration, String> {
+    let (number, unit_ms) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(number), _) => (number, 1),
+        (None, Some(number)) => (number, 1000),
+        (None, None) if text == "0" => (text, 1),
+        (None, None) => return Err("is no time such as 2s or 500ms".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "is no time such as 2s or 500ms".to_owned())?;
+    match number.checked_mul(unit_ms) {
+        Some(ms) if ms <= 60_000 => Ok(Duration::from_millis(ms)),
+        _ => Err("is more than 60s".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -271,6 +293,16 @@ mod tests {
         for (wrong, part) in [("--load-balancing=fair", "maglev"), ("--nodeport-addresses=eth0", "CIDRs")] {
             let error = parse(&[wrong]).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_wait_has_a_unit_and_a_bound() {
+        assert_eq!(wait("2s"), Ok(Duration::from_secs(2)));
+        assert_eq!(wait("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(wait("0"), Ok(Duration::ZERO));
+        for wrong in ["", "2", "s", "-1s", "61s", "2m", "18446744073709551615s"] {
+            assert!(wait(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -12,25 +12,35 @@ use tokio_util::sync::CancellationToken;
 
 use crate::network;
 use crate::options::{Half, Run};
+use crate::rotation::Rotation;
 
 /// Runs until SIGTERM or SIGINT, or until a half cannot go on.
 pub async fn run(options: Box<Run>) -> anyhow::Result<()> {
-    let client = client(&options).await?;
+    let config = config(&options).await?;
+    let rotation = Rotation::new(&options.node_name, &config)?;
+    let client = kube::Client::try_from(config).with_context(|| unusable(&options))?;
     let shutdown = CancellationToken::new();
     tokio::spawn(cancel_on_signal(shutdown.clone())?);
 
     let mut halves = tokio::task::JoinSet::new();
     if options.has(Half::Network) {
         let (options, client, shutdown) = (options.clone(), client.clone(), shutdown.clone());
-        halves
-            .spawn(async move { network::run(&options, client, shutdown).await.context("the network half") });
+        let rotation = rotation.clone();
+        halves.spawn(async move {
+            network::run(&options, client, rotation, shutdown).await.context("the network half")
+        });
     }
     if options.has(Half::Pods) {
         let runtime = penstock_runtime::cri::Cri::connect(&options.runtime_endpoint).await?;
         let config = pods_config(&options);
         let shutdown = shutdown.clone();
+        // Beside somebody else's proxy nobody knows when a pod is out of rotation.
+        let rotation: Option<Arc<dyn penstock_pods::Rotation>> =
+            if options.has(Half::Network) { Some(Arc::new(rotation)) } else { None };
         halves.spawn(async move {
-            penstock_pods::run(config, client, Arc::new(runtime), shutdown).await.context("the pods half")
+            penstock_pods::run(config, client, Arc::new(runtime), rotation, shutdown)
+                .await
+                .context("the pods half")
         });
     }
     tracing::info!(node = options.node_name, halves = ?options.halves, "the node agent runs");
@@ -48,15 +58,17 @@ pub async fn run(options: Box<Run>) -> anyhow::Result<()> {
     outcome
 }
 
-/// A client for the kubeconfig. Whether the server is there is found out, and waited for, by whoever asks it.
-async fn client(options: &Run) -> anyhow::Result<kube::Client> {
-    let file = options.kubeconfig.display();
+/// What the kubeconfig says. Whether the server is there is found out, and waited for, by whoever asks it.
+async fn config(options: &Run) -> anyhow::Result<kube::Config> {
     let kubeconfig = Kubeconfig::read_from(&options.kubeconfig)
-        .with_context(|| format!("reading the kubeconfig {file}"))?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .with_context(|| format!("reading the kubeconfig {}", options.kubeconfig.display()))?;
+    kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
-        .with_context(|| format!("the kubeconfig {file} cannot be used"))?;
-    kube::Client::try_from(config).with_context(|| format!("the kubeconfig {file} cannot be used"))
+        .with_context(|| unusable(options))
+}
+
+fn unusable(options: &Run) -> String {
+    format!("the kubeconfig {} cannot be used", options.kubeconfig.display())
 }
 
 fn pods_config(options: &Run) -> PodsConfig {
@@ -71,6 +83,7 @@ fn pods_config(options: &Run) -> PodsConfig {
     config.serving_cert = options.serving_cert.clone();
     config.serving_key = options.serving_key.clone();
     config.client_ca = options.client_ca.clone();
+    config.termination_wait = options.termination_wait;
     config
 }
 

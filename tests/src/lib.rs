@@ -6,3 +6,4 @@ pub mod eventually;
 pub mod load;
 pub mod netns;
 pub mod packet;
+pub mod press;

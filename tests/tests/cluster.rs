@@ -12,6 +12,8 @@ mod lifetime;
 mod load_balancers;
 #[path = "cluster/objects.rs"]
 mod objects;
+#[path = "cluster/rollouts.rs"]
+mod rollouts;
 #[path = "cluster/services.rs"]
 mod services;
 #[path = "cluster/sessions.rs"]
@@ -60,6 +62,7 @@ fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
         traffic::SCENARIOS,
         services::SCENARIOS,
         load_balancers::SCENARIOS,
+        rollouts::SCENARIOS,
         faults::SCENARIOS,
         fallback::SCENARIOS,
     ]

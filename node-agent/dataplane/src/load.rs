@@ -159,12 +159,16 @@ impl Dataplane {
     }
 
     /// Makes room for more while traffic flows: maps that are smaller than this are replaced by larger ones, with what is in
-    /// them. What found no room before is to be said again. After an error everything is as it was.
+    /// them. What found no room before is to be said again. After an error everything is as it was, unless the kernel took
+    /// only some of the programs twice: then the next attempt, or the next agent, makes that good.
     pub fn grow(&self, limits: &Limits) -> Result<(), DataplaneError> {
         // Nobody attaches the former programs or writes the former maps meanwhile.
         let mut programs = self.programs.write();
         let mut state = self.state.lock();
-        let loaded = load_newest(&LoadOptions { limits: *limits, ..self.options.clone() })?;
+        let options = LoadOptions { limits: *limits, ..self.options.clone() };
+        let loaded = load_newest(&options).or_else(|error| {
+            if migrate::is_under_way(&options.bpffs)? { load_newest(&options) } else { Err(error) }
+        })?;
         *programs = loaded.programs;
         state.maps = loaded.maps;
         state.limits = loaded.limits;

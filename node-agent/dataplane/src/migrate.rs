@@ -259,6 +259,11 @@ impl Exchange {
     }
 }
 
+/// Whether an exchange was begun and is not over.
+pub fn is_under_way(directory: &Path) -> Result<bool, DataplaneError> {
+    Ok(!observe(&directory.join("former"))?.is_empty())
+}
+
 /// Removes pins of earlier versions that nothing uses any more.
 pub fn remove_leftovers(directory: &Path) -> Result<(), DataplaneError> {
     let there = observe(&directory.join("maps"))?;

@@ -34,6 +34,6 @@ async fn main() -> Result<(), Failure> {
         stop.cancel();
     });
     let runtime = Arc::new(Cri::connect(endpoint).await?);
-    penstock_pods::run(config, kube::Client::try_default().await?, runtime, shutdown).await?;
+    penstock_pods::run(config, kube::Client::try_default().await?, runtime, None, shutdown).await?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Settings of [`crate::run`]. [`PodsConfig::new`] has the cluster's defaults for all but three.
 #[derive(Debug, Clone)]
@@ -35,6 +36,8 @@ pub struct PodsConfig {
     pub serving_key: Option<PathBuf>,
     /// PEM of the CA whose client certificates are accepted; without it every caller is refused.
     pub client_ca: Option<PathBuf>,
+    /// How long a pod that ends is kept running at most until no node sends it new connections; zero stops it at once.
+    pub termination_wait: Duration,
     /// Most pods the node takes.
     pub pods_max: u32,
     /// Labels put on the Node at registration, besides the usual ones.
@@ -63,6 +66,7 @@ impl PodsConfig {
             serving_cert: None,
             serving_key: None,
             client_ca: None,
+            termination_wait: Duration::from_secs(2),
             pods_max: 110,
             labels: BTreeMap::new(),
             taints: Vec::new(),

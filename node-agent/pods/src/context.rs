@@ -18,6 +18,7 @@ use crate::fields::Allocatable;
 use crate::images::Images;
 use crate::metrics::Metrics;
 use crate::objects::Objects;
+use crate::rotation::Rotation;
 use crate::volumes::Volumes;
 
 /// See the module.
@@ -52,6 +53,8 @@ pub struct Context {
     pub pods: Mutex<HashMap<String, Arc<Desired>>>,
     /// Counters.
     pub metrics: Metrics,
+    /// Whoever programs Services on this node, if it can be asked.
+    pub rotation: Option<Arc<dyn Rotation>>,
 }
 
 impl Context {

@@ -30,6 +30,7 @@ mod images;
 mod probes;
 mod quantity;
 mod resources;
+mod rotation;
 mod sandbox;
 mod volumes;
 
@@ -61,10 +62,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::PodsConfig;
 pub use error::PodsError;
+pub use rotation::{Answer, Question, Rotation};
 
 use context::Context;
 
-/// Runs until `shutdown`; containers go on running when it returns, and the next start adopts them.
+/// Runs until `shutdown`; containers go on running when it returns, and the next start adopts them. With `rotation`, pods
+/// that end are stopped when they get no new connections any more.
 ///
 /// # Errors
 /// Only what no retry can heal: directories that cannot be made, a serving certificate that cannot be read, a port in
@@ -73,6 +76,7 @@ pub async fn run(
     config: PodsConfig,
     client: kube::Client,
     runtime: Arc<dyn Runtime>,
+    rotation: Option<Arc<dyn Rotation>>,
     shutdown: CancellationToken,
 ) -> Result<(), PodsError> {
     for dir in [&config.state_dir, &config.kubelet_dir.join("pods"), &config.pod_logs_dir] {
@@ -104,6 +108,7 @@ pub async fn run(
         metrics: metrics::Metrics::default(),
         client,
         runtime,
+        rotation,
         config,
     });
     server::start(context.clone(), shutdown.clone()).await?;

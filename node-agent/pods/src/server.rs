@@ -7,6 +7,7 @@
 mod access;
 mod channels;
 mod log_requests;
+mod programmed;
 mod spdy;
 mod stats;
 mod streams;
@@ -31,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::context::Context;
-use crate::{PodsError, names};
+use crate::{PodsError, names, rotation};
 pub use access::Caller;
 
 /// Connections served at once; more wait in the kernel's queue.
@@ -119,6 +120,7 @@ fn router(context: Arc<Context>) -> Router {
         .route("/portForward/{namespace}/{pod}", any(streams::port_forward))
         .route("/portForward/{namespace}/{pod}/{uid}", any(streams::port_forward_with_uid))
         .route("/run/{namespace}/{pod}/{container}", any(streams::run))
+        .route(rotation::PATH, get(programmed::programmed))
         .route("/stats/summary", get(stats::summary))
         .route("/metrics", get(metrics))
         .route("/metrics/probes", get(metrics))

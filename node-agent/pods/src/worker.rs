@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use penstock_runtime::{RuntimeError, RuntimeEventKind, SandboxConfig};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, OnceCell, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -75,6 +75,7 @@ pub async fn run(
         writer,
         probing: HashMap::new(),
         pending_stops: HashMap::new(),
+        left: Arc::default(),
         operations: tokio::task::JoinSet::new(),
         refreshed_at: tokio::time::Instant::now(),
         cleaned: false,
@@ -100,6 +101,8 @@ struct Worker {
     probing: HashMap<String, AbortHandle>,
     /// Grace of stops under way, by container id.
     pending_stops: HashMap<String, i64>,
+    /// Set once the pod gets no new connections any more, or enough time was given to that.
+    left: Arc<OnceCell<()>>,
     operations: tokio::task::JoinSet<()>,
     refreshed_at: tokio::time::Instant,
     cleaned: bool,
@@ -388,6 +391,7 @@ impl Worker {
             context: self.context.clone(),
             desired: self.desired.clone(),
             sandbox_config: self.sandbox_config(seen),
+            left: self.left.clone(),
         };
         let news = self.news.clone();
         match effect {
@@ -530,6 +534,7 @@ impl Worker {
             context: self.context.clone(),
             desired: self.desired.clone(),
             sandbox_config: self.sandbox_config(seen),
+            left: self.left.clone(),
         };
         let addresses = seen.sandboxes.first().map(|s| s.addresses.clone()).unwrap_or_default();
         self.operations.spawn(async move { job.refresh(addresses).await });

@@ -95,16 +95,18 @@ pub struct SliceView {
     pub endpoints: Box<[EndpointView]>,
     /// Some of the addresses that are no other host's or pod's, whose endpoints are left out.
     pub nonsense: Box<[String]>,
-    pub version: SliceVersion,
-}
-
-/// Which state of a slice.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SliceVersion {
-    /// `metadata.generation`: grows with every change of the content.
-    pub generation: i64,
     /// `metadata.resourceVersion`, which grows over all objects of a cluster (KEP-5504).
     pub resource_version: u64,
+    /// This node's own pods among the endpoints; not kept with the rest.
+    pub own_pods: Vec<OwnPod>,
+}
+
+/// A pod of this node, as a slice lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnPod {
+    pub uid: Box<str>,
+    /// Whether new connections are sent to it because of this slice.
+    pub in_rotation: bool,
 }
 
 /// A port of a slice.
@@ -150,6 +152,10 @@ pub struct OwnNodeView {
 pub struct NodeView {
     pub address: Option<Ipv4Addr>,
     pub pod_cidrs: Vec<Ipv4Network>,
+    /// Whether its condition `Ready` is true.
+    pub ready: bool,
+    /// Where its kubelet API listens; none when it says nothing of it.
+    pub kubelet_port: Option<u16>,
 }
 
 /// A Node, as one that may announce addresses.
@@ -223,14 +229,8 @@ impl From<core::Node> for OwnNodeView {
 
 impl From<discovery::EndpointSlice> for SliceView {
     fn from(slice: discovery::EndpointSlice) -> Self {
-        let version = SliceVersion {
-            generation: slice.metadata.generation.unwrap_or_default(),
-            resource_version: slice
-                .metadata
-                .resource_version
-                .and_then(|it| it.parse().ok())
-                .unwrap_or_default(),
-        };
+        let resource_version =
+            slice.metadata.resource_version.and_then(|it| it.parse().ok()).unwrap_or_default();
         let ports = slice.ports.unwrap_or_default().into_iter().filter_map(|port| {
             Some(PortView {
                 name: port.name.unwrap_or_default(),
@@ -257,20 +257,43 @@ impl From<discovery::EndpointSlice> for SliceView {
             ports: ports.collect(),
             endpoints,
             nonsense: nonsense.into(),
-            version,
+            resource_version,
+            own_pods: Vec::new(),
         }
     }
 }
 
+/// A slice, with the pods in it that are of this node.
+pub fn slice_view(slice: discovery::EndpointSlice, node: &str) -> SliceView {
+    let own = |endpoint: &&discovery::Endpoint| endpoint.node_name.as_deref() == Some(node);
+    let own_pods = slice.endpoints.iter().flatten().filter(own).filter_map(own_pod).collect();
+    SliceView { own_pods, ..slice.into() }
+}
+
+fn own_pod(endpoint: &discovery::Endpoint) -> Option<OwnPod> {
+    let target = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"))?;
+    let conditions = endpoint.conditions.clone().unwrap_or_default();
+    Some(OwnPod {
+        uid: target.uid.clone()?.into(),
+        // With publishNotReadyAddresses an endpoint stays ready while it ends, and then terminating decides.
+        in_rotation: conditions.ready.unwrap_or(true) && !conditions.terminating.unwrap_or(false),
+    })
+}
+
 impl From<core::Node> for NodeView {
     fn from(node: core::Node) -> Self {
-        let addresses = node.status.and_then(|status| status.addresses).unwrap_or_default();
+        let status = node.status.unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
+        let kubelet = status.daemon_endpoints.and_then(|all| all.kubelet_endpoint);
+        let addresses = status.addresses.unwrap_or_default();
         let internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
         let spec = node.spec.unwrap_or_default();
         let cidrs = spec.pod_cidrs.unwrap_or_else(|| spec.pod_cidr.into_iter().collect());
         Self {
             address: internal.filter_map(|address| address.address.parse().ok()).next(),
             pod_cidrs: cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect(),
+            ready: conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True"),
+            kubelet_port: kubelet.and_then(|kubelet| u16::try_from(kubelet.port).ok()),
         }
     }
 }

@@ -31,7 +31,7 @@ pub enum Event<V> {
 pub async fn watch<K, V, T>(
     api: Api<K>,
     what: &'static str,
-    view: fn(K) -> V,
+    view: impl Fn(K) -> V,
     wrap: fn(Event<V>) -> T,
     to: mpsc::Sender<T>,
 ) where
@@ -45,7 +45,7 @@ pub async fn watch_some<K, V, T>(
     api: Api<K>,
     which: watcher::Config,
     what: &'static str,
-    view: fn(K) -> V,
+    view: impl Fn(K) -> V,
     wrap: fn(Event<V>) -> T,
     to: mpsc::Sender<T>,
 ) where

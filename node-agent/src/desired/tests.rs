@@ -317,37 +317,31 @@ fn another_zone_of_the_node_makes_every_service_one_that_changed() {
 }
 
 #[test]
-fn what_was_seen_of_slices_is_said_by_name_and_up_to_a_version_once_all_are_listed() {
+fn slices_were_seen_up_to_a_version_once_all_are_listed() {
     let mut services = Services::default();
-    let at = |services: &mut Services, slice: &str, version: &str, generation: i64, address: &str| {
+    let at = |services: &mut Services, slice: &str, version: &str, address: &str| {
         let labels = json!({"kubernetes.io/service-name": "web"});
         let object = json!({
-            "metadata": {"name": slice, "namespace": "a", "labels": labels, "resourceVersion": version, "generation": generation},
+            "metadata": {"name": slice, "namespace": "a", "labels": labels, "resourceVersion": version},
             "addressType": "IPv4", "ports": [{"name": "http", "port": 80}], "endpoints": [{"addresses": [address]}],
         });
         let object: k8s_openapi::api::discovery::v1::EndpointSlice = serde_json::from_value(object).unwrap();
         services.see_slice(Event::Is(name(slice), object.into()));
     };
     services.see_slice(Event::Listing);
-    at(&mut services, "web-1", "70", 2, "10.244.0.2");
-    assert_eq!(services.take_seen().up_to, 0, "an older change of another slice may not have come yet");
-    at(&mut services, "web-2", "30", 1, "10.244.0.3");
+    at(&mut services, "web-1", "70", "10.244.0.2");
+    assert_eq!(services.seen_up_to(), 0, "an older change of another slice may not have come yet");
+    at(&mut services, "web-2", "30", "10.244.0.3");
     services.see_slice(Event::All([name("web-1"), name("web-2")].into()));
-    let seen = services.take_seen();
-    assert_eq!(seen.up_to, 70);
-    at(&mut services, "web-2", "81", 2, "10.244.0.4");
-    let seen = services.take_seen();
-    assert_eq!(seen.up_to, 81);
-    let version = SliceVersion { generation: 2, resource_version: 81 };
-    assert_eq!(seen.slices, [(Arc::new(name("web-2")), Some(version))].into());
+    assert_eq!(services.seen_up_to(), 70);
+    at(&mut services, "web-2", "81", "10.244.0.4");
+    assert_eq!(services.seen_up_to(), 81);
     services.take_dirty();
-    at(&mut services, "web-2", "82", 2, "10.244.0.4");
+    at(&mut services, "web-2", "82", "10.244.0.4");
     assert!(services.take_dirty().is_empty(), "a version alone is no work");
     services.see_slice(Event::Listing);
-    at(&mut services, "web-1", "99", 3, "10.244.0.2");
-    assert_eq!(services.take_seen().up_to, 82, "older changes of others may not have come yet");
-    services.see_slice(Event::Gone(name("web-2")));
-    assert_eq!(services.take_seen().slices, [(Arc::new(name("web-2")), None)].into());
+    at(&mut services, "web-1", "99", "10.244.0.2");
+    assert_eq!(services.seen_up_to(), 82, "older changes of others may not have come yet");
 }
 
 #[test]

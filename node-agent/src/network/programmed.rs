@@ -1,79 +1,43 @@
-//! What this node's kernel has of the cluster's endpoints, for whoever must know that a change arrived.
+//! How much of the cluster's endpoints this node's kernel has, for whoever must know that a change arrived.
 //!
-//! It exists so that others can wait: a pod that ends may be told so once every node has stopped sending it new
-//! connections. It must not know what endpoints are for.
+//! It exists so that others can wait: a pod that ends is told so once every node has stopped sending it new connections.
+//! One number says it for all slices, since the versions of a cluster's objects grow over all of them (KEP-5504) and one
+//! watch brings them in order. It must not know what endpoints are for.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::cluster::{ObjectName, SliceVersion};
-use crate::desired::Seen;
-
-/// Which versions of slices are programmed; clones share it.
+/// How far the kernel is; clones share it.
 #[derive(Clone)]
-pub struct Programmed {
-    slices: Arc<Mutex<HashMap<Arc<ObjectName>, SliceVersion>>>,
-    up_to: Arc<watch::Sender<Progress>>,
-}
-
-/// How far the kernel is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Every change of any slice up to this resource version is in the kernel. Zero before the first.
-    pub up_to: u64,
-    /// Grows whenever anything was programmed, also where `up_to` cannot tell: a deletion has no version.
-    pub step: u64,
-}
+pub struct Programmed(Arc<watch::Sender<u64>>);
 
 impl Default for Programmed {
     fn default() -> Self {
-        Self { slices: Arc::default(), up_to: Arc::new(watch::channel(Progress::default()).0) }
+        Self(Arc::new(watch::channel(0).0))
     }
 }
 
-// Half of it is for those who publish it.
-#[cfg_attr(not(test), allow(dead_code))]
 impl Programmed {
-    /// Changes with every step; the newest is always there.
-    pub fn subscribe(&self) -> watch::Receiver<Progress> {
-        self.up_to.subscribe()
+    /// Every change of any slice up to this resource version is in the kernel. Zero before the first.
+    pub fn up_to(&self) -> u64 {
+        *self.0.borrow()
     }
 
-    /// Which version of a slice is in the kernel; none when it is not, or no more.
-    pub fn slice(&self, name: &ObjectName) -> Option<SliceVersion> {
-        self.slices.lock().get(name).copied()
+    /// Returns when every change up to this resource version is in the kernel.
+    pub async fn reached(&self, resource_version: u64) {
+        // The sender lives as long as `self`.
+        let _ = self.0.subscribe().wait_for(|up_to| *up_to >= resource_version).await;
     }
 
-    /// Returns when the kernel has a slice as it is in this version, or as it became later, or when the slice is gone.
-    pub async fn reached(&self, name: &ObjectName, generation: i64) {
-        let mut progress = self.subscribe();
-        let is_there = || match self.slice(name) {
-            Some(version) => version.generation >= generation,
-            None => self.up_to.borrow().up_to > 0,
-        };
-        while !is_there() && progress.changed().await.is_ok() {}
-    }
-
-    /// Notes that what was seen is in the kernel now.
-    pub fn note(&self, seen: Seen) {
-        let is_news = !seen.slices.is_empty() || self.up_to.borrow().up_to != seen.up_to;
-        {
-            let mut slices = self.slices.lock();
-            for (name, version) in seen.slices {
-                match version {
-                    Some(version) => slices.insert(name, version),
-                    None => slices.remove(&name),
-                };
-            }
-        }
-        if is_news {
-            self.up_to.send_modify(|progress| {
-                *progress = Progress { up_to: seen.up_to, step: progress.step + 1 };
-            });
-        }
+    /// Notes that everything up to this resource version is in the kernel. What once was there was there: a later list
+    /// whose newest slice is older takes nothing back.
+    pub fn note(&self, resource_version: u64) {
+        self.0.send_if_modified(|up_to| {
+            let is_news = resource_version > *up_to;
+            *up_to = resource_version.max(*up_to);
+            is_news
+        });
     }
 }
 
@@ -81,33 +45,25 @@ impl Programmed {
 mod tests {
     use super::*;
 
-    fn name(name: &str) -> ObjectName {
-        ObjectName { namespace: "a".into(), name: name.into() }
-    }
-
-    fn seen(slice: &str, generation: Option<i64>, up_to: u64) -> Seen {
-        let version = generation.map(|generation| SliceVersion { generation, resource_version: up_to });
-        Seen { slices: [(Arc::new(name(slice)), version)].into(), up_to }
-    }
-
     #[tokio::test]
-    async fn who_waits_for_a_generation_goes_on_when_the_kernel_has_it_or_the_slice_is_gone() {
+    async fn who_waits_for_a_version_goes_on_when_the_kernel_has_it_or_a_later_one() {
         let programmed = Programmed::default();
-        programmed.note(seen("web-1", Some(1), 10));
-        let waiting = |generation| {
+        programmed.note(10);
+        programmed.reached(10).await;
+        let waiting = |version| {
             let programmed = programmed.clone();
-            tokio::spawn(async move { programmed.reached(&name("web-1"), generation).await })
+            tokio::spawn(async move { programmed.reached(version).await })
         };
-        let (second, third) = (waiting(2), waiting(3));
-        programmed.note(seen("other", Some(7), 11));
+        let (near, far) = (waiting(12), waiting(14));
+        programmed.note(11);
         tokio::task::yield_now().await;
-        assert!(!second.is_finished());
-        programmed.note(seen("web-1", Some(2), 12));
-        second.await.unwrap();
-        assert!(!third.is_finished());
-        programmed.note(seen("web-1", None, 12));
-        third.await.unwrap();
-        assert_eq!(programmed.slice(&name("web-1")), None);
-        assert_eq!(*programmed.subscribe().borrow(), Progress { up_to: 12, step: 4 });
+        assert!(!near.is_finished());
+        programmed.note(13);
+        near.await.unwrap();
+        assert!(!far.is_finished());
+        programmed.note(9);
+        assert_eq!(programmed.up_to(), 13, "nothing is taken back");
+        programmed.note(14);
+        far.await.unwrap();
     }
 }

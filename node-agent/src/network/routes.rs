@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::condition::{Condition, Part};
 use super::programs::Programs;
 use crate::cluster::{Event, NodeView, ObjectName};
+use crate::rotation::Nodes;
 
 /// How long to wait for more after a change: a cluster that starts changes many nodes at once.
 const GATHER: Duration = Duration::from_millis(20);
@@ -29,6 +30,7 @@ pub async fn run(
     node: String,
     programs: Arc<Programs>,
     mut events: mpsc::Receiver<Event<NodeView>>,
+    known: Nodes,
     condition: Condition,
 ) {
     let mut nodes: BTreeMap<ObjectName, NodeView> = BTreeMap::new();
@@ -41,6 +43,9 @@ pub async fn run(
                 listed |= matches!(event, Event::All(_));
                 // Status of nodes changes all the time; addresses and ranges hardly ever.
                 let changed = see(&mut nodes, event);
+                if changed {
+                    known.set(&node, &nodes);
+                }
                 if listed && (changed || !synced) {
                     due = due.min(Instant::now() + GATHER);
                 }

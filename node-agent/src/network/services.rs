@@ -28,6 +28,7 @@ use super::proxy::{Kind, Proxy};
 use super::proxy_health::ProxyHealth;
 use crate::cluster::{Event, ObjectName, OwnNodeView, ServiceView, SliceView};
 use crate::desired::{Problem, Services, compile_host_ports, service_name};
+use crate::rotation::OwnEndpoints;
 
 /// When to try again what the kernel refused.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -59,6 +60,8 @@ pub struct Plane {
     /// The bpf file system.
     pub bpffs: PathBuf,
     pub programmed: Programmed,
+    /// Where it is noted which of this node's pods get new connections.
+    pub endpoints: OwnEndpoints,
     pub condition: Condition,
     pub problems: Problems,
     /// What the proxy in user space does not serve.
@@ -94,7 +97,7 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
         let waited_for = if pending.is_due() { None } else { served_by };
         tokio::select! {
             change = changes.recv() => match change {
-                Some(change) => see(&mut services, change),
+                Some(change) => plane.see(&mut services, change),
                 None => return,
             },
             Ok(()) = plane.attachments.changed() => pending.host_ports = true,
@@ -105,7 +108,7 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
         }
         for _ in 0..TOGETHER_MAX {
             match changes.try_recv() {
-                Ok(change) => see(&mut services, change),
+                Ok(change) => plane.see(&mut services, change),
                 Err(_) => break,
             }
         }
@@ -128,12 +131,12 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
             if pending.host_ports || pending.whole {
                 told = plane.host_ports(&mut host_ports, pending.whole);
             }
-            let seen = services.take_seen();
+            let up_to = services.seen_up_to();
             let facts = Arc::new(plane.facts());
             match plane.tell(&proxy, &services, &pending, &facts, told).await {
-                Ok(waiting) => {
-                    pending = Pending { services: waiting, ..Pending::default() };
-                    plane.programmed.note(seen);
+                Ok(left) => {
+                    pending = left;
+                    plane.programmed.note(up_to);
                     plane.proxy_health.updated(Timestamp::now());
                     if served_by.replace(proxy.kind()) != Some(proxy.kind()) {
                         plane.programs.relieve_other_than(proxy.kind(), &plane.bpffs).await;
@@ -142,8 +145,6 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
                     served = proxy.kind() == Kind::Programs;
                 }
                 Err(()) => {
-                    // What was seen is only programmed with everything else.
-                    services.see_again(seen);
                     pending = Pending { whole: true, ..Pending::default() };
                     tokio::time::sleep(RETRY_AFTER).await;
                 }
@@ -168,6 +169,17 @@ impl Pending {
 // === impl Plane ===
 
 impl Plane {
+    fn see(&self, services: &mut Services, change: Change) {
+        match change {
+            Change::Service(event) => services.see_service(event),
+            Change::Slice(mut event) => {
+                self.endpoints.see(&mut event);
+                services.see_slice(event);
+            }
+            Change::Own(event) => services.see_own(event),
+        }
+    }
+
     fn facts(&mut self) -> NodeFacts {
         let node_addresses = self.node_addresses.borrow_and_update().to_vec();
         NodeFacts { node_addresses, never_translated: [self.dns_ip].into() }
@@ -197,7 +209,8 @@ impl Plane {
         changes
     }
 
-    /// Has the kernel know what is pending, and `told` with it. Returns what had no room before and has now.
+    /// Has the kernel know what is pending, and `told` with it. Returns what had no room before and has now, which may be so
+    /// because the maps became larger.
     async fn tell(
         &self,
         proxy: &Proxy,
@@ -205,14 +218,14 @@ impl Plane {
         pending: &Pending,
         facts: &Arc<NodeFacts>,
         mut told: Vec<ServiceChange>,
-    ) -> Result<BTreeSet<ObjectName>, ()> {
+    ) -> Result<Pending, ()> {
         let names: Box<dyn Iterator<Item = &ObjectName> + Send> = match pending.whole {
             true => Box::new(services.names()),
             false => Box::new(pending.services.iter()),
         };
         let mut names = names.peekable();
         if names.peek().is_none() && told.is_empty() && !pending.whole {
-            return Ok(BTreeSet::new());
+            return Ok(Pending::default());
         }
         loop {
             told.extend(names.by_ref().take(SERVICES_AT_ONCE).map(|name| services.compile(name, &self.node)));
@@ -223,6 +236,12 @@ impl Plane {
             let applied = proxy.apply(std::mem::take(&mut told), facts, listing).await?;
             self.note_conflicts(services, told_of, &applied);
             if is_last {
+                if !applied.unplaced.is_empty() && self.programs.grow().await {
+                    // Host ports are told again with everything else.
+                    let whole = applied.unplaced.iter().any(|key| key.name.contains('/'));
+                    let services = applied.unplaced.into_iter().map(object_name).collect();
+                    return Ok(Pending { services, whole, ..Pending::default() });
+                }
                 let shortage = shortage(&applied.unplaced);
                 if let (Some(message), true) = (&shortage, self.condition.set_shortage(shortage.clone())) {
                     tracing::warn!("{message}");
@@ -230,9 +249,7 @@ impl Plane {
                 // Host ports, whose names are no object's, are told again when they change.
                 let waiting = applied.unplaced.into_iter().filter(|key| !key.name.contains('/'));
                 let waiting = waiting.filter(|_| applied.has_room);
-                return Ok(waiting
-                    .map(|key| ObjectName { namespace: key.namespace, name: key.name })
-                    .collect());
+                return Ok(Pending { services: waiting.map(object_name).collect(), ..Pending::default() });
             }
         }
     }
@@ -312,6 +329,10 @@ impl Plane {
     }
 }
 
+fn object_name(key: ServiceKey) -> ObjectName {
+    ObjectName { namespace: key.namespace, name: key.name }
+}
+
 /// What to tell about service ports for which there is no room.
 fn shortage(unplaced: &[ServiceKey]) -> Option<String> {
     let first = unplaced.first()?;
@@ -320,14 +341,6 @@ fn shortage(unplaced: &[ServiceKey]) -> Option<String> {
          --services-max or --service-addresses-max, or remove Services",
         unplaced.len()
     ))
-}
-
-fn see(services: &mut Services, change: Change) {
-    match change {
-        Change::Service(event) => services.see_service(event),
-        Change::Slice(event) => services.see_slice(event),
-        Change::Own(event) => services.see_own(event),
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
 use penstock_runtime::{ContainerFilter, Mount, RuntimeError, SandboxConfig};
+use tokio::sync::OnceCell;
 
 use crate::context::Context;
 use crate::desired::{Desired, Spec};
@@ -16,7 +17,7 @@ use crate::memory::Waiting;
 use crate::objects::Age;
 use crate::probes::check::{Checker, Outcome};
 use crate::volumes::{self, VolumeError};
-use crate::{container, env, hosts, last_words, names, resources};
+use crate::{container, env, hosts, last_words, names, resources, rotation};
 
 /// How an operation ended.
 pub(super) enum Done {
@@ -31,6 +32,8 @@ pub(super) struct Job {
     pub context: Arc<Context>,
     pub desired: Arc<Desired>,
     pub sandbox_config: SandboxConfig,
+    /// Set once the pod gets no new connections any more: its containers, and their stops, share it.
+    pub left: Arc<OnceCell<()>>,
 }
 
 /// A container to be started.
@@ -340,7 +343,8 @@ impl Job {
         Ok(mounts)
     }
 
-    /// Pre-stop hook and stop share the grace period; two seconds are left for the stop whatever the hook took.
+    /// The pre-stop hook runs at once, as in any kubelet, beside the wait until the pod gets no new connections; the stop
+    /// comes when both are over. All three share the grace period; two seconds are left for the stop whatever they took.
     pub async fn stop(
         self,
         id: String,
@@ -360,7 +364,8 @@ impl Job {
         let began = tokio::time::Instant::now();
         let spec = desired.container(&name);
         let hook = spec.and_then(|s| s.container.lifecycle.as_ref()).and_then(|l| l.pre_stop.as_ref());
-        if let (Some(hook), Some(spec), false) = (hook, spec, grace.is_zero()) {
+        let hook = async {
+            let (Some(hook), Some(spec), false) = (hook, spec, grace.is_zero()) else { return };
             let checker = Checker { runtime: context.runtime.clone(), container_id: id.clone(), address };
             if let Outcome::Failure(message) = checker.hook(hook, &spec.container, grace).await {
                 context.events.warning(
@@ -370,7 +375,8 @@ impl Job {
                     format!("PreStopHook failed: {message}"),
                 );
             }
-        }
+        };
+        tokio::join!(hook, self.leave_rotation(grace));
         let left = grace.saturating_sub(began.elapsed());
         let left = if grace.is_zero() { left } else { left.max(Duration::from_secs(2)) };
         let result = context.runtime.stop_container(&id, left).await;
@@ -378,6 +384,22 @@ impl Job {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         Done::Stopped { id, ok: result.is_ok() }
+    }
+}
+
+impl Job {
+    /// Waits until no node sends the pod new connections, within bounds.
+    async fn leave_rotation(&self, grace: Duration) {
+        let Some(rotation) = &self.context.rotation else { return };
+        let limit = self.context.config.termination_wait;
+        let wait = rotation::plan_wait(limit, grace, self.desired.is_deleting());
+        let Desired { namespace, name, uid, .. } = &*self.desired;
+        if !rotation::leave(&**rotation, &self.left, uid, wait).await {
+            tracing::warn!(
+                pod = %format!("{namespace}/{name}"), ?wait,
+                "stopped before every node was heard to have taken it out of rotation (--termination-wait)"
+            );
+        }
     }
 }
 

@@ -61,7 +61,10 @@ pub fn find(packet: &Packet, key: &FlowKey, to: &mut FlowValue) -> bool {
     } else if idle > SECOND_NS {
         to.seen_ns = now;
         stored.seen_ns = now;
-        mend(key, to);
+        // Of datagrams to a backend that left only the way back is kept, marked so: the way there must not come again.
+        if connects(key.protocol) || to.flags & FLOW_CLOSING == 0 {
+            mend(key, to);
+        }
     }
     true
 }

@@ -11,7 +11,8 @@ pub const HALF_FORWARD: u8 = 0;
 /// [`FlowKey::half`]: from the backend.
 pub const HALF_REPLY: u8 = 1;
 
-/// [`FlowValue::flags`]: a FIN or RST was seen; the next SYN is a new connection.
+/// [`FlowValue::flags`]: a FIN or RST was seen; the next SYN is a new connection. Of datagrams: the backend left, and this
+/// half is kept for its answers alone.
 pub const FLOW_CLOSING: u32 = 1;
 /// [`FlowValue::flags`]: a pod's traffic that leaves the cluster with the node's address, and belongs to no service.
 pub const FLOW_MASQUERADE: u32 = 1 << 1;

@@ -3,12 +3,13 @@
 //! Called after the sets were swapped, and again when no program runs any more that saw the former sets: one that did
 //! may have put back what was swept. A TCP flow lives until its backend's endpoint is gone; then it is
 //! forgotten too, so that the next packet is answered by a reset instead of by nobody.
-//! Of a socket's flow the way back stays: an answer already under way must still seem to come from the service.
+//! Of datagram flows, a socket's or an interface's, the way back stays until the endpoint is gone: an answer already under
+//! way must still come, and seem to come from the service.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use penstock_ebpf_common::{
-    AffinityKey, AffinityValue, FlowKey, FlowValue, HALF_FORWARD, PROTOCOL_UDP, SocketFlowKey,
+    AffinityKey, AffinityValue, FLOW_CLOSING, FlowKey, FlowValue, HALF_FORWARD, PROTOCOL_UDP, SocketFlowKey,
     SocketFlowValue, map,
 };
 
@@ -35,6 +36,8 @@ pub fn apply_departure(
     let sockets = kernel::sweep(&mut maps.socket_flows, map::SOCKET_FLOWS, |key, value| {
         socket_flow_is_over(departed, key, value)
     })?;
+    // First the way back is marked: until then a packet on it might put the way there back.
+    keep_ways_back(maps, departed, gone)?;
     let mut flows = 0;
     for _ in 0..PASSES_MAX {
         let swept = kernel::sweep(&mut maps.flows, map::FLOWS, |key, value| {
@@ -62,13 +65,42 @@ fn socket_flow_is_over(departed: &Departed, key: &SocketFlowKey, value: &SocketF
 }
 
 fn flow_is_over(departed: &Departed, gone: &Departed, key: &FlowKey, value: &FlowValue) -> bool {
-    let backend = if key.half == HALF_FORWARD {
+    let backend = backend_of(key, value);
+    let leads_there = key.protocol == PROTOCOL_UDP && key.half == HALF_FORWARD;
+    leads_there && left(departed, value.service, backend) || left(gone, value.service, backend)
+}
+
+/// Whether a half is to be kept for answers alone from now on.
+fn only_leads_back(departed: &Departed, gone: &Departed, key: &FlowKey, value: &FlowValue) -> bool {
+    let backend = backend_of(key, value);
+    key.protocol == PROTOCOL_UDP
+        && key.half != HALF_FORWARD
+        && value.flags & FLOW_CLOSING == 0
+        && left(departed, value.service, backend)
+        && !left(gone, value.service, backend)
+}
+
+fn backend_of(key: &FlowKey, value: &FlowValue) -> Endpoint {
+    if key.half == HALF_FORWARD {
         (value.destination, value.destination_port)
     } else {
         (key.source, key.source_port)
-    };
-    let over = if key.protocol == PROTOCOL_UDP { departed } else { gone };
-    left(over, value.service, backend) || left(gone, value.service, backend)
+    }
+}
+
+fn keep_ways_back(maps: &mut KernelMaps, departed: &Departed, gone: &Departed) -> Result<(), DataplaneError> {
+    const EXIST: u64 = 2;
+    let mut back = Vec::new();
+    kernel::each(&maps.flows, map::FLOWS, |key: &FlowKey, value: &FlowValue| {
+        if only_leads_back(departed, gone, key, value) {
+            back.push((*key, FlowValue { flags: value.flags | FLOW_CLOSING, ..*value }));
+        }
+    })?;
+    for (key, value) in back {
+        // Evicted meanwhile, there is nothing to keep.
+        let _ = maps.flows.insert(key, value, EXIST);
+    }
+    Ok(())
 }
 
 fn affinity_is_over(departed: &Departed, key: &AffinityKey, value: &AffinityValue) -> bool {
@@ -86,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn both_halves_of_a_udp_flow_go_with_its_backend_and_tcp_stays_until_its_endpoint_is_gone() {
+    fn a_udp_flow_leads_to_its_backend_no_more_and_back_until_its_endpoint_is_gone_and_tcp_stays_as_long() {
         let none = Departed::new();
         let departed = Departed::from([(7, BTreeSet::from([(at(9), 53)]))]);
         let key = FlowKey {
@@ -105,9 +137,14 @@ mod tests {
         };
         let (other_key, other_value) = (key.other_key(&value), key.other_value(&value));
         assert_eq!(other_key.half, HALF_REPLY);
+        assert!(flow_is_over(&departed, &none, &key, &value));
+        assert!(!flow_is_over(&departed, &none, &other_key, &other_value));
+        assert!(only_leads_back(&departed, &none, &other_key, &other_value));
+        assert!(!only_leads_back(&departed, &none, &key, &value));
         assert!(
-            flow_is_over(&departed, &none, &key, &value)
-                && flow_is_over(&departed, &none, &other_key, &other_value)
+            flow_is_over(&departed, &departed, &key, &value)
+                && flow_is_over(&departed, &departed, &other_key, &other_value)
+                && !only_leads_back(&departed, &departed, &other_key, &other_value)
         );
         let tcp = FlowKey { protocol: PROTOCOL_TCP, ..key };
         assert!(!flow_is_over(&departed, &none, &tcp, &value));

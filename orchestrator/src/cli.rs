@@ -39,15 +39,15 @@ pub struct RunArguments {
     /// The address others reach the API server at. Needed to run the API server.
     #[arg(long, value_name = "IP")]
     pub advertise_address: Option<IpAddr>,
-    /// Addresses for Services.
-    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
-    pub service_cidr: IpNetwork,
-    /// Addresses for pods; every node gets a /24 of it.
-    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
-    pub cluster_cidr: IpNetwork,
-    /// Address of the cluster's DNS [default: the tenth of the service range].
-    #[arg(long, value_name = "IP")]
-    pub cluster_dns: Option<IpAddr>,
+    /// Addresses for Services: one range, or one a family. Services that do not say get the first one's family.
+    #[arg(long, value_name = "CIDR,..", value_delimiter = ',', default_value = "10.96.0.0/16")]
+    pub service_cidr: Vec<IpNetwork>,
+    /// Addresses for pods, of the same families; every node gets a /24 of IPv4, a /64 of IPv6.
+    #[arg(long, value_name = "CIDR,..", value_delimiter = ',', default_value = "10.244.0.0/16")]
+    pub cluster_cidr: Vec<IpNetwork>,
+    /// Address of the cluster's DNS in each service range [default: the tenth].
+    #[arg(long, value_name = "IP,..", value_delimiter = ',')]
+    pub cluster_dns: Vec<IpAddr>,
     /// The cluster's DNS domain.
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,

@@ -14,6 +14,10 @@ const DNS_OFFSET: u128 = 10;
 const SERVICE_PREFIX_V4_MAX: u8 = 28;
 const SERVICE_PREFIX_V6_MAX: u8 = 124;
 
+/// What each node gets of the cluster's ranges (`NodeRanges::new` of the controllers).
+const NODE_PREFIX_V4: u8 = 24;
+const NODE_PREFIX_V6: u8 = 64;
+
 /// Why the command line cannot be followed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
@@ -29,8 +33,14 @@ pub enum ConfigError {
     NeedlessKubeconfig,
     #[error("--service-cidr {range} is too small; use at least 16 addresses")]
     ServiceRangeTooSmall { range: IpNetwork },
-    #[error("--cluster-dns {address} is not in the service range {range}")]
-    DnsOutsideRange { address: IpAddr, range: IpNetwork },
+    #[error("--cluster-cidr {range} is too small; a node gets a /{node_prefix} of it")]
+    ClusterRangeTooSmall { range: IpNetwork, node_prefix: u8 },
+    #[error("{option} takes one range, or one of IPv4 and one of IPv6")]
+    FamilyTwice { option: &'static str },
+    #[error("--service-cidr has {services} and --cluster-cidr {pods}; both need ranges of the same families")]
+    FamiliesDiffer { services: &'static str, pods: &'static str },
+    #[error("--cluster-dns {address} is not in a service range, or its range has another already")]
+    DnsOutsideRange { address: IpAddr },
     #[error("--cluster-dns {address} is the kubernetes Service's own address")]
     DnsTaken { address: IpAddr },
     #[error("--service-cidr {services} and --cluster-cidr {pods} overlap")]
@@ -54,7 +64,8 @@ pub struct RunConfig {
     pub scheduler: bool,
     /// Present exactly when `server` is not.
     pub kubeconfig: Option<PathBuf>,
-    pub cluster_cidr: IpNetwork,
+    /// At most one a family.
+    pub cluster_cidrs: Vec<IpNetwork>,
     /// Addresses for Services of type LoadBalancer; none overlaps another or a range of the cluster.
     pub load_balancer_pools: Vec<IpNetwork>,
 }
@@ -64,9 +75,11 @@ pub struct RunConfig {
 pub struct ServerPart {
     pub listen: SocketAddr,
     pub advertise_address: IpAddr,
-    pub service_cidr: IpNetwork,
+    /// At most one a family, the default one first.
+    pub service_cidrs: Vec<IpNetwork>,
     pub kubernetes_address: IpAddr,
-    pub cluster_dns: IpAddr,
+    /// One for each service range, in their order.
+    pub cluster_dns: Vec<IpAddr>,
     pub cluster_domain: String,
     pub store: StoreKind,
     pub etcd_endpoints: Vec<String>,
@@ -90,12 +103,19 @@ impl RunConfig {
             _ => {}
         }
         check_pools(&arguments, controllers)?;
+        check_families("--cluster-cidr", &arguments.cluster_cidr)?;
+        for range in &arguments.cluster_cidr {
+            let node_prefix = if range.is_ipv4() { NODE_PREFIX_V4 } else { NODE_PREFIX_V6 };
+            if range.prefix() > node_prefix {
+                return Err(ConfigError::ClusterRangeTooSmall { range: *range, node_prefix });
+            }
+        }
         Ok(Self {
             data_dir: arguments.data_dir.clone(),
             controllers,
             scheduler,
             kubeconfig: arguments.kubeconfig.clone(),
-            cluster_cidr: arguments.cluster_cidr,
+            cluster_cidrs: arguments.cluster_cidr.clone(),
             load_balancer_pools: arguments.load_balancer_pools.clone(),
             server: if with_server { Some(ServerPart::new(arguments)?) } else { None },
         })
@@ -110,23 +130,23 @@ impl ServerPart {
         if advertise_address.is_unspecified() || advertise_address.is_multicast() {
             return Err(ConfigError::UnusableAdvertiseAddress { address: advertise_address });
         }
-        let range = arguments.service_cidr;
-        let prefix_max = if range.is_ipv4() { SERVICE_PREFIX_V4_MAX } else { SERVICE_PREFIX_V6_MAX };
-        if range.prefix() > prefix_max {
-            return Err(ConfigError::ServiceRangeTooSmall { range });
+        let ranges = arguments.service_cidr;
+        check_families("--service-cidr", &ranges)?;
+        let (services, pods) = (families(&ranges), families(&arguments.cluster_cidr));
+        if services != pods {
+            return Err(ConfigError::FamiliesDiffer { services, pods });
         }
-        let pods = arguments.cluster_cidr;
-        if overlap(range, pods) {
-            return Err(ConfigError::RangesOverlap { services: range, pods });
+        for range in ranges.iter().copied() {
+            let prefix_max = if range.is_ipv4() { SERVICE_PREFIX_V4_MAX } else { SERVICE_PREFIX_V6_MAX };
+            if range.prefix() > prefix_max {
+                return Err(ConfigError::ServiceRangeTooSmall { range });
+            }
+            if let Some(pods) = arguments.cluster_cidr.iter().copied().find(|pods| overlap(range, *pods)) {
+                return Err(ConfigError::RangesOverlap { services: range, pods });
+            }
         }
-        let kubernetes_address = nth_address(range, 1);
-        let cluster_dns = arguments.cluster_dns.unwrap_or_else(|| nth_address(range, DNS_OFFSET));
-        if !range.contains(cluster_dns) {
-            return Err(ConfigError::DnsOutsideRange { address: cluster_dns, range });
-        }
-        if cluster_dns == kubernetes_address {
-            return Err(ConfigError::DnsTaken { address: cluster_dns });
-        }
+        let kubernetes_address = nth_address(ranges[0], 1);
+        let cluster_dns = dns_addresses(&ranges, &arguments.cluster_dns)?;
         if !is_domain(&arguments.cluster_domain) {
             return Err(ConfigError::NotADomain { name: arguments.cluster_domain });
         }
@@ -138,7 +158,7 @@ impl ServerPart {
         Ok(Self {
             listen: arguments.listen,
             advertise_address,
-            service_cidr: range,
+            service_cidrs: ranges,
             kubernetes_address,
             cluster_dns,
             cluster_domain: arguments.cluster_domain,
@@ -178,9 +198,10 @@ fn check_pools(arguments: &RunArguments, controllers: bool) -> Result<(), Config
         return Err(ConfigError::NeedlessPools);
     }
     for (at, pool) in pools.iter().enumerate() {
-        let ranges = [("--service-cidr", arguments.service_cidr), ("--cluster-cidr", arguments.cluster_cidr)];
+        let services = arguments.service_cidr.iter().map(|range| ("--service-cidr", *range));
+        let pods = arguments.cluster_cidr.iter().map(|range| ("--cluster-cidr", *range));
         let others = pools[..at].iter().map(|other| ("--load-balancer-pools", *other));
-        if let Some((option, range)) = ranges.into_iter().chain(others).find(|(_, r)| overlap(*pool, *r)) {
+        if let Some((option, range)) = services.chain(pods).chain(others).find(|(_, r)| overlap(*pool, *r)) {
             return Err(ConfigError::PoolOverlaps { pool: *pool, option, range });
         }
         if let Some(address) = arguments.advertise_address.filter(|a| pool.contains(*a)) {
@@ -188,6 +209,43 @@ fn check_pools(arguments: &RunArguments, controllers: bool) -> Result<(), Config
         }
     }
     Ok(())
+}
+
+/// One range, or one of each family.
+fn check_families(option: &'static str, ranges: &[IpNetwork]) -> Result<(), ConfigError> {
+    match ranges {
+        [_] => Ok(()),
+        [a, b] if a.is_ipv4() != b.is_ipv4() => Ok(()),
+        _ => Err(ConfigError::FamilyTwice { option }),
+    }
+}
+
+fn families(ranges: &[IpNetwork]) -> &'static str {
+    match ranges {
+        [one] if one.is_ipv4() => "IPv4",
+        [_] => "IPv6",
+        _ => "IPv4 and IPv6",
+    }
+}
+
+/// The DNS address of each range: the one asked for, or the tenth.
+fn dns_addresses(ranges: &[IpNetwork], asked: &[IpAddr]) -> Result<Vec<IpAddr>, ConfigError> {
+    let mut left = asked.to_vec();
+    let mut addresses = Vec::new();
+    for range in ranges {
+        let address = match left.iter().position(|address| range.contains(*address)) {
+            Some(at) => left.remove(at),
+            None => nth_address(*range, DNS_OFFSET),
+        };
+        if address == nth_address(*range, 1) {
+            return Err(ConfigError::DnsTaken { address });
+        }
+        addresses.push(address);
+    }
+    match left.first() {
+        Some(address) => Err(ConfigError::DnsOutsideRange { address: *address }),
+        None => Ok(addresses),
+    }
 }
 
 /// Whether two ranges share an address.
@@ -237,14 +295,21 @@ mod tests {
     fn addresses_of_the_service_range_follow_from_it() {
         let v4 = server(&[]);
         assert_eq!(
-            (v4.kubernetes_address.to_string(), v4.cluster_dns.to_string()),
+            (v4.kubernetes_address.to_string(), v4.cluster_dns[0].to_string()),
             ("10.96.0.1".into(), "10.96.0.10".into())
         );
-        let v6 = server(&["--service-cidr=fd00:1::/112"]);
+        let v6 = server(&["--service-cidr=fd00:1::/112", "--cluster-cidr=fd00:2::/48"]);
         assert_eq!(
-            (v6.kubernetes_address.to_string(), v6.cluster_dns.to_string()),
+            (v6.kubernetes_address.to_string(), v6.cluster_dns[0].to_string()),
             ("fd00:1::1".into(), "fd00:1::a".into())
         );
+        let dual = server(&[
+            "--service-cidr=10.96.0.0/16,fd00:1::/112",
+            "--cluster-cidr=fd00:2::/56,10.244.0.0/16",
+            "--cluster-dns=fd00:1::53",
+        ]);
+        assert_eq!(dual.kubernetes_address.to_string(), "10.96.0.1");
+        assert_eq!(dual.cluster_dns, ["10.96.0.10", "fd00:1::53"].map(|ip| ip.parse::<IpAddr>().unwrap()));
     }
 
     #[test]
@@ -298,6 +363,12 @@ mod tests {
         assert!(matches!(refused(&["--cluster-dns=10.97.0.10"]), ConfigError::DnsOutsideRange { .. }));
         assert!(matches!(refused(&["--cluster-dns=10.96.0.1"]), ConfigError::DnsTaken { .. }));
         assert!(matches!(refused(&["--cluster-cidr=10.0.0.0/8"]), ConfigError::RangesOverlap { .. }));
+        let two = refused(&["--service-cidr=10.96.0.0/16,10.97.0.0/16"]);
+        assert!(matches!(two, ConfigError::FamilyTwice { option: "--service-cidr" }));
+        let other = refused(&["--service-cidr=10.96.0.0/16,fd00:1::/112"]);
+        assert!(matches!(other, ConfigError::FamiliesDiffer { .. }));
+        let small = refused(&["--cluster-cidr=10.244.0.0/25"]);
+        assert!(matches!(small, ConfigError::ClusterRangeTooSmall { node_prefix: 24, .. }));
         assert!(matches!(refused(&["--extra-san=-bad-"]), ConfigError::NotADomain { .. }));
         assert!(matches!(refused(&["--cluster-domain=a..b"]), ConfigError::NotADomain { .. }));
         let unusable = config(&["--advertise-address=0.0.0.0"]).unwrap_err();

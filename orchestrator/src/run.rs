@@ -8,8 +8,8 @@ use anyhow::Context;
 use kube::Client;
 use penstock_apiserver::{ApiServer, Registry, RegistryConfig, ServerConfig, User};
 use penstock_cloud::CloudConfig;
-use penstock_controllers::ControllersConfig;
 use penstock_controllers::ipnet::Cidr;
+use penstock_controllers::{ControllersConfig, NodeRanges};
 use penstock_scheduler::SchedulerConfig;
 use penstock_store::Store;
 use penstock_store::embedded::Embedded;
@@ -184,9 +184,9 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 fn registry_config(part: &ServerPart) -> RegistryConfig {
     RegistryConfig {
-        service_cidr: part.service_cidr,
+        service_cidrs: part.service_cidrs.clone(),
         node_ports: NODE_PORTS,
-        cluster_dns: part.cluster_dns,
+        cluster_dns: part.cluster_dns.clone(),
         cluster_domain: part.cluster_domain.clone(),
         advertise_address: part.advertise_address,
         advertise_port: part.listen.port(),
@@ -214,7 +214,11 @@ fn server_config(part: &ServerPart, pki: &Pki) -> ServerConfig {
 
 fn controllers_config(config: &RunConfig, server: Option<&Running>) -> ControllersConfig {
     ControllersConfig {
-        cluster_cidr: Cidr::new(config.cluster_cidr.network(), config.cluster_cidr.prefix()),
+        cluster_cidrs: config
+            .cluster_cidrs
+            .iter()
+            .map(|range| NodeRanges::new(Cidr::new(range.network(), range.prefix())))
+            .collect(),
         // Alone, the loops have no authority's key: the API server's own control plane publishes and signs.
         root_ca_pem: server.map(|server| server.pki.authority.certificate_pem.clone()),
         signer: server.map(|server| penstock_controllers::SignerFiles {

@@ -46,10 +46,12 @@ use served::Served;
 /// What the registry must know of the cluster.
 #[derive(Debug, Clone)]
 pub struct RegistryConfig {
-    pub service_cidr: IpNetwork,
+    /// One a family; Services that do not say get an address of the first.
+    pub service_cidrs: Vec<IpNetwork>,
     /// Inclusive.
     pub node_ports: (u16, u16),
-    pub cluster_dns: IpAddr,
+    /// At most one a family, the first of the first range.
+    pub cluster_dns: Vec<IpAddr>,
     pub cluster_domain: String,
     /// Where the `kubernetes` Service's endpoints point to.
     pub advertise_address: IpAddr,

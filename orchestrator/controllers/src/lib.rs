@@ -40,10 +40,8 @@ pub mod ttl_after_finished;
 /// What the loops need to know about the cluster.
 #[derive(Clone, Debug)]
 pub struct ControllersConfig {
-    /// Range pods get addresses from, cut into one range per node. Default 10.244.0.0/16.
-    pub cluster_cidr: Cidr,
-    /// Prefix length of each node's range. Default 24.
-    pub node_cidr_prefix: u8,
+    /// Ranges pods get addresses from, at most one a family. Default 10.244.0.0/16.
+    pub cluster_cidrs: Vec<NodeRanges>,
     /// PEM bundle published as `kube-root-ca.crt` in every namespace; `None`: nothing is published.
     pub root_ca_pem: Option<String>,
     /// A node not heard of for so long is taken as unreachable. Default 40 s.
@@ -52,6 +50,21 @@ pub struct ControllersConfig {
     pub terminated_pods_max: usize,
     /// Certificate and key that sign approved requests, PEM; `None`: requests are not signed.
     pub signer: Option<SignerFiles>,
+}
+
+/// A range that is cut into one range per node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeRanges {
+    pub range: Cidr,
+    /// Prefix length of each node's range.
+    pub node_prefix: u8,
+}
+
+impl NodeRanges {
+    /// With upstream's prefix lengths (`--node-cidr-mask-size-ipv4`, `-ipv6`).
+    pub fn new(range: Cidr) -> Self {
+        Self { range, node_prefix: if range.address.is_ipv4() { 24 } else { 64 } }
+    }
 }
 
 /// The cluster's signing certificate and key, PEM text.
@@ -70,8 +83,7 @@ impl std::fmt::Debug for SignerFiles {
 impl Default for ControllersConfig {
     fn default() -> Self {
         Self {
-            cluster_cidr: Cidr::new([10, 244, 0, 0].into(), 16),
-            node_cidr_prefix: 24,
+            cluster_cidrs: vec![NodeRanges::new(Cidr::new([10, 244, 0, 0].into(), 16))],
             root_ca_pem: None,
             node_monitor_grace: Duration::from_secs(40),
             terminated_pods_max: 12_500,

@@ -1,4 +1,4 @@
-//! Gives every node a range of pod addresses, cut from the cluster's range.
+//! Gives every node a range of pod addresses of each family, cut from the cluster's ranges.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -10,6 +10,7 @@ use penstock_informers::cache::{Cache, Delta};
 use penstock_informers::failure::{During, gone_is_fine};
 use penstock_informers::{EventType, Failure, Key, Meta, Next, Reconcile, Recorder, WorkQueue, run_workers};
 
+use crate::NodeRanges;
 use crate::context::Context;
 use crate::ipnet::Cidr;
 
@@ -18,9 +19,8 @@ pub async fn run(context: Context) {
     let controller = Arc::new(Controller {
         client: context.client(),
         nodes: context.informers.cache(),
-        cluster: context.config.cluster_cidr,
-        prefix: context.config.node_cidr_prefix,
-        given: Mutex::default(),
+        cluster: context.config.cluster_cidrs.clone(),
+        given: Mutex::new(vec![BTreeSet::new(); context.config.cluster_cidrs.len()]),
         recorder: context.recorder("cidrAllocator"),
     });
     let queue = Arc::new(WorkQueue::new());
@@ -29,7 +29,9 @@ pub async fn run(context: Context) {
     controller.nodes.subscribe(move |delta| {
         let node = delta.object();
         match delta {
-            Delta::Deleted(_) => handler.ranges().retain(|(_, name)| name != node.name()),
+            Delta::Deleted(_) => {
+                handler.ranges().iter_mut().for_each(|given| given.retain(|(_, name)| name != node.name()));
+            }
             _ => handler.note(node),
         }
         adder.add(node.key());
@@ -38,34 +40,44 @@ pub async fn run(context: Context) {
     run_workers(controller, queue, 1, context.shutdown).await;
 }
 
+/// Index of each range given out, and to whom; also those the cache does not show yet.
+type Given = BTreeSet<(u64, String)>;
+
 struct Controller {
     client: Client,
     nodes: Arc<Cache<Node>>,
-    cluster: Cidr,
-    prefix: u8,
-    /// Index of each range given out, and to whom; also those the cache does not show yet.
-    given: Mutex<BTreeSet<(u64, String)>>,
+    /// At most one a family.
+    cluster: Vec<NodeRanges>,
+    /// In the order of `cluster`.
+    given: Mutex<Vec<Given>>,
     recorder: Recorder,
 }
 
 impl Controller {
-    fn ranges(&self) -> std::sync::MutexGuard<'_, BTreeSet<(u64, String)>> {
+    fn ranges(&self) -> std::sync::MutexGuard<'_, Vec<Given>> {
         self.given.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     fn note(&self, node: &Node) {
-        if let Some(index) = range_of(node).and_then(|r| self.cluster.index_of(&r)) {
-            self.ranges().insert((index, node.name().to_owned()));
+        let mut given = self.ranges();
+        for range in ranges_of(node) {
+            for (cluster, given) in self.cluster.iter().zip(given.iter_mut()) {
+                if let Some(index) = cluster.range.index_of(&range) {
+                    given.insert((index, node.name().to_owned()));
+                }
+            }
         }
     }
 }
 
-fn range_of(node: &Node) -> Option<Cidr> {
-    node.spec.as_ref()?.pod_cidr.as_ref()?.parse().ok()
+fn ranges_of(node: &Node) -> Vec<Cidr> {
+    let Some(spec) = &node.spec else { return Vec::new() };
+    let all = spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr);
+    all.filter_map(|text| text.parse().ok()).collect()
 }
 
 /// The lowest range no one has; the one the node was promised before, if any.
-fn plan_range(given: &BTreeSet<(u64, String)>, parts: u64, node: &str) -> Option<u64> {
+fn plan_range(given: &Given, parts: u64, node: &str) -> Option<u64> {
     if let Some((index, _)) = given.iter().find(|(_, name)| name == node) {
         return Some(*index);
     }
@@ -90,25 +102,29 @@ impl Reconcile for Controller {
         if node.deleting() || node.spec.as_ref().is_some_and(|s| s.pod_cidr.is_some()) {
             return Ok(Next::Done);
         }
-        let chosen = {
+        let mut chosen = Vec::new();
+        {
             let mut given = self.ranges();
-            let chosen = plan_range(&given, self.cluster.parts(self.prefix), node.name());
-            if let Some(index) = chosen {
-                given.insert((index, node.name().to_owned()));
+            for (cluster, given) in self.cluster.iter().zip(given.iter_mut()) {
+                let index = plan_range(given, cluster.range.parts(cluster.node_prefix), node.name());
+                if let Some(index) = index {
+                    given.insert((index, node.name().to_owned()));
+                }
+                chosen.push(index.and_then(|index| cluster.range.part(cluster.node_prefix, index)));
             }
-            chosen
-        };
-        let Some(range) = chosen.and_then(|index| self.cluster.part(self.prefix, index)) else {
+        }
+        if let Some(full) = chosen.iter().position(Option::is_none) {
             let message = format!("Node {} status is now: CIDRNotAvailable", node.name());
             self.recorder.record(node.as_ref(), EventType::Normal, "CIDRNotAvailable", message);
-            let reason = format!("{} has no range left for {key}", self.cluster);
+            let reason = format!("{} has no range left for {key}", self.cluster[full].range);
             return Err(Failure::Wait { reason, after: std::time::Duration::from_secs(10) });
-        };
-        let range = range.to_string();
-        let patch = serde_json::json!({"metadata": {"uid": node.uid_str()}, "spec": {"podCIDR": range, "podCIDRs": [range]}});
+        }
+        let ranges: Vec<String> = chosen.into_iter().flatten().map(|range| range.to_string()).collect();
+        let patch = serde_json::json!({"metadata": {"uid": node.uid_str()},
+            "spec": {"podCIDR": ranges.first(), "podCIDRs": ranges}});
         let api: Api<Node> = Api::all(self.client.clone());
         gone_is_fine(api.patch(node.name(), &PatchParams::default(), &Patch::Strategic(&patch)).await)
-            .during(|| format!("giving {key} the range {range}"))?;
+            .during(|| format!("giving {key} the ranges {}", ranges.join(", ")))?;
         Ok(Next::Done)
     }
 }

@@ -44,9 +44,9 @@ impl Cluster {
         let store = Embedded::open(&directory.path().join("store.redb")).await.expect("a store");
         let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let config = RegistryConfig {
-            service_cidr: "10.96.0.0/16".parse().expect("a range"),
+            service_cidrs: vec!["10.96.0.0/16".parse().expect("a range")],
             node_ports: (30000, 32767),
-            cluster_dns: "10.96.0.10".parse().expect("an address"),
+            cluster_dns: vec!["10.96.0.10".parse().expect("an address")],
             cluster_domain: "cluster.local".into(),
             advertise_address: localhost,
             advertise_port: 6443,

@@ -41,6 +41,26 @@ async fn every_node_gets_a_range_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_of_two_families_gets_a_range_of_each() {
+    let cluster_cidrs = ["10.244.0.0/16", "fd00:10:244::/56"]
+        .map(|range| penstock_controllers::NodeRanges::new(range.parse().expect("a range")))
+        .to_vec();
+    let config = ControllersConfig { cluster_cidrs, ..ControllersConfig::default() };
+    let cluster = Cluster::start_with(&["n1", "n2"], config, CloudConfig::default()).await;
+    let mut given = std::collections::BTreeSet::new();
+    for name in ["n1", "n2"] {
+        let node =
+            until_node(&cluster, name, |n| n.spec.as_ref().is_some_and(|s| s.pod_cidr.is_some())).await;
+        let spec = node.spec.expect("a spec");
+        let ranges = spec.pod_cidrs.expect("ranges");
+        assert_eq!(ranges.first(), spec.pod_cidr.as_ref());
+        assert!(ranges[0].ends_with(".0/24") && ranges[1].ends_with("::/64"), "{ranges:?}");
+        given.extend(ranges);
+    }
+    assert_eq!(given.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_silent_node_loses_its_pods_and_may_come_back() {
     let config =
         ControllersConfig { node_monitor_grace: Duration::from_secs(2), ..ControllersConfig::default() };

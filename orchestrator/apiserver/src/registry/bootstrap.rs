@@ -49,7 +49,7 @@ pub(super) async fn ensure(registry: &Registry) -> Result<(), RegistryError> {
     }
     let config = registry.config();
     let cidr = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
-        "spec": {"cidrs": [config.service_cidr.to_string()]}});
+        "spec": {"cidrs": config.service_cidrs.iter().map(ToString::to_string).collect::<Vec<_>>()}});
     ensure_object(registry, cidr, keep).await?;
     ensure_object(registry, kubernetes_service(registry), keep).await?;
     ensure_object(registry, endpoints(registry), own("subsets")).await?;
@@ -111,19 +111,19 @@ async fn ensure_object(
     Ok(())
 }
 
-/// The first address of the service range.
-fn api_address(registry: &Registry) -> IpAddr {
-    match registry.config().service_cidr.network() {
+/// The first address of the first service range.
+fn api_address(registry: &Registry) -> Option<IpAddr> {
+    Some(match registry.config().service_cidrs.first()?.network() {
         IpAddr::V4(v4) => IpAddr::V4((u32::from(v4) + 1).into()),
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) + 1).into()),
-    }
+    })
 }
 
 fn kubernetes_service(registry: &Registry) -> Value {
     json!({"apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "kubernetes", "namespace": "default",
             "labels": {"component": "apiserver", "provider": "kubernetes"}},
-        "spec": {"type": "ClusterIP", "clusterIP": api_address(registry).to_string(), "sessionAffinity": "None",
+        "spec": {"type": "ClusterIP", "clusterIP": api_address(registry).map(|ip| ip.to_string()), "sessionAffinity": "None",
             "ports": [{"name": "https", "port": 443, "protocol": "TCP",
                 "targetPort": registry.config().advertise_port}]}})
 }
@@ -164,10 +164,11 @@ fn endpoint_slice(registry: &Registry) -> Value {
 
 /// Served on every node by its agent, so it selects no pods.
 fn dns_service(registry: &Registry) -> Value {
+    let addresses: Vec<String> = registry.config().cluster_dns.iter().map(ToString::to_string).collect();
     json!({"apiVersion": "v1", "kind": "Service",
     "metadata": {"name": "kube-dns", "namespace": "kube-system",
         "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}},
-    "spec": {"type": "ClusterIP", "clusterIP": registry.config().cluster_dns.to_string(),
+    "spec": {"type": "ClusterIP", "clusterIP": addresses.first(), "clusterIPs": addresses,
         "sessionAffinity": "None",
         "ports": [
             {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": 53},

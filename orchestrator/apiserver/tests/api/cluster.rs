@@ -41,9 +41,9 @@ impl Cluster {
         let registry = Registry::new(
             store,
             RegistryConfig {
-                service_cidr: "10.96.0.0/16".parse()?,
+                service_cidrs: vec!["10.96.0.0/16".parse()?],
                 node_ports: (30000, 32767),
-                cluster_dns: "10.96.0.10".parse()?,
+                cluster_dns: vec!["10.96.0.10".parse()?],
                 cluster_domain: "cluster.local".into(),
                 advertise_address: localhost,
                 advertise_port: 6443,

@@ -17,9 +17,9 @@ pub struct Cluster {
 
 pub fn config() -> RegistryConfig {
     RegistryConfig {
-        service_cidr: "10.96.0.0/16".parse().unwrap(),
+        service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
         node_ports: (30000, 32767),
-        cluster_dns: "10.96.0.10".parse().unwrap(),
+        cluster_dns: vec!["10.96.0.10".parse().unwrap()],
         cluster_domain: "cluster.local".into(),
         advertise_address: "10.240.0.1".parse().unwrap(),
         advertise_port: 6443,
@@ -32,9 +32,13 @@ pub fn context() -> Context {
 
 impl Cluster {
     pub async fn start() -> Self {
+        Self::start_with(config()).await
+    }
+
+    pub async fn start_with(config: RegistryConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Embedded::open(&dir.path().join("t.redb")).await.unwrap();
-        let registry = Registry::new(store, config()).await.unwrap();
+        let registry = Registry::new(store, config).await.unwrap();
         Self { registry, _dir: dir }
     }
 

@@ -1,9 +1,9 @@
 //! Services: addresses and node ports are given once.
 
-use penstock_apiserver::registry::DeleteOptions;
+use penstock_apiserver::registry::{DeleteOptions, Target};
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, config, context};
 
 fn service(name: &str, spec: Value) -> Value {
     json!({"metadata": {"name": name}, "spec": spec})
@@ -178,4 +178,108 @@ async fn only_a_load_balancer_has_addresses_of_one_and_they_say_how_they_are_rea
         let found: Vec<Value> = ingress.unwrap_or_default().iter().map(|it| it["ipMode"].clone()).collect();
         assert_eq!(json!(found), modes);
     }
+}
+
+async fn dual() -> Cluster {
+    let mut config = config();
+    config.service_cidrs.push("fd00:10:96::/112".parse().unwrap());
+    config.cluster_dns.push("fd00:10:96::a".parse().unwrap());
+    Cluster::start_with(config).await
+}
+
+fn text(object: &Value, pointer: &str) -> String {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_service_of_two_families_has_an_address_of_each_and_gives_both_back() {
+    let cluster = dual().await;
+    for (name, spec, families) in [
+        ("plain", json!({}), json!(["IPv4"])),
+        ("prefers", json!({"ipFamilyPolicy": "PreferDualStack"}), json!(["IPv4", "IPv6"])),
+        ("second-first", json!({"ipFamilies": ["IPv6", "IPv4"]}), json!(["IPv6", "IPv4"])),
+        ("second-only", json!({"ipFamilies": ["IPv6"]}), json!(["IPv6"])),
+        (
+            "asks",
+            json!({"clusterIP": "fd00:10:96::77", "clusterIPs": ["fd00:10:96::77", "10.96.7.7"]}),
+            json!(["IPv6", "IPv4"]),
+        ),
+        (
+            "balances",
+            json!({"type": "LoadBalancer", "ipFamilyPolicy": "RequireDualStack"}),
+            json!(["IPv4", "IPv6"]),
+        ),
+    ] {
+        let mut spec = spec;
+        spec["ports"] = json!([{"port": 80}]);
+        let made = cluster.create("services", service(name, spec)).await.unwrap();
+        assert_eq!(made["spec"]["ipFamilies"], families, "{name}");
+        assert_eq!(made["spec"]["clusterIPs"].as_array().unwrap().len(), families.as_array().unwrap().len());
+        assert_eq!(made["spec"]["clusterIP"], made["spec"]["clusterIPs"][0]);
+        for (i, family) in families.as_array().unwrap().iter().enumerate() {
+            let ip = text(&made, &format!("/spec/clusterIPs/{i}"));
+            assert_eq!(ip.contains(':'), family == "IPv6", "{name}: {ip}");
+            let claim = cluster.get("ipaddresses", &ip).await.unwrap();
+            assert_eq!(claim["metadata"]["labels"]["ipaddress.kubernetes.io/ip-family"], *family);
+            assert_eq!(claim["spec"]["parentRef"]["name"], name);
+        }
+    }
+    let taken = json!({"clusterIP": "10.96.9.9", "clusterIPs": ["10.96.9.9", "fd00:10:96::77"], "ports": [{"port": 80}]});
+    let error = cluster.create("services", service("late", taken)).await.unwrap_err();
+    assert!(error.message.contains("fd00:10:96::77: provided IP is already allocated"), "{}", error.message);
+    assert!(cluster.get("ipaddresses", "10.96.9.9").await.is_err(), "a refused Service keeps no address");
+    cluster.delete("services", "asks", DeleteOptions::default()).await.unwrap();
+    for ip in ["fd00:10:96::77", "10.96.7.7"] {
+        assert!(cluster.get("ipaddresses", ip).await.is_err(), "{ip} is free again");
+    }
+    let (kind, target) = (cluster.kind("services"), Target::named(Some("kube-system"), "kube-dns"));
+    let dns = cluster.registry.get(&context(), &kind, &target).await.map(|found| found.value());
+    assert_eq!(dns.unwrap()["spec"]["clusterIPs"], json!(["10.96.0.10", "fd00:10:96::a"]));
+}
+
+#[tokio::test]
+async fn a_second_family_comes_and_goes_in_place() {
+    let cluster = dual().await;
+    let made = cluster.create("services", service("s", json!({"ports": [{"port": 80}]}))).await.unwrap();
+    let first = text(&made, "/spec/clusterIP");
+    let wants = |policy: &str| json!({"spec": {"ipFamilyPolicy": policy}});
+    let both = cluster.merge("services", "s", wants("PreferDualStack")).await.unwrap();
+    assert_eq!(both["spec"]["ipFamilies"], json!(["IPv4", "IPv6"]));
+    assert_eq!(text(&both, "/spec/clusterIPs/0"), first);
+    let second = text(&both, "/spec/clusterIPs/1");
+    let kept = cluster.merge("services", "s", json!({"metadata": {"labels": {"a": "b"}}})).await.unwrap();
+    assert_eq!(kept["spec"]["clusterIPs"], both["spec"]["clusterIPs"]);
+    let swapped = json!({"spec": {"ipFamilies": ["IPv6", "IPv4"]}});
+    assert_eq!(cluster.merge("services", "s", swapped).await.unwrap_err().code, 422);
+    let dropped = json!({"spec": {"clusterIPs": [first], "ipFamilies": ["IPv4"]}});
+    assert_eq!(cluster.merge("services", "s", dropped).await.unwrap_err().code, 422, "only with SingleStack");
+
+    let single = cluster.merge("services", "s", wants("SingleStack")).await.unwrap();
+    assert_eq!(single["spec"]["clusterIPs"], json!([first]));
+    assert_eq!(single["spec"]["ipFamilies"], json!(["IPv4"]));
+    assert!(cluster.get("ipaddresses", &second).await.is_err(), "{second} is given back");
+    let external = json!({"spec": {"type": "ExternalName", "externalName": "example.com"}});
+    let external = cluster.merge("services", "s", external).await.unwrap();
+    assert!(external["spec"].get("ipFamilies").is_none() && external["spec"].get("ipFamilyPolicy").is_none());
+}
+
+#[tokio::test]
+async fn one_family_is_enough_where_two_are_only_preferred() {
+    let cluster = Cluster::start().await;
+    let with = |policy: &str| json!({"ipFamilyPolicy": policy, "ports": [{"port": 80}]});
+    let made = cluster.create("services", service("p", with("PreferDualStack"))).await.unwrap();
+    assert_eq!(made["spec"]["ipFamilies"], json!(["IPv4"]));
+    let refused = cluster.create("services", service("r", with("RequireDualStack"))).await.unwrap_err();
+    assert!(refused.message.contains("this cluster is not configured for dual-stack"), "{}", refused.message);
+    let headless = |extra: Value| {
+        let mut spec = json!({"clusterIP": "None", "ports": [{"port": 80}]});
+        spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        spec
+    };
+    let free = cluster.create("services", service("h", headless(json!({})))).await.unwrap();
+    assert_eq!(free["spec"]["ipFamilies"], json!(["IPv4", "IPv6"]), "its endpoints are somebody else's");
+    assert_eq!(free["spec"]["ipFamilyPolicy"], "RequireDualStack");
+    let selects = headless(json!({"selector": {"a": "b"}}));
+    let selects = cluster.create("services", service("i", selects)).await.unwrap();
+    assert_eq!(selects["spec"]["ipFamilies"], json!(["IPv4"]));
 }

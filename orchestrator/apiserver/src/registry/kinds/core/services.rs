@@ -13,6 +13,7 @@ use crate::registry::strategy::{Reservation, Strategy};
 use crate::tables::network::SERVICES;
 
 mod allocation;
+mod families;
 mod validation;
 
 const PROXY: Subresource = Subresource {
@@ -92,6 +93,7 @@ impl Strategy for Service {
 
     fn prepare_update(&self, _context: &Context, new: &mut Value, old: &Value) {
         allocation::keep_allocated(new, old);
+        families::trim_second(new, old);
         drop_stale(new, old);
         settle(new);
     }
@@ -140,7 +142,7 @@ impl Strategy for Service {
     }
 }
 
-/// `clusterIP` and `clusterIPs` say the same; families follow.
+/// `clusterIP` and `clusterIPs` say the same.
 fn settle(service: &mut Value) {
     if !service["spec"].is_object() {
         return;
@@ -153,13 +155,6 @@ fn settle(service: &mut Value) {
     let spec = &mut service["spec"];
     if !ip.is_empty() && first.is_empty() {
         spec["clusterIPs"] = json!([ip]);
-    }
-    if spec.get("ipFamilies").is_none() {
-        let v6 = ip.contains(':');
-        spec["ipFamilies"] = json!([if v6 { "IPv6" } else { "IPv4" }]);
-    }
-    if spec.get("ipFamilyPolicy").is_none() {
-        spec["ipFamilyPolicy"] = "SingleStack".into();
     }
     if spec.get("internalTrafficPolicy").is_none() {
         spec["internalTrafficPolicy"] = "Cluster".into();

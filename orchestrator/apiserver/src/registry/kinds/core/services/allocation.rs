@@ -13,6 +13,7 @@ use rand::Rng as _;
 use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 
+use super::families::{self, family_of};
 use super::{is_headless, kind, may_have_node_ports, wants_address, wants_health_port, wants_node_ports};
 use crate::error::{ApiError, FieldError};
 use crate::registry::Registry;
@@ -78,7 +79,14 @@ pub(super) async fn reserve(
             items_at(o, "/spec/clusterIPs").iter().filter_map(|v| v.as_str().map(str::to_string)).collect()
         })
         .unwrap_or_default();
-    let result = take(registry, context, new, &had, &used, &mut taken).await;
+    let configured: Vec<&'static str> =
+        registry.config().service_cidrs.iter().map(|range| family_of(range.network())).collect();
+    let settled = families::settle(new, old, &configured)
+        .map_err(|errors| ApiError::invalid("", "Service", meta_str(new, "name"), errors));
+    let result = match settled {
+        Ok(()) => take(registry, context, new, &had, &used, &mut taken).await,
+        Err(e) => Err(e),
+    };
     if let Err(e) = result {
         Box::new(taken).cancel(registry).await;
         return Err(e);
@@ -97,15 +105,24 @@ async fn take(
     taken: &mut Taken,
 ) -> Result<(), ApiError> {
     if wants_address(new) {
-        let asked = str_at(new, "/spec/clusterIP").to_string();
-        if !had.contains(&asked) || asked.is_empty() {
-            let ip = take_address(registry, context, new, &asked, used).await?;
+        let mut ips: Vec<String> = families::list(new, "clusterIPs").into_iter().map(str::to_owned).collect();
+        let wanted: Vec<String> = families::list(new, "ipFamilies").into_iter().map(str::to_owned).collect();
+        for (i, family) in wanted.iter().enumerate() {
+            let asked = ips.get(i).cloned().unwrap_or_default();
+            if !asked.is_empty() && had.contains(&asked) {
+                continue;
+            }
+            let ip = take_address(registry, context, new, family, &asked, used).await?;
             if !context.dry_run {
                 taken.claimed.push(ip.clone());
             }
-            new["spec"]["clusterIP"] = ip.as_str().into();
-            new["spec"]["clusterIPs"] = json!([ip]);
+            match ips.get_mut(i) {
+                Some(place) => *place = ip,
+                None => ips.push(ip),
+            }
         }
+        new["spec"]["clusterIP"] = ips.first().map_or(Value::Null, |ip| ip.as_str().into());
+        new["spec"]["clusterIPs"] = json!(ips);
     } else if is_headless(new) {
         new["spec"]["clusterIPs"] = json!(["None"]);
     }
@@ -116,6 +133,7 @@ async fn take_address(
     registry: &Registry,
     context: &Context,
     service: &Value,
+    family: &str,
     asked: &str,
     used: &Used,
 ) -> Result<String, ApiError> {
@@ -124,7 +142,9 @@ async fn take_address(
         let error = FieldError::invalid("spec.clusterIPs", value, why);
         ApiError::invalid("", "Service", meta_str(service, "name"), vec![error])
     };
-    let range = registry.config().service_cidr;
+    let ranges = &registry.config().service_cidrs;
+    let range = ranges.iter().find(|range| family_of(range.network()) == family).copied();
+    let range = range.ok_or_else(|| refuse(format!("{family} is not configured on this cluster")))?;
     if !asked.is_empty() {
         let inside = asked.parse::<IpAddr>().is_ok_and(|ip| is_usable(range, ip));
         if !inside {
@@ -141,10 +161,11 @@ async fn take_address(
     // The lowest addresses are for those who ask for one by name.
     let reserved = (size / 16).clamp(16.min(size / 2), 256);
     let start = rand::rng().random_range(reserved..size.max(reserved + 1));
+    let is_dns = |ip: &str| registry.config().cluster_dns.iter().any(|dns| dns.to_string() == ip);
     let upper = (start..size).chain(reserved..start);
     for offset in upper.chain(0..reserved) {
         let ip = nth(range, offset).to_string();
-        if used.ips.contains(&ip) || ip == registry.config().cluster_dns.to_string() || offset == 0 {
+        if used.ips.contains(&ip) || is_dns(&ip) || offset == 0 {
             continue;
         }
         if claim(registry, context, service, &ip).await? {
@@ -217,7 +238,7 @@ async fn claim(registry: &Registry, context: &Context, service: &Value, ip: &str
             let (namespace, name) =
                 (str_at(&other, "/spec/parentRef/namespace"), str_at(&other, "/spec/parentRef/name"));
             let owner = registry.load(&services, namespace, name).await?;
-            let is_held = owner.is_some_and(|(s, _)| str_at(&s, "/spec/clusterIP") == ip);
+            let is_held = owner.is_some_and(|(s, _)| families::list(&s, "clusterIPs").contains(&ip));
             // A claim whose write never came: left by a server that died, or by one that is about to write. The
             // second has half a minute.
             let age = jiff::Timestamp::now()

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{is_external, is_headless, kind, wants_health_port};
+use super::{families, is_external, is_headless, kind, wants_health_port};
 use crate::error::FieldError;
 use crate::registry::kinds::rules::{IMMUTABLE, addresses::special_address, port_number};
 use crate::registry::meta::{self, names};
@@ -49,6 +49,7 @@ pub(super) fn validate(s: &Value) -> Vec<FieldError> {
         _ => {}
     }
     addresses(s, &mut errors);
+    errors.extend(families::validate(s));
     let mut seen_names = BTreeSet::new();
     let mut seen_ports = BTreeSet::new();
     let mut seen_node_ports = BTreeSet::new();
@@ -259,6 +260,7 @@ pub(super) fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
             errors.push(FieldError::invalid("spec.clusterIPs[0]", list, IMMUTABLE));
         }
     }
+    errors.extend(families::validate_update(new, old));
     let both = |wants: fn(&Value) -> bool| wants(old) && wants(new);
     if both(wants_health_port) {
         let port = |s: &Value| s.pointer("/spec/healthCheckNodePort").and_then(Value::as_i64);

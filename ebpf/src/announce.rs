@@ -1,5 +1,5 @@
-//! Answers for addresses that are on no interface: ARP requests and neighbour solicitations for a load balancer's address
-//! that this node was elected to announce.
+//! Answers for addresses that are on no interface: ARP requests, neighbour solicitations and echo requests for a load
+//! balancer's address that this node was elected to announce.
 //!
 //! Who is elected user space decides, and says so in one map. What is not about an announced address passes on, and so
 //! does what arrives with a VLAN's tag, which is another link's. An answer is made of the question, and leaves by the
@@ -10,13 +10,14 @@ use aya_ebpf::helpers::generated::{bpf_redirect, bpf_skb_change_tail};
 use aya_ebpf::programs::TcContext;
 use penstock_ebpf_common::{ANNOUNCED_LEASE, Address, Announced, Event, Reason};
 use penstock_ebpf_packet::header::{
-    Arp, ETHERTYPE_ARP, ETHERTYPE_IPV6, Frame, IP_OFFSET, IPV6_LENGTH, Ipv6, Neighbour,
+    Arp, ETHERTYPE_ARP, ETHERTYPE_IPV6, Frame, ICMP_CHECKSUM, IP_OFFSET, IPV6_LENGTH, Ipv6, Neighbour,
 };
 use penstock_ebpf_packet::neighbour::{self, About, Mac, Message};
 
 use crate::clock;
 use crate::count;
-use crate::maps::ANNOUNCED;
+use crate::decide;
+use crate::maps::{ANNOUNCED, CONFIG};
 use crate::tc::Tc;
 use crate::translate::{DROP, NEXT};
 use crate::work::{self, Asker};
@@ -30,6 +31,17 @@ const OVERRIDE: u32 = 0x2000_0000_u32.to_be();
 const ALL_NODES: Address = Address { words: [0xff02_0000_u32.to_be(), 0, 0, 1_u32.to_be()] };
 const ALL_NODES_MAC: Mac = [0x33, 0x33, 0, 0, 0, 1];
 const HOPS: u8 = 255;
+/// Request and reply, of ICMP and of ICMPv6.
+const ECHO: (u8, u8) = (8, 0);
+const ECHO_V6: (u8, u8) = (128, 129);
+/// What an answer starts with, however few the question has left.
+const HOPS_OF_REPLY: u8 = 64;
+const SOURCE_MAC: u32 = 6;
+const V4_HOPS: usize = IP_OFFSET as usize + 8;
+const V4_CHECKSUM: usize = IP_OFFSET as usize + 10;
+const V4_ADDRESSES: usize = IP_OFFSET as usize + 12;
+const V6_HOPS: usize = IP_OFFSET as usize + 7;
+const V6_ADDRESSES: usize = IP_OFFSET as usize + 8;
 /// The advertisement and its one option, of one unit.
 const ADVERTISEMENT_LENGTH: u32 = size_of::<Neighbour>() as u32 + 8;
 const ADVERTISEMENT_END: u32 = IP_OFFSET + IPV6_LENGTH + ADVERTISEMENT_LENGTH;
@@ -56,6 +68,75 @@ pub fn answer(ctx: &TcContext) -> i32 {
     };
     count::dropped(0, reason);
     DROP
+}
+
+/// What becomes of an echo that belongs to no flow: who asks whether an announced address is there is told so.
+#[inline(always)]
+pub fn echo(ctx: &TcContext) -> i32 {
+    match penstock_announce_echo(ctx.skb.skb) {
+        FAILED => {
+            count::dropped(0, Reason::NotRewritten);
+            DROP
+        }
+        verdict => verdict,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn penstock_announce_echo(skb: *mut __sk_buff) -> i32 {
+    let ctx = TcContext::new(skb);
+    let (Some(work), Some(config)) = (work::get(), CONFIG.get(0)) else {
+        return NEXT;
+    };
+    let packet = &work.packet;
+    let at = packet.transport;
+    let (request, reply) = if packet.key.source.is_v4() { ECHO } else { ECHO_V6 };
+    let about =
+        About { message: Message::Question, address: packet.key.destination, sender: packet.key.source };
+    let asks = Tc(&ctx).load::<[u8; 2]>(at) == Some([request, 0]);
+    if !asks || !packet.whole || decide::is_martian(config, &about.sender) {
+        return NEXT;
+    }
+    let hops = packet.hops;
+    let Some(announced) = announced(skb, &about) else {
+        return NEXT;
+    };
+    let answered = answer_echo(&ctx, &announced, &about, (at, hops), (request, reply));
+    if answered.is_err() {
+        return FAILED;
+    }
+    count::event(Event::EchoAnswered);
+    // SAFETY: the helper takes numbers only. The frame goes back to who sent it.
+    unsafe { bpf_redirect(announced.ifindex, 0) as i32 }
+}
+
+/// Makes an echo request its answer. Addresses that change places leave sums as they are.
+#[inline(always)]
+fn answer_echo(
+    ctx: &TcContext,
+    announced: &Announced,
+    about: &About,
+    (at, hops): (u32, u8),
+    (request, reply): (u8, u8),
+) -> Result<(), i64> {
+    let asker: Mac = Tc(ctx).load(SOURCE_MAC).ok_or(-1)?;
+    let half_word = |first: u8| u64::from(u16::from_ne_bytes([first, 0]));
+    let two = size_of::<u16>() as u64;
+    ctx.l4_csum_replace((at + ICMP_CHECKSUM) as usize, half_word(request), half_word(reply), two)?;
+    ctx.store(at as usize, &reply, 0)?;
+    if about.address.is_v4() {
+        // Time to live is the first byte of its half word.
+        ctx.l3_csum_replace(V4_CHECKSUM, half_word(hops), half_word(HOPS_OF_REPLY), two)?;
+        ctx.store(V4_HOPS, &HOPS_OF_REPLY, 0)?;
+        ctx.store(V4_ADDRESSES, &[about.address.v4(), about.sender.v4()], 0)?;
+    } else {
+        ctx.store(V6_HOPS, &HOPS_OF_REPLY, 0)?;
+        ctx.store(V6_ADDRESSES, &about.address.words, 0)?;
+        ctx.store(V6_ADDRESSES + size_of::<Address>(), &about.sender.words, 0)?;
+    }
+    ctx.store(0, &asker, 0)?;
+    ctx.store(SOURCE_MAC as usize, &announced.mac, 0)
 }
 
 /// What a step says when it has no verdict; none is like these.

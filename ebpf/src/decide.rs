@@ -268,7 +268,7 @@ fn is_own(config: &Config, address: &Address) -> bool {
 /// Whether no packet from outside may come from an address: the kernel would drop it, but what is sent on from here the
 /// kernel does not see. 0/8, 127/8, 224/4 and above (RFC 1122, 3.2.1.3); ::, ::1 and ff00::/8 (RFC 4291, 2).
 #[inline(always)]
-fn is_martian(config: &Config, address: &Address) -> bool {
+pub fn is_martian(config: &Config, address: &Address) -> bool {
     if is_own(config, address) {
         return true;
     }

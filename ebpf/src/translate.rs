@@ -7,6 +7,7 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings;
 use aya_ebpf::programs::TcContext;
 use penstock_ebpf_common::Reason;
+use penstock_ebpf_packet::Kind;
 use penstock_ebpf_packet::header::IP_OFFSET;
 
 use crate::announce;
@@ -46,6 +47,8 @@ pub fn packet(ctx: &TcContext, side: Side) -> i32 {
         Err(reason) => Err(reason),
     };
     match done {
+        // Of echoes only those that belong to no flow, and so to nobody behind this node.
+        Ok(NEXT) if side == Side::Uplink && work.packet.kind == Kind::Echo => announce::echo(ctx),
         Ok(verdict) => verdict,
         Err(reason) => {
             count::dropped(work.service, reason);

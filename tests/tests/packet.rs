@@ -18,6 +18,7 @@ use penstock_tests::packet::{Packet, STATION};
 mod packet {
     mod affinity;
     mod announce_arp;
+    mod announce_echo;
     mod announce_ndp;
     mod choice;
     mod cluster_ip_from_pod;

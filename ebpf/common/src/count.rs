@@ -102,6 +102,8 @@ tallies! {
         NeighbourAnswered = 20 => "neighbour_answered",
         /// Somebody else says that an announced address is its own.
         AddressContested = 21 => "address_contested",
+        /// An echo request to an announced address was answered.
+        EchoAnswered = 22 => "echo_answered",
     }
 }
 

@@ -51,6 +51,30 @@ pub struct AddRequest {
     /// `runtimeConfig.portMappings`.
     #[serde(default)]
     pub port_mappings: Vec<PortMapping>,
+    /// `runtimeConfig.bandwidth`.
+    #[serde(default)]
+    pub bandwidth: Bandwidth,
+}
+
+/// How fast a sandbox may be spoken to and speak. Bits a second and bits; 0 is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Bandwidth {
+    /// Into the sandbox.
+    pub ingress_rate: u64,
+    /// What may come at once after a pause.
+    pub ingress_burst: u64,
+    /// Out of it.
+    pub egress_rate: u64,
+    /// What may leave at once after a pause.
+    pub egress_burst: u64,
+}
+
+impl Bandwidth {
+    /// Whether there is nothing to limit.
+    pub fn is_unlimited(&self) -> bool {
+        self.ingress_rate == 0 && self.egress_rate == 0
+    }
 }
 
 /// Whose sandbox it is. Empty strings where the runtime did not say.

@@ -20,7 +20,6 @@ mod proxy_health;
 mod routes;
 mod services;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -56,7 +55,8 @@ pub async fn run(
     rotation: Rotation,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let node_ip = options.node_ipv4()?;
+    // Agents speak to each other over IPv4, which every node has.
+    let node_ip = options.node_ips_by_family()?.v4.into();
     let ingress_listen = ingress::listen_address("--ingress-listen", &options.ingress_listen)?;
     let healthz = ingress::listen_address("--healthz-bind-address", &options.healthz_bind_address)?;
     let programs = rotation.programs.clone();
@@ -113,7 +113,7 @@ pub async fn run(
     let announcing = announce::Announcing::default();
     tasks.spawn(announcing.clone().follow_nodes(both, node_events));
     let announcer = (options.announce_port != 0)
-        .then(|| announce::announcer(&options.node_name, options.node_ip, options.announce_port, uplink));
+        .then(|| announce::announcer(&options.node_name, node_ip, options.announce_port, uplink));
     if let Some(announcer) = announcer {
         let announcing = announcing.clone();
         draining.spawn(announcing.run(programs.clone(), announcer, client.clone(), shutdown.clone()));
@@ -149,7 +149,7 @@ pub async fn run(
     tasks.spawn(serving);
     let (problems, telling) = Problems::new(client.clone(), options.node_name.clone());
     tasks.spawn(telling);
-    let primary = vec![IpAddr::V4(node_ip)];
+    let primary = options.node_ip.clone();
     let (node_addresses, following) = addresses::follow(options.nodeport_addresses.clone(), primary);
     tasks.spawn(following);
     let proxy_health = ProxyHealth::default();
@@ -162,9 +162,9 @@ pub async fn run(
     tasks.spawn(checking);
     let plane = services::Plane {
         node: options.node_name.clone(),
-        node_ip: IpAddr::V4(node_ip),
+        node_ips: options.node_ip.clone(),
         node_addresses,
-        dns_ip: options.cluster_dns,
+        dns_ips: options.cluster_dns.clone(),
         choice: options.load_balancing,
         programs,
         bpffs: options.bpffs.clone(),
@@ -202,7 +202,7 @@ fn network_config(options: &Run) -> anyhow::Result<NetworkConfig> {
     })?;
     Ok(NetworkConfig {
         node: options.node_name.clone(),
-        node_ip: options.node_ipv4()?,
+        node_ips: options.node_ips_by_family()?,
         uplink: options.uplink.clone(),
         state_dir: options.state_dir.clone(),
         conf_dir: Some(options.cni_conf_dir.clone()),
@@ -213,7 +213,7 @@ fn network_config(options: &Run) -> anyhow::Result<NetworkConfig> {
             Overlay::Never => penstock_network::Overlay::Never,
             Overlay::Always => penstock_network::Overlay::Always,
         },
-        fenced: vec![options.cluster_cidr, options.service_cidr],
+        fenced: options.cluster_cidr.iter().chain(&options.service_cidr).copied().collect(),
         netns: Netns::Own,
     })
 }

@@ -2,13 +2,15 @@
 //!
 //! It exists as data, so that parser, help and defaults are one text. It must not act.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::IpNetwork;
 use penstock_dataplane::Choice;
+use penstock_network::NodeIps;
 
 use crate::desired::NodePortAddresses;
 
@@ -48,9 +50,9 @@ pub struct Run {
     /// How to reach the API server, and as whom.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: PathBuf,
-    /// This node's address, its InternalIP.
-    #[arg(long, value_name = "IP")]
-    pub node_ip: IpAddr,
+    /// This node's address, its InternalIP; with two families one of each, the node's first one first.
+    #[arg(long, value_name = "IP,..", value_delimiter = ',', required = true)]
+    pub node_ip: Vec<IpAddr>,
     /// The agent's own files: address records, the CNI socket, checkpoints.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/penstock")]
     pub state_dir: PathBuf,
@@ -87,9 +89,9 @@ pub struct Run {
     /// Cgroup of this node, below which its pods run; the root when it is the machine's only node.
     #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
     pub cgroup_parent: String,
-    /// Address of the cluster's DNS, served on this node.
-    #[arg(long, value_name = "IP", default_value = "10.96.0.10")]
-    pub cluster_dns: IpAddr,
+    /// Address of the cluster's DNS, served on this node; with two families one of each.
+    #[arg(long, value_name = "IP,..", value_delimiter = ',', default_value = "10.96.0.10")]
+    pub cluster_dns: Vec<IpAddr>,
     /// Domain of the cluster's names.
     #[arg(long, value_name = "NAME", default_value = "cluster.local")]
     pub cluster_domain: String,
@@ -97,12 +99,24 @@ pub struct Run {
     #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
     pub resolv_conf: PathBuf,
 
-    /// Range of Service addresses.
-    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16", help_heading = "Network")]
-    pub service_cidr: Ipv4Network,
-    /// Range of pod addresses of all nodes.
-    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16", help_heading = "Network")]
-    pub cluster_cidr: Ipv4Network,
+    /// Ranges of Service addresses.
+    #[arg(
+        long,
+        value_name = "CIDR,..",
+        value_delimiter = ',',
+        default_value = "10.96.0.0/16",
+        help_heading = "Network"
+    )]
+    pub service_cidr: Vec<IpNetwork>,
+    /// Ranges of pod addresses of all nodes.
+    #[arg(
+        long,
+        value_name = "CIDR,..",
+        value_delimiter = ',',
+        default_value = "10.244.0.0/16",
+        help_heading = "Network"
+    )]
+    pub cluster_cidr: Vec<IpNetwork>,
     /// What serves Services: the eBPF programs; a proxy in user space; or `auto`, the programs, and the proxy for as long
     /// as they cannot be loaded.
     #[arg(long, value_enum, default_value_t, value_name = "WHAT", help_heading = "Network")]
@@ -220,14 +234,28 @@ impl Run {
         self.halves.contains(&half)
     }
 
-    /// The node's IPv4 address, which the network half needs.
-    pub fn node_ipv4(&self) -> anyhow::Result<Ipv4Addr> {
-        match self.node_ip {
-            IpAddr::V4(address) => Ok(address),
-            IpAddr::V6(address) => {
-                anyhow::bail!("--node-ip {address}: the network half needs an IPv4 address for now")
-            }
+    /// Refuses more than one address of a family.
+    pub fn check_node_ips(&self) -> anyhow::Result<()> {
+        match self.node_ip[..] {
+            [_] => Ok(()),
+            [a, b] if a.is_ipv4() != b.is_ipv4() => Ok(()),
+            _ => anyhow::bail!("--node-ip takes one address, or one of IPv4 and one of IPv6"),
         }
+    }
+
+    /// The node's addresses by family. The network half needs one of IPv4: the tunnel's outer packets have it.
+    pub fn node_ips_by_family(&self) -> anyhow::Result<NodeIps> {
+        let v4 = self.node_ip.iter().find_map(|ip| match ip {
+            IpAddr::V4(ip) => Some(*ip),
+            IpAddr::V6(_) => None,
+        });
+        let v6 = self.node_ip.iter().find_map(|ip| match ip {
+            IpAddr::V6(ip) => Some(*ip),
+            IpAddr::V4(_) => None,
+        });
+        let v4 =
+            v4.context("--node-ip: the network half needs an IPv4 address, alone or with one of IPv6")?;
+        Ok(NodeIps { v4, v6 })
     }
 
     /// A file that is installed beside this program.
@@ -268,7 +296,7 @@ mod tests {
         let least = ["node-agent", "run", "--node-name=n", "--node-ip=10.240.0.11", "--kubeconfig=/k"];
         let Command::Run(run) = Options::try_parse_from(least).unwrap().command else { panic!() };
         assert!(run.has(Half::Pods) && run.has(Half::Network));
-        assert_eq!(run.cluster_dns.to_string(), "10.96.0.10");
+        assert_eq!(run.cluster_dns[0].to_string(), "10.96.0.10");
         for missing in 2..5 {
             let mut fewer = least.to_vec();
             fewer.remove(missing);
@@ -312,6 +340,26 @@ mod tests {
             ["node-agent", "run", "--node-name=n", "--node-ip=::1", "--kubeconfig=/k", "--halves=pods"];
         let Command::Run(run) = Options::try_parse_from(line).unwrap().command else { panic!() };
         assert!(!run.has(Half::Network));
-        assert!(run.node_ipv4().is_err());
+        assert!(run.node_ips_by_family().is_err());
+    }
+
+    #[test]
+    fn a_node_has_at_most_one_address_of_each_family() {
+        let parse = |ips: &str| {
+            let ips = format!("--node-ip={ips}");
+            let line = ["node-agent", "run", "--node-name=n", &ips, "--kubeconfig=/k"];
+            let Command::Run(run) = Options::try_parse_from(line).unwrap().command else { panic!() };
+            run
+        };
+        let both = parse("fd00::11,10.240.0.11");
+        both.check_node_ips().unwrap();
+        let ips = both.node_ips_by_family().unwrap();
+        assert_eq!(
+            (ips.v4.to_string(), ips.v6.unwrap().to_string()),
+            ("10.240.0.11".into(), "fd00::11".into())
+        );
+        for wrong in ["10.0.0.1,10.0.0.2", "10.0.0.1,fd00::1,fd00::2"] {
+            assert!(parse(wrong).check_node_ips().is_err(), "{wrong}");
+        }
     }
 }

@@ -22,6 +22,7 @@ pub async fn run(options: Box<Run>) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     tokio::spawn(cancel_on_signal(shutdown.clone())?);
 
+    options.check_node_ips()?;
     let mut halves = tokio::task::JoinSet::new();
     if options.has(Half::Network) {
         let (options, client, shutdown) = (options.clone(), client.clone(), shutdown.clone());
@@ -72,12 +73,12 @@ fn unusable(options: &Run) -> String {
 }
 
 fn pods_config(options: &Run) -> PodsConfig {
-    let mut config = PodsConfig::new(&options.node_name, options.node_ip, &options.state_dir);
+    let mut config = PodsConfig::new(&options.node_name, options.node_ip.clone(), &options.state_dir);
     config.kubelet_dir = options.kubelet_dir.clone();
     config.pod_logs_dir = options.pod_logs_dir.clone();
     config.manifest_dir = options.manifest_dir.clone();
     config.cgroup_parent = options.cgroup_parent.clone();
-    config.cluster_dns = vec![options.cluster_dns];
+    config.cluster_dns = options.cluster_dns.clone();
     config.cluster_domain = options.cluster_domain.clone();
     config.resolv_conf = options.resolv_conf.clone();
     config.serving_cert = options.serving_cert.clone();

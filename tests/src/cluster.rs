@@ -42,10 +42,13 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// `cargo xtask up`.
+    /// `cargo xtask up`, with the address families that PENSTOCK_IP_FAMILIES names.
     pub fn start(&mut self) -> Result<String> {
         let nodes = self.nodes.to_string();
-        let said = self.xtask(&["up", "--name", &self.name, "--nodes", &nodes])?;
+        let mut words = vec!["up", "--name", &self.name, "--nodes", &nodes];
+        let families = std::env::var("PENSTOCK_IP_FAMILIES").ok();
+        words.extend(families.iter().flat_map(|families| ["--ip-families", families.as_str()]));
+        let said = self.xtask(&words)?;
         self.kubeconfig = PathBuf::from(self.xtask(&["kubeconfig", "--name", &self.name])?.trim());
         Ok(said)
     }
@@ -91,8 +94,15 @@ impl Cluster {
         (1..=self.nodes).map(|number| format!("node-{number}")).collect()
     }
 
-    /// InternalIP of every node.
+    /// InternalIP of every node, of IPv4.
     pub fn node_addresses(&self) -> Result<Vec<String>> {
+        let mut all = self.all_node_addresses()?;
+        all.retain(|address| !address.contains(':'));
+        Ok(all)
+    }
+
+    /// Every InternalIP of every node.
+    pub fn all_node_addresses(&self) -> Result<Vec<String>> {
         let path = "jsonpath={.items[*].status.addresses[?(@.type==\"InternalIP\")].address}";
         Ok(self.kubectl(&["get", "nodes", "-o", path])?.split_whitespace().map(str::to_owned).collect())
     }

@@ -4,6 +4,8 @@
 
 #[path = "cluster/fallback.rs"]
 mod fallback;
+#[path = "cluster/families.rs"]
+mod families;
 #[path = "cluster/faults.rs"]
 mod faults;
 #[path = "cluster/lifetime.rs"]
@@ -63,6 +65,7 @@ fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
         services::SCENARIOS,
         load_balancers::SCENARIOS,
         rollouts::SCENARIOS,
+        families::SCENARIOS,
         faults::SCENARIOS,
         fallback::SCENARIOS,
     ]

@@ -25,6 +25,12 @@ fn check_root() -> Result<()> {
     Ok(())
 }
 
+/// Whether this machine has IPv6, which can be left out of a kernel or switched off.
+pub fn has_ipv6() -> bool {
+    let off = std::fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6");
+    off.is_ok_and(|off| off.trim() == "0")
+}
+
 fn check_kernel() -> Result<()> {
     let release = nix::sys::utsname::uname().context("cannot ask the kernel for its version")?;
     let release = release.release().to_string_lossy().into_owned();

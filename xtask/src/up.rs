@@ -31,6 +31,9 @@ pub struct Options {
     /// What keeps the objects
     #[arg(long, value_enum, default_value = "embedded")]
     pub store: StoreKind,
+    /// Address families of nodes, pods and Services: ipv4, or ipv4,ipv6
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "ipv4")]
+    pub ip_families: Vec<IpFamily>,
     /// Folder of image archives (OCI or Docker, *.tar) to preload on every node
     #[arg(long)]
     pub images: Option<PathBuf>,
@@ -40,6 +43,14 @@ pub struct Options {
     /// Write the time of each phase to this file, as JSON
     #[arg(long)]
     pub json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum IpFamily {
+    #[value(name = "ipv4")]
+    V4,
+    #[value(name = "ipv6")]
+    V6,
 }
 
 pub fn run(options: &Options) -> Result<()> {
@@ -92,6 +103,7 @@ fn check(options: &Options) -> Result<()> {
     if options.nodes == 0 || options.nodes > layout::NODES_MAX {
         bail!("--nodes {}: a cluster on one machine has 1 to {} nodes", options.nodes, layout::NODES_MAX);
     }
+    dual_stack(&options.ip_families, preflight::has_ipv6())?;
     if let Some(folder) = &options.images
         && !folder.is_dir()
     {
@@ -132,10 +144,25 @@ fn plan(options: &Options, binaries: PathBuf) -> Result<Layout> {
         node_count: options.nodes,
         port: options.port,
         store: options.store,
+        dual_stack: dual_stack(&options.ip_families, preflight::has_ipv6())?,
         binaries,
     };
     check_port(options, &taken)?;
     Ok(layout)
+}
+
+/// Whether the cluster gets a second family.
+fn dual_stack(asked: &[IpFamily], has_ipv6: bool) -> Result<bool> {
+    match asked {
+        [] | [IpFamily::V4] => Ok(false),
+        [IpFamily::V4, IpFamily::V6] if has_ipv6 => Ok(true),
+        [IpFamily::V4, IpFamily::V6] => bail!(
+            "--ip-families ipv4,ipv6: IPv6 is off on this machine (net.ipv6.conf.default.disable_ipv6); switch it on or leave ipv6 out"
+        ),
+        _ => bail!(
+            "--ip-families takes ipv4 or ipv4,ipv6: nodes need IPv4, the first family of every cluster here"
+        ),
+    }
 }
 
 /// Clusters beside each other listen on addresses of their own; the first must not meet anybody else's.
@@ -171,5 +198,18 @@ fn print_next_steps(layout: &Layout, with_demo: bool) {
     } else {
         println!("  kubectl create deployment web --image={} -- /bin/demo serve", image::DEMO);
         println!("  kubectl expose deployment web --port=80 --target-port=8080");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_has_two_families_where_they_are_asked_for_and_never_the_second_alone() {
+        assert!(!dual_stack(&[IpFamily::V4], true).unwrap());
+        assert!(dual_stack(&[IpFamily::V4, IpFamily::V6], true).unwrap());
+        assert!(dual_stack(&[IpFamily::V4, IpFamily::V6], false).is_err());
+        assert!(dual_stack(&[IpFamily::V6], true).is_err());
     }
 }

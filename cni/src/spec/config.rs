@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use serde_json::Value;
 
 use super::{Code, Failure, Version};
-use crate::protocol::{AttachmentId, PortMapping};
+use crate::protocol::{AttachmentId, Bandwidth, PortMapping};
 
 /// Most bytes read from standard input. GC lists every attachment of the node, some 100 bytes each.
 pub const CONFIG_BYTES_MAX: u64 = 4 << 20;
@@ -30,6 +30,8 @@ pub struct NetworkConfig {
     pub socket: PathBuf,
     /// `runtimeConfig.portMappings`.
     pub port_mappings: Vec<PortMapping>,
+    /// `runtimeConfig.bandwidth`.
+    pub bandwidth: Bandwidth,
     /// The addresses in `prevResult`, when there is one.
     pub previous: Option<Vec<IpNetwork>>,
     /// `cni.dev/valid-attachments`, when it is there.
@@ -67,6 +69,7 @@ impl NetworkConfig {
             kind: value.get("type").and_then(Value::as_str).unwrap_or_default().to_string(),
             socket,
             port_mappings: port_mappings(&value)?,
+            bandwidth: bandwidth(&value)?,
             previous: value.get("prevResult").filter(|v| !v.is_null()).map(previous_addresses).transpose()?,
             // libcni writes the list under both keys, the second for plugins older than 1.1.
             valid_attachments: value
@@ -89,6 +92,14 @@ fn port_mappings(value: &Value) -> Result<Vec<PortMapping>, Failure> {
     };
     serde_json::from_value(mappings.clone())
         .map_err(|error| invalid("runtimeConfig.portMappings cannot be read").details(error.to_string()))
+}
+
+fn bandwidth(value: &Value) -> Result<Bandwidth, Failure> {
+    let Some(bandwidth) = value.pointer("/runtimeConfig/bandwidth").filter(|v| !v.is_null()) else {
+        return Ok(Bandwidth::default());
+    };
+    serde_json::from_value(bandwidth.clone())
+        .map_err(|error| invalid("runtimeConfig.bandwidth cannot be read").details(error.to_string()))
 }
 
 fn previous_addresses(result: &Value) -> Result<Vec<IpNetwork>, Failure> {
@@ -138,13 +149,15 @@ mod tests {
     fn what_a_runtime_sends_is_understood() {
         let config = parse(json!({
             "cniVersion": "1.1.0", "name": "penstock", "type": "cni", "socket": "/run/x.sock", "unknown": {"a": 1},
-            "runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 8080, "protocol": "tcp"}]},
+            "runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 8080, "protocol": "tcp"}],
+                "bandwidth": {"ingressRate": 1000000, "ingressBurst": 4294967295u32}},
             "prevResult": {"ips": [{"address": "10.1.2.3/32"}]},
             "cni.dev/valid-attachments": [{"containerID": "a", "ifname": "eth0"}],
         }))
         .unwrap();
         assert_eq!(config.socket, PathBuf::from("/run/x.sock"));
         assert_eq!(config.port_mappings[0].host_port, 80);
+        assert_eq!((config.bandwidth.ingress_rate, config.bandwidth.egress_rate), (1_000_000, 0));
         assert_eq!(config.previous, Some(vec!["10.1.2.3/32".parse().unwrap()]));
         assert_eq!(config.valid_attachments.unwrap()[0].container, "a");
     }
@@ -166,6 +179,9 @@ mod tests {
         assert_eq!(code(json!({"name": "n"})), Code::IncompatibleVersion);
         assert_eq!(code(json!({"cniVersion": "1.1.0"})), Code::InvalidConfig);
         assert_eq!(code(json!({"cniVersion": "1.1.0", "name": "n", "socket": "x"})), Code::InvalidConfig);
+        let slow =
+            json!({"cniVersion": "1.1.0", "name": "n", "runtimeConfig": {"bandwidth": {"egressRate": -1}}});
+        assert_eq!(code(slow), Code::InvalidConfig);
     }
 
     proptest! {

@@ -93,7 +93,7 @@ fn relative_answer(zone: &Zone, question: &Question, relative: &[String]) -> Ans
             _ => Answer::NoData,
         },
         ["dns"] => Answer::NoData,
-        ["dns", "ns"] => addresses(question, [zone.config.address]),
+        ["dns", "ns"] => addresses(question, zone.config.addresses.iter().copied()),
         ["svc"] | ["pod"] => Answer::NoData,
         ["svc" | "pod", namespace] => match zone.has_namespace(namespace) {
             true => Answer::NoData,

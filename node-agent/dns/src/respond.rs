@@ -155,7 +155,7 @@ mod tests {
     fn zone() -> ArcSwap<Zone> {
         let config = ZoneConfig {
             domain: "cluster.local".into(),
-            address: "10.96.0.10".parse().unwrap(),
+            addresses: vec!["10.96.0.10".parse().unwrap()],
             reverse: vec![],
         };
         ArcSwap::from_pointee(Zone::new(config))

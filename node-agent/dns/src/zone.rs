@@ -18,8 +18,8 @@ use shards::Shards;
 pub struct ZoneConfig {
     /// The cluster's domain, `cluster.local`.
     pub domain: String,
-    /// Where this zone is served; the address of `ns.dns.<domain>`.
-    pub address: IpAddr,
+    /// Where this zone is served; the addresses of `ns.dns.<domain>`.
+    pub addresses: Vec<IpAddr>,
     /// Ranges whose reverse names are answered here even when nobody has them: services and pods. Queries about
     /// them must not leak to upstream resolvers.
     pub reverse: Vec<IpNetwork>,
@@ -182,7 +182,7 @@ mod tests {
     fn zone() -> Zone {
         Zone::new(ZoneConfig {
             domain: "cluster.local".into(),
-            address: "10.96.0.10".parse().unwrap(),
+            addresses: vec!["10.96.0.10".parse().unwrap()],
             reverse: vec![],
         })
     }

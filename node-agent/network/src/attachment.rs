@@ -3,9 +3,9 @@
 //! It exists because everything about an attachment must be found again after a crash from one small file. It must
 //! not know where the file is.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use penstock_cni::protocol::{AddRequest, AttachmentId, PodName, PortMapping};
+use penstock_cni::protocol::{AddRequest, AttachmentId, Bandwidth, PodName, PortMapping};
 use serde::{Deserialize, Serialize};
 
 use crate::links::{HOST_LINK_PREFIX, Mac};
@@ -23,21 +23,34 @@ pub struct Attachment {
     pub pod: PodName,
     /// The pod's address.
     pub address: Ipv4Addr,
+    /// Its second address, where the node has a range of the second family.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_v6: Option<Ipv6Addr>,
     /// Host ports the pod asked for.
     #[serde(default)]
     pub port_mappings: Vec<PortMapping>,
+    /// How fast the pod may be.
+    #[serde(default)]
+    pub bandwidth: Bandwidth,
 }
 
 impl Attachment {
-    pub(crate) fn new(request: &AddRequest, address: Ipv4Addr) -> Self {
+    pub(crate) fn new(request: &AddRequest, address: Ipv4Addr, address_v6: Option<Ipv6Addr>) -> Self {
         Self {
             id: request.id.clone(),
             network: request.network.clone(),
             netns: request.netns.clone(),
             pod: request.pod.clone(),
             address,
+            address_v6,
             port_mappings: request.port_mappings.clone(),
+            bandwidth: request.bandwidth,
         }
+    }
+
+    /// All of the pod's addresses, its first one first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        [IpAddr::V4(self.address)].into_iter().chain(self.address_v6.map(IpAddr::V6))
     }
 
     /// Name of the node's end of the link.

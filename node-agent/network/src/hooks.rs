@@ -13,6 +13,8 @@ pub struct PodLink {
     pub name: String,
     /// The pod's addresses.
     pub addresses: Vec<IpAddr>,
+    /// Whether what goes to the pod is limited by a queue of this device, which no packet may be led past.
+    pub is_shaped: bool,
     /// The pod's namespace; empty when the runtime did not say.
     pub namespace: String,
     /// The pod's name; empty when the runtime did not say.

@@ -42,7 +42,7 @@ pub fn ensure_conflist(conf_dir: &Path, socket: &Path) -> Result<(), InstallErro
         "plugins": [{
             "type": PLUGIN,
             "socket": socket,
-            "capabilities": { "portMappings": true },
+            "capabilities": { "portMappings": true, "bandwidth": true },
         }],
     });
     ensure_file(&conf_dir.join(CONFLIST), format!("{conflist:#}\n").as_bytes(), 0o644)

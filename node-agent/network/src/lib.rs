@@ -6,7 +6,8 @@
 //!
 //! What a pod gets: `eth0` with its address at /32 and a default route by 169.254.1.1, a next hop that exists only
 //! as a permanent neighbour entry for the node's end of the veth. The pod so has no neighbours to resolve: no ARP
-//! before its first packet, none to spoof, and every packet passes the node's end, where the programs sit.
+//! before its first packet, none to spoof, and every packet passes the node's end, where the programs sit. On a node with
+//! two families the same of IPv6, at /128 and by fe80::1.
 
 mod attachment;
 mod hooks;
@@ -25,7 +26,7 @@ pub use install::{InstallError, ensure_conflist, ensure_plugin};
 pub use ipam::IpamError;
 pub use links::{HOST_LINK_PREFIX, LinkError};
 pub use netns::{Netns, NetnsError};
-pub use network::{Network, NetworkConfig, NetworkError};
+pub use network::{Network, NetworkConfig, NetworkError, NodeIps, PodRanges};
 pub use routes::{
     Change, Hop, Local, Overlay, Peer, RouteError, RouteTable, TunnelPeer, compile_routes, plan_routes,
 };

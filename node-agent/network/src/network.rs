@@ -7,13 +7,13 @@ mod sweep;
 mod verbs;
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use parking_lot::Mutex;
 use penstock_cni::protocol::{AttachmentId, Refusal, Request, Response, Why};
 use tokio::net::UnixListener;
@@ -41,9 +41,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(30);
 pub struct NetworkConfig {
     /// This node's name.
     pub node: String,
-    /// This node's address.
-    pub node_ip: Ipv4Addr,
-    /// The device that leads to other nodes; by default the one with `node_ip`.
+    /// This node's addresses.
+    pub node_ips: NodeIps,
+    /// The device that leads to other nodes; by default the one with the first address.
     pub uplink: Option<String>,
     /// Holds `cni.sock` and `ipam/`.
     pub state_dir: PathBuf,
@@ -56,9 +56,34 @@ pub struct NetworkConfig {
     /// When to tunnel.
     pub overlay: Overlay,
     /// Ranges that must not leave by the default route: the cluster's pods, its services.
-    pub fenced: Vec<Ipv4Network>,
+    pub fenced: Vec<IpNetwork>,
     /// The node's network namespace.
     pub netns: Netns,
+}
+
+/// A node's addresses, of which pods' neighbours see the one of their family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeIps {
+    /// The first.
+    pub v4: Ipv4Addr,
+    /// The second, of a node with two families.
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// A node's ranges of pod addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodRanges {
+    /// Where pods' first addresses come from.
+    pub v4: Ipv4Network,
+    /// Where their second ones come from; without it they have one.
+    pub v6: Option<Ipv6Network>,
+}
+
+impl PodRanges {
+    /// Both.
+    pub fn all(&self) -> impl Iterator<Item = IpNetwork> {
+        [IpNetwork::V4(self.v4)].into_iter().chain(self.v6.map(IpNetwork::V6))
+    }
 }
 
 /// Why the network does not work.
@@ -114,7 +139,7 @@ pub struct Network {
     busy: Mutex<HashMap<AttachmentId, Arc<tokio::sync::Mutex<()>>>>,
     /// MTU of new links.
     pod_mtu: AtomicU32,
-    pod_cidr: watch::Sender<Option<Ipv4Network>>,
+    pod_ranges: watch::Sender<Option<PodRanges>>,
     attachments: watch::Sender<Arc<Vec<Attachment>>>,
     /// One sync of routes at a time.
     routing: tokio::sync::Mutex<()>,
@@ -124,18 +149,21 @@ impl Network {
     /// Opens the node's namespace and makes it forward. Answers nothing until [`serve`](Self::serve).
     pub async fn open(config: NetworkConfig, hooks: Arc<dyn PodHooks>) -> Result<Arc<Self>, NetworkError> {
         let kernel = Kernel::open(config.netns.clone())?;
-        let uplink = kernel.observe_uplink(config.uplink.as_deref(), config.node_ip).await?;
+        let uplink = kernel.observe_uplink(config.uplink.as_deref(), config.node_ips.v4.into()).await?;
         kernel.ensure_sysctls(&[
             ("net/ipv4/ip_forward".into(), "1"),
             (format!("net/ipv4/conf/{}/rp_filter", uplink.name), "2"),
         ])?;
+        if config.node_ips.v6.is_some() {
+            kernel.ensure_v6_forwarding(&uplink.name)?;
+        }
         let network = Arc::new(Self {
             kernel,
             hooks,
             ledger: Mutex::new(None),
             busy: Mutex::default(),
             pod_mtu: AtomicU32::new(mtu_for(&config, &uplink, config.overlay == Overlay::Always)),
-            pod_cidr: watch::Sender::new(None),
+            pod_ranges: watch::Sender::new(None),
             attachments: watch::Sender::default(),
             routing: tokio::sync::Mutex::new(()),
             config,
@@ -167,16 +195,16 @@ impl Network {
         sweeping.abort();
     }
 
-    /// Takes the node's range: finds what an earlier agent left, removes what nobody holds, hands every living
+    /// Takes the node's ranges: finds what an earlier agent left, removes what nobody holds, hands every living
     /// link to the hooks, and only then tells the runtime that the network is there.
-    pub async fn set_pod_cidr(&self, pod_cidr: Ipv4Network) -> Result<(), NetworkError> {
-        if *self.pod_cidr.borrow() == Some(pod_cidr) {
+    pub async fn set_pod_ranges(&self, ranges: PodRanges) -> Result<(), NetworkError> {
+        if *self.pod_ranges.borrow() == Some(ranges) {
             return Ok(());
         }
-        let ledger = Ledger::open(&self.config.state_dir.join("ipam"), pod_cidr)?;
+        let ledger = Ledger::open(&self.config.state_dir.join("ipam"), ranges.v4, ranges.v6)?;
         *self.ledger.lock() = Some(ledger);
         self.reconcile().await?;
-        self.pod_cidr.send_replace(Some(pod_cidr));
+        self.pod_ranges.send_replace(Some(ranges));
         if let Some(bin_dir) = &self.config.bin_dir {
             ensure_plugin(bin_dir, &self.config.plugin)?;
         }
@@ -186,9 +214,9 @@ impl Network {
         Ok(())
     }
 
-    /// The node's range, as it becomes known.
-    pub fn pod_cidr(&self) -> watch::Receiver<Option<Ipv4Network>> {
-        self.pod_cidr.subscribe()
+    /// The node's ranges, as they become known.
+    pub fn pod_ranges(&self) -> watch::Receiver<Option<PodRanges>> {
+        self.pod_ranges.subscribe()
     }
 
     /// The pods' attachments on this node, as they come and go.
@@ -200,29 +228,30 @@ impl Network {
     /// first error is returned.
     pub async fn sync_routes(&self, peers: &[Peer]) -> Result<usize, NetworkError> {
         let _one = self.routing.lock().await;
-        let uplink = self.kernel.observe_uplink(self.config.uplink.as_deref(), self.config.node_ip).await?;
-        let pod_cidr = *self.pod_cidr.borrow();
+        let uplink = self.observe_uplink().await?;
+        let ranges = *self.pod_ranges.borrow();
         let local = Local {
             node: self.config.node.clone(),
             connected: uplink.connected.clone(),
-            pod_cidr,
+            pod_cidrs: ranges.iter().flat_map(PodRanges::all).collect(),
             overlay: self.config.overlay,
             fenced: self.config.fenced.clone(),
         };
         let desired = compile_routes(&local, peers);
         let tunnelled = !desired.tunnels.is_empty() || self.config.overlay == Overlay::Always;
         self.pod_mtu.store(mtu_for(&self.config, &uplink, tunnelled), Ordering::Relaxed);
-        let tunnel = match pod_cidr {
-            Some(pod_cidr) if tunnelled => {
-                Some(ensure_tunnel(&self.kernel, &uplink, self.config.node_ip, pod_cidr).await?)
+        let tunnel = match ranges {
+            Some(ranges) if tunnelled => {
+                Some(ensure_tunnel(&self.kernel, &uplink, self.config.node_ips.v4, ranges).await?)
             }
             _ => None,
         };
         let ground = Ground {
             uplink: uplink.index,
             tunnel,
-            node_ip: self.config.node_ip,
-            inner_ip: pod_cidr.map(|range| range.network()),
+            node_ips: self.config.node_ips,
+            inner_v4: ranges.map(|ranges| ranges.v4.network()),
+            inner_v6: ranges.and_then(|ranges| ranges.v6).map(|range| range.network()),
         };
         let observed = observe_routes(&self.kernel).await?;
         let (mut applied, mut first_error) = (0, None);
@@ -246,12 +275,16 @@ impl Network {
 
     /// Index of the uplink in the node's namespace.
     pub async fn observe_uplink_index(&self) -> Result<u32, NetworkError> {
-        Ok(self.kernel.observe_uplink(self.config.uplink.as_deref(), self.config.node_ip).await?.index)
+        Ok(self.observe_uplink().await?.index)
     }
 
-    /// Puts `address` on `lo` for a server on this node. Its scope is `host`, so that the kernel never picks it as
-    /// the source of other packets.
-    pub async fn ensure_local_address(&self, address: Ipv4Addr) -> Result<(), NetworkError> {
+    async fn observe_uplink(&self) -> Result<Uplink, LinkError> {
+        self.kernel.observe_uplink(self.config.uplink.as_deref(), self.config.node_ips.v4.into()).await
+    }
+
+    /// Puts `address` on `lo` for a server on this node. The kernel does not pick it as the source of other packets: of
+    /// IPv4 its scope is `host`, of IPv6 the addresses of the device a packet leaves by come first (RFC 6724, rule 5).
+    pub async fn ensure_local_address(&self, address: IpAddr) -> Result<(), NetworkError> {
         Ok(self.kernel.ensure_local_address(address).await?)
     }
 
@@ -277,7 +310,7 @@ impl Network {
     }
 
     fn status(&self) -> Result<Response, NetworkError> {
-        match *self.pod_cidr.borrow() {
+        match *self.pod_ranges.borrow() {
             Some(_) => Ok(Response::Done),
             None => Err(NetworkError::NoRange),
         }

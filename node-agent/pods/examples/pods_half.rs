@@ -18,7 +18,7 @@ async fn main() -> Result<(), Failure> {
     let [name, ip, endpoint, dir, certificates @ ..] = arguments.as_slice() else {
         return Err("usage: pods_half NAME IP RUNTIME_ENDPOINT DIR [CERT KEY CLIENT_CA]".into());
     };
-    let mut config = PodsConfig::new(name, ip.parse()?, dir);
+    let mut config = PodsConfig::new(name, vec![ip.parse()?], dir);
     config.kubelet_dir = format!("{dir}/kubelet").into();
     config.pod_logs_dir = format!("{dir}/logs").into();
     config.cgroup_parent = format!("/penstock-example/{name}");

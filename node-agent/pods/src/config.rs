@@ -10,8 +10,8 @@ use std::time::Duration;
 pub struct PodsConfig {
     /// Name of the Node object.
     pub node_name: String,
-    /// InternalIP, and the address of pods in the host's network.
-    pub node_ip: IpAddr,
+    /// InternalIPs, and the addresses of pods in the host's network: at least one, at most one a family.
+    pub node_ips: Vec<IpAddr>,
     /// Private files of the agent.
     pub state_dir: PathBuf,
     /// Volumes and managed files of pods: `<kubelet_dir>/pods/<uid>/…`.
@@ -50,10 +50,10 @@ pub struct PodsConfig {
 
 impl PodsConfig {
     /// The contract's defaults.
-    pub fn new(node_name: impl Into<String>, node_ip: IpAddr, state_dir: impl Into<PathBuf>) -> Self {
+    pub fn new(node_name: impl Into<String>, node_ips: Vec<IpAddr>, state_dir: impl Into<PathBuf>) -> Self {
         Self {
             node_name: node_name.into(),
-            node_ip,
+            node_ips,
             state_dir: state_dir.into(),
             kubelet_dir: "/var/lib/kubelet".into(),
             pod_logs_dir: "/var/log/pods".into(),
@@ -72,5 +72,15 @@ impl PodsConfig {
             taints: Vec::new(),
             provider_id: None,
         }
+    }
+
+    /// The node's addresses as the API writes them, the first one first.
+    pub fn node_ip_texts(&self) -> Vec<String> {
+        self.node_ips.iter().map(ToString::to_string).collect()
+    }
+
+    /// The first of them; empty when there is none.
+    pub fn node_ip_text(&self) -> String {
+        self.node_ips.first().map(ToString::to_string).unwrap_or_default()
     }
 }

@@ -19,8 +19,8 @@ pub struct Allocatable {
 /// Facts about the pod that its object may not hold yet.
 #[derive(Debug, Clone, Default)]
 pub struct Addresses {
-    /// The node's.
-    pub host: String,
+    /// The node's, the first one first.
+    pub hosts: Vec<String>,
     /// The pod's, the primary one first.
     pub pod: Vec<String>,
 }
@@ -45,7 +45,8 @@ pub fn pod_field(pod: &Pod, path: &str, addresses: &Addresses) -> Option<String>
         "metadata.annotations" => lines(meta.annotations.as_ref()),
         "spec.nodeName" => spec.node_name.clone().unwrap_or_default(),
         "spec.serviceAccountName" => spec.service_account_name.clone().unwrap_or_default(),
-        "status.hostIP" | "status.hostIPs" => addresses.host.clone(),
+        "status.hostIP" => addresses.hosts.first().cloned().unwrap_or_default(),
+        "status.hostIPs" => addresses.hosts.join(","),
         "status.podIP" => addresses.pod.first().cloned().unwrap_or_default(),
         "status.podIPs" => addresses.pod.join(","),
         _ => return None,
@@ -127,11 +128,14 @@ mod tests {
 
     #[test]
     fn fields_are_found_by_path_and_by_subscript() {
-        let addresses = Addresses { host: "10.0.0.1".into(), pod: vec!["10.244.0.2".into()] };
+        let addresses =
+            Addresses { hosts: vec!["10.0.0.1".into(), "fd00::1".into()], pod: vec!["10.244.0.2".into()] };
         let field = |path| pod_field(&pod(), path, &addresses);
         assert_eq!(field("metadata.name").as_deref(), Some("p"));
         assert_eq!(field("metadata.labels['b']").as_deref(), Some("2"));
         assert_eq!(field("metadata.annotations['none']").as_deref(), Some(""));
+        assert_eq!(field("status.hostIP").as_deref(), Some("10.0.0.1"));
+        assert_eq!(field("status.hostIPs").as_deref(), Some("10.0.0.1,fd00::1"));
         assert_eq!(field("status.podIP").as_deref(), Some("10.244.0.2"));
         assert_eq!(field("metadata.labels").as_deref(), Some("a=\"x \\\"y\\\"\\n\"\nb=\"2\""));
         assert_eq!(field("spec.what"), None);

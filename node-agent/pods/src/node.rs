@@ -233,10 +233,11 @@ async fn observe_status(context: &Context, previous: &NodeStatus) -> NodeStatus 
     images.sort_by_key(|i| std::cmp::Reverse(i.size_bytes));
     images.truncate(IMAGES_MAX);
     NodeStatus {
-        addresses: Some(vec![
-            address("InternalIP", context.config.node_ip.to_string()),
-            address("Hostname", context.config.node_name.clone()),
-        ]),
+        addresses: Some(
+            (context.config.node_ip_texts().into_iter().map(|ip| address("InternalIP", ip)))
+                .chain([address("Hostname", context.config.node_name.clone())])
+                .collect(),
+        ),
         capacity: Some(capacity),
         allocatable: Some(allocatable),
         conditions: Some(conditions(context, runtime.map_err(|e| e.to_string()), previous)),

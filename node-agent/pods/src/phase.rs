@@ -29,8 +29,8 @@ pub struct Inputs<'a> {
     pub plan: &'a Plan,
     /// The status last written.
     pub previous: &'a PodStatus,
-    /// Address of the node.
-    pub node_ip: IpAddr,
+    /// Addresses of the node.
+    pub node_ips: &'a [IpAddr],
     /// For container ids: `containerd://…`.
     pub runtime_name: &'a str,
     /// The pod is being stopped from outside and nothing of it runs any more.
@@ -51,13 +51,13 @@ pub fn compile_status(inputs: &Inputs<'_>) -> PodStatus {
     let apps = of(&[Role::App]);
     let ephemeral = of(&[Role::Ephemeral]);
     let phase = phase(inputs, init.as_deref().unwrap_or_default(), apps.as_deref().unwrap_or_default());
-    let (host_ip, addresses) = addresses(inputs);
+    let (hosts, addresses) = addresses(inputs);
     let mut status = PodStatus {
         phase: Some(phase.to_string()),
         reason: inputs.memory.failed.as_ref().map(|f| f.reason.clone()),
         message: inputs.memory.failed.as_ref().map(|f| f.message.clone()),
-        host_ip: Some(host_ip.clone()),
-        host_ips: Some(vec![HostIP { ip: host_ip }]),
+        host_ip: hosts.first().cloned(),
+        host_ips: Some(hosts.into_iter().map(|ip| HostIP { ip }).collect()),
         pod_ip: addresses.first().cloned(),
         pod_ips: (!addresses.is_empty()).then(|| addresses.into_iter().map(|ip| PodIP { ip }).collect()),
         start_time: previous.start_time.clone().or(Some(Time(now))),
@@ -75,18 +75,18 @@ pub fn compile_status(inputs: &Inputs<'_>) -> PodStatus {
     status
 }
 
-fn addresses(inputs: &Inputs<'_>) -> (String, Vec<String>) {
-    let host = inputs.node_ip.to_string();
+fn addresses(inputs: &Inputs<'_>) -> (Vec<String>, Vec<String>) {
+    let hosts: Vec<String> = inputs.node_ips.iter().map(ToString::to_string).collect();
     if inputs.desired.host_network() {
-        return (host.clone(), vec![host]);
+        return (hosts.clone(), hosts);
     }
     let current = inputs.seen.sandboxes.first().map(|s| s.addresses.clone()).unwrap_or_default();
     if !current.is_empty() {
-        return (host, current);
+        return (hosts, current);
     }
     // A pod whose work is over keeps the address it had; one that waits for a new sandbox has none.
     let kept = inputs.previous.pod_ips.iter().flatten().map(|p| p.ip.clone());
-    (host, if inputs.seen.sandboxes.is_empty() && !inputs.ended { Vec::new() } else { kept.collect() })
+    (hosts, if inputs.seen.sandboxes.is_empty() && !inputs.ended { Vec::new() } else { kept.collect() })
 }
 
 fn phase(inputs: &Inputs<'_>, init: &[ContainerStatus], apps: &[ContainerStatus]) -> &'static str {

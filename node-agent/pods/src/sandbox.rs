@@ -211,7 +211,7 @@ mod tests {
     fn sandbox(spec: serde_json::Value) -> SandboxConfig {
         let pod = serde_json::json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec});
         let desired = Desired::new(serde_json::from_value(pod).unwrap(), Origin::Api).unwrap();
-        let config = PodsConfig::new("node", [10, 240, 0, 11].into(), "/nonexistent");
+        let config = PodsConfig::new("node", vec![[10, 240, 0, 11].into()], "/nonexistent");
         compile(&desired, &config, "/pods", "nameserver 9.9.9.9\nsearch example.org\n", 0)
     }
 

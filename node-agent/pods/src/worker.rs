@@ -247,7 +247,7 @@ impl Worker {
             memory: &self.memory,
             plan,
             previous: &previous,
-            node_ip: self.context.config.node_ip,
+            node_ips: &self.context.config.node_ips,
             runtime_name: &self.context.runtime_name,
             ended,
             now,
@@ -313,7 +313,7 @@ impl Worker {
         self.memory.health.retain(|id, _| running(id));
         self.memory.condemned.retain(|id, _| running(id));
         let address = match self.desired.host_network() {
-            true => Some(self.context.config.node_ip.to_string()),
+            true => Some(self.context.config.node_ip_text()),
             false => seen.sandboxes.first().and_then(|s| s.addresses.first().cloned()),
         };
         for c in seen.containers.iter().filter(|c| c.is_running()) {
@@ -439,7 +439,7 @@ impl Worker {
                 let target = self.desired.container(&name).and_then(|s| s.target.as_deref());
                 let target = target.and_then(|t| seen.newest(t)).map(|c| c.status.id.clone());
                 let addresses = match self.desired.host_network() {
-                    true => vec![self.context.config.node_ip.to_string()],
+                    true => self.context.config.node_ip_texts(),
                     false => seen.sandboxes.first().map(|s| s.addresses.clone()).unwrap_or_default(),
                 };
                 let start = operations::Start { name, sandbox, attempt, target, addresses };
@@ -456,7 +456,7 @@ impl Worker {
                 }
                 let address = seen.sandboxes.first().and_then(|s| s.addresses.first().cloned());
                 let address = if self.desired.host_network() {
-                    Some(self.context.config.node_ip.to_string())
+                    Some(self.context.config.node_ip_text())
                 } else {
                     address
                 };

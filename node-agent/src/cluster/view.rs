@@ -150,8 +150,9 @@ pub struct OwnNodeView {
 /// A Node.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NodeView {
-    pub address: Option<Ipv4Addr>,
-    pub pod_cidrs: Vec<Ipv4Network>,
+    /// Its InternalIPs.
+    pub addresses: Vec<IpAddr>,
+    pub pod_cidrs: Vec<IpNetwork>,
     /// Whether its condition `Ready` is true.
     pub ready: bool,
     /// Where its kubelet API listens; none when it says nothing of it.
@@ -290,7 +291,7 @@ impl From<core::Node> for NodeView {
         let spec = node.spec.unwrap_or_default();
         let cidrs = spec.pod_cidrs.unwrap_or_else(|| spec.pod_cidr.into_iter().collect());
         Self {
-            address: internal.filter_map(|address| address.address.parse().ok()).next(),
+            addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
             pod_cidrs: cidrs.iter().filter_map(|cidr| cidr.parse().ok()).collect(),
             ready: conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True"),
             kubelet_port: kubelet.and_then(|kubelet| u16::try_from(kubelet.port).ok()),

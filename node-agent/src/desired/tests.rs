@@ -242,14 +242,40 @@ fn a_host_port_lives_as_long_as_its_pod_and_never_meets_a_service_of_the_same_na
     }))
     .unwrap();
     let node_ip: IpAddr = "10.240.0.11".parse().unwrap();
-    let host_ports = compile_host_ports(&[attachment], node_ip);
+    let host_ports = compile_host_ports(&[attachment], &[node_ip]);
     host_ports.into_iter().for_each(|change| desired.note(change));
     assert_eq!(desired.services.len(), 2);
     services.see_service(Event::Gone(name("web")));
     compile(&mut services, &mut desired);
     let (_, left) = desired.services.iter().next().unwrap();
     assert_eq!((left.port, left.backends[0].port, left.external_ips[0]), (8080, 80, node_ip));
-    assert!(compile_host_ports(&[], node_ip).is_empty());
+    assert!(compile_host_ports(&[], &[node_ip]).is_empty());
+}
+
+#[test]
+fn a_host_port_leads_to_the_pod_s_address_of_the_family_that_was_asked() {
+    let both: [IpAddr; 2] = ["10.240.0.11".parse().unwrap(), "fd00:240::11".parse().unwrap()];
+    let of = |host_ip: &str, address_v6: Option<&str>| {
+        let attachment: penstock_network::Attachment = serde_json::from_value(json!({
+            "id": {"container": "c", "interface": "eth0"}, "network": "penstock", "netns": "/n",
+            "pod": {"namespace": "a", "name": "web", "uid": "u"}, "address": "10.244.0.9", "address_v6": address_v6,
+            "port_mappings": [{"hostPort": 8080, "containerPort": 80, "hostIP": host_ip}],
+        }))
+        .unwrap();
+        let pods = compile_host_ports(&[attachment], &both);
+        let ports = pods.iter().flat_map(|pod| pod.ports.values());
+        let mut leads: Vec<String> =
+            ports.map(|it| format!("{} -> {}", it.external_ips[0], it.backends[0].address)).collect();
+        leads.sort();
+        leads
+    };
+    let (four, six) = ("10.240.0.11 -> 10.244.0.9", "fd00:240::11 -> fd00:244::9");
+    assert_eq!(of("", Some("fd00:244::9")), [four, six]);
+    assert_eq!(of("0.0.0.0", Some("fd00:244::9")), [four]);
+    assert_eq!(of("::", Some("fd00:244::9")), [six]);
+    assert_eq!(of("fd00:240::11", Some("fd00:244::9")), [six]);
+    assert_eq!(of("", None), [four]);
+    assert!(of("::", None).is_empty());
 }
 
 #[test]

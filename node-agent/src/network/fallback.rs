@@ -13,7 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::PostParams;
 use penstock_fallback::{Fallback, Limits, Trouble};
-use penstock_network::Network;
+use penstock_network::{Network, PodRanges};
 use tokio_util::sync::CancellationToken;
 
 use super::condition::Condition;
@@ -77,7 +77,7 @@ impl StandIn {
     }
 
     async fn watch(&self) {
-        let (mut range, mut troubles) = (self.network.pod_cidr(), self.fallback.troubles());
+        let (mut range, mut troubles) = (self.network.pod_ranges(), self.fallback.troubles());
         let retrying = self.fallback.retry();
         tokio::pin!(retrying);
         let begins = message(&self.because, &[]);
@@ -85,7 +85,7 @@ impl StandIn {
         // Beside: the API server may be away, and what comes next must not wait for it.
         tokio::spawn(write_event(self.client.clone(), self.node.clone(), begins));
         loop {
-            let inside = range.borrow_and_update().iter().map(|range| (*range).into()).collect();
+            let inside = range.borrow_and_update().iter().flat_map(PodRanges::all).collect();
             self.fallback.set_inside(inside);
             let now = troubles.borrow_and_update().clone();
             self.condition.set_degraded(Some((reason(&self.because), message(&self.because, &now))));

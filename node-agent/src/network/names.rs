@@ -1,6 +1,6 @@
-//! DNS on the cluster's address.
+//! DNS on the cluster's addresses.
 //!
-//! It exists to put the address on the node and the server behind it, and to try again while something else holds
+//! It exists to put the addresses on the node and the server behind it, and to try again while something else holds
 //! the port. It must not know what is in the zone.
 
 use std::net::{IpAddr, SocketAddr};
@@ -27,36 +27,21 @@ pub fn start(
 ) -> (Names, impl Future<Output = ()> + use<>) {
     let zone = Zone::new(ZoneConfig {
         domain: options.cluster_domain.clone(),
-        address: options.cluster_dns,
-        reverse: vec![options.service_cidr.into(), options.cluster_cidr.into()],
+        addresses: options.cluster_dns.clone(),
+        reverse: options.service_cidr.iter().chain(&options.cluster_cidr).copied().collect(),
     });
     let zone = Arc::new(ArcSwap::from_pointee(zone));
     let filled = CancellationToken::new();
     let names = Names { zone: zone.clone(), filled: filled.clone() };
-    let own = vec![options.cluster_dns, options.node_ip];
+    let own = options.cluster_dns.iter().chain(&options.node_ip).copied().collect();
     let forwarder = Arc::new(Forwarder::new(&options.resolv_conf, own));
-    let address = options.cluster_dns;
+    let addresses = options.cluster_dns.clone();
     let serving = async move {
         filled.cancelled().await;
-        let mut said = false;
-        while !shutdown.is_cancelled() {
-            match bind(&network, address).await {
-                Ok(listening) => {
-                    tracing::info!(%address, "DNS is served");
-                    if let Err(error) =
-                        penstock_dns::serve(listening, zone.clone(), forwarder.clone(), shutdown.clone())
-                            .await
-                    {
-                        tracing::warn!(%error, "DNS stopped");
-                    }
-                }
-                Err(error) if !std::mem::replace(&mut said, true) => {
-                    tracing::error!("DNS is not served on this node: {error:#}");
-                }
-                Err(_) => {}
-            }
-            shutdown.run_until_cancelled(tokio::time::sleep(RETRY_EVERY)).await;
-        }
+        let each = addresses
+            .iter()
+            .map(|address| serve_on(&network, *address, zone.clone(), forwarder.clone(), shutdown.clone()));
+        futures::future::join_all(each).await;
     };
     (names, serving)
 }
@@ -78,8 +63,35 @@ impl Names {
     }
 }
 
+/// Serves on one address until `shutdown`.
+async fn serve_on(
+    network: &Network,
+    address: IpAddr,
+    zone: Arc<ArcSwap<Zone>>,
+    forwarder: Arc<Forwarder>,
+    shutdown: CancellationToken,
+) {
+    let mut said = false;
+    while !shutdown.is_cancelled() {
+        match bind(network, address).await {
+            Ok(listening) => {
+                tracing::info!(%address, "DNS is served");
+                let served =
+                    penstock_dns::serve(listening, zone.clone(), forwarder.clone(), shutdown.clone());
+                if let Err(error) = served.await {
+                    tracing::warn!(%address, %error, "DNS stopped");
+                }
+            }
+            Err(error) if !std::mem::replace(&mut said, true) => {
+                tracing::error!("DNS is not served on this node: {error:#}");
+            }
+            Err(_) => {}
+        }
+        shutdown.run_until_cancelled(tokio::time::sleep(RETRY_EVERY)).await;
+    }
+}
+
 async fn bind(network: &Network, address: IpAddr) -> anyhow::Result<Listening> {
-    let IpAddr::V4(four) = address else { anyhow::bail!("--cluster-dns {address} is not an IPv4 address") };
-    network.ensure_local_address(four).await?;
+    network.ensure_local_address(address).await?;
     Listening::bind(SocketAddr::new(address, 53)).with_context(|| format!("{address} port 53"))
 }

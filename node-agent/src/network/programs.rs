@@ -4,7 +4,6 @@
 //! It exists so that a node whose kernel or object file is wrong still has pod addresses, routes, DNS and Services, and
 //! says clearly what is missing. It must not know Services.
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -222,7 +221,7 @@ fn load(options: &Run, uplink: u32) -> anyhow::Result<Dataplane> {
         bpffs: options.bpffs.join(kernel::PIN_DIR),
         cgroup_v2,
         uplink_ifindex: Some(uplink),
-        node_ips: vec![IpAddr::V4(options.node_ipv4()?)],
+        node_ips: options.node_ip.clone(),
         inside: inside(options),
         masquerade: options.masquerade,
         limits: Limits {
@@ -239,9 +238,9 @@ fn load(options: &Run, uplink: u32) -> anyhow::Result<Dataplane> {
 /// The ranges to which pods' packets go with their own addresses.
 fn inside(options: &Run) -> Vec<InsideRange> {
     let range = |cidr: IpNetwork, of| InsideRange { address: cidr.network(), prefix: cidr.prefix(), of };
-    [(options.cluster_cidr, Inside::Pods), (options.service_cidr, Inside::Services)]
-        .into_iter()
-        .map(|(cidr, of)| range(cidr.into(), of))
+    let pods = options.cluster_cidr.iter().map(|cidr| range(*cidr, Inside::Pods));
+    let services = options.service_cidr.iter().map(|cidr| range(*cidr, Inside::Services));
+    pods.chain(services)
         .chain(options.non_masquerade_cidr.iter().map(|cidr| range(*cidr, Inside::Neighbours)))
         .collect()
 }

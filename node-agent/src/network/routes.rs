@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use penstock_network::{Network, Peer};
+use ipnetwork::IpNetwork;
+use penstock_network::{Network, Peer, PodRanges};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -77,20 +78,20 @@ async fn sync(
     programs: &Programs,
     nodes: &BTreeMap<ObjectName, NodeView>,
 ) -> anyhow::Result<()> {
-    let own = nodes.iter().find(|(name, _)| name.name == node).and_then(|(_, view)| view.pod_cidrs.first());
-    if let Some(range) = own {
-        network.set_pod_cidr(*range).await?;
+    let own =
+        nodes.iter().find(|(name, _)| name.name == node).and_then(|(_, view)| pod_ranges(&view.pod_cidrs));
+    if let Some(ranges) = own {
+        network.set_pod_ranges(ranges).await?;
     }
     if let Some(dataplane) = programs.get() {
-        let addresses: Vec<IpAddr> =
-            nodes.values().filter_map(|view| view.address).map(IpAddr::from).collect();
+        let addresses: Vec<IpAddr> = nodes.values().flat_map(|view| view.addresses.iter().copied()).collect();
         dataplane.know_nodes(&addresses)?;
     }
     let peers: Vec<Peer> = nodes
         .iter()
         .map(|(name, view)| Peer {
             node: name.name.clone(),
-            address: view.address,
+            addresses: view.addresses.clone(),
             pod_cidrs: view.pod_cidrs.clone(),
         })
         .collect();
@@ -100,8 +101,21 @@ async fn sync(
     }
     match own {
         Some(_) => Ok(()),
-        None => anyhow::bail!("the node has no range of pod addresses yet (spec.podCIDR)"),
+        None => anyhow::bail!("the node has no range of IPv4 pod addresses yet (spec.podCIDRs)"),
     }
+}
+
+/// The first range of each family; `None` without one of IPv4.
+fn pod_ranges(cidrs: &[IpNetwork]) -> Option<PodRanges> {
+    let v4 = cidrs.iter().find_map(|range| match range {
+        IpNetwork::V4(range) => Some(*range),
+        IpNetwork::V6(_) => None,
+    });
+    let v6 = cidrs.iter().find_map(|range| match range {
+        IpNetwork::V6(range) => Some(*range),
+        IpNetwork::V4(_) => None,
+    });
+    Some(PodRanges { v4: v4?, v6 })
 }
 
 /// Takes note of a node. Whether anything is different now.

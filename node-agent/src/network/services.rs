@@ -51,10 +51,10 @@ pub enum Change {
 /// What is kept up to date, and for which node.
 pub struct Plane {
     pub node: String,
-    pub node_ip: IpAddr,
+    pub node_ips: Vec<IpAddr>,
     /// Where NodePorts are served.
     pub node_addresses: NodeAddresses,
-    pub dns_ip: IpAddr,
+    pub dns_ips: Vec<IpAddr>,
     pub choice: Choice,
     pub programs: Arc<Programs>,
     /// The bpf file system.
@@ -182,7 +182,7 @@ impl Plane {
 
     fn facts(&mut self) -> NodeFacts {
         let node_addresses = self.node_addresses.borrow_and_update().to_vec();
-        NodeFacts { node_addresses, never_translated: [self.dns_ip].into() }
+        NodeFacts { node_addresses, never_translated: self.dns_ips.iter().copied().collect() }
     }
 
     /// What is different about host ports now, or all of them.
@@ -192,7 +192,7 @@ impl Plane {
         whole: bool,
     ) -> Vec<ServiceChange> {
         let attachments = self.attachments.borrow_and_update().clone();
-        let now = compile_host_ports(&attachments, self.node_ip);
+        let now = compile_host_ports(&attachments, &self.node_ips);
         let now = now.into_iter().map(|pod| ((pod.namespace.clone(), pod.name.clone()), pod));
         let now: BTreeMap<_, _> = now.collect();
         let gone = known.keys().filter(|name| !now.contains_key(name));

@@ -3,7 +3,7 @@
 //! It exists to pick who is asked: nodes that are Ready and have an address. It must not know what they are asked.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -23,7 +23,7 @@ impl Nodes {
         let ready = nodes.iter().filter(|(name, node)| name.name != own && node.ready);
         let reachable = ready.filter_map(|(name, node)| {
             let port = node.kubelet_port.filter(|port| *port != 0).unwrap_or(KUBELET_PORT);
-            Some((name.name.clone(), SocketAddr::new(IpAddr::V4(node.address?), port)))
+            Some((name.name.clone(), SocketAddr::new(*node.addresses.first()?, port)))
         });
         *self.0.lock() = reachable.collect();
     }
@@ -41,12 +41,14 @@ impl Nodes {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     #[test]
     fn nodes_that_are_not_ready_or_have_no_address_are_not_asked() {
         let node = |address: Option<[u8; 4]>, ready, kubelet_port| NodeView {
-            address: address.map(Into::into),
+            addresses: address.into_iter().map(IpAddr::from).collect(),
             ready,
             kubelet_port,
             ..NodeView::default()

@@ -160,7 +160,7 @@ mod tests {
     }
 
     fn peers(nodes: &[String], fake: &Arc<Fake>) -> Arc<Peers> {
-        let view = || NodeView { address: Some([10, 0, 0, 1].into()), ready: true, ..NodeView::default() };
+        let view = || NodeView { addresses: vec![[10, 0, 0, 1].into()], ready: true, ..NodeView::default() };
         let of = |name: &String| (ObjectName { namespace: String::new(), name: name.clone() }, view());
         let known = Nodes::default();
         known.set("own", &nodes.iter().map(of).collect());

@@ -23,6 +23,14 @@ pub fn ask_all(address: &str, count: Option<&str>) -> Result<(), String> {
     Ok(())
 }
 
+/// Prints every address of a name, one a line.
+pub fn resolve(name: &str) -> Result<(), String> {
+    let found = (name, 0).to_socket_addrs().map_err(|error| format!("cannot resolve {name}: {error}"))?;
+    let addresses: std::collections::BTreeSet<_> = found.map(|address| address.ip()).collect();
+    addresses.iter().for_each(|address| println!("{address}"));
+    Ok(())
+}
+
 fn times(count: Option<&str>) -> Result<u32, String> {
     count.map_or(Ok(1), |text| text.parse().map_err(|_| format!("`{text}` is not a count")))
 }
@@ -30,7 +38,9 @@ fn times(count: Option<&str>) -> Result<u32, String> {
 fn fetch(url: &str) -> Result<String, String> {
     let rest = url.strip_prefix("http://").ok_or_else(|| format!("`{url}` does not begin with http://"))?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let address = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+    // An IPv6 address is in brackets, and its colons are no port's.
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+    let address = if has_port { host.to_owned() } else { format!("{host}:80") };
     let failed = |error: std::io::Error| format!("cannot fetch {url}: {error}");
     let target =
         address.to_socket_addrs().map_err(failed)?.next().ok_or_else(|| format!("{host} has no address"))?;
@@ -48,9 +58,12 @@ fn fetch(url: &str) -> Result<String, String> {
 
 fn ask(address: &str) -> Result<String, String> {
     let failed = |error: std::io::Error| format!("no answer from {address}: {error}");
-    let socket = UdpSocket::bind("0.0.0.0:0").map_err(failed)?;
+    let target = address.to_socket_addrs().map_err(failed)?.next();
+    let target = target.ok_or_else(|| format!("{address} is no address"))?;
+    let own = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(own).map_err(failed)?;
     socket.set_read_timeout(Some(TIMEOUT)).map_err(failed)?;
-    socket.send_to(b"who?", address).map_err(failed)?;
+    socket.send_to(b"who?", target).map_err(failed)?;
     let mut buffer = [0; 2048];
     let (length, _) = socket.recv_from(&mut buffer).map_err(failed)?;
     Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())

@@ -1,8 +1,8 @@
 //! The demo application, and the pause process of every pod sandbox.
 //!
 //! One static program with a handful of verbs, so that an image needs nothing else in it: `serve` answers HTTP and UDP
-//! with the name of the pod and the node, `fetch` and `ask` are the clients and `press` many of them, `pause` holds a
-//! sandbox's namespaces.
+//! with the name of the pod and the node, `fetch`, `ask` and `resolve` are the clients and `press` many of them, `pause`
+//! holds a sandbox's namespaces.
 
 mod client;
 mod pause;
@@ -15,6 +15,7 @@ const USAGE: &str =
        demo ask HOST:PORT [COUNT]         send a UDP datagram and print the answer
        demo press HOST:PORT HOST:PORT N   N connections a second, kept ones, and datagrams to the second
                                           address, until the end of standard input; tells what failed
+       demo resolve NAME                  print every address that a name has
        demo pause                         reap children and wait for SIGTERM";
 
 fn main() {
@@ -25,6 +26,7 @@ fn main() {
         ["fetch", url, count @ ..] if count.len() <= 1 => client::fetch_all(url, count.first().copied()),
         ["ask", address, count @ ..] if count.len() <= 1 => client::ask_all(address, count.first().copied()),
         ["press", http, udp, rate] => press::run(http, udp, rate),
+        ["resolve", name] => client::resolve(name),
         ["pause"] => pause::run(),
         _ => Err(USAGE.to_owned()),
     };

@@ -77,6 +77,7 @@ fn measure(options: &Options) -> Result<Round> {
         name: NAME.to_owned(),
         port: 6443,
         store: StoreKind::Embedded,
+        ip_families: Vec::new(),
         images: None,
         no_demo: false,
         json: Some(file.clone()),

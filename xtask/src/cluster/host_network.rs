@@ -10,13 +10,16 @@ use crate::command::words;
 
 /// Makes the bridge, every node's namespace and link, and the blackhole routes.
 pub fn create(layout: &Layout) -> Result<()> {
-    for range in [layout.cluster_cidr(), layout.service_cidr()] {
-        words(&format!("ip route replace blackhole {range}"))?;
+    for range in ranges(layout) {
+        words(&format!("ip {} route replace blackhole {range}", family(&range)))?;
     }
     let bridge = layout.bridge();
     words(&format!("ip link add {bridge} type bridge"))
         .with_context(|| format!("cannot make the bridge {bridge}; `cargo xtask down` removes leftovers"))?;
     words(&format!("ip address add {}/24 dev {bridge}", layout.host_address()))?;
+    if let Some(address) = layout.host_address_v6() {
+        words(&format!("ip address add {address}/64 dev {bridge} nodad"))?;
+    }
     words(&format!("ip link set {bridge} up"))?;
     layout.nodes().iter().try_for_each(|node| create_node(layout, node))
 }
@@ -24,14 +27,17 @@ pub fn create(layout: &Layout) -> Result<()> {
 fn create_node(layout: &Layout, node: &NodeLayout) -> Result<()> {
     let NodeLayout { netns, host_link, address, .. } = node;
     let bridge = layout.bridge();
-    for line in [
+    // Without detection of duplicates: nobody else is on the bridge, and an agent may use its address at once.
+    let second = node.address_v6.map(|it| format!("ip -n {netns} address add {it}/64 dev eth0 nodad"));
+    let lines = [
         format!("ip netns add {netns}"),
         format!("ip link add {host_link} type veth peer name eth0 netns {netns}"),
         format!("ip link set {host_link} master {bridge} up"),
         format!("ip -n {netns} link set lo up"),
         format!("ip -n {netns} address add {address}/24 dev eth0"),
         format!("ip -n {netns} link set eth0 up"),
-    ] {
+    ];
+    for line in lines.into_iter().chain(second) {
         words(&line).with_context(|| format!("cannot make the network of {}", node.name))?;
     }
     Ok(())
@@ -39,7 +45,19 @@ fn create_node(layout: &Layout, node: &NodeLayout) -> Result<()> {
 
 /// Lets the host, where the API server runs, reach the pods of a node.
 pub fn route_pods(node: &NodeLayout, pod_cidr: &str) -> Result<()> {
-    words(&format!("ip route replace {pod_cidr} via {}", node.address)).map(drop)
+    let via = match (family(pod_cidr), node.address_v6) {
+        ("-6", Some(address)) => address.to_string(),
+        _ => node.address.to_string(),
+    };
+    words(&format!("ip {} route replace {pod_cidr} via {via}", family(pod_cidr))).map(drop)
+}
+
+fn ranges(layout: &Layout) -> Vec<String> {
+    [layout.cluster_cidrs(), layout.service_cidrs()].concat()
+}
+
+fn family(range: &str) -> &'static str {
+    if range.contains(':') { "-6" } else { "-4" }
 }
 
 /// The commands that undo [`create`] and [`route_pods`]; each may find nothing to do.
@@ -53,9 +71,9 @@ pub fn plan_removal(layout: &Layout) -> Vec<String> {
         })
         .collect();
     lines.push(format!("ip link delete {}", layout.bridge()));
-    for range in [layout.cluster_cidr(), layout.service_cidr()] {
-        lines.push(format!("ip route flush root {range}"));
-        lines.push(format!("ip route delete blackhole {range}"));
+    for range in ranges(layout) {
+        lines.push(format!("ip {} route flush root {range}", family(&range)));
+        lines.push(format!("ip {} route delete blackhole {range}", family(&range)));
     }
     lines
 }

@@ -2,7 +2,7 @@
 //!
 //! Pure but for [`Layout::load`], [`Layout::save`] and [`Layout::all`], which keep the description of a running cluster under `/run`.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -26,6 +26,9 @@ pub struct Layout {
     pub node_count: u16,
     pub port: u16,
     pub store: StoreKind,
+    /// Whether nodes, pods and Services have IPv6 addresses beside those of IPv4.
+    #[serde(default)]
+    pub dual_stack: bool,
     /// Our own programs that the cluster runs.
     pub binaries: PathBuf,
 }
@@ -44,6 +47,8 @@ pub struct NodeLayout {
     pub name: String,
     pub netns: String,
     pub address: Ipv4Addr,
+    /// In a cluster of two families.
+    pub address_v6: Option<Ipv6Addr>,
     /// Sockets and pinned namespaces; gone after a reboot.
     pub run: PathBuf,
     /// Images, containers, kubelet state.
@@ -126,16 +131,32 @@ impl Layout {
         format!("10.240.{0}.200-10.240.{0}.239", self.index)
     }
 
-    pub fn cluster_cidr(&self) -> String {
-        format!("10.{}.0.0/16", 244 + u16::from(self.index))
+    pub fn host_address_v6(&self) -> Option<Ipv6Addr> {
+        self.v6(0x240, 1)
     }
 
-    pub fn service_cidr(&self) -> String {
-        format!("10.{}.0.0/16", 96 + u16::from(self.index))
+    /// Of pods, one range a family.
+    pub fn cluster_cidrs(&self) -> Vec<String> {
+        let second = self.v6(0x244, 0).map(|address| format!("{address}/56"));
+        [format!("10.{}.0.0/16", 244 + u16::from(self.index))].into_iter().chain(second).collect()
     }
 
-    pub fn cluster_dns(&self) -> Ipv4Addr {
-        Ipv4Addr::new(10, 96 + self.index, 0, 10)
+    /// Of Services, one range a family.
+    pub fn service_cidrs(&self) -> Vec<String> {
+        let second = self.v6(0x96, 0).map(|address| format!("{address}/112"));
+        [format!("10.{}.0.0/16", 96 + u16::from(self.index))].into_iter().chain(second).collect()
+    }
+
+    /// One a family.
+    pub fn cluster_dns(&self) -> Vec<String> {
+        let second = self.v6(0x96, 10).map(|address| address.to_string());
+        [Ipv4Addr::new(10, 96 + self.index, 0, 10).to_string()].into_iter().chain(second).collect()
+    }
+
+    /// A unique local address (RFC 4193) of this cluster.
+    fn v6(&self, subnet: u16, host: u16) -> Option<Ipv6Addr> {
+        let address = Ipv6Addr::new(0xfd00, subnet, u16::from(self.index), 0, 0, 0, 0, host);
+        self.dual_stack.then_some(address)
     }
 
     /// The cluster's folder in every cgroup tree.
@@ -153,6 +174,7 @@ impl Layout {
         NodeLayout {
             netns: format!("{}-{name}", self.bridge()),
             address: Ipv4Addr::new(10, 240, self.index, last_octet),
+            address_v6: self.v6(0x240, u16::from(last_octet)),
             run: self.run().join(&name),
             data: self.data().join("nodes").join(&name),
             cgroup: format!("{}/{name}", self.cgroup()),
@@ -165,6 +187,12 @@ impl Layout {
 impl NodeLayout {
     pub fn containerd_socket(&self) -> PathBuf {
         self.run.join("containerd.sock")
+    }
+
+    /// Its addresses as the agent is told them.
+    pub fn addresses(&self) -> String {
+        let second = self.address_v6.map(|address| format!(",{address}"));
+        format!("{}{}", self.address, second.unwrap_or_default())
     }
 
     /// Files that the node's mount and UTS namespaces are pinned to.
@@ -227,6 +255,7 @@ mod tests {
             node_count: NODES_MAX,
             port: 6443,
             store: StoreKind::Embedded,
+            dual_stack: true,
             binaries,
         }
     }
@@ -234,9 +263,13 @@ mod tests {
     #[test]
     fn no_two_clusters_share_an_address_range() {
         for index in 1..CLUSTERS_MAX {
-            assert_ne!(layout(0).cluster_cidr(), layout(index).cluster_cidr());
-            assert_ne!(layout(0).service_cidr(), layout(index).service_cidr());
+            let ranges = |index| {
+                let layout = layout(index);
+                [layout.cluster_cidrs(), layout.service_cidrs(), layout.cluster_dns()].concat()
+            };
+            assert!(ranges(0).iter().zip(ranges(index)).all(|(one, other)| *one != other));
             assert_ne!(layout(0).host_address(), layout(index).host_address());
+            assert_ne!(layout(0).host_address_v6(), layout(index).host_address_v6());
         }
     }
 

@@ -75,9 +75,9 @@ fn orchestrator(layout: &Layout) -> Process {
         format!("--data-dir={}", layout.control().display()),
         format!("--listen={}:{}", layout.host_address(), layout.port),
         format!("--advertise-address={}", layout.host_address()),
-        format!("--service-cidr={}", layout.service_cidr()),
-        format!("--cluster-cidr={}", layout.cluster_cidr()),
-        format!("--cluster-dns={}", layout.cluster_dns()),
+        format!("--service-cidr={}", layout.service_cidrs().join(",")),
+        format!("--cluster-cidr={}", layout.cluster_cidrs().join(",")),
+        format!("--cluster-dns={}", layout.cluster_dns().join(",")),
     ];
     if layout.store == StoreKind::Etcd {
         argv.push("--store=etcd".to_owned());
@@ -117,7 +117,7 @@ fn node_agent(layout: &Layout, node: &NodeLayout) -> Process {
         layout.binaries.join("node-agent").display().to_string(),
         "run".to_owned(),
         format!("--node-name={}", node.name),
-        format!("--node-ip={}", node.address),
+        format!("--node-ip={}", node.addresses()),
         format!("--kubeconfig={kubeconfig}"),
         format!("--serving-cert={kubeconfig}.serving.crt"),
         format!("--serving-key={kubeconfig}.serving.key"),
@@ -125,9 +125,9 @@ fn node_agent(layout: &Layout, node: &NodeLayout) -> Process {
         format!("--state-dir={}", node.data.join("agent").display()),
         format!("--runtime-endpoint=unix://{}", node.containerd_socket().display()),
         format!("--cgroup-parent={}", node.cgroup),
-        format!("--cluster-dns={}", layout.cluster_dns()),
-        format!("--service-cidr={}", layout.service_cidr()),
-        format!("--cluster-cidr={}", layout.cluster_cidr()),
+        format!("--cluster-dns={}", layout.cluster_dns().join(",")),
+        format!("--service-cidr={}", layout.service_cidrs().join(",")),
+        format!("--cluster-cidr={}", layout.cluster_cidrs().join(",")),
         format!("--ebpf-object={}", layout.binaries.join("penstock.bpf.o").display()),
     ]);
     Process {

@@ -181,11 +181,13 @@ mod tests {
         let seen = [
             words("ip -o link show").unwrap(),
             words("ip route show").unwrap(),
+            words("ip -6 route show").unwrap(),
             words("ip netns list").unwrap(),
             mounts,
         ];
-        let range = layout.cluster_cidr();
-        let marks = [layout.name.as_str(), &layout.bridge(), "ps7n", range.trim_end_matches("/16")];
+        let range = layout.cluster_cidrs().remove(0);
+        let marks =
+            [layout.name.as_str(), &layout.bridge(), "ps7n", range.trim_end_matches("/16"), "fd00:244:7::"];
         let lines = seen.iter().flat_map(|text| text.lines());
         lines.filter(|line| marks.iter().any(|mark| line.contains(mark))).map(str::to_owned).collect()
     }
@@ -205,8 +207,15 @@ mod tests {
         }
         let binaries = PathBuf::from("/nonexistent");
         let name = "trace-test".to_owned();
-        let layout =
-            Layout { name, index: 7, node_count: 1, port: 6443, store: StoreKind::Embedded, binaries };
+        let layout = Layout {
+            name,
+            index: 7,
+            node_count: 1,
+            port: 6443,
+            store: StoreKind::Embedded,
+            dual_stack: crate::preflight::has_ipv6(),
+            binaries,
+        };
         let node = layout.nodes().remove(0);
         let made = make(&layout, &node);
         let while_up = traces(&layout).len();

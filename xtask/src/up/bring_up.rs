@@ -175,11 +175,11 @@ async fn wait_for_nodes(layout: &Layout, client: &Client) -> Result<()> {
         let nodes = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
         for node in layout.nodes() {
             let found = nodes.iter().find(|it| it.metadata.name.as_deref() == Some(&node.name));
-            let range = found.and_then(|it| it.spec.as_ref()?.pod_cidr.clone());
-            if let Some(range) = range
+            let ranges = found.and_then(|it| it.spec.as_ref()?.pod_cidrs.clone());
+            if let Some(ranges) = ranges
                 && routed.insert(node.name.clone())
             {
-                host_network::route_pods(&node, &range)?;
+                ranges.iter().try_for_each(|range| host_network::route_pods(&node, range))?;
             }
         }
         let ready = nodes.iter().filter(|it| is_ready(it)).count();

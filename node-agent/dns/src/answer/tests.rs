@@ -22,7 +22,7 @@ fn service(namespace: &str, name: &str, exposure: Exposure) -> ServiceRecord {
 fn zone() -> Zone {
     let mut zone = Zone::new(ZoneConfig {
         domain: "cluster.local".into(),
-        address: "10.96.0.10".parse().unwrap(),
+        addresses: vec!["10.96.0.10".parse().unwrap()],
         reverse: vec!["10.96.0.0/16".parse().unwrap()],
     });
     let addresses = vec!["10.96.0.7".parse().unwrap(), "fd00::7".parse().unwrap()];

@@ -12,7 +12,7 @@ use crate::zone::{Endpoint, Exposure, ServiceName, ServiceRecord, ZoneConfig};
 async fn start(forwarder: Forwarder) -> (SocketAddr, tokio_util::sync::DropGuard) {
     let mut zone = Zone::new(ZoneConfig {
         domain: "cluster.local".into(),
-        address: "10.96.0.10".parse().unwrap(),
+        addresses: vec!["10.96.0.10".parse().unwrap()],
         reverse: vec![],
     });
     let endpoint = |i: u8| Endpoint { address: [10, 244, 0, i].into(), hostname: None, ports: Arc::from([]) };

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::{Ipv4Network, Ipv6Network};
 use penstock_cni::protocol::{AddRequest, AttachmentId};
 
 use super::Pool;
@@ -48,16 +48,21 @@ pub enum IpamError {
 pub(crate) struct Ledger {
     dir: PathBuf,
     range: Ipv4Network,
+    range_v6: Option<Ipv6Network>,
     pool: Pool,
     held: BTreeMap<AttachmentId, Attachment>,
 }
 
 impl Ledger {
     /// Reads what an earlier agent left.
-    pub(crate) fn open(dir: &Path, range: Ipv4Network) -> Result<Self, IpamError> {
+    pub(crate) fn open(
+        dir: &Path,
+        range: Ipv4Network,
+        range_v6: Option<Ipv6Network>,
+    ) -> Result<Self, IpamError> {
         fs::create_dir_all(dir).map_err(|source| disk(dir, "written", source))?;
         let mut ledger =
-            Self { dir: dir.to_path_buf(), range, pool: Pool::new(range), held: BTreeMap::new() };
+            Self { dir: dir.to_path_buf(), range, range_v6, pool: Pool::new(range), held: BTreeMap::new() };
         for entry in fs::read_dir(dir).map_err(|source| disk(dir, "read", source))? {
             let path = entry.map_err(|source| disk(dir, "read", source))?.path();
             match read_record(&path) {
@@ -86,7 +91,7 @@ impl Ledger {
     /// The record for this attachment: the one there is, or a new one with the next free address.
     pub(crate) fn ensure(&mut self, request: &AddRequest) -> Result<Attachment, IpamError> {
         if let Some(held) = self.held.get(&request.id) {
-            let renewed = Attachment::new(request, held.address);
+            let renewed = Attachment::new(request, held.address, held.address_v6);
             if renewed != *held {
                 self.write(&renewed)?;
             }
@@ -95,7 +100,7 @@ impl Ledger {
         let Some(address) = self.pool.take() else {
             return Err(IpamError::Exhausted { range: self.range, capacity: self.pool.capacity() });
         };
-        let attachment = Attachment::new(request, address);
+        let attachment = Attachment::new(request, address, self.beside(address));
         if let Err(error) = self.write(&attachment) {
             self.pool.release(address);
             return Err(error);
@@ -130,6 +135,16 @@ impl Ledger {
         Ok(())
     }
 
+    /// The address of the second family that goes with one of the first: the same place in its range. One file so
+    /// holds both, and neither can leak without the other.
+    fn beside(&self, address: Ipv4Addr) -> Option<Ipv6Addr> {
+        let range = self.range_v6?;
+        let place = u128::from(u32::from(address).checked_sub(self.range.network().into())?);
+        let address = Ipv6Addr::from(u128::from(range.network()).checked_add(place)?);
+        let held = self.held.values().any(|held| held.address_v6 == Some(address));
+        (range.contains(address) && !held).then_some(address)
+    }
+
     fn path(&self, address: Ipv4Addr) -> PathBuf {
         self.dir.join(format!("{address}.json"))
     }
@@ -159,11 +174,12 @@ mod tests {
             network: "penstock".into(),
             pod: PodName::default(),
             port_mappings: Vec::new(),
+            bandwidth: Default::default(),
         }
     }
 
     fn open(dir: &Path) -> Ledger {
-        Ledger::open(dir, "10.244.1.0/29".parse().unwrap()).unwrap()
+        Ledger::open(dir, "10.244.1.0/29".parse().unwrap(), Some("fd00:1::/64".parse().unwrap())).unwrap()
     }
 
     #[test]
@@ -173,6 +189,21 @@ mod tests {
         let first = ledger.ensure(&request("a")).unwrap().address;
         assert_eq!(ledger.ensure(&request("a")).unwrap().address, first);
         assert_ne!(ledger.ensure(&request("b")).unwrap().address, first);
+    }
+
+    #[test]
+    fn a_pod_s_second_address_is_at_the_same_place_of_its_range_and_stays_the_pod_s() {
+        let dir = tempfile::tempdir().unwrap();
+        let range = "10.244.1.0/29".parse().unwrap();
+        let single = Ledger::open(dir.path(), range, None).unwrap().ensure(&request("old")).unwrap();
+        assert_eq!(single.addresses().count(), 1);
+        let mut ledger = open(dir.path());
+        assert_eq!(ledger.ensure(&request("old")).unwrap(), single, "a pod's addresses do not change");
+        let both = ledger.ensure(&request("new")).unwrap();
+        assert_eq!(both.address.octets()[3], 3);
+        assert_eq!(both.address_v6, Some("fd00:1::3".parse().unwrap()));
+        drop(ledger);
+        assert_eq!(open(dir.path()).ensure(&request("new")).unwrap(), both);
     }
 
     #[test]

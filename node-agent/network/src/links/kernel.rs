@@ -3,11 +3,11 @@
 //! It exists so that callers deal in names and indices instead of netlink messages. It must not know pods.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use futures::TryStreamExt;
-use ipnetwork::Ipv4Network;
-use netlink_packet_route::address::{AddressAttribute, AddressScope};
+use ipnetwork::IpNetwork;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::{Handle, LinkUnspec};
 
@@ -29,7 +29,7 @@ pub(crate) struct Uplink {
     pub(crate) name: String,
     pub(crate) mtu: u32,
     /// The subnets directly on it.
-    pub(crate) connected: Vec<Ipv4Network>,
+    pub(crate) connected: Vec<IpNetwork>,
 }
 
 impl Kernel {
@@ -41,6 +41,20 @@ impl Kernel {
     /// Sets settings in the node's namespace, where /proc/sys/net is the namespace's own.
     pub(crate) fn ensure_sysctls(&self, settings: &[(String, &str)]) -> Result<(), LinkError> {
         let set = || settings.iter().try_for_each(|(name, value)| ensure_sysctl(name, value));
+        Ok(self.netns.run::<Result<(), SysctlError>>(set)??)
+    }
+
+    /// Has the node forward IPv6. A node that forwards takes no more router advertisements unless it is told to
+    /// (`accept_ra` in Documentation/networking/ip-sysctl.rst); one whose uplink took them goes on doing so.
+    pub(crate) fn ensure_v6_forwarding(&self, uplink: &str) -> Result<(), LinkError> {
+        let name = format!("net/ipv6/conf/{uplink}/accept_ra");
+        let set = || {
+            let takes = std::fs::read_to_string(format!("/proc/sys/{name}"));
+            if takes.is_ok_and(|value| value.trim() == "1") {
+                ensure_sysctl(&name, "2")?;
+            }
+            ensure_sysctl("net/ipv6/conf/all/forwarding", "1")
+        };
         Ok(self.netns.run::<Result<(), SysctlError>>(set)??)
     }
 
@@ -65,7 +79,7 @@ impl Kernel {
     pub(crate) async fn observe_uplink(
         &self,
         named: Option<&str>,
-        node_ip: Ipv4Addr,
+        node_ip: IpAddr,
     ) -> Result<Uplink, LinkError> {
         let addresses = self.observe_addresses().await?;
         let link = match named {
@@ -91,18 +105,22 @@ impl Kernel {
         })
     }
 
-    /// Every IPv4 address and the index of its device.
-    pub(crate) async fn observe_addresses(&self) -> Result<Vec<(u32, Ipv4Network)>, LinkError> {
+    /// Every address and the index of its device.
+    pub(crate) async fn observe_addresses(&self) -> Result<Vec<(u32, IpNetwork)>, LinkError> {
         let mut addresses = self.netlink.address().get().execute();
         let mut found = Vec::new();
         while let Some(message) = addresses.try_next().await.map_err(refused("list addresses"))? {
             // On point-to-point links `Address` is the other end; `Local` is ours wherever it is present.
-            let local = message.attributes.iter().find_map(|attribute| match attribute {
-                AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
-                _ => None,
-            });
+            let mut local = None;
+            for attribute in &message.attributes {
+                match attribute {
+                    AddressAttribute::Local(address) => local = Some(*address),
+                    AddressAttribute::Address(address) => _ = local.get_or_insert(*address),
+                    _ => {}
+                }
+            }
             if let Some(address) = local
-                && let Ok(network) = Ipv4Network::new(address, message.header.prefix_len)
+                && let Ok(network) = IpNetwork::new(address, message.header.prefix_len)
             {
                 found.push((message.header.index, network));
             }
@@ -110,12 +128,15 @@ impl Kernel {
         Ok(found)
     }
 
-    /// Puts an address on `lo` with scope `host`. Idempotent.
-    pub(crate) async fn ensure_local_address(&self, address: Ipv4Addr) -> Result<(), LinkError> {
+    /// Puts an address on `lo`, IPv4 with scope `host`. Idempotent.
+    pub(crate) async fn ensure_local_address(&self, address: IpAddr) -> Result<(), LinkError> {
         let missing = || LinkError::Missing { name: "lo".into() };
         let index = self.observe_link("lo").await?.ok_or_else(missing)?.header.index;
         self.apply_up(index).await?;
-        let mut request = self.netlink.address().add(index, IpAddr::V4(address), 32).replace();
+        if address.is_ipv6() {
+            return ensure_address(&self.netlink, index, address, "lo").await;
+        }
+        let mut request = self.netlink.address().add(index, address, 32).replace();
         request.message_mut().header.scope = AddressScope::Host;
         request.execute().await.map_err(refused(format!("put {address} on lo")))
     }
@@ -125,6 +146,22 @@ impl Kernel {
         let up = LinkUnspec::new_with_index(index).up().build();
         self.netlink.link().set(up).execute().await.map_err(refused("set a device up"))
     }
+}
+
+/// Gives a device an address for itself alone. Without detection of duplicates: what we give out is ours, and an address
+/// in detection carries no packets for a second. Idempotent.
+pub(crate) async fn ensure_address(
+    netlink: &Handle,
+    index: u32,
+    address: IpAddr,
+    name: &str,
+) -> Result<(), LinkError> {
+    let mut request =
+        netlink.address().add(index, address, if address.is_ipv4() { 32 } else { 128 }).replace();
+    if address.is_ipv6() {
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+    }
+    request.execute().await.map_err(refused(format!("give {name} its address {address}")))
 }
 
 pub(super) async fn observe_link(netlink: &Handle, name: &str) -> Result<Option<LinkMessage>, LinkError> {

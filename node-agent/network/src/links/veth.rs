@@ -5,14 +5,16 @@
 //! its name and address.
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 
 use netlink_packet_route::link::{InfoData, InfoVeth};
-use netlink_packet_route::route::{RouteProtocol, RouteScope};
+use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
+use super::shape::ensure_shape;
 use super::{Kernel, LinkError, POD_ROUTE_PROTOCOL, errno, refused};
+use crate::NodeIps;
 use crate::attachment::Attachment;
 
 /// Makes the pair: the node's end here and down, the pod's end as `id.interface` in `netns`.
@@ -37,11 +39,11 @@ pub(crate) async fn apply_pair(
     kernel.netlink.link().add(pair).execute().await.map_err(refused(doing))
 }
 
-/// Brings the node's end up and points the pod's address at it. Returns its index. Idempotent.
+/// Brings the node's end up and points the pod's addresses at it. Returns its index. Idempotent.
 pub(crate) async fn apply_host_side(
     kernel: &Kernel,
     attachment: &Attachment,
-    node_ip: Ipv4Addr,
+    node_ips: NodeIps,
 ) -> Result<u32, LinkError> {
     let name = attachment.host_link();
     let link = kernel.observe_link(&name).await?;
@@ -52,22 +54,52 @@ pub(crate) async fn apply_host_side(
         (format!("net/ipv4/conf/{name}/rp_filter"), "2"),
         (format!("net/ipv4/conf/{name}/forwarding"), "1"),
     ])?;
+    if attachment.address_v6.is_some() {
+        kernel.ensure_sysctls(&[
+            (format!("net/ipv6/conf/{name}/disable_ipv6"), "0"),
+            (format!("net/ipv6/conf/{name}/accept_dad"), "0"),
+            (format!("net/ipv6/conf/{name}/accept_ra"), "0"),
+            (format!("net/ipv6/conf/{name}/forwarding"), "1"),
+        ])?;
+    }
     kernel.apply_up(index).await?;
-    // A permanent entry: the node never asks who has the pod's address, so nobody else can answer.
-    let neighbour = kernel.netlink.neighbours().add(index, IpAddr::V4(attachment.address));
-    let neighbour = neighbour.link_layer_address(&attachment.pod_mac().0).replace();
-    neighbour.execute().await.map_err(refused(format!("add a neighbour on {name}")))?;
-    // The source is named, or the kernel would pick any address of the node, such as the DNS address on `lo`.
-    let route = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(attachment.address, 32)
-        .output_interface(index)
-        .scope(RouteScope::Link)
-        .pref_source(node_ip)
-        .protocol(RouteProtocol::Other(POD_ROUTE_PROTOCOL))
-        .build();
-    let route = kernel.netlink.route().add(route).replace();
-    route.execute().await.map_err(refused(format!("route {} to {name}", attachment.address)))?;
+    if attachment.bandwidth.ingress_rate > 0 {
+        let bandwidth = attachment.bandwidth;
+        ensure_shape(&kernel.netlink, index, bandwidth.ingress_rate, bandwidth.ingress_burst).await?;
+    }
+    for address in attachment.addresses() {
+        // A permanent entry: the node never asks who has the pod's address, so nobody else can answer.
+        let neighbour = kernel.netlink.neighbours().add(index, address);
+        let neighbour = neighbour.link_layer_address(&attachment.pod_mac().0).replace();
+        neighbour.execute().await.map_err(refused(format!("add a neighbour on {name}")))?;
+        let route = kernel.netlink.route().add(route_to(index, address, node_ips)).replace();
+        route.execute().await.map_err(refused(format!("route {address} to {name}")))?;
+    }
     Ok(index)
+}
+
+/// The source is named, or the kernel would pick any address of the node, such as the DNS address on `lo`.
+fn route_to(index: u32, address: IpAddr, node_ips: NodeIps) -> RouteMessage {
+    let protocol = RouteProtocol::Other(POD_ROUTE_PROTOCOL);
+    match address {
+        IpAddr::V4(address) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(address, 32)
+            .output_interface(index)
+            .scope(RouteScope::Link)
+            .pref_source(node_ips.v4)
+            .protocol(protocol)
+            .build(),
+        IpAddr::V6(address) => {
+            let route = RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(address, 128)
+                .output_interface(index)
+                .protocol(protocol);
+            match node_ips.v6 {
+                Some(source) => route.pref_source(source).build(),
+                None => route.build(),
+            }
+        }
+    }
 }
 
 /// Removes a device by name; its peer, neighbours and routes go with it. Succeeds when there is none.

@@ -23,7 +23,7 @@ impl Network {
                 continue;
             };
             // A broken pod must not keep the agent from serving the others.
-            if let Err(error) = apply_host_side(&self.kernel, attachment, self.config.node_ip).await {
+            if let Err(error) = apply_host_side(&self.kernel, attachment, self.config.node_ips).await {
                 tracing::warn!(error = %cause(&error), link = name, "a pod's link could not be repaired");
             }
             if let Err(error) =

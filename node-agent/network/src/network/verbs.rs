@@ -4,11 +4,11 @@
 //! names what must be undone. It must not know the socket.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::IpNetwork;
 use penstock_cni::protocol::{
     AddRequest, Address, Attached, AttachmentId, CheckRequest, Link, Refusal, Response, Route, Why,
 };
@@ -17,7 +17,7 @@ use super::{Network, NetworkError, cause};
 use crate::attachment::{Attachment, host_link};
 use crate::hooks::PodLink;
 use crate::links::{
-    GATEWAY, apply_host_side, apply_pair, apply_pod_side, await_carrier, delete_link, link_mtu,
+    GATEWAY, GATEWAY_V6, apply_host_side, apply_pair, apply_pod_side, await_carrier, delete_link, link_mtu,
     observe_pod_side,
 };
 use crate::netns;
@@ -66,7 +66,7 @@ impl Network {
             }
         };
         apply_pod_side(attachment).await?;
-        let ifindex = apply_host_side(&self.kernel, attachment, self.config.node_ip).await?;
+        let ifindex = apply_host_side(&self.kernel, attachment, self.config.node_ips).await?;
         self.hook(pod_link(attachment, ifindex), |hooks, link| hooks.attach(link))
             .await
             .map_err(|source| NetworkError::Hook { container: attachment.id.container.clone(), source })?;
@@ -110,9 +110,9 @@ impl Network {
         let Some(attachment) = self.with_ledger(|ledger| ledger.get(&request.id).cloned())? else {
             return refuse(Why::Unknown, format!("container {} has no attachment", request.id.container));
         };
-        let own = IpNetwork::V4(Ipv4Network::from(attachment.address));
-        if let Some(other) = request.addresses.iter().find(|address| address.ip() != own.ip()) {
-            return refuse(Why::Differs, format!("the pod has {own}, not {other}"));
+        let own: Vec<IpAddr> = attachment.addresses().collect();
+        if let Some(other) = request.addresses.iter().find(|address| !own.contains(&address.ip())) {
+            return refuse(Why::Differs, format!("the pod has {own:?}, not {other}"));
         }
         let name = attachment.host_link();
         if self.kernel.observe_link(&name).await?.is_none() {
@@ -148,27 +148,31 @@ pub(super) fn pod_link(attachment: &Attachment, ifindex: u32) -> PodLink {
     PodLink {
         ifindex,
         name: attachment.host_link(),
-        addresses: vec![IpAddr::V4(attachment.address)],
+        addresses: attachment.addresses().collect(),
+        is_shaped: attachment.bandwidth.ingress_rate > 0,
         namespace: attachment.pod.namespace.clone(),
         pod: attachment.pod.name.clone(),
     }
 }
 
 fn describe(attachment: &Attachment, mtu: u32) -> Attached {
-    let everywhere = IpNetwork::V4(Ipv4Network::new_checked(Ipv4Addr::UNSPECIFIED, 0).unwrap_or_else(|| {
-        // A /0 always exists; a /32 keeps this free of a panic.
-        Ipv4Network::from(Ipv4Addr::UNSPECIFIED)
-    }));
+    let mut addresses = Vec::new();
+    let mut routes = Vec::new();
+    for address in attachment.addresses() {
+        let (gateway, everywhere) = match address {
+            IpAddr::V4(_) => (IpAddr::V4(GATEWAY), IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            IpAddr::V6(_) => (IpAddr::V6(GATEWAY_V6), IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        };
+        addresses.push(Address { address: IpNetwork::from(address), gateway });
+        routes.push(Route { destination: IpNetwork::from(gateway), gateway: None });
+        // A prefix of 0 is one of every family.
+        let default = IpNetwork::new(everywhere, 0).unwrap_or(IpNetwork::from(everywhere));
+        routes.push(Route { destination: default, gateway: Some(gateway) });
+    }
     Attached {
         host: Link { name: attachment.host_link(), mac: attachment.host_mac().to_string(), mtu },
         pod: Link { name: attachment.id.interface.clone(), mac: attachment.pod_mac().to_string(), mtu },
-        addresses: vec![Address {
-            address: IpNetwork::V4(Ipv4Network::from(attachment.address)),
-            gateway: IpAddr::V4(GATEWAY),
-        }],
-        routes: vec![
-            Route { destination: IpNetwork::V4(Ipv4Network::from(GATEWAY)), gateway: None },
-            Route { destination: everywhere, gateway: Some(IpAddr::V4(GATEWAY)) },
-        ],
+        addresses,
+        routes,
     }
 }

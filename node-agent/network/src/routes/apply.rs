@@ -2,17 +2,18 @@
 //!
 //! It exists so that planning stays free of netlink. It must not decide anything.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteType};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use rtnetlink::RouteMessageBuilder;
 
 use super::{Change, Hop, NODE_ROUTE_METRIC, NODE_ROUTE_PROTOCOL, RouteError, TunnelPeer};
+use crate::NodeIps;
 use crate::links::{Kernel, errno};
 
 /// What a change needs to know beside itself.
@@ -22,10 +23,11 @@ pub(crate) struct Ground {
     pub(crate) uplink: u32,
     /// Index of the tunnel device, when there is one.
     pub(crate) tunnel: Option<u32>,
-    /// This node's address.
-    pub(crate) node_ip: Ipv4Addr,
-    /// This end's address inside the tunnel.
-    pub(crate) inner_ip: Option<Ipv4Addr>,
+    /// This node's addresses.
+    pub(crate) node_ips: NodeIps,
+    /// This end's addresses inside the tunnel.
+    pub(crate) inner_v4: Option<Ipv4Addr>,
+    pub(crate) inner_v6: Option<Ipv6Addr>,
 }
 
 /// Carries out `change`. Idempotent.
@@ -43,11 +45,7 @@ pub(crate) async fn apply_change(
         }
         Change::RemoveRoute(range, hop) => {
             // Matched by prefix, metric and protocol alone: its device may be gone or have another index by now.
-            let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
-                .destination_prefix(range.network(), range.prefix())
-                .priority(NODE_ROUTE_METRIC)
-                .protocol(RouteProtocol::Other(NODE_ROUTE_PROTOCOL))
-                .build();
+            let mut route = start(*range).build();
             if *hop == Hop::Unreachable {
                 route.header.kind = RouteType::Unreachable;
             }
@@ -59,15 +57,16 @@ pub(crate) async fn apply_change(
         Change::AddTunnel(peer) => {
             let Some(tunnel) = ground.tunnel else { return Ok(()) };
             let mac = TunnelPeer::mac_of(peer.outer);
-            let neighbour = netlink.neighbours().add(tunnel, IpAddr::V4(peer.inner));
+            let neighbour = netlink.neighbours().add(tunnel, peer.inner);
             neighbour.link_layer_address(&mac).replace().execute().await.map_err(refused)?;
             let forwarding = netlink.neighbours().add_bridge(tunnel, &mac);
             let forwarding = forwarding.flags(NeighbourFlags::Own).destination(IpAddr::V4(peer.outer));
             forwarding.replace().execute().await.map_err(refused)
         }
-        Change::RemoveTunnel(peer) => {
+        Change::RemoveTunnel { peer, last } => {
             let Some(tunnel) = ground.tunnel else { return Ok(()) };
-            for entry in entries(tunnel, peer) {
+            let [forwarding, neighbour] = entries(tunnel, peer);
+            for entry in [Some(neighbour), last.then_some(forwarding)].into_iter().flatten() {
                 match netlink.neighbours().del(entry).execute().await {
                     Err(error) if errno(&error) != libc::ENOENT => return Err(refused(error)),
                     _ => {}
@@ -78,26 +77,48 @@ pub(crate) async fn apply_change(
     }
 }
 
-fn message(ground: &Ground, range: Ipv4Network, hop: Hop) -> Option<RouteMessage> {
-    let route = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(range.network(), range.prefix())
+/// A route to a range, with our marks.
+fn start(range: IpNetwork) -> RouteMessageBuilder<IpAddr> {
+    let mut route = RouteMessageBuilder::<IpAddr>::new()
         .priority(NODE_ROUTE_METRIC)
         .protocol(RouteProtocol::Other(NODE_ROUTE_PROTOCOL));
-    Some(match hop {
-        Hop::Unreachable => route.kind(RouteType::Unreachable).build(),
+    let message = route.get_mut();
+    message.header.address_family = if range.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.header.destination_prefix_length = range.prefix();
+    message.attributes.push(RouteAttribute::Destination(route_address(range.network())));
+    route
+}
+
+fn route_address(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
+    }
+}
+
+fn message(ground: &Ground, range: IpNetwork, hop: Hop) -> Option<RouteMessage> {
+    let route = start(range);
+    // The node's own packets enter the tunnel with the tunnel's address: the answer then comes back through the tunnel as
+    // well, and passes filters that know no pod addresses.
+    let (route, via, source) = match hop {
+        Hop::Unreachable => return Some(route.kind(RouteType::Unreachable).build()),
         Hop::Direct { via } => {
-            route.gateway(via).output_interface(ground.uplink).pref_source(ground.node_ip).build()
+            let NodeIps { v4, v6 } = ground.node_ips;
+            (route.output_interface(ground.uplink), via, of_family(range, Some(v4), v6))
         }
         Hop::Tunnel { via } => {
-            let route = route.gateway(via).output_interface(ground.tunnel?).onlink();
-            // The node's own packets enter the tunnel with the tunnel's address: the answer then comes back through
-            // the tunnel as well, and passes filters that know no pod addresses.
-            match ground.inner_ip {
-                Some(inner) => route.pref_source(inner).build(),
-                None => route.build(),
-            }
+            let source = of_family(range, ground.inner_v4, ground.inner_v6);
+            (route.output_interface(ground.tunnel?).onlink(), via, source)
         }
-    })
+    };
+    let mut route = route.build();
+    route.attributes.push(RouteAttribute::Gateway(route_address(via)));
+    route.attributes.extend(source.map(|source| RouteAttribute::PrefSource(route_address(source))));
+    Some(route)
+}
+
+fn of_family(range: IpNetwork, v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> Option<IpAddr> {
+    if range.is_ipv4() { v4.map(IpAddr::V4) } else { v6.map(IpAddr::V6) }
 }
 
 /// The forwarding entry and the neighbour entry of a far end.
@@ -110,9 +131,13 @@ fn entries(tunnel: u32, peer: &TunnelPeer) -> [NeighbourMessage; 2] {
     forwarding.header.state = NeighbourState::Permanent;
     forwarding.attributes = vec![mac, NeighbourAttribute::Destination(NeighbourAddress::Inet(peer.outer))];
     let mut neighbour = NeighbourMessage::default();
-    neighbour.header.family = AddressFamily::Inet;
+    let (family, inner) = match peer.inner {
+        IpAddr::V4(inner) => (AddressFamily::Inet, NeighbourAddress::Inet(inner)),
+        IpAddr::V6(inner) => (AddressFamily::Inet6, NeighbourAddress::Inet6(inner)),
+    };
+    neighbour.header.family = family;
     neighbour.header.ifindex = tunnel;
-    neighbour.attributes = vec![NeighbourAttribute::Destination(NeighbourAddress::Inet(peer.inner))];
+    neighbour.attributes = vec![NeighbourAttribute::Destination(inner)];
     [forwarding, neighbour]
 }
 
@@ -121,6 +146,6 @@ fn describe(change: &Change) -> String {
         Change::SetRoute(range, hop) => format!("route {range} ({hop:?})"),
         Change::RemoveRoute(range, _) => format!("remove the route to {range}"),
         Change::AddTunnel(peer) => format!("add the tunnel to {}", peer.outer),
-        Change::RemoveTunnel(peer) => format!("remove the tunnel to {}", peer.outer),
+        Change::RemoveTunnel { peer, .. } => format!("remove the tunnel to {}", peer.outer),
     }
 }

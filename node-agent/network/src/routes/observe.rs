@@ -4,10 +4,10 @@
 //! route`, is corrected by the next. It must not change anything.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::TryStreamExt;
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
@@ -31,49 +31,54 @@ pub(crate) async fn observe_routes(kernel: &Kernel) -> Result<RouteTable, RouteE
         move |source| RouteError::Netlink { doing, source }
     };
 
-    let mut routes = kernel.netlink.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
-    while let Some(route) = routes.try_next().await.map_err(refused("list routes"))? {
-        let header = &route.header;
-        if header.protocol == RouteProtocol::Other(NODE_ROUTE_PROTOCOL)
-            && header.table == TABLE_MAIN
-            && let Some((range, hop)) = read_route(&route, tunnel)
-        {
-            table.routes.insert(range, hop);
+    let of_v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    let of_v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
+    for family in [of_v4, of_v6] {
+        let mut routes = kernel.netlink.route().get(family).execute();
+        while let Some(route) = routes.try_next().await.map_err(refused("list routes"))? {
+            let header = &route.header;
+            if header.protocol == RouteProtocol::Other(NODE_ROUTE_PROTOCOL)
+                && header.table == TABLE_MAIN
+                && let Some((range, hop)) = read_route(&route, tunnel)
+            {
+                table.routes.insert(range, hop);
+            }
         }
     }
     let Some(tunnel) = tunnel else { return Ok(table) };
 
     // A far end counts only when both its entries are there; half of one is made whole by adding it again.
     let neighbours = kernel.netlink.neighbours();
-    let mut inner = BTreeMap::new();
-    let mut entries = neighbours.get().set_address_family(AddressFamily::Inet).execute();
-    while let Some(entry) = entries.try_next().await.map_err(refused("list neighbours"))? {
-        if let Some((address, mac)) = read_neighbour(&entry, tunnel) {
-            inner.insert(mac, address);
+    let mut inner: BTreeMap<Vec<u8>, Vec<IpAddr>> = BTreeMap::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut entries = neighbours.get().set_address_family(family).execute();
+        while let Some(entry) = entries.try_next().await.map_err(refused("list neighbours"))? {
+            if let Some((address, mac)) = read_neighbour(&entry, tunnel) {
+                inner.entry(mac).or_default().push(address);
+            }
         }
     }
     let mut entries = neighbours.get().set_address_family(AddressFamily::Bridge).execute();
     while let Some(entry) = entries.try_next().await.map_err(refused("list forwarding entries"))? {
-        if let Some((outer, mac)) = read_neighbour(&entry, tunnel)
-            && let Some(inner) = inner.get(&mac)
-        {
-            table.tunnels.insert(TunnelPeer { inner: *inner, outer });
+        if let Some((IpAddr::V4(outer), mac)) = read_neighbour(&entry, tunnel) {
+            let inner = inner.get(&mac).into_iter().flatten();
+            table.tunnels.extend(inner.map(|inner| TunnelPeer { inner: *inner, outer }));
         }
     }
     Ok(table)
 }
 
-fn read_route(route: &RouteMessage, tunnel: Option<u32>) -> Option<(Ipv4Network, Hop)> {
+fn read_route(route: &RouteMessage, tunnel: Option<u32>) -> Option<(IpNetwork, Hop)> {
     let (mut destination, mut gateway, mut device) = (None, None, None);
     for attribute in &route.attributes {
         match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = Some(*address),
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
+            RouteAttribute::Destination(address) => destination = read_address(address),
+            RouteAttribute::Gateway(address) => gateway = read_address(address),
             RouteAttribute::Oif(index) => device = Some(*index),
             _ => {}
         }
     }
-    let range = Ipv4Network::new(destination?, route.header.destination_prefix_length).ok()?;
+    let range = IpNetwork::new(destination?, route.header.destination_prefix_length).ok()?;
     let hop = match (route.header.kind, gateway) {
         (RouteType::Unreachable, _) => Hop::Unreachable,
         (_, Some(via)) if device.is_some() && device == tunnel => Hop::Tunnel { via },
@@ -83,17 +88,30 @@ fn read_route(route: &RouteMessage, tunnel: Option<u32>) -> Option<(Ipv4Network,
     Some((range, hop))
 }
 
-fn read_neighbour(entry: &NeighbourMessage, tunnel: u32) -> Option<(Ipv4Addr, Vec<u8>)> {
+fn read_address(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}
+
+fn read_neighbour(entry: &NeighbourMessage, tunnel: u32) -> Option<(IpAddr, Vec<u8>)> {
     if entry.header.ifindex != tunnel || entry.header.state != NeighbourState::Permanent {
         return None;
     }
     let (mut address, mut mac) = (None, None);
     for attribute in &entry.attributes {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => address = Some(*found),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => {
+                address = Some(IpAddr::V4(*found));
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => {
+                address = Some(IpAddr::V6(*found));
+            }
             // In a bridge-family dump the destination's family is not in the header, so it may come undecoded.
             NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
-                address = <[u8; 4]>::try_from(bytes.as_slice()).ok().map(Ipv4Addr::from);
+                address = <[u8; 4]>::try_from(bytes.as_slice()).ok().map(IpAddr::from);
             }
             NeighbourAttribute::LinkLayerAddress(found) => mac = Some(found.clone()),
             _ => {}

@@ -3,9 +3,9 @@
 //! It exists so that every topology can be tested without a kernel. It must not do I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnetwork::Ipv4Network;
+use ipnetwork::IpNetwork;
 
 /// When pods' packets between nodes are put into VXLAN.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,14 +25,14 @@ pub struct Local {
     /// Its name.
     pub node: String,
     /// The subnets directly on its uplink.
-    pub connected: Vec<Ipv4Network>,
-    /// Its own range of pod addresses, once it has one.
-    pub pod_cidr: Option<Ipv4Network>,
+    pub connected: Vec<IpNetwork>,
+    /// Its own ranges of pod addresses, once it has some.
+    pub pod_cidrs: Vec<IpNetwork>,
     /// When to tunnel.
     pub overlay: Overlay,
     /// Ranges nothing outside the cluster has; what has no better route ends here instead of leaving by the
     /// default route.
-    pub fenced: Vec<Ipv4Network>,
+    pub fenced: Vec<IpNetwork>,
 }
 
 /// A node, this one or another.
@@ -40,10 +40,10 @@ pub struct Local {
 pub struct Peer {
     /// Its name.
     pub node: String,
-    /// Its InternalIP; none before its agent registered it.
-    pub address: Option<Ipv4Addr>,
+    /// Its InternalIPs; none before its agent registered it.
+    pub addresses: Vec<IpAddr>,
     /// Its ranges of pod addresses.
-    pub pod_cidrs: Vec<Ipv4Network>,
+    pub pod_cidrs: Vec<IpNetwork>,
 }
 
 /// Where packets to a range go.
@@ -52,12 +52,12 @@ pub enum Hop {
     /// To a node on the same L2.
     Direct {
         /// The node's address.
-        via: Ipv4Addr,
+        via: IpAddr,
     },
     /// Into the tunnel.
     Tunnel {
         /// The far tunnel end's address.
-        via: Ipv4Addr,
+        via: IpAddr,
     },
     /// Nowhere; the sender is told so at once.
     Unreachable,
@@ -67,8 +67,8 @@ pub enum Hop {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TunnelPeer {
     /// Its address inside the tunnel: the network address of the node's range, which no pod has.
-    pub inner: Ipv4Addr,
-    /// The node's address, where the outer packet goes.
+    pub inner: IpAddr,
+    /// The node's IPv4 address, where the outer packet goes, whatever is in it.
     pub outer: Ipv4Addr,
 }
 
@@ -81,11 +81,11 @@ impl TunnelPeer {
     }
 }
 
-/// All of it. At most a route and a tunnel peer a node.
+/// All of it. At most a route and a tunnel peer a node and family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RouteTable {
     /// By range.
-    pub routes: BTreeMap<Ipv4Network, Hop>,
+    pub routes: BTreeMap<IpNetwork, Hop>,
     /// Far ends.
     pub tunnels: BTreeSet<TunnelPeer>,
 }
@@ -96,11 +96,16 @@ pub enum Change {
     /// Tell the tunnel device where a far end is.
     AddTunnel(TunnelPeer),
     /// Make the range go there, whatever it did before.
-    SetRoute(Ipv4Network, Hop),
+    SetRoute(IpNetwork, Hop),
     /// Forget the range.
-    RemoveRoute(Ipv4Network, Hop),
-    /// Forget a far end.
-    RemoveTunnel(TunnelPeer),
+    RemoveRoute(IpNetwork, Hop),
+    /// Forget a far end: that it has this inner address, and with its last one where it is.
+    RemoveTunnel {
+        /// Which.
+        peer: TunnelPeer,
+        /// Whether it keeps no other inner address.
+        last: bool,
+    },
 }
 
 /// What the routes should be. When two nodes claim a range, the first by name has it.
@@ -109,29 +114,30 @@ pub fn compile_routes(local: &Local, peers: &[Peer]) -> RouteTable {
     let mut sorted: Vec<&Peer> = peers.iter().filter(|peer| peer.node != local.node).collect();
     sorted.sort_by(|a, b| a.node.cmp(&b.node));
     for peer in sorted {
-        let Some(address) = peer.address else { continue };
         for range in peer.pod_cidrs.iter().map(network_of) {
-            let contested = local.pod_cidr.is_some_and(|own| own.overlaps(range))
-                || table.routes.keys().any(|taken| taken.overlaps(range));
+            let contested = local.pod_cidrs.iter().any(|own| overlap(*own, range))
+                || table.routes.keys().any(|taken| overlap(*taken, range));
             if contested {
                 continue;
             }
-            let on_uplink = local.connected.iter().any(|subnet| subnet.contains(address));
-            let tunnelled = match local.overlay {
-                Overlay::Auto => !on_uplink,
-                Overlay::Always => true,
-                Overlay::Never => false,
-            };
-            if tunnelled {
+            let address = peer.addresses.iter().copied().find(|address| address.is_ipv4() == range.is_ipv4());
+            let direct = address
+                .filter(|address| local.connected.iter().any(|subnet| subnet.contains(*address)))
+                .filter(|_| local.overlay != Overlay::Always);
+            let outer = peer.addresses.iter().find_map(|address| match address {
+                IpAddr::V4(address) => Some(*address),
+                IpAddr::V6(_) => None,
+            });
+            if let Some(via) = direct {
+                table.routes.insert(range, Hop::Direct { via });
+            } else if let (Some(outer), true) = (outer, local.overlay != Overlay::Never) {
                 let inner = range.network();
-                table.tunnels.insert(TunnelPeer { inner, outer: address });
+                table.tunnels.insert(TunnelPeer { inner, outer });
                 table.routes.insert(range, Hop::Tunnel { via: inner });
-            } else if on_uplink {
-                table.routes.insert(range, Hop::Direct { via: address });
             }
         }
     }
-    for range in local.fenced.iter().chain(&local.pod_cidr).map(network_of) {
+    for range in local.fenced.iter().chain(&local.pod_cidrs).map(network_of) {
         table.routes.entry(range).or_insert(Hop::Unreachable);
     }
     table
@@ -143,7 +149,10 @@ pub fn plan_routes(desired: &RouteTable, observed: &RouteTable) -> Vec<Change> {
     let added = desired.tunnels.difference(&observed.tunnels).map(|peer| Change::AddTunnel(*peer));
     let set = desired.routes.iter().filter(|(range, hop)| observed.routes.get(range) != Some(hop));
     let removed = observed.routes.iter().filter(|(range, _)| !desired.routes.contains_key(range));
-    let forgotten = observed.tunnels.difference(&desired.tunnels).map(|peer| Change::RemoveTunnel(*peer));
+    let forgotten = observed.tunnels.difference(&desired.tunnels).map(|peer| Change::RemoveTunnel {
+        peer: *peer,
+        last: !desired.tunnels.iter().any(|other| other.outer == peer.outer),
+    });
     added
         .chain(set.map(|(range, hop)| Change::SetRoute(*range, *hop)))
         .chain(removed.map(|(range, hop)| Change::RemoveRoute(*range, *hop)))
@@ -152,8 +161,12 @@ pub fn plan_routes(desired: &RouteTable, observed: &RouteTable) -> Vec<Change> {
 }
 
 /// The range without host bits, which would make equal ranges differ.
-fn network_of(range: &Ipv4Network) -> Ipv4Network {
-    Ipv4Network::new(range.network(), range.prefix()).unwrap_or(*range)
+fn network_of(range: &IpNetwork) -> IpNetwork {
+    IpNetwork::new(range.network(), range.prefix()).unwrap_or(*range)
+}
+
+fn overlap(a: IpNetwork, b: IpNetwork) -> bool {
+    a.contains(b.network()) || b.contains(a.network())
 }
 
 #[cfg(test)]
@@ -162,22 +175,23 @@ mod tests {
 
     use super::*;
 
-    fn net(text: &str) -> Ipv4Network {
+    fn net(text: &str) -> IpNetwork {
         text.parse().unwrap()
     }
 
     fn local(overlay: Overlay) -> Local {
         Local {
             node: "a".into(),
-            connected: vec![net("10.240.0.11/24")],
-            pod_cidr: Some(net("10.244.0.0/24")),
+            connected: vec![net("10.240.0.11/24"), net("fd00:240::11/64")],
+            pod_cidrs: vec![net("10.244.0.0/24")],
             overlay,
             fenced: vec![net("10.244.0.0/16")],
         }
     }
 
     fn peer(node: &str, address: &str, range: &str) -> Peer {
-        Peer { node: node.into(), address: address.parse().ok(), pod_cidrs: vec![net(range)] }
+        let addresses = address.split(',').filter_map(|ip| ip.parse().ok()).collect();
+        Peer { node: node.into(), addresses, pod_cidrs: range.split(',').map(net).collect() }
     }
 
     fn hop(table: &RouteTable, range: &str) -> Option<Hop> {
@@ -194,6 +208,30 @@ mod tests {
     }
 
     #[test]
+    fn each_family_goes_its_own_way_and_a_tunnel_carries_both() {
+        let peers = [
+            peer("b", "10.240.0.12,fd00:240::12", "10.244.1.0/24,fd00:1::/64"),
+            peer("c", "10.250.0.9,fd00:250::9", "10.244.2.0/24,fd00:2::/64"),
+            peer("d", "10.240.0.14", "10.244.3.0/24,fd00:3::/64"),
+        ];
+        let table = compile_routes(&local(Overlay::Auto), &peers);
+        assert_eq!(hop(&table, "fd00:1::/64"), Some(Hop::Direct { via: "fd00:240::12".parse().unwrap() }));
+        assert_eq!(hop(&table, "fd00:2::/64"), Some(Hop::Tunnel { via: "fd00:2::".parse().unwrap() }));
+        assert_eq!(hop(&table, "fd00:3::/64"), Some(Hop::Tunnel { via: "fd00:3::".parse().unwrap() }));
+        assert_eq!(hop(&table, "10.244.3.0/24"), Some(Hop::Direct { via: "10.240.0.14".parse().unwrap() }));
+        let mut single = table.clone();
+        single.tunnels.retain(|peer| peer.inner.is_ipv4());
+        let removed: Vec<bool> = plan_routes(&single, &table)
+            .into_iter()
+            .filter_map(|change| match change {
+                Change::RemoveTunnel { last, .. } => Some(last),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(removed, [false, true], "c keeps its other inner address, d has none left");
+    }
+
+    #[test]
     fn what_no_node_has_ends_on_the_node() {
         let table = compile_routes(&local(Overlay::Auto), &[]);
         assert_eq!(hop(&table, "10.244.0.0/16"), Some(Hop::Unreachable));
@@ -205,7 +243,7 @@ mod tests {
         let peers = [
             peer("a", "10.240.0.11", "10.244.0.0/24"),
             peer("b", "", "10.244.1.0/24"),
-            Peer { node: "c".into(), address: "10.240.0.13".parse().ok(), pod_cidrs: vec![] },
+            Peer { node: "c".into(), addresses: vec!["10.240.0.13".parse().unwrap()], pod_cidrs: vec![] },
         ];
         let fenced_only = compile_routes(&local(Overlay::Auto), &[]);
         assert_eq!(compile_routes(&local(Overlay::Auto), &peers), fenced_only);
@@ -230,7 +268,10 @@ mod tests {
         );
         let back = plan_routes(&direct, &tunnelled);
         assert!(
-            matches!(back[..], [Change::SetRoute(_, Hop::Direct { .. }), Change::RemoveTunnel(_)]),
+            matches!(
+                back[..],
+                [Change::SetRoute(_, Hop::Direct { .. }), Change::RemoveTunnel { last: true, .. }]
+            ),
             "{back:?}"
         );
     }
@@ -256,7 +297,7 @@ mod tests {
             for change in plan_routes(&desired, &observed) {
                 match change {
                     Change::AddTunnel(peer) => { table.tunnels.insert(peer); }
-                    Change::RemoveTunnel(peer) => { table.tunnels.remove(&peer); }
+                    Change::RemoveTunnel { peer, .. } => { table.tunnels.remove(&peer); }
                     Change::SetRoute(range, hop) => { table.routes.insert(range, hop); }
                     Change::RemoveRoute(range, _) => { table.routes.remove(&range); }
                 }

@@ -3,14 +3,14 @@
 //! One device a node with learning off: every far end is a permanent neighbour and forwarding entry, so the tunnel
 //! never floods and never asks. It must not know which nodes there are.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
-use ipnetwork::Ipv4Network;
 use netlink_packet_route::link::InfoVxlan;
 use rtnetlink::LinkVxlan;
 
 use super::TunnelPeer;
-use crate::links::{Kernel, LinkError, Uplink, delete_link, link_mac, refused};
+use crate::PodRanges;
+use crate::links::{Kernel, LinkError, Uplink, delete_link, ensure_address, link_mac, refused};
 
 /// Name of the device.
 pub(crate) const TUNNEL: &str = "penstock-vx";
@@ -26,7 +26,7 @@ pub(crate) async fn ensure_tunnel(
     kernel: &Kernel,
     uplink: &Uplink,
     node_ip: Ipv4Addr,
-    pod_cidr: Ipv4Network,
+    ranges: PodRanges,
 ) -> Result<u32, LinkError> {
     let mac = TunnelPeer::mac_of(node_ip);
     let found = kernel.observe_link(TUNNEL).await?;
@@ -48,9 +48,16 @@ pub(crate) async fn ensure_tunnel(
     let missing = || LinkError::Missing { name: TUNNEL.into() };
     let index = kernel.observe_link(TUNNEL).await?.ok_or_else(missing)?.header.index;
     kernel.ensure_sysctls(&[(format!("net/ipv4/conf/{TUNNEL}/rp_filter"), "2")])?;
-    let inner = IpAddr::V4(pod_cidr.network());
-    let address = kernel.netlink.address().add(index, inner, 32).replace();
-    address.execute().await.map_err(refused("give the VXLAN device its address"))?;
+    if ranges.v6.is_some() {
+        kernel.ensure_sysctls(&[
+            (format!("net/ipv6/conf/{TUNNEL}/disable_ipv6"), "0"),
+            (format!("net/ipv6/conf/{TUNNEL}/accept_dad"), "0"),
+            (format!("net/ipv6/conf/{TUNNEL}/accept_ra"), "0"),
+        ])?;
+    }
+    for range in ranges.all() {
+        ensure_address(&kernel.netlink, index, range.network(), TUNNEL).await?;
+    }
     kernel.apply_up(index).await?;
     Ok(index)
 }

@@ -46,11 +46,95 @@ async fn two_pods_and_their_node_reach_each_other() {
     assert!(reaches(&a, &b, at_b), "pod to pod");
     assert!(reaches(&b, &a, at_a), "and back");
     assert!(reaches(&node.namespace, &a, at_a), "node to pod");
-    assert!(reaches(&a, &node.namespace, node.config.node_ip), "pod to node");
+    assert!(reaches(&a, &node.namespace, node.config.node_ips.v4), "pod to node");
     assert!(reaches(&a, &a, at_a), "a pod to itself");
     assert!(reaches(&a, &a, std::net::Ipv4Addr::LOCALHOST), "loopback is up");
     assert_eq!(hooks.attached.load(Ordering::SeqCst), 2);
     assert!(a.ip("neigh show").contains("PERMANENT"), "the gateway needs no ARP");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_of_a_node_with_two_families_has_an_address_of_each_and_both_work_at_once() {
+    if !is_root() {
+        return;
+    }
+    let mut node = Node::alone().with_v6(1, "fd00:240::11/64");
+    node.start(Arc::new(NoHooks)).await;
+    let (a, b) = (Namespace::new(), Namespace::new());
+    a.run(|| std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")).unwrap();
+    let at_a = node.cni("ADD", "a", Some(a.path()), json!({})).await.output;
+    node.add("b", &b).await;
+    let [first, second] = at_a["ips"].as_array().unwrap().as_slice() else { panic!("{at_a}") };
+    assert_eq!(first["address"], "10.244.1.2/32");
+    assert_eq!(second, &json!({"interface": 1, "address": "fd00:244:0:1::2/128", "gateway": "fe80::1"}));
+    assert_eq!(at_a["routes"][3], json!({"dst": "::/0", "gw": "fe80::1"}));
+    let at_a_v6: std::net::Ipv6Addr = "fd00:244:0:1::2".parse().unwrap();
+    assert!(reaches(&b, &a, at_a_v6), "pod to pod");
+    assert!(reaches(&node.namespace, &a, at_a_v6), "node to pod");
+    assert!(reaches(&a, &node.namespace, node.config.node_ips.v6.unwrap()), "pod to node");
+    assert!(!a.ip("-6 addr show dev eth0").contains("tentative"), "nothing is waited for");
+    let old = node.cni("ADD", "a", Some(a.path()), json!({"cniVersion": "0.4.0"})).await.output;
+    assert_eq!((&old["ips"][0]["version"], &old["ips"][1]["version"]), (&json!("4"), &json!("6")));
+    assert_eq!(node.cni("CHECK", "a", Some(a.path()), json!({"prevResult": at_a})).await.code, 0);
+    a.ip("-6 addr del fd00:244:0:1::2/128 dev eth0");
+    assert_eq!(node.cni("CHECK", "a", Some(a.path()), json!({"prevResult": at_a})).await.output["code"], 102);
+    for container in ["a", "b"] {
+        assert_eq!(node.cni("DEL", container, None, json!({})).await.code, 0);
+    }
+    assert_eq!((node.records().len(), node.pod_links()), (0, 0));
+    let left = node.namespace.ip("-6 route show");
+    assert!(!left.contains("fd00:244:0:1::2"), "{left}");
+}
+
+/// How long it takes `from` to send `to` a mebibyte.
+fn send_a_mebibyte(from: &Namespace, to: &Namespace, address: std::net::Ipv4Addr) -> std::time::Duration {
+    use std::io::{Read, Write};
+    const BYTES: usize = 1 << 20;
+    let listener = to.run(|| std::net::TcpListener::bind((address, 0))).unwrap();
+    let target = listener.local_addr().unwrap();
+    let started = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        let received = scope.spawn(move || {
+            let mut bytes = Vec::new();
+            listener.accept().unwrap().0.take(BYTES as u64).read_to_end(&mut bytes).unwrap();
+            bytes.len()
+        });
+        let mut stream = from.run(|| std::net::TcpStream::connect(target)).unwrap();
+        stream.write_all(&vec![0; BYTES]).unwrap();
+        assert_eq!(received.join().unwrap(), BYTES);
+    });
+    started.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_as_fast_as_its_bandwidth_in_each_direction() {
+    if !is_root() {
+        return;
+    }
+    let mut node = Node::alone();
+    node.start(Arc::new(NoHooks)).await;
+    let (limited, free) = (Namespace::new(), Namespace::new());
+    // 16 Mbit/s in, 8 Mbit/s out: a mebibyte takes half a second and a whole one, less what passes at once.
+    let bandwidth = json!({"ingressRate": 16_000_000, "ingressBurst": u32::MAX,
+        "egressRate": 8_000_000, "egressBurst": u32::MAX});
+    let limits = json!({"runtimeConfig": {"bandwidth": bandwidth}});
+    for _ in 0..2 {
+        let answer = node.cni("ADD", "limited", Some(limited.path()), limits.clone()).await;
+        assert_eq!(answer.code, 0, "{}", answer.output);
+    }
+    let at_limited: std::net::Ipv4Addr = "10.244.1.2".parse().unwrap();
+    let at_free = node.add("free", &free).await;
+    let seconds = |taken: std::time::Duration| taken.as_secs_f64();
+    let inwards = seconds(send_a_mebibyte(&free, &limited, at_limited));
+    let outwards = seconds(send_a_mebibyte(&limited, &free, at_free));
+    let unlimited = seconds(send_a_mebibyte(&node.namespace, &free, at_free));
+    println!(
+        "a mebibyte: {inwards:.2} s at 16 Mbit/s, {outwards:.2} s at 8 Mbit/s, {unlimited:.2} s without a limit"
+    );
+    // The link must not be faster than asked; how much slower it may be depends on who else uses the machine.
+    assert!((0.44..2.0).contains(&inwards), "16 Mbit/s: {inwards} s");
+    assert!((0.88..4.0).contains(&outwards), "8 Mbit/s: {outwards} s");
+    assert!(unlimited < 0.4, "no limit: {unlimited} s");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,7 +263,7 @@ async fn a_node_is_not_ready_before_its_range_is_known() {
     assert_eq!(node.cni("STATUS", "", None, json!({})).await.output["code"], 50);
     assert_eq!(node.cni("ADD", "a", Some(pod.path()), json!({})).await.output["code"], 11);
     assert!(!node.state.path().join("net.d").exists(), "the runtime must not think the network is there");
-    network.set_pod_cidr(node.range.parse().unwrap()).await.unwrap();
+    network.set_pod_ranges(node.ranges()).await.unwrap();
     assert_eq!(node.cni("STATUS", "", None, json!({})).await.code, 0);
     assert!(node.state.path().join("net.d/10-penstock.conflist").exists());
     assert!(node.state.path().join("bin/penstock").exists());

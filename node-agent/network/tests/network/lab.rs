@@ -3,7 +3,7 @@
 //! It exists so that the tests beside it read as stories. It must not send a packet outside its namespaces.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use penstock_network::{Netns, Network, NetworkConfig, Overlay, PodHooks};
+use penstock_network::{Netns, Network, NetworkConfig, NodeIps, Overlay, PodHooks, PodRanges};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -78,6 +78,7 @@ pub struct Node {
     pub state: tempfile::TempDir,
     pub config: NetworkConfig,
     pub range: String,
+    pub range_v6: Option<String>,
     agent: Option<(Arc<Network>, CancellationToken, tokio::task::JoinHandle<()>)>,
 }
 
@@ -97,17 +98,25 @@ impl Node {
         let state = tempfile::tempdir().unwrap();
         let config = NetworkConfig {
             node: name.into(),
-            node_ip: address.parse().unwrap(),
+            node_ips: NodeIps { v4: address.parse().unwrap(), v6: None },
             uplink: None,
             state_dir: state.path().to_path_buf(),
             conf_dir: Some(state.path().join("net.d")),
             bin_dir: Some(state.path().join("bin")),
             plugin: plugin(),
             overlay,
-            fenced: vec!["10.244.0.0/16".parse().unwrap()],
+            fenced: vec!["10.244.0.0/16".parse().unwrap(), "fd00:244::/48".parse().unwrap()],
             netns: namespace.netns(),
         };
-        Self { namespace, state, config, range: range.into(), agent: None }
+        Self { namespace, state, config, range: range.into(), range_v6: None, agent: None }
+    }
+
+    /// Gives the node a second family, before it is started: an address, and the range `number` for its pods.
+    pub fn with_v6(mut self, number: u8, address: &str) -> Self {
+        self.config.node_ips.v6 = address.split('/').next().unwrap().parse().ok();
+        self.range_v6 = Some(format!("fd00:244:0:{number}::/64"));
+        self.namespace.ip(&format!("addr add {address} dev eth0 nodad"));
+        self
     }
 
     pub fn up(&self, address: &str) {
@@ -118,8 +127,15 @@ impl Node {
     /// Starts an agent that knows its range.
     pub async fn start(&mut self, hooks: Arc<dyn PodHooks>) -> Arc<Network> {
         let network = self.start_without_range(hooks).await;
-        network.set_pod_cidr(self.range.parse().unwrap()).await.unwrap();
+        network.set_pod_ranges(self.ranges()).await.unwrap();
         network
+    }
+
+    pub fn ranges(&self) -> PodRanges {
+        PodRanges {
+            v4: self.range.parse().unwrap(),
+            v6: self.range_v6.as_deref().map(|r| r.parse().unwrap()),
+        }
     }
 
     pub async fn start_without_range(&mut self, hooks: Arc<dyn PodHooks>) -> Arc<Network> {
@@ -235,8 +251,10 @@ pub fn plugin() -> PathBuf {
 }
 
 /// Whether `from` reaches a server that `to` runs at `address`, over TCP with an answer.
-pub fn reaches(from: &Namespace, to: &Namespace, address: Ipv4Addr) -> bool {
-    let listener = to.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))).unwrap();
+pub fn reaches(from: &Namespace, to: &Namespace, address: impl Into<IpAddr>) -> bool {
+    let address = address.into();
+    // Takes both families.
+    let listener = to.run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
     let port = listener.local_addr().unwrap().port();
     listener.set_nonblocking(true).unwrap();
     let server = std::thread::spawn(move || {

@@ -1,6 +1,6 @@
 //! Two nodes, each with a pod: direct on one L2, VXLAN otherwise, and nothing of other people's touched.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ struct Pair {
 /// Two nodes joined by one cable.
 async fn pair(at_a: &str, at_b: &str, overlay: Overlay) -> Pair {
     let address = |with_prefix: &str| with_prefix.split('/').next().unwrap().to_string();
-    let mut a = Node::new("a", &address(at_a), "10.244.1.0/24", overlay);
-    let mut b = Node::new("b", &address(at_b), "10.244.2.0/24", overlay);
+    let a = Node::new("a", &address(at_a), "10.244.1.0/24", overlay);
+    let b = Node::new("b", &address(at_b), "10.244.2.0/24", overlay);
     let far = b.namespace.path().display();
     a.namespace.ip(&format!("link add eth0 type veth peer name eth0 netns {far}"));
     a.up(at_a);
@@ -31,11 +31,20 @@ async fn pair(at_a: &str, at_b: &str, overlay: Overlay) -> Pair {
     // Without this the two only know each other when they share a subnet.
     a.namespace.ip(&format!("route replace {} dev eth0", address(at_b)));
     b.namespace.ip(&format!("route replace {} dev eth0", address(at_a)));
+    // The second family has the subnets of the first.
+    let beside = |at: &str| {
+        let [_, _, third, fourth] = address(at).parse::<Ipv4Addr>().unwrap().octets();
+        format!("fd00:240:{third}::{fourth}/64")
+    };
+    let (mut a, mut b) = (a.with_v6(1, &beside(at_a)), b.with_v6(2, &beside(at_b)));
     let agents = [a.start(Arc::new(NoHooks)).await, b.start(Arc::new(NoHooks)).await];
     let peer = |node: &Node| Peer {
         node: node.config.node.clone(),
-        address: Some(node.config.node_ip),
-        pod_cidrs: vec![node.range.parse().unwrap()],
+        addresses: [IpAddr::V4(node.config.node_ips.v4)]
+            .into_iter()
+            .chain(node.config.node_ips.v6.map(IpAddr::V6))
+            .collect(),
+        pod_cidrs: node.ranges().all().collect(),
     };
     let peers = vec![peer(&a), peer(&b)];
     for agent in &agents {
@@ -52,7 +61,14 @@ async fn assert_pods_meet(pair: &Pair) {
     assert!(reaches(&here, &there, at_there), "pod to pod of another node");
     assert!(reaches(&there, &here, at_here), "and back");
     assert!(reaches(&pair.a.namespace, &there, at_there), "node to pod of another node");
-    assert!(reaches(&here, &pair.b.namespace, pair.b.config.node_ip), "pod to another node");
+    assert!(reaches(&here, &pair.b.namespace, pair.b.config.node_ips.v4), "pod to another node");
+    let beside = |range: &str, address: Ipv4Addr| -> Ipv6Addr {
+        format!("{range}::{:x}", address.octets()[3]).parse().unwrap()
+    };
+    let (v6_here, v6_there) = (beside("fd00:244:0:1", at_here), beside("fd00:244:0:2", at_there));
+    assert!(reaches(&here, &there, v6_there), "pod to pod of another node over IPv6");
+    assert!(reaches(&there, &here, v6_here), "and back");
+    assert!(reaches(&pair.a.namespace, &there, v6_there), "node to pod of another node over IPv6");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,6 +123,9 @@ async fn routes_of_nodes_that_left_go_and_foreign_ones_stay() {
     assert!(left.contains("10.244.2.0/24 via 10.240.0.99 dev eth0 metric 7"), "{left}");
     assert!(!left.contains("10.244.2.0/24 via 10.240.0.12"), "{left}");
     assert!(left.contains("unreachable 10.244.0.0/16"), "{left}");
+    let left = pair.a.namespace.ip("-6 route show");
+    assert!(left.contains("unreachable fd00:244::/48"), "{left}");
+    assert!(!left.contains("fd00:244:0:2::/64"), "{left}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,10 +137,13 @@ async fn a_pod_asks_the_cluster_s_dns_on_its_own_node() {
     let network = node.start(Arc::new(NoHooks)).await;
     let dns: Ipv4Addr = "10.96.0.10".parse().unwrap();
     for _ in 0..2 {
-        network.ensure_local_address(dns).await.unwrap();
+        network.ensure_local_address(dns.into()).await.unwrap();
     }
-    let mut zone =
-        Zone::new(ZoneConfig { domain: "cluster.local".into(), address: dns.into(), reverse: Vec::new() });
+    let mut zone = Zone::new(ZoneConfig {
+        domain: "cluster.local".into(),
+        addresses: vec![dns.into()],
+        reverse: Vec::new(),
+    });
     zone.insert(ServiceRecord {
         name: ServiceName { namespace: "default".into(), name: "kubernetes".into() },
         exposure: Exposure::Cluster(vec!["10.96.0.1".parse().unwrap()]),

@@ -41,7 +41,7 @@ fn status(
         memory,
         plan,
         previous: &PodStatus::default(),
-        node_ip: [10, 240, 0, 11].into(),
+        node_ips: &[std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 240, 0, 11))],
         runtime_name: "containerd",
         ended,
         now: Timestamp::from_second(5).unwrap(),

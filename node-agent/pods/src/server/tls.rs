@@ -61,7 +61,7 @@ pub fn acceptor(config: &PodsConfig) -> Result<TlsAcceptor, PodsError> {
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn self_signed(config: &PodsConfig) -> Result<Identity, PodsError> {
-    let names = vec![config.node_name.clone(), config.node_ip.to_string()];
+    let names = [vec![config.node_name.clone()], config.node_ip_texts()].concat();
     let made = rcgen::generate_simple_self_signed(names)
         .map_err(|e| PodsError::Certificate { message: e.to_string() })?;
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der());

@@ -51,7 +51,7 @@ fn wait(reason: &str, message: impl Into<String>) -> Waiting {
 
 impl Job {
     fn addresses(&self, pod: Vec<String>) -> Addresses {
-        Addresses { host: self.context.config.node_ip.to_string(), pod }
+        Addresses { hosts: self.context.config.node_ip_texts(), pod }
     }
 
     /// Cgroup, directories, volumes and sandbox; volumes and sandbox side by side.
@@ -61,11 +61,8 @@ impl Job {
         if let Err(error) = std::fs::create_dir_all(&self.sandbox_config.log_directory) {
             tracing::warn!(path = self.sandbox_config.log_directory, %error, "cannot make the log directory");
         }
-        let node = self.addresses(if desired.host_network() {
-            vec![context.config.node_ip.to_string()]
-        } else {
-            Vec::new()
-        });
+        let node =
+            self.addresses(if desired.host_network() { context.config.node_ip_texts() } else { Vec::new() });
         let volumes = context.volumes.ensure(desired, &node, Age::Now);
         let sandbox = async {
             if !with_sandbox {

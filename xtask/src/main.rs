@@ -18,6 +18,7 @@ mod supervise;
 mod test;
 mod tidy;
 mod up;
+mod vm;
 
 use clap::{Parser, Subcommand};
 
@@ -39,6 +40,8 @@ enum Verb {
     Kubeconfig(kubeconfig::Options),
     /// Everything CI checks: format, tidiness, lints, unit, packet, network and cluster tests
     Test(test::Options),
+    /// Verify the programs and run their tests on other kernels, in virtual machines
+    Vm(vm::Options),
     /// Measure; prints a table and, with --json, writes its rows
     Bench(bench::Options),
     /// Build what ships: optimised, stripped programs and the eBPF object
@@ -65,6 +68,7 @@ fn main() {
         Verb::Down(options) => down::run(&options),
         Verb::Kubeconfig(options) => kubeconfig::run(&options),
         Verb::Test(options) => test::run(&options),
+        Verb::Vm(options) => vm::run(&options),
         Verb::Bench(options) => bench::run(&options),
         Verb::Dist(options) => dist::run(&options),
         Verb::Tidy => tidy::run(),

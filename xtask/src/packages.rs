@@ -42,6 +42,24 @@ pub const FOR_TESTS: &[Wanted] = &[
     },
 ];
 
+/// What only `vm` needs.
+pub const FOR_MACHINES: &[Wanted] = &[
+    Wanted {
+        program: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+        why: "runs other kernels than this machine's",
+    },
+    Wanted { program: "busybox", package: "busybox-static", why: "the shell in the virtual machine" },
+    Wanted { program: "ip", package: "iproute2", why: "makes links and addresses in the virtual machine" },
+];
+
+/// The programs of `wanted` that are not there, if any.
+pub fn missing(wanted: &[Wanted]) -> Option<String> {
+    let missing: Vec<_> = wanted.iter().filter(|it| !command::is_on_path(it.program)).collect();
+    let names: Vec<_> = missing.iter().map(|it| it.program).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
 /// Installs what of `wanted` is missing and says what and why.
 pub fn ensure(wanted: &[Wanted]) -> Result<()> {
     let missing: Vec<&Wanted> = wanted.iter().filter(|it| !command::is_on_path(it.program)).collect();

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 
 /// Disk that a cluster's images, containers and store need, and what a build needs besides.
 const DISK_FREE_MIN_MIB: u64 = 2048;
-/// The oldest kernel with everything the programs use: tcx links came with 6.6.
+/// The oldest kernel with everything the programs use: tcx links came with 6.6. Below it only the userspace proxy works, which
+/// is not what `up` is to show.
 const KERNEL_MIN: (u32, u32) = (6, 6);
 
 /// Checks the machine itself; changes nothing.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{artifacts, ebpf, packages, tidy};
+use crate::{artifacts, ebpf, packages, tidy, vm};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -72,6 +72,22 @@ pub fn run(options: &Options) -> Result<()> {
     stage("packet, network and cluster tests", &mut counts, &mut |counts| {
         let scope = ["--package", "penstock-tests"];
         follow(cargo_test(&scope).envs(environment.clone()), "system", counts)
+    });
+    stage("other kernels", &mut counts, &mut |counts| {
+        match vm::run_if_there()? {
+            Ok(outcomes) => {
+                for it in outcomes {
+                    counts.passed += it.passed;
+                    counts.failed += it.failed;
+                    counts.skipped += it.skipped;
+                }
+            }
+            Err(why) => {
+                println!("   SKIPPED: {why}");
+                counts.skipped += 1;
+            }
+        }
+        Ok(())
     });
     if !options.no_lints {
         stage("lints", &mut counts, &mut |counts| {

@@ -49,7 +49,7 @@ pub use error::DataplaneError;
 pub use growth::{CEILING, Fill, plan_growth};
 pub use ids::Ids;
 pub use image::{MapImage, Set, service_of};
-pub use load::{Dataplane, Inside, InsideRange, Limits, LoadOptions, PodLink, detach};
+pub use load::{Dataplane, Inside, InsideRange, Limits, LoadOptions, PodLink, detach, verify};
 pub use migrate::{CONVERSIONS, Conversion};
 pub use observed::{Counters, MapFill, ServiceTraffic, observe_counters, observe_image, observe_maps};
 pub use planner::{Planned, Planner};

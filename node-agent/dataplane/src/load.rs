@@ -214,6 +214,12 @@ impl Dataplane {
     }
 }
 
+/// Has the kernel verify every program, and attaches none. Returns how many there are.
+pub fn verify(options: &LoadOptions) -> Result<usize, DataplaneError> {
+    ensure_directories(&options.bpffs)?;
+    Ok(load_object(options, None)?.programs().count())
+}
+
 /// Takes all programs that an agent left below its directory on a bpf file system off their places, so that they no
 /// longer serve what nobody tells them of. The maps stay for the next that loads. Returns how many programs there were.
 pub fn detach(bpffs: &Path) -> Result<usize, DataplaneError> {

@@ -92,6 +92,33 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn what_is_translated_and_translated_back_has_the_checksum_it_had(
+            field: u16,
+            addresses: [[u8; 16]; 2],
+            ports: [u16; 2],
+        ) {
+            let [old, new] = addresses.map(Address::from_bytes);
+            let there = address_difference(&old, &new) + difference16(ports[0], ports[1]);
+            let back = address_difference(&new, &old) + difference16(ports[1], ports[0]);
+            let again = mended(mended(field, there), back);
+            prop_assert!(
+                again == field || (again | field == 0xffff && again & field == 0),
+                "{field:#x} became {again:#x}"
+            );
+        }
+
+        #[test]
+        fn any_sum_is_folded_to_what_the_sum_of_its_words_is(sum: u64) {
+            let words = (0..4).map(|at| (sum >> (16 * at)) & 0xffff).sum::<u64>();
+            let folded = u64::from(fold16(sum));
+            // Modulo 0xffff, in which zero has two names.
+            prop_assert_eq!(folded % 0xffff, words % 0xffff);
+            prop_assert_eq!(fold32(sum) >> 32, 0);
+        }
+    }
+
     #[test]
     fn nothing_changed_changes_nothing() {
         let address = Address { words: [1, 2, 3, 4] };

@@ -74,6 +74,25 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_hash_is_reduced_to_a_number_that_there_is(hash: u32, count in 1..=u32::MAX) {
+            proptest::prop_assert!(reduce(hash, count) < count);
+        }
+
+        #[test]
+        fn any_flow_has_one_hash_which_its_half_does_not_change(
+            addresses: [[u8; 16]; 2],
+            ports: [u16; 2],
+            protocol: u8,
+        ) {
+            let [source, destination] = addresses.map(Address::from_bytes);
+            let [source_port, destination_port] = ports;
+            let key = FlowKey { source, destination, source_port, destination_port, protocol, ..FlowKey::default() };
+            proptest::prop_assert_eq!(flow(&key), flow(&FlowKey { half: 1, ..key }));
+        }
+    }
+
     #[test]
     fn a_reduced_hash_is_in_range() {
         assert_eq!((reduce(0, 7), reduce(u32::MAX, 7), reduce(u32::MAX, 1)), (0, 6, 0));

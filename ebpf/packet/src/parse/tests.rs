@@ -1,6 +1,7 @@
 //! Packets read on the host: examples, and anything at all.
 
 use core::mem::MaybeUninit;
+use core::net::IpAddr;
 
 use proptest::prelude::*;
 
@@ -136,6 +137,87 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// A packet that means well, with what it was built of.
+#[derive(Debug, Clone)]
+struct Built {
+    frame: Vec<u8>,
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: u8,
+    ports: [[u8; 2]; 2],
+    transport: usize,
+    hops: u8,
+}
+
+/// Packets of both families with any addresses, ports (0 too) and hops, floods of options and chains of extension headers
+/// as far as they are allowed, and any payload.
+fn built() -> impl Strategy<Value = Built> {
+    let addresses = prop_oneof![
+        any::<[[u8; 4]; 2]>().prop_map(|pair| pair.map(IpAddr::from)),
+        // The mapped ones, which nobody may send, are refused.
+        any::<[[u8; 16]; 2]>()
+            .prop_filter("a mapped address", |pair| pair.iter().all(|it| it[..10] != [0; 10]))
+            .prop_map(|pair| pair.map(IpAddr::from)),
+    ];
+    let protocol = prop::sample::select(std::vec![PROTOCOL_TCP, PROTOCOL_UDP, PROTOCOL_SCTP]);
+    let extensions = prop::collection::vec((any::<bool>(), 0..3_u8), 0..EXTENSIONS_MAX as usize);
+    let ports = any::<[[u8; 2]; 2]>();
+    let rest = (0..11_u8, extensions, prop::collection::vec(any::<u8>(), 0..64));
+    (addresses, protocol, ports, any::<u8>(), rest).prop_map(|(addresses, protocol, ports, hops, rest)| {
+        let (options, extensions, payload) = rest;
+        let [source, destination] = addresses;
+        let transport = transport_header(protocol, ports, &payload);
+        let mut frame = std::vec![0_u8; 12];
+        match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let length = 20 + usize::from(options) * 4 + transport.len();
+                frame.extend([8, 0, 0x45 + options, 0]);
+                frame.extend((length as u16).to_be_bytes());
+                frame.extend([0, 7, 0x40, 0, hops, protocol, 0, 0]);
+                frame.extend(source.octets());
+                frame.extend(destination.octets());
+                frame.extend(core::iter::repeat_n(1, usize::from(options) * 4));
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let mut chain = Vec::new();
+                for (at, (_, length)) in extensions.iter().enumerate() {
+                    chain.push(extensions.get(at + 1).map_or(protocol, extension));
+                    chain.push(*length);
+                    chain.extend(core::iter::repeat_n(0, 6 + usize::from(*length) * 8));
+                }
+                frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+                frame.extend(((chain.len() + transport.len()) as u16).to_be_bytes());
+                frame.extend([extensions.first().map_or(protocol, extension), hops]);
+                frame.extend(source.octets());
+                frame.extend(destination.octets());
+                frame.extend(chain);
+            }
+            _ => unreachable!("both are of one family"),
+        }
+        let at = frame.len();
+        frame.extend(transport);
+        Built { frame, source, destination, protocol, ports, transport: at, hops }
+    })
+}
+
+fn extension(of: &(bool, u8)) -> u8 {
+    if of.0 { NEXT_HOP_BY_HOP } else { NEXT_DESTINATION }
+}
+
+fn transport_header(protocol: u8, ports: [[u8; 2]; 2], payload: &[u8]) -> Vec<u8> {
+    let mut header = ports.concat();
+    match protocol {
+        PROTOCOL_TCP => header.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, SYN, 0, 0, 0, 0, 0, 0]),
+        PROTOCOL_UDP => {
+            header.extend((8 + payload.len() as u16).to_be_bytes());
+            header.extend([0, 0]);
+        }
+        _ => header.extend([0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 4]),
+    }
+    header.extend(payload);
+    header
+}
+
 proptest! {
     #[test]
     fn whatever_arrives_is_read_within_its_bounds(frame in frames()) {
@@ -156,6 +238,41 @@ proptest! {
         if parse(&Bytes::<true>(&frame), &mut packet) {
             prop_assert_eq!(read(&frame), Some(packet));
             prop_assert_eq!(packet.kind, Kind::Whole);
+        }
+    }
+
+    #[test]
+    fn a_packet_that_was_built_is_read_as_it_was_built(built in built()) {
+        let packet = read(&built.frame).expect("a packet");
+        let port = |bytes: [u8; 2]| u16::from_ne_bytes(bytes);
+        prop_assert_eq!(packet.key.protocol, built.protocol);
+        prop_assert_eq!(packet.key.source, Address::from(built.source));
+        prop_assert_eq!(packet.key.destination, Address::from(built.destination));
+        prop_assert_eq!(packet.key.source_port, port(built.ports[0]));
+        prop_assert_eq!(packet.key.destination_port, port(built.ports[1]));
+        prop_assert_eq!(packet.transport as usize, built.transport);
+        prop_assert_eq!(packet.length as usize + 14, built.frame.len());
+        prop_assert_eq!(packet.hops, built.hops);
+        prop_assert!(packet.whole);
+        prop_assert_eq!(packet.kind, Kind::Whole);
+    }
+
+    #[test]
+    fn a_packet_that_was_built_and_changed_anywhere_is_read_within_its_bounds(
+        built in built(),
+        changes in prop::collection::vec((12..200_usize, any::<u8>()), 0..16),
+        cut in 0..256_usize,
+    ) {
+        let mut frame = built.frame;
+        for (at, value) in changes {
+            if let Some(byte) = frame.get_mut(at) {
+                *byte = value;
+            }
+        }
+        frame.truncate(cut);
+        if let Some(packet) = read(&frame) {
+            prop_assert!(packet.transport as usize <= frame.len() || packet.kind == Kind::LaterFragment);
+            prop_assert!(!packet.whole || frame.len() as u32 >= 14 + packet.length);
         }
     }
 

@@ -224,9 +224,13 @@ async fn a_service_of_two_families_has_an_address_of_each_and_gives_both_back() 
             assert_eq!(claim["spec"]["parentRef"]["name"], name);
         }
     }
-    let taken = json!({"clusterIP": "10.96.9.9", "clusterIPs": ["10.96.9.9", "fd00:10:96::77"], "ports": [{"port": 80}]});
+    let taken = json!({"clusterIP": "10.96.9.9", "clusterIPs": ["10.96.9.9", "fd00:0010:96:0::77"], "ports": [{"port": 80}]});
     let error = cluster.create("services", service("late", taken)).await.unwrap_err();
-    assert!(error.message.contains("fd00:10:96::77: provided IP is already allocated"), "{}", error.message);
+    assert!(
+        error.message.contains("fd00:0010:96:0::77: provided IP is already allocated"),
+        "{}",
+        error.message
+    );
     assert!(cluster.get("ipaddresses", "10.96.9.9").await.is_err(), "a refused Service keeps no address");
     cluster.delete("services", "asks", DeleteOptions::default()).await.unwrap();
     for ip in ["fd00:10:96::77", "10.96.7.7"] {

@@ -66,9 +66,7 @@ pub(super) async fn reserve(
             continue;
         }
         let value = service.value();
-        used.ips.extend(
-            items_at(&value, "/spec/clusterIPs").iter().filter_map(|v| v.as_str().map(str::to_string)),
-        );
+        used.ips.extend(families::list(&value, "clusterIPs").into_iter().map(canonical));
         for port in node_ports(&value) {
             used.ports.insert(port);
         }
@@ -152,7 +150,8 @@ async fn take_address(
                 "failed to allocate IP {asked}: the provided IP is not in the valid range. The range of valid IPs is {range}"
             )));
         }
-        if used.ips.contains(asked) || !claim(registry, context, service, asked).await? {
+        let ip = canonical(asked);
+        if used.ips.contains(&ip) || !claim(registry, context, service, &ip).await? {
             return Err(refuse(format!("failed to allocate IP {asked}: provided IP is already allocated")));
         }
         return Ok(asked.to_string());
@@ -202,6 +201,11 @@ fn is_usable(range: IpNetwork, ip: IpAddr) -> bool {
     range.contains(ip) && ip != range.network() && (ip.is_ipv6() || ip != range.broadcast())
 }
 
+/// The one spelling under which an address is claimed: an IPv6 address has many.
+fn canonical(ip: &str) -> String {
+    ip.parse::<IpAddr>().map_or_else(|_| ip.to_owned(), |ip| ip.to_string())
+}
+
 /// Claims an address against other servers. False when somebody who exists has it.
 async fn claim(registry: &Registry, context: &Context, service: &Value, ip: &str) -> Result<bool, ApiError> {
     if context.dry_run {
@@ -238,7 +242,9 @@ async fn claim(registry: &Registry, context: &Context, service: &Value, ip: &str
             let (namespace, name) =
                 (str_at(&other, "/spec/parentRef/namespace"), str_at(&other, "/spec/parentRef/name"));
             let owner = registry.load(&services, namespace, name).await?;
-            let is_held = owner.is_some_and(|(s, _)| families::list(&s, "clusterIPs").contains(&ip));
+            let is_held = owner.is_some_and(|(s, _)| {
+                families::list(&s, "clusterIPs").into_iter().any(|held| canonical(held) == ip)
+            });
             // A claim whose write never came: left by a server that died, or by one that is about to write. The
             // second has half a minute.
             let age = jiff::Timestamp::now()
@@ -252,6 +258,7 @@ async fn claim(registry: &Registry, context: &Context, service: &Value, ip: &str
 }
 
 pub(super) async fn release(registry: &Registry, ip: &str) {
+    let ip = &canonical(ip);
     let Some(definition) = registry.find("networking.k8s.io", "v1", "ipaddresses") else {
         return;
     };

@@ -65,6 +65,28 @@ pub trait Hook {
     fn claim(&self) -> bool;
 }
 
+// === What a step of a hook answers ===
+
+/// Zero for done, else a reason and one.
+#[inline(always)]
+pub fn answer(outcome: Result<(), Reason>) -> u32 {
+    match outcome {
+        Ok(()) => 0,
+        Err(reason) => 1 + reason as u32,
+    }
+}
+
+/// The outcome that [`answer`] wrote as a number.
+#[inline(always)]
+pub fn outcome(answer: u32) -> Result<(), Reason> {
+    match answer {
+        0 => Ok(()),
+        number => Err(Reason::from_number(number - 1)),
+    }
+}
+
+// === Decisions ===
+
 /// A packet that arrives.
 #[inline(always)]
 pub fn arriving(hook: &impl Hook, side: Side, work: &mut Work) -> Result<Decision, Reason> {

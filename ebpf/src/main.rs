@@ -2,7 +2,7 @@
 //!
 //! Attachment points: [`connect`], [`sendmsg`], [`recvmsg`], [`getpeername`], [`bind`], each for both families, and
 //! [`release`] on the node's cgroup;
-//! [`uplink`] on the interface to the outside; [`pod`] on the host's side of each pod's veth.
+//! [`uplink_xdp`] and [`uplink`] on the interface to the outside; [`pod`] on the host's side of each pod's veth.
 //! A service is looked up by address, leads to a set, and the set is one map that is swapped as a whole; programs
 //! read it through one pointer taken once. Nothing here knows Kubernetes, and nothing here allocates.
 #![no_std]
@@ -19,6 +19,7 @@ mod recvmsg;
 mod release;
 mod sendmsg;
 mod uplink;
+mod uplink_xdp;
 
 // Concepts.
 mod affinity;
@@ -32,6 +33,7 @@ mod kept;
 mod maps;
 mod masquerade;
 mod open;
+mod pods;
 mod ports;
 mod rewrite;
 mod route;
@@ -39,8 +41,10 @@ mod service;
 mod socket;
 mod source_ranges;
 mod tc;
+mod too_big;
 mod translate;
 mod work;
+mod xdp;
 
 /// Where the other concepts look for it, though it needs no kernel.
 use penstock_ebpf_packet::hash;

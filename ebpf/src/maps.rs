@@ -7,6 +7,7 @@ use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCp
 use aya_ebpf::macros::btf_map;
 use penstock_ebpf_common as shared;
 
+use crate::too_big::Answers;
 use crate::work::Work;
 
 /// Entry 0 is a `SetHeader`, then come backends, then perhaps a Maglev table; the flag lets each set have its own size (Linux 5.10).
@@ -33,6 +34,11 @@ pub static SETS: ArrayOfMaps<Set, 32_768> = ArrayOfMaps::new();
 #[btf_map(name = "names_v1")]
 pub static NAMES: HashMap<u32, shared::ServiceName, 16_384, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
+/// A node has at most a few hundred pods.
+#[btf_map(name = "pods_v1")]
+pub static PODS: HashMap<shared::Address, shared::LocalPod, 4_096, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
 #[btf_map(name = "flows_v1")]
 pub static FLOWS: LruHashMap<shared::FlowKey, shared::FlowValue, 131_072> = LruHashMap::new();
 
@@ -44,6 +50,10 @@ pub static FRAGMENTS: LruHashMap<shared::FragmentKey, shared::FragmentValue, 8_1
 /// other. Not pinned, for it holds nothing between packets.
 #[btf_map(name = "work")]
 pub static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
+
+/// Of each CPU; not pinned, for it holds nothing for longer than a second.
+#[btf_map(name = "answers")]
+pub static ANSWERS: PerCpuArray<Answers, 1> = PerCpuArray::new();
 
 #[btf_map(name = "socket_flows_v1")]
 pub static SOCKET_FLOWS: LruHashMap<shared::SocketFlowKey, shared::SocketFlowValue, 65_536> =

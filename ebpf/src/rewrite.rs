@@ -45,6 +45,21 @@ pub fn apply(ctx: &TcContext, work: &Work, onward: bool) -> Result<(), i64> {
     network(ctx, work, &to.source, &to.destination, addresses, onward)
 }
 
+/// Takes a hop off and changes nothing else.
+#[inline(always)]
+pub fn take_hop(ctx: &TcContext, work: &Work) -> Result<(), i64> {
+    let hops = work.packet.hops;
+    // Of an error the key is the quoted packet's, of the same family.
+    if !work.packet.key.source.is_v4() {
+        return ctx.store((IP_OFFSET + V6_HOPS) as usize, &hops.wrapping_sub(1), RECOMPUTE);
+    }
+    // Hops and protocol are one half word, the checksum the next.
+    let [first, checksum]: [u16; 2] = Tc(ctx).load(IP_OFFSET + V4_HOPS).ok_or(-1)?;
+    let lowered = first.wrapping_sub(1);
+    let mended = mended(checksum, difference16(first, lowered));
+    ctx.store((IP_OFFSET + V4_HOPS) as usize, &[lowered, mended], 0)
+}
+
 /// The IP header.
 #[inline(always)]
 fn network(

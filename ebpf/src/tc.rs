@@ -10,10 +10,10 @@ use penstock_ebpf_common::Reason;
 use penstock_ebpf_packet::header::{Frame, Plain};
 use penstock_ebpf_packet::parse;
 
-use crate::decide::{self, Decision, Hook, Side};
+use crate::decide::{self, Decision, Hook, Side, answer, outcome};
 use crate::flow;
 use crate::rewrite;
-use crate::work;
+use crate::work::{self, Work};
 
 /// A frame at tc.
 pub struct Tc<'a>(pub &'a TcContext);
@@ -83,6 +83,12 @@ impl Tc<'_> {
         if answer == 0 { Ok(()) } else { Err(Reason::NotRewritten) }
     }
 
+    /// Takes a hop off a packet that keeps its addresses.
+    #[inline(always)]
+    pub fn take_hop(&self, work: &Work) -> Result<(), i64> {
+        rewrite::take_hop(self.0, work)
+    }
+
     /// The interface the packet came by, or leaves by.
     #[inline(always)]
     pub fn ifindex(&self) -> u32 {
@@ -110,24 +116,6 @@ impl Tc<'_> {
 //
 // The verifier walks through a function that only its object can call once for each state its callers come in; one that
 // others could call, with nothing but a context and numbers, it proves once for all (Linux 5.6, "global functions").
-
-/// Zero for done, else a reason and one.
-#[inline(always)]
-fn answer(outcome: Result<(), Reason>) -> u32 {
-    match outcome {
-        Ok(()) => 0,
-        Err(reason) => 1 + reason as u32,
-    }
-}
-
-/// The outcome that [`answer`] wrote as a number.
-#[inline(always)]
-fn outcome(answer: u32) -> Result<(), Reason> {
-    match answer {
-        0 => Ok(()),
-        number => Err(Reason::from_number(number - 1)),
-    }
-}
 
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -1,7 +1,7 @@
 //! One packet's way through a program at tc, the same at the uplink and at a pod's link: read, decided, changed, sent.
 //!
-//! Where the kernel can route the translated packet it does. Where the new source is one of the node's own addresses
-//! it would call the packet a martian, so it is sent on from here.
+//! A packet to a pod of this node goes straight to it. Where the kernel can route another translated packet it does. Where
+//! the new source is one of the node's own addresses it would call the packet a martian, so it is sent on from here.
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings;
@@ -13,8 +13,10 @@ use penstock_ebpf_packet::header::IP_OFFSET;
 use crate::announce;
 use crate::count;
 use crate::decide::{self, Decision, Side};
+use crate::pods;
 use crate::route;
 use crate::tc::Tc;
+use crate::too_big;
 use crate::work::{self, Work};
 
 /// Leaves the packet to the next program, and then to the kernel.
@@ -62,16 +64,28 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
     let frame = Tc(ctx);
     let mut verdict = NEXT;
     // What leaves is on its way already: the kernel has routed it and taken the hop off.
-    let onward = side != Side::Leaving
-        && matches!(decision, Decision::AskOnward | Decision::Send | Decision::ErrorOnward);
+    let arrives = side != Side::Leaving;
+    let onward = arrives && matches!(decision, Decision::AskOnward | Decision::Send | Decision::ErrorOnward);
     match decision {
+        Decision::Leave if arrives => return Ok(untranslated(&frame, work)),
         Decision::Leave => return Ok(NEXT),
         Decision::Refuse => {}
+        _ if onward && work.packet.hops <= 1 => return Err(Reason::HopsExceeded),
+        _ if arrives
+            && work.packet.hops > 1
+            && let Some(pod) = pods::find(&work.to.destination) =>
+        {
+            frame.rewrite(decision, true)?;
+            verdict = pods::reach(ctx, &pod);
+        }
         _ if onward => {
-            if work.packet.hops <= 1 {
-                return Err(Reason::HopsExceeded);
-            }
-            let ifindex = if decision == Decision::Send { work.to.client_ifindex } else { way(ctx, work)? };
+            let ifindex = match decision {
+                Decision::Send => work.to.client_ifindex,
+                _ => match way(ctx, work) {
+                    Err(Reason::TooBig) if decision == Decision::AskOnward => return too_big::tell(ctx),
+                    found => found?,
+                },
+            };
             frame.rewrite(decision, true)?;
             verdict = route::send(ifindex);
         }
@@ -79,6 +93,21 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
     }
     decide::count_done(side, decision, work.service);
     Ok(verdict)
+}
+
+/// A packet that is none of ours to translate: to a pod of this node it goes all the same.
+#[inline(always)]
+fn untranslated(frame: &Tc<'_>, work: &Work) -> i32 {
+    let packet = &work.packet;
+    let destination =
+        if packet.kind == Kind::Error { &packet.error_destination } else { &packet.key.destination };
+    if packet.hops <= 1 || !packet.whole {
+        return NEXT;
+    }
+    match pods::find(destination) {
+        Some(pod) if frame.take_hop(work).is_ok() => pods::reach(frame.0, &pod),
+        _ => NEXT,
+    }
 }
 
 /// The interface by which the translated packet leaves.

@@ -7,6 +7,7 @@ use penstock_ebpf_common::{FlowKey, FlowValue, FragmentKey, FragmentValue};
 use penstock_ebpf_packet::Packet;
 
 use crate::maps::WORK;
+use crate::too_big::QUOTE_WORDS;
 
 /// The scratch memory of a packet.
 #[repr(C)]
@@ -34,6 +35,8 @@ pub struct Work {
     pub wire_length: u32,
     /// Who asks for an announced address.
     pub asker: Asker,
+    /// The beginning of a packet that is answered.
+    pub quote: [u32; QUOTE_WORDS],
     /// The question to the routing table, and its answer.
     pub fib: FibLookup,
 }

@@ -1,4 +1,4 @@
-//! `counters` and `maps`: what the kernel programs did and know, read from their pins.
+//! `counters`, `status` and `maps`: what the kernel programs did, where they are and what they know, read from their pins.
 //!
 //! It exists so that a person can look without the agent's help, even when it is not running. It must not write.
 
@@ -19,6 +19,11 @@ pub fn counters(options: &Inspect) -> anyhow::Result<()> {
 /// Maps and their fill.
 pub fn maps(options: &Inspect) -> anyhow::Result<()> {
     print(&penstock_observe::show_maps(&pins(options)?, format(options))?)
+}
+
+/// Where packets from outside are met.
+pub fn status(options: &Inspect) -> anyhow::Result<()> {
+    print(&penstock_observe::show_status(&pins(options)?, format(options))?)
 }
 
 fn format(options: &Inspect) -> Format {

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
             start(run)
         }
         Command::Counters(inspect) => inspect::counters(&inspect),
+        Command::Status(inspect) => inspect::status(&inspect),
         Command::Maps(inspect) => inspect::maps(&inspect),
     };
     match outcome {

@@ -28,6 +28,8 @@ pub enum Command {
     Run(Box<Run>),
     /// What the kernel programs did: packets and connections by program, and drops by reason.
     Counters(Inspect),
+    /// Where packets from outside are met: by which kind of XDP, or at tc alone.
+    Status(Inspect),
     /// What the kernel programs know: each map with its size and how full it is.
     Maps(Inspect),
 }
@@ -130,6 +132,10 @@ pub struct Run {
     /// Device that leads to other nodes [default: the one that has --node-ip].
     #[arg(long, value_name = "DEVICE", help_heading = "Network")]
     pub uplink: Option<String>,
+    /// How packets from outside are met before the kernel makes socket buffers of them; those that need more, and all where
+    /// there is no XDP, are met at tc.
+    #[arg(long, value_enum, default_value_t, value_name = "KIND", help_heading = "Network")]
+    pub xdp: Xdp,
     /// Log every packet that the programs drop, with its addresses and the reason. Counting needs no flag.
     #[arg(long, help_heading = "Network")]
     pub log_drops: bool,
@@ -217,6 +223,19 @@ pub enum Overlay {
     Never,
     /// To every node.
     Always,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Xdp {
+    /// In the driver where it can, otherwise in the kernel's stack; a veth counts as a driver that cannot.
+    #[default]
+    Auto,
+    /// In the driver; the node serves no Services if it cannot.
+    Native,
+    /// In the kernel's stack.
+    Generic,
+    /// Not at all.
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

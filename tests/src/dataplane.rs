@@ -13,7 +13,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, pipe};
-use penstock_dataplane::{Conversion, Dataplane, Desired, Inside, InsideRange, Limits, LoadOptions};
+use penstock_dataplane::{Conversion, Dataplane, Desired, Inside, InsideRange, Limits, LoadOptions, Xdp};
 
 /// The verdict of a program at an interface that leaves the packet to the kernel.
 pub const NEXT: i32 = -1;
@@ -84,6 +84,7 @@ impl Stand {
             bpffs: folder.path().join("penstock"),
             cgroup_v2: cgroup.clone(),
             uplink_ifindex,
+            xdp: Xdp::Off,
             node_ips,
             inside: ["10.244.0.0/16", "fd00:244::/32"]
                 .iter()
@@ -106,6 +107,16 @@ impl Stand {
             conversions: penstock_dataplane::CONVERSIONS,
         };
         Ok(Self { options, cgroup, _folder: folder })
+    }
+
+    /// Meets packets from outside by this kind of XDP from the next load on.
+    pub fn set_xdp(&mut self, xdp: Xdp) {
+        self.options.xdp = xdp;
+    }
+
+    /// What it is loaded from.
+    pub fn options(&self) -> &LoadOptions {
+        &self.options
     }
 
     /// Loads the data plane, as an agent that starts does.
@@ -227,6 +238,43 @@ pub struct Outcome {
     pub verdict: i32,
     /// The frame afterwards.
     pub frame: Vec<u8>,
+}
+
+/// What the program at XDP does with a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Early {
+    /// Drops it.
+    Drop,
+    /// Leaves it to tc.
+    Pass,
+    /// Sends it out of the interface it came by.
+    Send,
+}
+
+/// Runs the program at XDP on a frame, as if it came in by an interface of this namespace.
+pub fn run_early(dataplane: &Dataplane, ifindex: u32, frame: &[u8]) -> (Early, Vec<u8>) {
+    // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+    let mut context = [0_u8; 24];
+    context[4..8].copy_from_slice(&(frame.len() as u32).to_ne_bytes());
+    context[12..16].copy_from_slice(&ifindex.to_ne_bytes());
+    let mut out = vec![0_u8; frame.len() + 64];
+    let Some(Program::Xdp(loaded)) = dataplane.program("uplink_xdp") else { panic!("no program uplink_xdp") };
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut out),
+        ctx_in: Some(&context),
+        ..TestRunOptions::default()
+    };
+    let result = loaded.test_run(options).unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let length = result.data_size_out as usize;
+    out.truncate(length);
+    let verdict = match result.return_value {
+        1 => Early::Drop,
+        2 => Early::Pass,
+        3 => Early::Send,
+        other => panic!("verdict {other} at XDP"),
+    };
+    (verdict, out)
 }
 
 /// Runs a program at an interface on a frame, as if it came in by an interface of this namespace.

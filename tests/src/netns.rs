@@ -112,3 +112,33 @@ pub fn sysctl(name: &str, value: &str) -> Result<()> {
     let path = format!("/proc/sys/{}", name.replace('.', "/"));
     std::fs::write(&path, value).with_context(|| format!("writing {path}"))
 }
+
+/// What a card does for the kernel, or the kernel pretends it does.
+#[derive(Debug, Clone, Copy)]
+#[repr(u32)]
+pub enum Offload {
+    /// Finishes checksums of what is sent: ETHTOOL_STXCSUM.
+    Sums = 0x17,
+    /// Puts received packets together: ETHTOOL_SGRO. A veth that does polls, and then receives what XDP sends to it.
+    Together = 0x2c,
+}
+
+/// Switches an offload of an interface of this thread's namespace.
+pub fn offload(name: &str, offload: Offload, on: bool) -> Result<()> {
+    const SIOCETHTOOL: u64 = 0x8946;
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").context("a socket")?;
+    // struct ethtool_value.
+    let mut value = [offload as u32, u32::from(on)];
+    // SAFETY: plain bytes, for which zero is a value.
+    let mut request: nix::libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(nix::libc::IF_NAMESIZE - 1)) {
+        *to = from as nix::libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+    // SAFETY: the request and the value it points to live through the call, and have the kernel's layout.
+    let answer = unsafe { nix::libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &mut request) };
+    if answer < 0 {
+        return Err(std::io::Error::last_os_error()).with_context(|| format!("{offload:?} of {name}"));
+    }
+    Ok(())
+}

@@ -7,7 +7,7 @@ mod fragment;
 pub mod neighbour;
 mod sum;
 
-pub use error::{error_about, read_error};
+pub use error::{TooBig, error_about, read_error, read_too_big};
 pub use fragment::{assemble, fragments};
 use sum::{crc32c, fold, sum_of, transport_sum};
 

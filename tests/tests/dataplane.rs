@@ -13,6 +13,7 @@ mod dataplane {
     mod choice;
     mod connect;
     mod families;
+    mod local_pods;
     mod nodeport;
     mod removal;
     mod survival;

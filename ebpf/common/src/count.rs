@@ -104,6 +104,12 @@ tallies! {
         AddressContested = 21 => "address_contested",
         /// An echo request to an announced address was answered.
         EchoAnswered = 22 => "echo_answered",
+        /// A packet was sent on at XDP; it is counted as what it is as well.
+        XdpSent = 23 => "xdp_sent",
+        /// A packet went straight into a pod of this node; it is counted as what it is as well.
+        PodReached = 24 => "pod_reached",
+        /// A packet too big for the way to its backend was answered by an ICMP error.
+        TooBigAnswered = 25 => "too_big_answered",
     }
 }
 
@@ -136,7 +142,7 @@ tallies! {
         MartianSource = 11 => "martian_source",
         /// The node has no address of the packet's family to send it on with.
         NoNodeAddress = 12 => "no_node_address",
-        /// Too big for the link it would leave by.
+        /// Too big for the link it would leave by, and not answered: an error, a late fragment, or one of too many.
         TooBig = 13 => "too_big",
         /// A question for an announced address that no neighbour may ask so.
         NeighbourMalformed = 14 => "neighbour_malformed",

@@ -11,6 +11,7 @@ mod config;
 mod count;
 mod flow;
 pub mod map;
+mod pod;
 mod service;
 mod socket;
 
@@ -24,6 +25,7 @@ pub use flow::{
     AffinityKey, AffinityValue, FLOW_CLOSING, FLOW_MASQUERADE, FlowKey, FlowValue, FragmentKey,
     FragmentValue, HALF_FORWARD, HALF_REPLY,
 };
+pub use pod::LocalPod;
 pub use service::{
     Backend, CHOICE_LEAST_CONNECTIONS, CHOICE_MAGLEV, CHOICE_RANDOM, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
     PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, SET_EMPTY_IS_DROP, SETS_PER_SERVICE, ServiceName, SetHeader,

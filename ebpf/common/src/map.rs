@@ -15,6 +15,8 @@ pub const SOURCE_RANGES: &str = "source_ranges_v1";
 pub const SETS: &str = "sets_v2";
 /// Service number to [`crate::ServiceName`].
 pub const NAMES: &str = "names_v1";
+/// [`crate::Address`] to [`crate::LocalPod`].
+pub const PODS: &str = "pods_v1";
 /// [`crate::FlowKey`] to [`crate::FlowValue`].
 pub const FLOWS: &str = "flows_v1";
 /// [`crate::FragmentKey`] to [`crate::FragmentValue`].
@@ -50,6 +52,7 @@ pub const ALL: &[&str] = &[
     SOURCE_RANGES,
     SETS,
     NAMES,
+    PODS,
     FLOWS,
     FRAGMENTS,
     SOCKET_FLOWS,

@@ -29,7 +29,7 @@ macro_rules! plain {
     )+};
 }
 
-plain!(u8, u16, u32, [u8; 2], [u8; 6], [u16; 2], [u32; 2]);
+plain!(u8, u16, u32, [u8; 2], [u8; 6], [u16; 2], [u16; 3], [u32; 2]);
 plain!(Ipv4, Ipv6, Tcp, Udp, Sctp, Icmp, Fragment, Routing, Arp, Neighbour);
 
 /// ETH_P_IP in network order.

@@ -1,6 +1,7 @@
 //! The kernel's maps as a [`MapSink`]: the only writer of them.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +11,9 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray};
 use penstock_ebpf_common::{
     Address, AffinityKey, AffinityValue, Backend, CHOICE_LEAST_CONNECTIONS, CHOICE_MAGLEV, CHOICE_RANDOM,
-    Config, FlowKey, FlowValue, INSIDE_NODES, InsideKey, OpenKey, Peer, ServiceCount, ServiceName, SetHeader,
-    SocketFlowKey, SocketFlowValue, SourceRangeKey, TABLE_PLACES, TablePiece, VipKey, VipValue, map,
+    Config, FlowKey, FlowValue, INSIDE_NODES, InsideKey, LocalPod, OpenKey, Peer, ServiceCount, ServiceName,
+    SetHeader, SocketFlowKey, SocketFlowValue, SourceRangeKey, TABLE_PLACES, TablePiece, VipKey, VipValue,
+    map,
 };
 
 use crate::counts::Counts;
@@ -50,6 +52,7 @@ pub struct KernelMaps {
     counts: Counts,
     settling: Settling,
     pub(crate) tallies: PerCpuArray<MapData, u64>,
+    pods: HashMap<MapData, Address, LocalPod>,
     pub(crate) flows: HashMap<MapData, FlowKey, FlowValue>,
     pub(crate) socket_flows: HashMap<MapData, SocketFlowKey, SocketFlowValue>,
     pub(crate) peers: HashMap<MapData, u64, Peer>,
@@ -118,6 +121,7 @@ impl KernelMaps {
             counts: Counts::open(directory)?,
             settling: Settling::default(),
             tallies: open(directory, map::TALLIES)?,
+            pods: open(directory, map::PODS)?,
             flows: open(directory, map::FLOWS)?,
             socket_flows: open(directory, map::SOCKET_FLOWS)?,
             peers: open(directory, map::PEERS)?,
@@ -183,6 +187,24 @@ impl KernelMaps {
             }
         }
         Ok(())
+    }
+
+    /// Leads a pod's addresses to its link, and no others.
+    pub fn put_pod(&mut self, addresses: &[IpAddr], pod: &LocalPod) -> Result<(), DataplaneError> {
+        let addresses: Vec<_> = addresses.iter().map(|address| Address::from(*address)).collect();
+        for address in &addresses {
+            let written = self.pods.insert(address, pod, 0);
+            written.map_err(|error| failed("writing a map", map::PODS, error))?;
+        }
+        sweep(&mut self.pods, map::PODS, |address, other| {
+            other.ifindex == pod.ifindex && !addresses.contains(address)
+        })?;
+        Ok(())
+    }
+
+    /// Forgets the addresses of pods that are not to be kept.
+    pub fn keep_pods(&mut self, is_kept: impl Fn(&LocalPod) -> bool) -> Result<(), DataplaneError> {
+        sweep(&mut self.pods, map::PODS, |_, pod| !is_kept(pod)).map(drop)
     }
 
     /// Service numbers and their names.

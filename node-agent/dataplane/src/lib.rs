@@ -35,6 +35,7 @@ mod sink;
 mod sockets;
 mod sweep;
 mod sys;
+mod uplink;
 
 pub use announced::{Announcements, Station};
 pub use apply::{Applied, Listing};
@@ -51,6 +52,9 @@ pub use ids::Ids;
 pub use image::{MapImage, Set, service_of};
 pub use load::{Dataplane, Inside, InsideRange, Limits, LoadOptions, PodLink, detach, verify};
 pub use migrate::{CONVERSIONS, Conversion};
-pub use observed::{Counters, MapFill, ServiceTraffic, observe_counters, observe_image, observe_maps};
+pub use observed::{
+    Counters, MapFill, ServiceTraffic, observe_counters, observe_image, observe_maps, observe_xdp,
+};
 pub use planner::{Planned, Planner};
 pub use sink::{MapSink, MemoryMaps};
+pub use uplink::{Xdp, XdpKind};

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::DataplaneError;
 use crate::sys::{self, AttachType, LinkTarget, Target};
+use crate::uplink::XdpKind;
 
 /// The programs of the node's cgroup.
 pub const CGROUP_HOOKS: &[(&str, AttachType)] = &[
@@ -30,6 +31,8 @@ pub const CGROUP_HOOKS: &[(&str, AttachType)] = &[
 /// The programs of the uplink, the way back first.
 pub const UPLINK_HOOKS: &[(&str, AttachType)] =
     &[("uplink_egress", AttachType::TcxEgress), ("uplink_ingress", AttachType::TcxIngress)];
+/// The program that meets packets on the uplink before those.
+pub const XDP_PROGRAM: &str = "uplink_xdp";
 /// The program of a pod's link.
 pub const POD_HOOK: (&str, AttachType) = ("pod_ingress", AttachType::TcxIngress);
 
@@ -102,7 +105,7 @@ impl Links {
                 return Ok(());
             }
         }
-        let link = sys::create_link(program, place.target(), attach).map_err(|source| {
+        let link = sys::create_link(program, place.target(), attach, 0).map_err(|source| {
             DataplaneError::Kernel { doing: "attaching a program", subject: name.to_owned(), source }
         })?;
         // The former link goes only now: for a moment both programs run, and the second finds nothing to translate.
@@ -112,6 +115,55 @@ impl Links {
             subject: name.to_owned(),
             source,
         })
+    }
+
+    /// Has the XDP program on an interface by one kind and not by the other. A link in its place gets the program; one that
+    /// is not is removed first, for an interface has one XDP program: until the new one is there tc has all the traffic.
+    pub fn ensure_xdp(
+        &self,
+        ifindex: u32,
+        program: BorrowedFd<'_>,
+        kind: XdpKind,
+    ) -> Result<(), DataplaneError> {
+        let name = xdp_name(kind);
+        let pin = self.directory.join(&name);
+        if let Some(link) = open_pin(&pin, &name)? {
+            let there = sys::link_target(link.as_fd()).is_ok_and(|it| it == LinkTarget::Interface(ifindex));
+            if there && sys::update_link(link.as_fd(), program).is_ok() {
+                return Ok(());
+            }
+        }
+        self.remove_xdp()?;
+        // XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE of include/uapi/linux/if_link.h.
+        let flags = match kind {
+            XdpKind::Native => 1 << 2,
+            XdpKind::Generic => 1 << 1,
+        };
+        let kernel = |doing| {
+            let subject = name.clone();
+            move |source| DataplaneError::Kernel { doing, subject, source }
+        };
+        let link = sys::create_link(program, Target::Interface(ifindex), AttachType::Xdp, flags)
+            .map_err(kernel("attaching a program"))?;
+        sys::pin(link.as_fd(), &pin).map_err(kernel("pinning a link"))
+    }
+
+    /// Takes the XDP program off the uplink.
+    pub fn remove_xdp(&self) -> Result<(), DataplaneError> {
+        XdpKind::ALL.iter().try_for_each(|kind| unpin(&self.directory.join(xdp_name(*kind))))
+    }
+
+    /// By which kind of XDP a program is attached, and to which interface.
+    pub fn observe_xdp(&self) -> Result<Option<(XdpKind, u32)>, DataplaneError> {
+        for kind in XdpKind::ALL {
+            let name = xdp_name(kind);
+            if let Some(link) = open_pin(&self.directory.join(&name), &name)?
+                && let Ok(LinkTarget::Interface(ifindex @ 1..)) = sys::link_target(link.as_fd())
+            {
+                return Ok(Some((kind, ifindex)));
+            }
+        }
+        Ok(None)
     }
 
     /// Has the pod's program on an interface.
@@ -166,6 +218,10 @@ impl Links {
         }
         Ok(living)
     }
+}
+
+fn xdp_name(kind: XdpKind) -> String {
+    format!("{XDP_PROGRAM}_{}", kind.name())
 }
 
 fn pod_name(ifindex: u32) -> String {

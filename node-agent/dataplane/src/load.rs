@@ -7,17 +7,18 @@ use std::path::{Path, PathBuf};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
-use penstock_ebpf_common::{CONFIG_MASQUERADE, Config, INSIDE_NODES, map};
+use penstock_ebpf_common::{CONFIG_MASQUERADE, Config, INSIDE_NODES, LocalPod, map};
 
 use crate::counts;
 use crate::drop_log::{self, DropLog};
 use crate::endings::Endings;
 use crate::image::SETS_PER_SERVICE;
 use crate::kernel::{self, KernelMaps};
-use crate::links::{CGROUP_HOOKS, Links, POD_HOOK, Place, UPLINK_HOOKS};
+use crate::links::{CGROUP_HOOKS, Links, POD_HOOK, Place, UPLINK_HOOKS, XDP_PROGRAM};
 use crate::migrate::{self, Conversion, Exchange};
 use crate::planner::Planner;
 use crate::sink::MapSink;
+use crate::uplink::{self, Uplink, Xdp, XdpKind};
 use crate::{DataplaneError, node, sys};
 
 /// Where the pieces are that a data plane is made of.
@@ -31,6 +32,8 @@ pub struct LoadOptions {
     pub cgroup_v2: PathBuf,
     /// The interface by which traffic from outside arrives; none leaves NodePorts to clients on the node.
     pub uplink_ifindex: Option<u32>,
+    /// How packets from outside are met on the uplink before tc.
+    pub xdp: Xdp,
     /// The node's addresses, at most one of a family: the sources of traffic that is to come back to it.
     pub node_ips: Vec<IpAddr>,
     /// Ranges of addresses that are of the cluster.
@@ -94,6 +97,8 @@ pub struct PodLink {
     pub ifindex: u32,
     /// The pod's addresses.
     pub addresses: Vec<IpAddr>,
+    /// The link address of the pod's end; zeros when nobody knows.
+    pub pod_mac: [u8; 6],
 }
 
 /// The loaded programs and their maps. Dropping it detaches nothing: the pins keep traffic flowing.
@@ -197,20 +202,31 @@ impl Dataplane {
         self.state().maps.set_inside(&node::nodes(addresses), |of| of == INSIDE_NODES)
     }
 
-    /// Puts the program on a pod's link; again on the same link puts the newest program there.
+    /// Puts the program on a pod's link and leads the pod's addresses there; again on the same link puts the newest program
+    /// there.
     pub fn attach_pod(&self, pod: &PodLink) -> Result<(), DataplaneError> {
         let programs = self.programs.read();
-        self.links.ensure_pod(pod.ifindex, loaded(&programs, POD_HOOK.0)?)
+        self.links.ensure_pod(pod.ifindex, loaded(&programs, POD_HOOK.0)?)?;
+        let node_mac = describe(pod.ifindex)?.mac;
+        let entry = LocalPod { ifindex: pod.ifindex, pod_mac: pod.pod_mac, node_mac };
+        self.state().maps.put_pod(&pod.addresses, &entry)
+    }
+
+    /// Takes a pod's addresses and the program off its link; a link that is already gone is no error.
+    pub fn detach_pod(&self, ifindex: u32) -> Result<(), DataplaneError> {
+        // First the addresses: nothing is sent into a link that goes.
+        self.state().maps.keep_pods(|pod| pod.ifindex != ifindex && uplink::exists(pod.ifindex))?;
+        self.links.remove_pod(ifindex)
+    }
+
+    /// By which kind of XDP packets from outside are met, and on which interface; none when only tc meets them.
+    pub fn xdp(&self) -> Result<Option<(XdpKind, u32)>, DataplaneError> {
+        self.links.observe_xdp()
     }
 
     /// A loaded program by its name, to be run on packets of a test or a measurement.
     pub fn program(&self, name: &str) -> Option<MappedRwLockReadGuard<'_, Program>> {
         RwLockReadGuard::try_map(self.programs.read(), |programs| programs.program(name)).ok()
-    }
-
-    /// Takes the program off a pod's link; a link that is already gone is no error.
-    pub fn detach_pod(&self, ifindex: u32) -> Result<(), DataplaneError> {
-        self.links.remove_pod(ifindex)
     }
 }
 
@@ -266,6 +282,8 @@ fn load_plain(options: &LoadOptions) -> Result<Loaded, DataplaneError> {
     maps.configure(&config(options)?, &node::inside(&options.inside))?;
     let limits = maps.limits()?;
     let pods = attach(options, &programs)?;
+    // Of links that went while no agent was there.
+    maps.keep_pods(|pod| uplink::exists(pod.ifindex))?;
     Ok(Loaded { programs, maps, drop_log, limits, pods })
 }
 
@@ -282,6 +300,8 @@ fn attach(options: &LoadOptions, programs: &Ebpf) -> Result<usize, DataplaneErro
             links.ensure(name, loaded(programs, name)?, &uplink, *attach)?;
         }
     }
+    // After tc, which it leaves packets to.
+    meet_early(&links, programs, options)?;
     links.refresh_pods(loaded(programs, POD_HOOK.0)?)
 }
 
@@ -372,6 +392,9 @@ fn load_object(options: &LoadOptions, exchange: Option<&Exchange>) -> Result<Ebp
     }
     let level = drop_log::level(options.tell_drops);
     loader.override_global(aya_log::LEVEL, &level, false);
+    let mac = options.uplink_ifindex.map(describe).transpose()?.map_or([0; 6], |uplink| uplink.mac);
+    let mac = u64::from_ne_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0]);
+    loader.override_global("PENSTOCK_UPLINK_MAC", &mac, true);
     let mut programs = loader.load(&bytes).map_err(|error| refused(&error))?;
     for (_, program) in programs.programs_mut() {
         load_program(program).map_err(|error| refused(&error))?;
@@ -388,6 +411,7 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
             Program::CgroupSockAddr(program) => program.load(),
             Program::CgroupSock(program) => program.load(),
             Program::SchedClassifier(program) => program.load(),
+            Program::Xdp(program) => program.load(),
             _ => Err(ProgramError::UnexpectedProgramType),
         };
         match done {
@@ -399,6 +423,44 @@ fn load_program(program: &mut Program) -> Result<(), ProgramError> {
             done => return done,
         }
     }
+}
+
+fn describe(ifindex: u32) -> Result<Uplink, DataplaneError> {
+    uplink::observe_uplink(ifindex).map_err(|source| DataplaneError::Kernel {
+        doing: "asking for the uplink",
+        subject: format!("interface {ifindex}"),
+        source,
+    })
+}
+
+/// Attaches the XDP program by the first kind that the kernel takes. Without it tc has all the traffic, so that failing is
+/// an error only for who asked for it.
+fn meet_early(links: &Links, programs: &Ebpf, options: &LoadOptions) -> Result<(), DataplaneError> {
+    let Some(ifindex) = options.uplink_ifindex else {
+        return links.remove_xdp();
+    };
+    let uplink = describe(ifindex)?;
+    let plan = uplink::plan_xdp(options.xdp, &uplink);
+    let mut why = plan.why.to_owned();
+    for kind in plan.kinds {
+        match links.ensure_xdp(ifindex, loaded(programs, XDP_PROGRAM)?, *kind) {
+            Ok(()) => {
+                tracing::info!(
+                    uplink = uplink.name,
+                    driver = uplink.driver,
+                    xdp = kind.name(),
+                    why,
+                    "XDP attached"
+                );
+                return Ok(());
+            }
+            Err(error) if options.xdp != Xdp::Auto => return Err(error),
+            Err(error) => why = chain(&error),
+        }
+    }
+    links.remove_xdp()?;
+    tracing::info!(uplink = uplink.name, driver = uplink.driver, why, "no XDP: tc meets what arrives");
+    Ok(())
 }
 
 /// An error and all its causes, in one line.
@@ -447,6 +509,7 @@ mod tests {
             bpffs: folder.join("penstock"),
             cgroup_v2: folder.to_owned(),
             uplink_ifindex: None,
+            xdp: Xdp::Auto,
             node_ips: vec![IpAddr::from([10, 240, 0, 11])],
             inside: Vec::new(),
             masquerade: true,

@@ -9,7 +9,9 @@ use serde::Serialize;
 
 use crate::image::MapImage;
 use crate::kernel::{KernelMaps, failed, pin};
+use crate::links::Links;
 use crate::sink::MapSink;
+use crate::uplink::XdpKind;
 use crate::{Dataplane, DataplaneError};
 
 /// All that was counted since the maps were made.
@@ -97,6 +99,11 @@ pub fn observe_image(directory: &Path) -> Result<MapImage, DataplaneError> {
     KernelMaps::open(directory)?.observe()
 }
 
+/// Reads by which kind of XDP packets from outside are met, and on which interface; none when only tc meets them.
+pub fn observe_xdp(directory: &Path) -> Result<Option<(XdpKind, u32)>, DataplaneError> {
+    Links::new(directory.join("links")).observe_xdp()
+}
+
 /// Reads how full each map is. Lists every key: milliseconds for large maps.
 pub fn observe_maps(directory: &Path) -> Result<Vec<MapFill>, DataplaneError> {
     map::ALL.iter().map(|name| fill(directory, name)).collect()
@@ -129,6 +136,7 @@ fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError>
         map::VIPS => Some(keys!(shared::VipKey, shared::VipValue)),
         map::SOURCE_RANGES => Some(keys!(LpmTrie, shared::SourceRangeKey, u32)),
         map::NAMES => Some(keys!(u32, shared::ServiceName)),
+        map::PODS => Some(keys!(shared::Address, shared::LocalPod)),
         map::FLOWS => Some(keys!(shared::FlowKey, shared::FlowValue)),
         map::INSIDE => Some(keys!(LpmTrie, shared::Address, u32)),
         map::FRAGMENTS => Some(keys!(shared::FragmentKey, shared::FragmentValue)),

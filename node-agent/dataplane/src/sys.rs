@@ -38,6 +38,7 @@ pub enum AttachType {
     Getpeername4 = 29,
     Getpeername6 = 30,
     SockRelease = 34,
+    Xdp = 37,
     TcxIngress = 46,
     TcxEgress = 47,
 }
@@ -63,6 +64,7 @@ pub enum LinkTarget {
 }
 
 const LINK_TYPE_CGROUP: u32 = 3;
+const LINK_TYPE_XDP: u32 = 6;
 const LINK_TYPE_TCX: u32 = 11;
 
 /// `union bpf_attr`, zeroed and filled by offset: each command has its own layout.
@@ -120,14 +122,19 @@ fn c_path(path: &Path) -> io::Result<CString> {
 }
 
 /// Attaches a program by a link; the program is attached as long as the link is open or pinned.
-pub fn create_link(program: BorrowedFd<'_>, target: Target<'_>, attach: AttachType) -> io::Result<OwnedFd> {
+pub fn create_link(
+    program: BorrowedFd<'_>,
+    target: Target<'_>,
+    attach: AttachType,
+    flags: u32,
+) -> io::Result<OwnedFd> {
     let target = match target {
         Target::Cgroup(fd) => fd.as_raw_fd() as u32,
         Target::Interface(ifindex) => ifindex,
     };
-    // struct { prog_fd, target_fd or target_ifindex, attach_type, flags } link_create: no flags, since a link to a
-    // cgroup is one among many by itself.
-    let attr = Attr::new().fd(0, program).u32(4, target).u32(8, attach as u32);
+    // struct { prog_fd, target_fd or target_ifindex, attach_type, flags } link_create. A link to a cgroup takes no flags,
+    // since it is one among many by itself.
+    let attr = Attr::new().fd(0, program).u32(4, target).u32(8, attach as u32).u32(12, flags);
     bpf(LINK_CREATE, &attr).map(owned)
 }
 
@@ -146,7 +153,7 @@ pub fn link_target(link: BorrowedFd<'_>) -> io::Result<LinkTarget> {
     let info = unsafe { (&raw const info).read_volatile() };
     Ok(match word(&info, 0) {
         LINK_TYPE_CGROUP => LinkTarget::Cgroup(u64::from(word(&info, 16)) | u64::from(word(&info, 20)) << 32),
-        LINK_TYPE_TCX => LinkTarget::Interface(word(&info, 16)),
+        LINK_TYPE_TCX | LINK_TYPE_XDP => LinkTarget::Interface(word(&info, 16)),
         _ => LinkTarget::Other,
     })
 }

@@ -15,6 +15,8 @@ pub struct PodLink {
     pub addresses: Vec<IpAddr>,
     /// Whether what goes to the pod is limited by a queue of this device, which no packet may be led past.
     pub is_shaped: bool,
+    /// The link address of the pod's end.
+    pub pod_mac: [u8; 6],
     /// The pod's namespace; empty when the runtime did not say.
     pub namespace: String,
     /// The pod's name; empty when the runtime did not say.

@@ -4,6 +4,7 @@
 //! scripts and the Prometheus text format. It needs no running agent. Must not know how anything was counted.
 
 mod metrics;
+mod status;
 mod table;
 
 use std::path::Path;
@@ -12,6 +13,7 @@ pub use metrics::{counters_metrics, maps_metrics};
 pub use penstock_dataplane::{
     Counters, DataplaneError, MapFill, ServiceTraffic, observe_counters, observe_maps,
 };
+pub use status::{Status, status_table};
 pub use table::{counters_table, maps_table};
 
 /// How something observed is to be shown.
@@ -43,6 +45,16 @@ pub fn show_maps(directory: &Path, format: Format) -> Result<String, DataplaneEr
         Format::Table => maps_table(&maps),
         Format::Json => json(&maps),
         Format::Metrics => maps_metrics(&maps),
+    })
+}
+
+/// `node-agent status`: where packets from outside are met.
+pub fn show_status(directory: &Path, format: Format) -> Result<String, DataplaneError> {
+    let status = Status::observe(directory)?;
+    Ok(match format {
+        Format::Table => status_table(&status),
+        Format::Json => json(&status),
+        Format::Metrics => metrics::status_metrics(&status),
     })
 }
 

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use penstock_dataplane::{Counters, MapFill};
+use penstock_dataplane::{Counters, MapFill, XdpKind};
+
+use crate::Status;
 
 /// Events, drops and services as counters.
 pub fn counters_metrics(counters: &Counters) -> String {
@@ -42,6 +44,17 @@ pub fn counters_metrics(counters: &Counters) -> String {
                 count,
             );
         }
+    }
+    text
+}
+
+/// Where packets from outside are met, as a gauge that is one for the kind there is.
+pub fn status_metrics(status: &Status) -> String {
+    let mut text = String::new();
+    let name = "penstock_dataplane_xdp";
+    head(&mut text, name, "gauge", "Whether packets from outside are met by this kind of XDP");
+    for kind in XdpKind::ALL {
+        sample(&mut text, name, &[("kind", kind.name())], u64::from(status.xdp == Some(kind)));
     }
     text
 }

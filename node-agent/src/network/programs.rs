@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::condition::{Condition, Part};
 use super::proxy::{Kind, Proxy};
 use crate::kernel;
-use crate::options::{Run, ServiceProxy};
+use crate::options::{Run, ServiceProxy, Xdp};
 
 /// Pause between attempts to load.
 const RETRY_EVERY: Duration = Duration::from_secs(15);
@@ -179,7 +179,11 @@ impl PodHooks for Programs {
     fn attach(&self, link: &PodLink) -> Result<(), HookError> {
         // Without programs a pod has its network, only no Services; `retry` attaches what it missed.
         let Some(dataplane) = self.get() else { return Ok(()) };
-        let pod = penstock_dataplane::PodLink { ifindex: link.ifindex, addresses: link.addresses.clone() };
+        let pod = penstock_dataplane::PodLink {
+            ifindex: link.ifindex,
+            addresses: link.addresses.clone(),
+            pod_mac: link.pod_mac,
+        };
         dataplane.attach_pod(&pod).map_err(failed)
     }
 
@@ -222,6 +226,12 @@ fn load(options: &Run, uplink: u32) -> anyhow::Result<Dataplane> {
         cgroup_v2,
         uplink_ifindex: Some(uplink),
         node_ips: options.node_ip.clone(),
+        xdp: match options.xdp {
+            Xdp::Auto => penstock_dataplane::Xdp::Auto,
+            Xdp::Native => penstock_dataplane::Xdp::Native,
+            Xdp::Generic => penstock_dataplane::Xdp::Generic,
+            Xdp::Off => penstock_dataplane::Xdp::Off,
+        },
         inside: inside(options),
         masquerade: options.masquerade,
         limits: Limits {

@@ -17,10 +17,12 @@ const PROG_TEST_RUN: libc::c_int = 10;
 const MAP_TYPE_ARRAY: u32 = 2;
 const MAP_TYPE_PROG_ARRAY: u32 = 3;
 const PROG_TYPE_SCHED_CLS: u32 = 3;
+const PROG_TYPE_XDP: u32 = 6;
 
 const HELPER_MAP_LOOKUP_ELEM: i32 = 1;
 const HELPER_SKB_STORE_BYTES: i32 = 9;
 const HELPER_TAIL_CALL: i32 = 12;
+const HELPER_XDP_STORE_BYTES: i32 = 190;
 
 /// Bytes of a frame that are put back: Ethernet, IPv4 and TCP headers.
 pub const HEADERS_BYTES: usize = 54;
@@ -31,20 +33,30 @@ const COUNTER_OFFSET: i16 = 60;
 const SOURCE_LAST_OFFSET: i16 = 29;
 const SOURCE_PORT_OFFSET: i16 = 34;
 
+/// Where a program runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// On a socket buffer.
+    Tc,
+    /// On a packet in memory.
+    Xdp,
+}
+
 /// A program that restores a packet's headers and calls the program in its array.
 pub struct Restorer {
     program: OwnedFd,
     template: OwnedFd,
     callee: OwnedFd,
+    hook: Hook,
 }
 
 impl Restorer {
     /// With `vary` every packet has another source, counted up: 2^24 of them.
-    pub fn new(vary: bool) -> io::Result<Restorer> {
+    pub fn new(hook: Hook, vary: bool) -> io::Result<Restorer> {
         let template = create_map(MAP_TYPE_ARRAY, VALUE_BYTES as u32)?;
         let callee = create_map(MAP_TYPE_PROG_ARRAY, 4)?;
-        let program = load(&restoring(template.as_raw_fd(), callee.as_raw_fd(), vary))?;
-        Ok(Restorer { program, template, callee })
+        let program = load(hook, &restoring(hook, template.as_raw_fd(), callee.as_raw_fd(), vary))?;
+        Ok(Restorer { program, template, callee, hook })
     }
 
     /// Gives it the frame whose headers every packet has.
@@ -63,9 +75,20 @@ impl Restorer {
 
     /// Nanoseconds of one run of many on a frame that arrives by an interface of this namespace, and the last verdict.
     pub fn run(&self, frame: &[u8], ifindex: u32, repeat: u32) -> io::Result<(u32, i32)> {
-        // struct __sk_buff: the fields before ifindex, which stands at 40, must be zero.
         let mut context = [0_u8; 192];
-        context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
+        let context = match self.hook {
+            // struct __sk_buff: the fields before ifindex, which stands at 40, must be zero.
+            Hook::Tc => {
+                context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
+                &context[..]
+            }
+            // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+            Hook::Xdp => {
+                context[4..8].copy_from_slice(&(frame.len() as u32).to_ne_bytes());
+                context[12..16].copy_from_slice(&ifindex.to_ne_bytes());
+                &context[..24]
+            }
+        };
         // struct { prog_fd, retval, data_size_in, data_size_out: u32; data_in, data_out: u64; repeat, duration,
         // ctx_size_in, ctx_size_out: u32; ctx_in, ctx_out: u64 } test.
         let mut attr = Attr::new()
@@ -80,12 +103,12 @@ impl Restorer {
     }
 }
 
-/// A program that does nothing but return -1, which leaves a packet to the next.
-pub fn empty() -> io::Result<OwnedFd> {
-    load(&[mov_imm(0, -1), exit()])
+/// A program that does nothing but leave a packet to the next: TCX_NEXT is -1, XDP_PASS 2.
+pub fn empty(hook: Hook) -> io::Result<OwnedFd> {
+    load(hook, &[mov_imm(0, if hook == Hook::Tc { -1 } else { 2 }), exit()])
 }
 
-fn restoring(template: i32, callee: i32, vary: bool) -> Vec<u64> {
+fn restoring(hook: Hook, template: i32, callee: i32, vary: bool) -> Vec<u64> {
     let mut code = vec![mov(6, 1), store_word_imm(10, -4, 0), mov(2, 10), add_imm(2, -4)];
     code.extend(load_map(1, template));
     code.push(call(HELPER_MAP_LOOKUP_ELEM));
@@ -101,7 +124,11 @@ fn restoring(template: i32, callee: i32, vary: bool) -> Vec<u64> {
         ]);
     }
     code.extend([mov(3, 0), mov(1, 6), mov_imm(2, 0), mov_imm(4, HEADERS_BYTES as i32), mov_imm(5, 0)]);
-    code.extend([call(HELPER_SKB_STORE_BYTES), mov(1, 6)]);
+    // Both take the context, an offset, a buffer and its length; the former takes flags too.
+    code.extend([
+        call(if hook == Hook::Tc { HELPER_SKB_STORE_BYTES } else { HELPER_XDP_STORE_BYTES }),
+        mov(1, 6),
+    ]);
     code.extend(load_map(2, callee));
     code.extend([mov_imm(3, 0), call(HELPER_TAIL_CALL), mov_imm(0, 2), exit()]);
     code
@@ -223,9 +250,10 @@ fn update(map: BorrowedFd<'_>, value: u64) -> io::Result<()> {
     bpf(MAP_UPDATE_ELEM, &mut attr.u64(16, value)).map(drop)
 }
 
-fn load(code: &[u64]) -> io::Result<OwnedFd> {
+fn load(hook: Hook, code: &[u64]) -> io::Result<OwnedFd> {
     let license = c"Dual MIT/GPL";
     // struct { prog_type, insn_cnt: u32; insns, license: u64 }.
-    let attr = Attr::new().u32(0, PROG_TYPE_SCHED_CLS).u32(4, code.len() as u32);
+    let kind = if hook == Hook::Tc { PROG_TYPE_SCHED_CLS } else { PROG_TYPE_XDP };
+    let attr = Attr::new().u32(0, kind).u32(4, code.len() as u32);
     bpf(PROG_LOAD, &mut attr.u64(8, code.as_ptr() as u64).u64(16, license.as_ptr() as u64)).map(owned)
 }

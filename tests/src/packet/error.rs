@@ -31,3 +31,27 @@ pub fn read_error(frame: &[u8]) -> (IpAddr, IpAddr, Packet) {
     let (source, destination, number, start) = read_ip(quoted, true);
     (from, to, Packet::read_transport(source, destination, number, &quoted[start..]))
 }
+
+/// "Too big", as it arrives at who sent too much.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TooBig {
+    /// Who says so.
+    pub from: IpAddr,
+    /// To whom.
+    pub to: IpAddr,
+    /// How much would fit.
+    pub mtu: u32,
+    /// The beginning of the packet, from its IP header on.
+    pub quoted: Vec<u8>,
+}
+
+/// Reads "fragmentation needed", or of IPv6 "packet too big". Both checksums are checked.
+pub fn read_too_big(frame: &[u8]) -> TooBig {
+    let (from, to, number, start) = read_header(frame);
+    let icmp = &frame[start..];
+    let sum = if number == 1 { fold(sum_of(icmp)) } else { transport_sum(from, to, number, icmp) };
+    assert_eq!(sum, 0xffff, "the ICMP checksum");
+    assert!(matches!((number, icmp[0], icmp[1]), (1, 3, 4) | (58, 2, 0)), "{number} {:?}", &icmp[..2]);
+    let mtu = u32::from_be_bytes([icmp[4], icmp[5], icmp[6], icmp[7]]);
+    TooBig { from, to, mtu, quoted: icmp[8..].to_vec() }
+}

@@ -1,4 +1,5 @@
-//! Traffic from outside, and from pods the socket hooks do not see, through real links, routes and neighbours.
+//! Traffic from outside, and from pods the socket hooks do not see, through real links, routes and neighbours; with tc alone
+//! on the uplink, and with XDP before it. What a veth sends natively is lost, so that XDP is generic here.
 //!
 //! ```text
 //!                    ┌ bridge 10.240.0.1 (client) ┐
@@ -10,9 +11,9 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
-use penstock_dataplane::{Dataplane, PodLink};
+use penstock_dataplane::{Dataplane, PodLink, Xdp, XdpKind};
 use penstock_tests::dataplane::{self, Stand, desired};
-use penstock_tests::netns::{Netns, ifindex, ip, isolated, sysctl};
+use penstock_tests::netns::{Netns, Offload, ifindex, ip, isolated, offload, sysctl};
 
 use crate::{PATIENCE, ask, ask_udp, serve, serve_udp};
 
@@ -44,11 +45,18 @@ services:
     node_port: 30082
     backends:
     - { address: 10.244.2.2, port: 8081 }
+  demo/sink:
+    cluster_ips: [10.96.0.7]
+    port: 83
+    node_port: 30083
+    backends:
+    - { address: 10.244.2.2, port: 8082 }
 ";
 const BULK: usize = 4 << 20;
 
 /// What a test looks at: the node it runs on, and its surroundings.
 pub(super) struct World {
+    xdp: Xdp,
     pub dataplane: Dataplane,
     pub outside: Netns,
     pub pod: Netns,
@@ -68,6 +76,13 @@ fn pod_serves(pod: &Netns, address: &'static str, gateway: &str, name: &'static 
     pod.run(|| {
         serve(&format!("{address}:8080"), name);
         serve_udp(&format!("{address}:8080"), name);
+        let listener = TcpListener::bind(format!("{address}:8082")).expect("a listener");
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let read = std::io::copy(&mut stream, &mut std::io::sink()).unwrap_or_default();
+                let _ = std::io::Write::write_all(&mut stream, read.to_string().as_bytes());
+            }
+        });
         let listener = TcpListener::bind(format!("{address}:8081")).expect("a listener");
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
@@ -77,7 +92,13 @@ fn pod_serves(pod: &Netns, address: &'static str, gateway: &str, name: &'static 
     });
 }
 
-pub(super) fn in_world(test: impl FnOnce(&World) + Send) {
+pub(super) fn in_world(mut test: impl FnMut(&World) + Send) {
+    for xdp in [Xdp::Off, Xdp::Generic] {
+        in_world_with(xdp, &mut test);
+    }
+}
+
+fn in_world_with(xdp: Xdp, test: impl FnOnce(&World) + Send) {
     let Some(object) = dataplane::object() else { return };
     isolated(|| {
         let outside = Netns::new().expect("the world outside");
@@ -90,6 +111,9 @@ pub(super) fn in_world(test: impl FnOnce(&World) + Send) {
                 ip("link set port1 master br0")?;
                 ip("link set port2 master br0")?;
                 ip("address add 10.240.0.1/24 dev br0")?;
+                // As on a wire: sums are there, and the node's neighbour receives what XDP sends.
+                offload("br0", Offload::Sums, false)?;
+                offload("port1", Offload::Together, true)?;
                 ip("link set br0 up").map(drop)
             })
             .expect("a bridge");
@@ -106,16 +130,27 @@ pub(super) fn in_world(test: impl FnOnce(&World) + Send) {
             router();
         });
         pod_serves(&pod, "10.244.1.2", "10.244.1.1", "here");
+        other_pod.run(|| offload("eth0", Offload::Sums, false)).expect("sums of its own");
         pod_serves(&other_pod, "10.244.2.2", "10.244.2.1", "there");
 
-        let stand =
+        let mut stand =
             Stand::new(&object, "10.240.0.11", Some(ifindex("eth0").expect("an uplink"))).expect("a stand");
+        stand.set_xdp(xdp);
         let dataplane = stand.load();
+        let kind = dataplane.xdp().expect("a look at the uplink").map(|(kind, _)| kind);
+        assert_eq!(
+            kind,
+            match xdp {
+                Xdp::Native => Some(XdpKind::Native),
+                Xdp::Generic => Some(XdpKind::Generic),
+                _ => None,
+            }
+        );
         dataplane.apply(&desired(SERVICES)).expect("applied");
         let ifindex = ifindex("pod0").expect("a pod's link");
-        let link = PodLink { ifindex, addresses: vec![[10, 244, 1, 2].into()] };
+        let link = PodLink { ifindex, addresses: vec![[10, 244, 1, 2].into()], pod_mac: [0; 6] };
         dataplane.attach_pod(&link).expect("attached");
-        test(&World { dataplane, outside, pod, _other_node: other_node, other_pod, stand });
+        test(&World { xdp, dataplane, outside, pod, _other_node: other_node, other_pod, stand });
     });
 }
 
@@ -148,6 +183,7 @@ fn connections_from_outside_reach_the_pods_of_both_nodes() {
             assert!(world.event(event) > 0, "{event}");
         }
         assert_eq!(world.event("flow_created"), 64);
+        assert_eq!(world.event("xdp_sent") > 0, world.xdp != Xdp::Off, "who met them");
         world.assert_no_drops();
     });
 }
@@ -170,6 +206,69 @@ fn much_data_in_large_segments_arrives_whole() {
         assert_eq!(world.outside.run(|| fetch("10.240.0.11:30081")), BULK);
         assert_eq!(world.outside.run(|| fetch("10.240.0.11:30082")), BULK);
         world.assert_no_drops();
+    });
+}
+
+#[test]
+fn sums_that_a_card_was_to_finish_are_finished_whoever_meets_the_packets() {
+    in_world(|world| {
+        world.outside.run(|| offload("br0", Offload::Sums, true)).expect("sums left to the card");
+        let answers: BTreeSet<_> = world.outside.run(|| (0..32).map(|_| ask("10.240.0.11:30080")).collect());
+        assert_eq!(Vec::from_iter(answers), ["here as 10.240.0.11:30080", "there as 10.240.0.11:30080"]);
+        assert_eq!(world.outside.run(|| fetch("10.240.0.11:30082")), BULK);
+        world.assert_no_drops();
+    });
+}
+
+#[test]
+fn what_is_too_big_for_the_way_to_a_backend_is_answered_and_the_client_sends_less() {
+    in_world(|world| {
+        ip("route replace 10.244.2.0/24 via 10.240.0.12 mtu lock 1300").expect("a narrow way");
+        for left_to_the_card in [false, true] {
+            let said = world.outside.run(|| {
+                offload("br0", Offload::Sums, left_to_the_card).expect("sums");
+                ip("route flush cache").expect("nothing known of the way");
+                let mut stream = TcpStream::connect("10.240.0.11:30083").expect("connected");
+                stream.set_read_timeout(Some(PATIENCE)).expect("a limit");
+                std::io::Write::write_all(&mut stream, &vec![b'x'; BULK]).expect("written");
+                stream.shutdown(std::net::Shutdown::Write).expect("ended");
+                let mut said = String::new();
+                stream.read_to_string(&mut said).expect("an answer");
+                said
+            });
+            assert_eq!(said, BULK.to_string());
+        }
+        assert!(world.event("too_big_answered") > 0);
+        world.assert_no_drops();
+    });
+}
+
+#[test]
+fn another_kind_of_xdp_takes_the_place_of_the_former_and_none_leaves_tc() {
+    in_world_with(Xdp::Generic, |world| {
+        let load = |xdp| {
+            let mut options = world.stand.options().clone();
+            options.xdp = xdp;
+            let again = Dataplane::load(options).expect("loaded");
+            again.xdp().expect("a look at the uplink").map(|(kind, _)| kind)
+        };
+        let mut connection =
+            world.outside.run(|| TcpStream::connect("10.240.0.11:30082")).expect("connected");
+        connection.set_read_timeout(Some(PATIENCE)).expect("a limit");
+        let mut read = 0;
+        for (xdp, kind) in
+            [(Xdp::Auto, Some(XdpKind::Generic)), (Xdp::Off, None), (Xdp::Generic, Some(XdpKind::Generic))]
+        {
+            let mut part = vec![0; BULK / 8];
+            connection.read_exact(&mut part).expect("a part");
+            read += part.len();
+            assert_eq!(load(xdp), kind, "{xdp:?}");
+        }
+        let mut rest = Vec::new();
+        connection.read_to_end(&mut rest).expect("the rest");
+        assert_eq!(read + rest.len(), BULK);
+        assert_eq!(load(Xdp::Native), Some(XdpKind::Native));
+        assert_eq!(load(Xdp::Off), None);
     });
 }
 

@@ -20,7 +20,7 @@ const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
 const LEASE: Duration = Duration::from_secs(60);
 
 /// A node that announces one address by its uplink.
-fn announcing(test: impl FnOnce(&Node, &mut Announcements) + Send) {
+fn announcing(mut test: impl FnMut(&Node, &mut Announcements) + Send) {
     on_node("  {}", |node| {
         let mut announced = node.dataplane.announcements().expect("the map");
         announced.put(VIP.into(), Station { ifindex: node.uplink, mac: MAC }).expect("announced");

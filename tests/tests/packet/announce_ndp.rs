@@ -20,7 +20,7 @@ const VIP: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x240, 0, 0, 0, 0, 0, 0xc8);
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
 
 /// A node that announces one address by its uplink.
-fn announcing(test: impl FnOnce(&Node) + Send) {
+fn announcing(mut test: impl FnMut(&Node) + Send) {
     on_node("  {}", |node| {
         let mut announced = node.dataplane.announcements().expect("the map");
         announced.put(VIP.into(), Station { ifindex: node.uplink, mac: MAC }).expect("announced");

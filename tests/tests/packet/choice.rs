@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use penstock_tests::dataplane::REDIRECT;
 use penstock_tests::packet::{Packet, SYN, Transport};
 
-use crate::{At, on_node};
+use crate::{At, on_node, on_node_that_meets};
 
 const FLOWS: u16 = 600;
 
@@ -34,7 +34,7 @@ fn service(choice: &str, hosts: impl Iterator<Item = u8>) -> String {
 /// Who gets each flow on a node that serves this, after services that are gone by then.
 fn chosen(before: &str, services: &str) -> Vec<SocketAddr> {
     let mut chosen = Vec::new();
-    on_node(before, |node| {
+    on_node_that_meets(before, false, |node| {
         let applied = penstock_tests::dataplane::desired(&format!("services:\n{services}"));
         node.dataplane.apply(&applied).expect("applied");
         for flow in 0..FLOWS {

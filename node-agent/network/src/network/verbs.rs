@@ -150,6 +150,7 @@ pub(super) fn pod_link(attachment: &Attachment, ifindex: u32) -> PodLink {
         name: attachment.host_link(),
         addresses: attachment.addresses().collect(),
         is_shaped: attachment.bandwidth.ingress_rate > 0,
+        pod_mac: attachment.pod_mac().0,
         namespace: attachment.pod.namespace.clone(),
         pod: attachment.pod.name.clone(),
     }

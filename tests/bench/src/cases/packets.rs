@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -12,17 +13,18 @@ use aya::maps::{HashMap, Map, MapData};
 use aya::programs::Program;
 use penstock_dataplane::Dataplane;
 use penstock_ebpf_common::{FlowKey, FlowValue, map};
-use penstock_tests::netns::ifindex;
+use penstock_tests::dataplane::{Early, run_early};
+use penstock_tests::netns::{ifindex, ip};
 use penstock_tests::packet::{ACK, Packet, SYN, Transport};
 
-use crate::bpf::{self, Restorer};
+use crate::bpf::{self, Hook, Restorer};
 use crate::fleet::{self, fleet};
 use crate::peer::ours::Ours;
 use crate::report::Row;
 use crate::rounds::median;
 use crate::stage::Stage;
 use crate::worker::{self, Kind, SERVER_PORTS};
-use crate::world::{CLIENT_POD, POD_LINKS, SERVER_POD, UPLINK, World};
+use crate::world::{CLIENT_POD, NODE, POD_LINKS, SERVER_POD, UPLINK, World};
 
 const REPEAT: u32 = 20_000;
 /// Of a client outside whose flow is there before each case.
@@ -30,6 +32,12 @@ const CLIENT_PORT: u16 = 40_000;
 /// Verdicts of these programs that mean the packet goes on: to the kernel (TCX_NEXT), or out by a redirect.
 const NEXT: i32 = -1;
 const REDIRECT: i32 = 7;
+/// The same at XDP.
+const XDP_PASS: i32 = 2;
+const XDP_TX: i32 = 3;
+const XDP: &str = "uplink_xdp";
+/// Of the service whose backend is on another node.
+const REMOTE_PORT: u16 = 29_999;
 
 /// One packet at one program.
 struct Case {
@@ -42,6 +50,7 @@ struct Case {
     /// Whether the map of flows is emptied before, so that nothing need be evicted.
     room: bool,
     verdict: i32,
+    goal_ns: Option<f64>,
 }
 
 pub fn run(stage: &Stage) -> Result<Vec<Row>> {
@@ -51,15 +60,11 @@ pub fn run(stage: &Stage) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for services in if stage.quick { vec![3] } else { vec![3, 50_000] } {
         let world = World::new()?;
-        let ours = Ours::serve(stage, &world, &fleet(services, 2))?;
+        world.node.run(know_neighbours)?;
+        let mut fleet = fleet(services, 2);
+        fleet.push(remote());
+        let ours = Ours::serve(stage, &world, &fleet)?;
         rows.extend(world.node.run(|| measure(stage, &ours, services))?);
-    }
-    for case in ["established", "first packet"] {
-        rows.push(Row::missing(
-            format!("packets: XDP NodePort, {case}"),
-            "ns",
-            "there is no XDP program yet",
-        ));
     }
     Ok(rows)
 }
@@ -67,12 +72,15 @@ pub fn run(stage: &Stage) -> Result<Vec<Row>> {
 fn measure(stage: &Stage, ours: &Ours, services: u32) -> Result<Vec<Row>> {
     worker::pin(stage.cpu)?;
     let (mut rows, mut missing) = (Vec::<Row>::new(), Vec::new());
-    for case in &cases() {
+    for case in &cases(ours)? {
         let name = format!("packets: {} @{services}", case.name);
         match cost(stage, ours, case) {
             Ok(ns) => {
                 let row = Row::of(name, ns, "ns");
-                rows.push(row);
+                rows.push(match case.goal_ns {
+                    Some(goal) => row.at_most(goal),
+                    None => row,
+                });
             }
             Err(error) => missing.push(Row::missing(name, "ns", format!("{error:#}"))),
         }
@@ -82,12 +90,37 @@ fn measure(stage: &Stage, ours: &Ours, services: u32) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// A NodePort whose backend is on another node: what XDP sends on.
+fn remote() -> fleet::Port {
+    fleet::Port {
+        name: "remote".into(),
+        vip: fleet::VIP,
+        port: REMOTE_PORT,
+        udp: false,
+        node_port: Some(REMOTE_PORT),
+        backends: vec![SocketAddrV4::new(Ipv4Addr::new(10, 244, 2, 2), 8080)],
+    }
+}
+
+/// The link addresses of both neighbours, which XDP cannot ask for.
+fn know_neighbours() -> Result<()> {
+    ip("route add 10.244.2.0/24 via 10.240.0.12")?;
+    for host in ["10.240.0.1", "10.240.0.12"] {
+        ip(&format!("neighbour replace {host} lladdr 02:00:00:00:01:01 dev {UPLINK} nud permanent"))?;
+    }
+    Ok(())
+}
+
+fn ask_remote(flags: u8, port: u16) -> Packet {
+    Packet::new(Transport::Tcp(flags), &format!("10.240.0.1:{port}"), &format!("{NODE}:{REMOTE_PORT}"))
+}
+
 fn ask(flags: u8, port: u16) -> Packet {
     let to = fleet::node_port(Kind::TcpRr).to_string();
     Packet::new(Transport::Tcp(flags), &format!("10.240.0.1:{port}"), &to)
 }
 
-fn cases() -> Vec<Case> {
+fn cases(served: &Ours) -> Result<Vec<Case>> {
     let service = fleet::cluster_ip(Kind::TcpRr).to_string();
     let server = |base: u16| format!("{SERVER_POD}:{}", base + Kind::TcpRr.port_offset());
     let (client, port) = (format!("{CLIENT_POD}:40000"), CLIENT_PORT);
@@ -101,26 +134,51 @@ fn cases() -> Vec<Case> {
         vary: false,
         room: false,
         verdict,
+        goal_ns: None,
     };
     let outside = format!("10.240.0.1:{port}");
     let first = |name, room| Case {
         vary: true,
         room,
-        ..case(name, "uplink_ingress", UPLINK, ask(SYN, port).bytes(), NEXT)
+        ..case(name, "uplink_ingress", UPLINK, ask(SYN, port).bytes(), REDIRECT)
     };
+    let xdp = |name, frame, goal| Case { goal_ns: Some(goal), ..case(name, XDP, UPLINK, frame, XDP_TX) };
+    let xdp_first = |name, room| Case { vary: true, room, ..xdp(name, ask_remote(SYN, port).bytes(), 300.0) };
     let [one, other] = SERVER_PORTS.map(server);
-    vec![
-        case("tc NodePort, established", "uplink_ingress", UPLINK, ask(ACK, port).bytes(), NEXT),
+    let (verdict, sent) = run_early(&served.dataplane, ifindex(UPLINK)?, &ask_remote(ACK, port).bytes());
+    if verdict != Early::Send {
+        bail!("XDP does not send a NodePort's packet on: {verdict:?}");
+    }
+    Ok(vec![
+        xdp("XDP NodePort, established", ask_remote(ACK, port).bytes(), 120.0),
+        xdp("XDP reply", Packet::read(&sent).reply().bytes(), 120.0),
+        case("XDP arriving, not ours", XDP, UPLINK, tcp(ACK, "10.240.0.1:9", &one), XDP_PASS),
+        case(
+            "tc NodePort of another node, established",
+            "uplink_ingress",
+            UPLINK,
+            ask_remote(ACK, port).bytes(),
+            REDIRECT,
+        ),
+        case("tc NodePort, established", "uplink_ingress", UPLINK, ask(ACK, port).bytes(), REDIRECT),
         // One of the two backends has the flow, and it is not known which: the other's is a packet that is not ours.
         case("tc reply", "pod_ingress", server_link, tcp(ACK, &one, &outside), REDIRECT),
         case("tc reply", "pod_ingress", server_link, tcp(ACK, &other, &outside), REDIRECT),
-        case("tc pod to service, established", "pod_ingress", client_link, tcp(ACK, &client, &service), NEXT),
-        case("tc pod to pod, not ours", "pod_ingress", client_link, tcp(ACK, &client, &one), NEXT),
-        case("tc arriving, not ours", "uplink_ingress", UPLINK, tcp(ACK, "10.240.0.1:9", &one), NEXT),
+        case(
+            "tc pod to service, established",
+            "pod_ingress",
+            client_link,
+            tcp(ACK, &client, &service),
+            REDIRECT,
+        ),
+        case("tc pod to pod, not ours", "pod_ingress", client_link, tcp(ACK, &client, &one), REDIRECT),
+        case("tc arriving, not ours", "uplink_ingress", UPLINK, tcp(ACK, "10.240.0.1:9", &one), REDIRECT),
         case("tc leaving, not ours", "uplink_egress", UPLINK, tcp(ACK, &one, "10.240.0.1:9"), NEXT),
         first("tc NodePort, first packet", true),
         first("tc NodePort, first packet, map of flows full", false),
-    ]
+        xdp_first("XDP NodePort, first packet", true),
+        xdp_first("XDP NodePort, first packet, map of flows full", false),
+    ])
 }
 
 /// Forgets every flow.
@@ -138,14 +196,15 @@ fn forget_flows(bpffs: &Path) -> Result<()> {
 /// Nanoseconds of one run, less those of an empty program in its place.
 fn cost(stage: &Stage, served: &Ours, case: &Case) -> Result<f64> {
     let (dataplane, bpffs) = (&served.dataplane, &served.base.options.bpffs);
-    let restorer = Restorer::new(case.vary).context("loading the program that restores packets")?;
-    let once = Restorer::new(false)?;
+    let hook = if case.program == XDP { Hook::Xdp } else { Hook::Tc };
+    let restorer = Restorer::new(hook, case.vary).context("loading the program that restores packets")?;
+    let once = Restorer::new(Hook::Tc, false)?;
     // The way back of a flow is known only once the flow is.
     let asked = ask(ACK, CLIENT_PORT).bytes();
     once.set_frame(&asked)?;
     once.set_callee(program(dataplane, "uplink_ingress")?.as_fd())?;
     once.run(&asked, ifindex(UPLINK)?, 1)?;
-    let (ours, empty) = (program(dataplane, case.program)?, bpf::empty().context("an empty program")?);
+    let (ours, empty) = (program(dataplane, case.program)?, bpf::empty(hook).context("an empty program")?);
     let ifindex = ifindex(case.link)?;
     restorer.set_frame(&case.frame)?;
     let mut differences = Vec::new();
@@ -175,6 +234,7 @@ fn cost(stage: &Stage, served: &Ours, case: &Case) -> Result<f64> {
 fn program(dataplane: &Dataplane, name: &str) -> Result<OwnedFd> {
     match dataplane.program(name).as_deref() {
         Some(Program::SchedClassifier(program)) => Ok(program.fd()?.as_fd().try_clone_to_owned()?),
+        Some(Program::Xdp(program)) => Ok(program.fd()?.as_fd().try_clone_to_owned()?),
         _ => bail!("there is no program {name}"),
     }
 }

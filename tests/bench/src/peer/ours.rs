@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use penstock_dataplane::{Dataplane, Limits, LoadOptions, PodLink};
+use penstock_dataplane::{Dataplane, Limits, LoadOptions, PodLink, Xdp};
 use penstock_tests::netns::{Netns, ifindex};
 
 use crate::fleet::{Port, desired};
@@ -44,6 +44,7 @@ impl Base {
             bpffs: mounted.join("penstock"),
             cgroup_v2,
             uplink_ifindex,
+            xdp: Xdp::Auto,
             node_ips: vec![NODE.into()],
             inside: Vec::new(),
             masquerade: false,
@@ -89,7 +90,7 @@ impl Ours {
 fn attach(dataplane: &Dataplane, node: &Netns, links: &[(u32, Ipv4Addr)]) -> Result<()> {
     node.run(|| {
         links.iter().try_for_each(|(ifindex, address)| {
-            let link = PodLink { ifindex: *ifindex, addresses: vec![(*address).into()] };
+            let link = PodLink { ifindex: *ifindex, addresses: vec![(*address).into()], pod_mac: [0; 6] };
             dataplane.attach_pod(&link).with_context(|| format!("attaching to the link of {address}"))
         })
     })

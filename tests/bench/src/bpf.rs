@@ -253,7 +253,8 @@ fn update(map: BorrowedFd<'_>, value: u64) -> io::Result<()> {
 fn load(hook: Hook, code: &[u64]) -> io::Result<OwnedFd> {
     let license = c"Dual MIT/GPL";
     // struct { prog_type, insn_cnt: u32; insns, license: u64 }.
-    let kind = if hook == Hook::Tc { PROG_TYPE_SCHED_CLS } else { PROG_TYPE_XDP };
-    let attr = Attr::new().u32(0, kind).u32(4, code.len() as u32);
+    // Programs that call each other at XDP are all of one expected_attach_type, which stands at 68: BPF_XDP.
+    let (kind, attach) = if hook == Hook::Tc { (PROG_TYPE_SCHED_CLS, 0) } else { (PROG_TYPE_XDP, 37) };
+    let attr = Attr::new().u32(0, kind).u32(68, attach).u32(4, code.len() as u32);
     bpf(PROG_LOAD, &mut attr.u64(8, code.as_ptr() as u64).u64(16, license.as_ptr() as u64)).map(owned)
 }

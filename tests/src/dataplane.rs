@@ -258,7 +258,8 @@ pub fn run_early(dataplane: &Dataplane, ifindex: u32, frame: &[u8]) -> (Early, V
     context[4..8].copy_from_slice(&(frame.len() as u32).to_ne_bytes());
     context[12..16].copy_from_slice(&ifindex.to_ne_bytes());
     let mut out = vec![0_u8; frame.len() + 64];
-    let Some(Program::Xdp(loaded)) = dataplane.program("uplink_xdp") else { panic!("no program uplink_xdp") };
+    let program = dataplane.program("uplink_xdp");
+    let Some(Program::Xdp(loaded)) = program.as_deref() else { panic!("no program uplink_xdp") };
     let options = TestRunOptions {
         data_in: Some(frame),
         data_out: Some(&mut out),

@@ -150,7 +150,9 @@ impl Links {
 
     /// Takes the XDP program off the uplink.
     pub fn remove_xdp(&self) -> Result<(), DataplaneError> {
-        XdpKind::ALL.iter().try_for_each(|kind| unpin(&self.directory.join(xdp_name(*kind))))
+        XdpKind::ALL
+            .iter()
+            .try_for_each(|kind| remove(&self.directory.join(xdp_name(*kind)), &xdp_name(*kind)))
     }
 
     /// By which kind of XDP a program is attached, and to which interface.
@@ -173,7 +175,8 @@ impl Links {
 
     /// Takes the pod's program off an interface.
     pub fn remove_pod(&self, ifindex: u32) -> Result<(), DataplaneError> {
-        unpin(&self.directory.join(pod_name(ifindex)))
+        let name = pod_name(ifindex);
+        remove(&self.directory.join(&name), &name)
     }
 
     /// Takes every program off its place. Returns how many there were.
@@ -236,6 +239,15 @@ fn open_pin(pin: &Path, name: &str) -> Result<Option<OwnedFd>, DataplaneError> {
             Err(DataplaneError::Kernel { doing: "opening a pinned link", subject: name.to_owned(), source })
         }
     }
+}
+
+/// Takes a program off its place, and its pin away.
+fn remove(pin: &Path, name: &str) -> Result<(), DataplaneError> {
+    if let Some(link) = open_pin(pin, name)? {
+        // An error says that its place is gone already.
+        let _ = sys::detach_link(link.as_fd());
+    }
+    unpin(pin)
 }
 
 fn unpin(pin: &Path) -> Result<(), DataplaneError> {

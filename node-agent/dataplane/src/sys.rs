@@ -19,6 +19,7 @@ const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
+const LINK_DETACH: libc::c_int = 34;
 
 /// `f_type` of a bpf file system.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -141,6 +142,12 @@ pub fn create_link(
 /// Puts a program in the place of the one a link has; no packet sees neither or both.
 pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     bpf(LINK_UPDATE, &Attr::new().fd(0, link).fd(4, program)).map(drop)
+}
+
+/// Takes a link's program off its place at once. A link that only loses its pin is taken off a little later, and the
+/// place takes no other meanwhile.
+pub fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(LINK_DETACH, &Attr::new().fd(0, link)).map(drop)
 }
 
 /// What a link is attached to.

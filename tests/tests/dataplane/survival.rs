@@ -172,11 +172,11 @@ fn under_load(world: &World, change: impl FnOnce(&dyn Fn() -> u64)) {
 /// Room for flows: a connection whose packet was lost must still be there when it is sent again.
 const FLOWS_MAX: u32 = 65_536;
 
-fn with_echo(test: impl FnOnce(&World) + Send) {
+fn with_echo(test: impl FnMut(&World) + Send) {
     with_room_for(FLOWS_MAX, test);
 }
 
-fn with_room_for(flows_max: u32, test: impl FnOnce(&World) + Send) {
+fn with_room_for(flows_max: u32, mut test: impl FnMut(&World) + Send) {
     in_world(|world| {
         world.dataplane.grow(&Limits { flows_max, ..world.stand.limits() }).expect("grown");
         world.pod.run(|| echo("10.244.1.2:8090"));

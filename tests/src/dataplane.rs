@@ -161,11 +161,6 @@ impl Stand {
         }
     }
 
-    /// What it loads.
-    pub fn options(&self) -> &LoadOptions {
-        &self.options
-    }
-
     /// The agent's directory on the bpf file system.
     pub fn bpffs(&self) -> &Path {
         &self.options.bpffs

@@ -95,7 +95,7 @@ pub enum Inside {
 pub struct PodLink {
     /// The host's side of the pod's veth, an interface of the agent's network namespace.
     pub ifindex: u32,
-    /// The pod's addresses.
+    /// The pod's addresses for which packets are led straight into it; none when its link has a queue that none may pass by.
     pub addresses: Vec<IpAddr>,
     /// The link address of the pod's end; zeros when nobody knows.
     pub pod_mac: [u8; 6],

@@ -179,9 +179,11 @@ impl PodHooks for Programs {
     fn attach(&self, link: &PodLink) -> Result<(), HookError> {
         // Without programs a pod has its network, only no Services; `retry` attaches what it missed.
         let Some(dataplane) = self.get() else { return Ok(()) };
+        // A pod whose incoming traffic is limited is reached through its link's queue, not past it.
+        let reached_directly = if link.is_shaped { Vec::new() } else { link.addresses.clone() };
         let pod = penstock_dataplane::PodLink {
             ifindex: link.ifindex,
-            addresses: link.addresses.clone(),
+            addresses: reached_directly,
             pod_mac: link.pod_mac,
         };
         dataplane.attach_pod(&pod).map_err(failed)

@@ -17,7 +17,7 @@ const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xaa];
 const VIPS: [&str; 2] = ["10.240.0.200", "fd00:240::c8"];
 
 /// A node that announces an address of each family by its uplink.
-fn announcing(test: impl FnOnce(&Node) + Send) {
+fn announcing(mut test: impl FnMut(&Node) + Send) {
     on_node("  {}", |node| {
         let mut announced = node.dataplane.announcements().expect("the map");
         for vip in VIPS {

@@ -66,7 +66,7 @@ pub fn answer(ctx: &TcContext) -> i32 {
         FAILED => Reason::NotRewritten,
         verdict => return verdict,
     };
-    count::dropped(0, reason);
+    count::lost(0, reason);
     DROP
 }
 
@@ -75,7 +75,7 @@ pub fn answer(ctx: &TcContext) -> i32 {
 pub fn echo(ctx: &TcContext) -> i32 {
     match penstock_announce_echo(ctx.skb.skb) {
         FAILED => {
-            count::dropped(0, Reason::NotRewritten);
+            count::lost(0, Reason::NotRewritten);
             DROP
         }
         verdict => verdict,

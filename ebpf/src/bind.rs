@@ -2,11 +2,12 @@
 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use penstock_ebpf_common::{Address, Event, VIP_NODE_PORT};
+use penstock_ebpf_common::{Address, Event, Point, TOLD_FIRST, VIP_NODE_PORT, Verdict};
 
 use crate::count;
 use crate::service;
 use crate::socket::{self, Family, LOOPBACK_V4, LOOPBACK_V6, V4, V6};
+use crate::tell;
 
 #[cgroup_sock_addr(bind4)]
 pub fn bind4(ctx: SockAddrContext) -> i32 {
@@ -34,6 +35,7 @@ fn bind<F: Family>(ctx: &SockAddrContext) -> i32 {
         return socket::ALLOW;
     }
     count::event(Event::BindRefused);
+    tell::call(ctx, Point::Bind, Verdict::Refused, TOLD_FIRST, 0, &address, port, None);
     socket::fail_with(socket::ADDRESS_IN_USE);
     socket::REFUSE
 }

@@ -4,13 +4,14 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use penstock_ebpf_common::{Address, Event, PEER_COUNTED, Peer};
+use penstock_ebpf_common::{Address, Event, PEER_COUNTED, Peer, Point, TOLD_FIRST, Verdict};
 
 use crate::count;
 use crate::kept::PEERS;
 use crate::open;
 use crate::service::{self, Choice};
 use crate::socket::{self, Family, V4, V6};
+use crate::tell;
 
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
@@ -40,6 +41,7 @@ fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
         _ => {
             count::event(Event::ConnectRefused);
             count::service_count(vip.service, |count| count.refused += 1);
+            tell::call(ctx, Point::Connect, Verdict::Refused, TOLD_FIRST, vip.service, &address, port, None);
             socket::fail_with(socket::CONNECTION_REFUSED);
             return socket::REFUSE;
         }
@@ -74,5 +76,7 @@ fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
     socket::set_peer::<F>(ctx, &backend.address, backend.port);
     count::event(Event::ConnectTranslated);
     count::service_count(vip.service, |count| count.connects += 1);
+    let to = Some((&backend.address, backend.port));
+    tell::call(ctx, Point::Connect, Verdict::Translated, TOLD_FIRST, vip.service, &address, port, to);
     socket::ALLOW
 }

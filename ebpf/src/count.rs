@@ -1,10 +1,10 @@
 //! Tallies. Per CPU, so that counting costs an increment and no cache line travels.
 
-use aya_log_ebpf::debug;
-use penstock_ebpf_common::{Event, FlowKey, Reason, SERVICE_COUNTS_PAGE, ServiceCount};
+use penstock_ebpf_common::{Event, Reason, SERVICE_COUNTS_PAGE, ServiceCount, Verdict};
 
+use crate::decide::Side;
 use crate::maps::{SERVICE_COUNTS, TALLIES};
-use crate::work;
+use crate::tell;
 
 #[inline(always)]
 fn tally(index: u32) {
@@ -20,55 +20,18 @@ pub fn event(event: Event) {
     tally(event.index());
 }
 
-/// Counts a packet dropped, and for which service. Tells it too where somebody listens: the level is a constant at load
-/// time, and at zero the verifier removes the telling.
+/// Counts a packet dropped, and for which service.
 #[inline(always)]
-pub fn dropped(service: u32, reason: Reason) {
+pub fn lost(service: u32, reason: Reason) {
     tally(reason.index());
     service_count(service, |count| count.drops += 1);
-    penstock_tell(reason as u32);
 }
 
-/// Tells of the packet in work. Verified once for all that call it, for which it must be a function that others could call:
-/// without references, and with a name of its own.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn penstock_tell(reason: u32) -> u32 {
-    if let Some(work) = work::get() {
-        tell(&work.packet.key, work.service, reason);
-    }
-    0
-}
-
+/// Counts the packet in work as dropped, and tells it.
 #[inline(always)]
-fn tell(key: &FlowKey, service: u32, reason: u32) {
-    let (source, destination) = (&key.source, &key.destination);
-    let (from, to) = (u16::from_be(key.source_port), u16::from_be(key.destination_port));
-    if source.is_v4() {
-        debug!(
-            (),
-            "dropped {:i}:{} -> {:i}:{} protocol {} service {} reason {}",
-            u32::from_be(source.v4()),
-            from,
-            u32::from_be(destination.v4()),
-            to,
-            key.protocol,
-            service,
-            reason
-        );
-    } else {
-        debug!(
-            (),
-            "dropped [{:i}]:{} -> [{:i}]:{} protocol {} service {} reason {}",
-            source.to_bytes(),
-            from,
-            destination.to_bytes(),
-            to,
-            key.protocol,
-            service,
-            reason
-        );
-    }
+pub fn dropped(side: Side, service: u32, reason: Reason) {
+    lost(service, reason);
+    tell::packet(side, Verdict::Dropped, reason as u32);
 }
 
 /// Counts for a service port.

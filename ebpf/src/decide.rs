@@ -5,7 +5,7 @@
 
 use penstock_ebpf_common::{
     Address, Config, Event, FLOW_MASQUERADE, FlowValue, HALF_FORWARD, HALF_REPLY, INSIDE_SERVICES, Reason,
-    VIP_HOST_ONLY, VIP_NODE_PORT, VipValue,
+    VIP_HOST_ONLY, VIP_NODE_PORT, Verdict, VipValue,
 };
 use penstock_ebpf_packet::{Kind, hash};
 
@@ -16,6 +16,7 @@ use crate::maps::CONFIG;
 use crate::masquerade;
 use crate::service::{self, Choice};
 use crate::source_ranges;
+use crate::tell;
 use crate::work::Work;
 
 /// From where a packet comes, which decides what it may reach and how it is counted.
@@ -91,6 +92,7 @@ pub fn outcome(answer: u32) -> Result<(), Reason> {
 #[inline(always)]
 pub fn arriving(hook: &impl Hook, side: Side, work: &mut Work) -> Result<Decision, Reason> {
     work.service = 0;
+    work.first = false;
     match work.packet.kind {
         Kind::Error => return about_error(work),
         Kind::Echo => return replying(work),
@@ -202,6 +204,7 @@ fn replying(work: &mut Work) -> Result<Decision, Reason> {
 #[inline(always)]
 pub fn leaving(hook: &impl Hook, work: &mut Work) -> Result<Decision, Reason> {
     work.service = 0;
+    work.first = false;
     let config = CONFIG.get(0).ok_or(Reason::NoSet)?;
     if work.packet.kind == Kind::Error {
         return about_error(work);
@@ -245,10 +248,11 @@ fn about_error(work: &mut Work) -> Result<Decision, Reason> {
     })
 }
 
-/// Counts what was done with a packet.
+/// Counts what was done with a packet, and tells it.
 #[inline(always)]
 pub fn count_done(side: Side, decision: Decision, service: u32) {
     let uplink = side == Side::Uplink;
+    tell::packet(side, verdict(decision), 0);
     match decision {
         Decision::Leave => {}
         Decision::Refuse => {
@@ -270,6 +274,24 @@ pub fn count_done(side: Side, decision: Decision, service: u32) {
         }
         Decision::Masquerade => count::event(Event::Masqueraded),
         Decision::Error | Decision::ErrorOnward => count::event(Event::ErrorTranslated),
+    }
+}
+
+/// Tells what another program is to make of the packet in work, the first of its flow.
+#[inline(always)]
+pub fn tell_early(side: Side, decision: Decision) {
+    tell::early(side, verdict(decision));
+}
+
+/// What observers call it.
+#[inline(always)]
+const fn verdict(decision: Decision) -> Verdict {
+    match decision {
+        Decision::Leave => Verdict::Passed,
+        Decision::Refuse => Verdict::Refused,
+        Decision::Ask | Decision::AskOnward => Verdict::Translated,
+        Decision::Deliver | Decision::Send | Decision::Error | Decision::ErrorOnward => Verdict::Replied,
+        Decision::Masquerade => Verdict::Masqueraded,
     }
 }
 

@@ -145,6 +145,7 @@ pub fn make(hook: &impl Hook, work: &mut Work) -> Result<(), Reason> {
             return Err(Reason::FlowNotRecorded);
         }
         count::event(Event::FlowCreated);
+        work.first = true;
         return Ok(());
     }
     Err(Reason::NoSourcePort)

@@ -41,6 +41,7 @@ mod service;
 mod socket;
 mod source_ranges;
 mod tc;
+mod tell;
 mod too_big;
 mod translate;
 mod work;

@@ -3,7 +3,7 @@
 //! Sizes here are defaults; user space overrides them when it creates a map. Those in [`crate::kept`] are used through it.
 
 use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use penstock_ebpf_common as shared;
 
@@ -96,3 +96,18 @@ pub type CountsPage = PerCpuArray<shared::ServiceCount, { shared::SERVICE_COUNTS
 
 #[btf_map(name = "service_counts_v2")]
 pub static SERVICE_COUNTS: ArrayOfMaps<CountsPage, 256> = ArrayOfMaps::new();
+
+/// One more than there can be observers: the first entry stands for all of them.
+const PLACES: usize = shared::OBSERVERS_MAX as usize + 1;
+
+#[btf_map(name = "observers_v1")]
+pub static OBSERVERS: Array<shared::Observer, PLACES> = Array::new();
+
+/// The size stands for any: each observer brings its own.
+pub type Ring = RingBuf<shared::Told, 4096>;
+
+#[btf_map(name = "rings_v1")]
+pub static RINGS: ArrayOfMaps<Ring, PLACES> = ArrayOfMaps::new();
+
+#[btf_map(name = "lost_v1")]
+pub static LOST: PerCpuArray<u64, PLACES> = PerCpuArray::new();

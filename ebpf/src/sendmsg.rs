@@ -5,13 +5,16 @@
 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use penstock_ebpf_common::{Address, Event, HALF_FORWARD, HALF_REPLY, SocketFlowKey, SocketFlowValue};
+use penstock_ebpf_common::{
+    Address, Event, HALF_FORWARD, HALF_REPLY, Point, SocketFlowKey, SocketFlowValue, TOLD_FIRST, Verdict,
+};
 
 use crate::count;
 use crate::hash;
 use crate::kept::SOCKET_FLOWS;
 use crate::service::{self, Choice};
 use crate::socket::{self, Family, V4, V6};
+use crate::tell;
 
 /// Also for mapped addresses: the kernel hands those on as IPv4 before it asks.
 #[cgroup_sock_addr(sendmsg4)]
@@ -44,6 +47,16 @@ fn sendmsg<F: Family>(ctx: &SockAddrContext) -> i32 {
                 _ => {
                     count::event(Event::SendRefused);
                     count::service_count(vip.service, |count| count.refused += 1);
+                    tell::call(
+                        ctx,
+                        Point::Send,
+                        Verdict::Refused,
+                        TOLD_FIRST,
+                        vip.service,
+                        &address,
+                        port,
+                        None,
+                    );
                     socket::fail_with(socket::CONNECTION_REFUSED);
                     return socket::REFUSE;
                 }
@@ -71,6 +84,8 @@ fn sendmsg<F: Family>(ctx: &SockAddrContext) -> i32 {
     socket::set_peer::<F>(ctx, &to.address, to.port);
     count::event(Event::SendTranslated);
     count::service_count(vip.service, |count| count.datagrams += 1);
+    let (first, to) = (if known.is_none() { TOLD_FIRST } else { 0 }, Some((&to.address, to.port)));
+    tell::call(ctx, Point::Send, Verdict::Translated, first, vip.service, &address, port, to);
     socket::ALLOW
 }
 

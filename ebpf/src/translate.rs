@@ -53,7 +53,7 @@ pub fn packet(ctx: &TcContext, side: Side) -> i32 {
         Ok(NEXT) if side == Side::Uplink && work.packet.kind == Kind::Echo => announce::echo(ctx),
         Ok(verdict) => verdict,
         Err(reason) => {
-            count::dropped(work.service, reason);
+            count::dropped(side, work.service, reason);
             DROP
         }
     }
@@ -67,9 +67,8 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
     let arrives = side != Side::Leaving;
     let onward = arrives && matches!(decision, Decision::AskOnward | Decision::Send | Decision::ErrorOnward);
     match decision {
-        Decision::Leave if arrives => return Ok(untranslated(&frame, work)),
-        Decision::Leave => return Ok(NEXT),
-        Decision::Refuse => {}
+        Decision::Leave if arrives => verdict = untranslated(&frame, work),
+        Decision::Leave | Decision::Refuse => {}
         _ if onward && work.packet.hops <= 1 => return Err(Reason::HopsExceeded),
         _ if arrives
             && work.packet.hops > 1

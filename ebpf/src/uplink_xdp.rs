@@ -34,13 +34,13 @@ pub fn uplink_xdp(ctx: XdpContext) -> u32 {
     work.ifindex = frame.ifindex();
     let done = match decide::arriving(&frame, Side::Uplink, work) {
         Ok(decision @ (Decision::AskOnward | Decision::Send)) => send(&ctx, decision, work),
-        Ok(_) => return XDP_PASS,
+        Ok(decision) => pass(decision, work),
         Err(reason) => Err(reason),
     };
     match done {
         Ok(verdict) => verdict,
         Err(reason) => {
-            count::dropped(work.service, reason);
+            count::dropped(Side::Uplink, work.service, reason);
             XDP_DROP
         }
     }
@@ -53,12 +53,21 @@ fn is_for_us(frame: &Xdp<'_>) -> bool {
     frame.receiver() == Some(own)
 }
 
+/// Leaves a packet to the program at tc, which finds the flow there already: that it is new is told here.
+#[inline(always)]
+fn pass(decision: Decision, work: &Work) -> Result<u32, Reason> {
+    if work.first {
+        decide::tell_early(Side::Uplink, decision);
+    }
+    Ok(XDP_PASS)
+}
+
 /// Sends a packet back out of the interface it came by; passes it on if its way is another.
 #[inline(always)]
 fn send(ctx: &XdpContext, decision: Decision, work: &mut Work) -> Result<u32, Reason> {
     let frame = Xdp(ctx);
     if frame.is_unfinished(work) {
-        return Ok(XDP_PASS);
+        return pass(decision, work);
     }
     if work.packet.hops <= 1 {
         return Err(Reason::HopsExceeded);
@@ -68,7 +77,7 @@ fn send(ctx: &XdpContext, decision: Decision, work: &mut Work) -> Result<u32, Re
     // Whatever is wrong with the way, the program at tc finds the same, and has more means.
     if route::find(ctx.as_ptr(), work, &source, &destination, 0).is_err() || work.fib.ifindex != work.ifindex
     {
-        return Ok(XDP_PASS);
+        return pass(decision, work);
     }
     frame.rewrite(work).ok_or(Reason::NotRewritten)?;
     decide::count_done(Side::Uplink, decision, work.service);

@@ -3,7 +3,7 @@
 //! It lies in a map because two addresses of sixteen bytes here and there soon fill the 512 bytes of a program's stack.
 
 use aya_ebpf::bindings::bpf_fib_lookup as FibLookup;
-use penstock_ebpf_common::{FlowKey, FlowValue, FragmentKey, FragmentValue};
+use penstock_ebpf_common::{FlowKey, FlowValue, FragmentKey, FragmentValue, Told};
 use penstock_ebpf_packet::Packet;
 
 use crate::maps::WORK;
@@ -31,6 +31,8 @@ pub struct Work {
     pub service: u32,
     /// Whether a new flow may keep the client's source port.
     pub keep_port: bool,
+    /// Whether it is the first of a new flow.
+    pub first: bool,
     /// How long a packet of it is on a wire, from the IP header on: of segments the card will cut, one.
     pub wire_length: u32,
     /// Who asks for an announced address.
@@ -39,6 +41,8 @@ pub struct Work {
     pub quote: [u32; QUOTE_WORDS],
     /// The question to the routing table, and its answer.
     pub fib: FibLookup,
+    /// What observers are told of it.
+    pub told: Told,
 }
 
 /// The link address of who asks.

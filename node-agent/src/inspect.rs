@@ -1,6 +1,12 @@
-//! `counters`, `status` and `maps`: what the kernel programs did, where they are and what they know, read from their pins.
+//! `counters`, `status`, `maps`, `observe` and `explain`: what the kernel programs did and do, where they are and what they know,
+//! read from their pins.
 //!
-//! It exists so that a person can look without the agent's help, even when it is not running. It must not write.
+//! It exists so that a person can look without the agent's help, even when it is not running. It changes nothing but who is
+//! told what happens.
+
+mod explain;
+mod known;
+mod observe;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -10,6 +16,9 @@ use penstock_observe::Format;
 
 use crate::kernel::PIN_DIR;
 use crate::options::Inspect;
+
+pub use explain::explain;
+pub use observe::observe;
 
 /// Packets, connections and drops.
 pub fn counters(options: &Inspect) -> anyhow::Result<()> {

@@ -30,6 +30,8 @@ fn main() -> ExitCode {
         Command::Counters(inspect) => inspect::counters(&inspect),
         Command::Status(inspect) => inspect::status(&inspect),
         Command::Maps(inspect) => inspect::maps(&inspect),
+        Command::Explain(explain) => inspect::explain(&explain),
+        Command::Observe(observe) => inspect::observe(&observe),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,6 +11,7 @@ mod fallback;
 mod health_checks;
 mod health_server;
 mod ingress;
+mod metrics;
 mod names;
 mod problems;
 mod programmed;
@@ -60,6 +61,7 @@ pub async fn run(
     let ingress_listen = ingress::listen_address("--ingress-listen", &options.ingress_listen)?;
     let healthz = ingress::listen_address("--healthz-bind-address", &options.healthz_bind_address)?;
     let programs = rotation.programs.clone();
+    let metrics = ingress::listen_address("--metrics-bind-address", &options.metrics_bind_address)?;
     let network = Network::open(network_config(options)?, programs.clone()).await?;
     let listener = network.bind()?;
     let mut tasks = tokio::task::JoinSet::new();
@@ -156,6 +158,11 @@ pub async fn run(
     if let Some(address) = healthz {
         tasks.spawn(health_checks::serve_proxy_health(address, proxy_health.clone()));
     }
+    let programming = metrics::Programming::default();
+    if let Some(address) = metrics {
+        let pins = options.bpffs.join(crate::kernel::PIN_DIR);
+        tasks.spawn(metrics::run(address, pins, programming.clone()));
+    }
     let health_checks = HealthChecks::new(proxy_health.clone());
     let checking =
         health_checks.clone().run(options.node_name.clone(), node_addresses.clone(), problems.clone());
@@ -175,6 +182,7 @@ pub async fn run(
         troubles: troubles.1,
         health_checks,
         proxy_health,
+        programming,
         zone,
         upstreams,
         announcing,

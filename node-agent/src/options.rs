@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
-use penstock_dataplane::Choice;
+use penstock_dataplane::{Choice, Verdict};
 use penstock_network::NodeIps;
 
 use crate::desired::NodePortAddresses;
@@ -32,9 +32,99 @@ pub enum Command {
     Status(Inspect),
     /// What the kernel programs know: each map with its size and how full it is.
     Maps(Inspect),
+    /// Who talks to whom, live from the kernel, and why a packet was dropped; until interrupted. Works without a running
+    /// agent. While nobody observes it costs nothing.
+    Observe(Box<Observe>),
+    /// What would become of a new connection, step by step, and why.
+    Explain(Explain),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
+pub struct Explain {
+    #[command(flatten)]
+    pub inspect: Inspect,
+    /// The agent's own files, which name this node's pods.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/penstock")]
+    pub state_dir: PathBuf,
+    /// From whom: a pod of this node as NAMESPACE/NAME, `host`, `outside`, or an address.
+    #[arg(value_name = "FROM")]
+    pub source: String,
+    /// To whom: ADDRESS:PORT, NAMESPACE/SERVICE:PORT or DNS-NAME:PORT, with /udp or /sctp behind it if it is not TCP.
+    #[arg(value_name = "TO")]
+    pub destination: String,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Observe {
+    #[command(flatten)]
+    pub inspect: Inspect,
+    #[command(flatten)]
+    pub known: Known,
+    /// A pod at either end: NAMESPACE/NAME, or NAME in any namespace. Values of one filter are alternatives.
+    #[arg(long, value_name = "POD,..", value_delimiter = ',', help_heading = "Filters")]
+    pub pod: Vec<String>,
+    /// A Service: NAMESPACE/NAME, with :PORT or without, or NAME in any namespace.
+    #[arg(long, value_name = "SERVICE,..", value_delimiter = ',', help_heading = "Filters")]
+    pub service: Vec<String>,
+    /// Namespace of a pod at either end, or of the Service.
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',', help_heading = "Filters")]
+    pub namespace: Vec<String>,
+    /// Address or range at either end, before or after translation.
+    #[arg(long, value_name = "CIDR,..", value_delimiter = ',', help_heading = "Filters")]
+    pub ip: Vec<IpNetwork>,
+    /// Port at either end, before or after translation.
+    #[arg(long, value_name = "PORT,..", value_delimiter = ',', help_heading = "Filters")]
+    pub port: Vec<u16>,
+    /// TCP, UDP, SCTP or ICMP.
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',', help_heading = "Filters")]
+    pub protocol: Vec<String>,
+    /// What became of it: translated, replied, refused, dropped, masqueraded, passed [default: all but passed].
+    #[arg(long, value_name = "WHAT,..", value_delimiter = ',', value_parser = verdict, help_heading = "Filters")]
+    pub verdict: Vec<Verdict>,
+    /// Why it was dropped, as `counters` names it; implies --verdict dropped.
+    #[arg(long, value_name = "REASON,..", value_delimiter = ',', help_heading = "Filters")]
+    pub reason: Vec<String>,
+    /// From a pod, an address or range, or `host`.
+    #[arg(long, value_name = "WHO,..", value_delimiter = ',', help_heading = "Filters")]
+    pub from: Vec<String>,
+    /// To a pod, a Service, an address or range.
+    #[arg(long, value_name = "WHO,..", value_delimiter = ',', help_heading = "Filters")]
+    pub to: Vec<String>,
+    /// Every packet, not the first of each flow only; and what is nothing of ours.
+    #[arg(long)]
+    pub all: bool,
+    /// Of all packets one in N, at random; implies --all. What is dropped or refused is always shown.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub sample: Option<u32>,
+    /// End after N.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// At the end the last N, instead of all as they come.
+    #[arg(long, value_name = "N")]
+    pub last: Option<usize>,
+    /// End after so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub seconds: Option<u64>,
+}
+
+/// Where names come from.
+#[derive(Debug, Clone, Args)]
+pub struct Known {
+    /// The agent's own files, which name this node's pods.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/penstock")]
+    pub state_dir: PathBuf,
+    /// How to reach the API server, for the names of pods on other nodes; without it they are shown by address.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+fn verdict(name: &str) -> Result<Verdict, String> {
+    let names: Vec<_> = Verdict::ALL.iter().map(|verdict| verdict.name()).collect();
+    let found = Verdict::ALL.iter().find(|verdict| verdict.name() == name);
+    found.copied().ok_or_else(|| format!("there is no such verdict; there are {}", names.join(", ")))
+}
+
+#[derive(Debug, Clone, Args)]
 pub struct Inspect {
     /// The bpf file system the node's agent uses.
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
@@ -157,6 +247,9 @@ pub struct Run {
     /// Where load balancers ask whether this node's service proxy works (/healthz, /livez); nowhere when empty.
     #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:10256", help_heading = "Network")]
     pub healthz_bind_address: String,
+    /// Where Prometheus asks for /metrics; nowhere when empty.
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10249", help_heading = "Network")]
+    pub metrics_bind_address: String,
     /// When pods' packets between nodes go through VXLAN.
     #[arg(long, value_enum, default_value_t, value_name = "WHEN", help_heading = "Network")]
     pub overlay: Overlay,

@@ -102,8 +102,6 @@ impl Stand {
                 peers_max: 1024,
                 affinity_max: 1024,
             },
-            // The larger programs: what the verifier takes with the telling in, it takes without.
-            tell_drops: true,
             conversions: penstock_dataplane::CONVERSIONS,
         };
         Ok(Self { options, cgroup, _folder: folder })

@@ -20,6 +20,8 @@ mod rollouts;
 mod services;
 #[path = "cluster/sessions.rs"]
 mod sessions;
+#[path = "cluster/sight.rs"]
+mod sight;
 #[path = "cluster/traffic.rs"]
 mod traffic;
 
@@ -67,6 +69,7 @@ fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
         rollouts::SCENARIOS,
         families::SCENARIOS,
         faults::SCENARIOS,
+        sight::SCENARIOS,
         fallback::SCENARIOS,
     ]
     .concat();

@@ -16,6 +16,7 @@ mod dataplane {
     mod local_pods;
     mod nodeport;
     mod removal;
+    mod sight;
     mod survival;
     mod udp;
 }

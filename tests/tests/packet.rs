@@ -24,6 +24,7 @@ mod packet {
     mod announce_ndp;
     mod choice;
     mod cluster_ip_from_pod;
+    mod explained;
     mod fragments;
     mod hops;
     mod host_network;
@@ -42,6 +43,7 @@ mod packet {
     mod shared_backend;
     mod source_ports;
     mod source_ranges;
+    mod told;
     mod too_big;
     mod udp;
     mod xdp;

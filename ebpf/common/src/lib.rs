@@ -14,6 +14,7 @@ pub mod map;
 mod pod;
 mod service;
 mod socket;
+mod tell;
 
 pub use address::Address;
 pub use announce::{ANNOUNCED_LEASE, Announced};
@@ -33,6 +34,7 @@ pub use service::{
     VipKey, VipValue,
 };
 pub use socket::{OpenKey, PEER_COUNTED, Peer, SocketFlowKey, SocketFlowValue};
+pub use tell::{ANYBODY, OBSERVERS_MAX, Observer, Point, TOLD_EARLY, TOLD_ERROR, TOLD_FIRST, Told, Verdict};
 
 /// States a type's size and that its fields fill it: uninitialised padding would leak stack bytes into keys.
 macro_rules! shared {

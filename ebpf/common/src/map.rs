@@ -35,6 +35,12 @@ pub const TALLIES: &str = "tallies_v1";
 pub const SERVICE_COUNTS: &str = "service_counts_v2";
 /// [`crate::Address`] to [`crate::Announced`].
 pub const ANNOUNCED: &str = "announced_v1";
+/// [`crate::ANYBODY`] and the number of each observer to [`crate::Observer`].
+pub const OBSERVERS: &str = "observers_v1";
+/// Number of an observer to its ring buffer of [`crate::Told`]s.
+pub const RINGS: &str = "rings_v1";
+/// Number of an observer to how much could not be told for want of room in its ring buffer, as u64.
+pub const LOST: &str = "lost_v1";
 
 /// The maps whose entries programs make, with the name under which programs know the one that each replaces.
 pub const KEPT: &[(&str, &str)] = &[
@@ -62,4 +68,7 @@ pub const ALL: &[&str] = &[
     TALLIES,
     SERVICE_COUNTS,
     ANNOUNCED,
+    OBSERVERS,
+    RINGS,
+    LOST,
 ];

@@ -6,12 +6,6 @@ use std::path::PathBuf;
 /// Why the data plane could not be loaded, changed or read.
 #[derive(Debug, thiserror::Error)]
 pub enum DataplaneError {
-    /// The object has no place to tell of dropped packets.
-    #[error("the programs cannot tell of dropped packets: {reason}; rebuild them with `cargo xtask ebpf`")]
-    DropLog {
-        /// What aya-log said.
-        reason: String,
-    },
     /// The compiled programs are not where they should be.
     #[error("no eBPF object at {path}: build it with `cargo xtask ebpf` or name it with --ebpf-object", path = path.display())]
     NoObject {

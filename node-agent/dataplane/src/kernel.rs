@@ -498,7 +498,7 @@ fn text_as_name(text: &str) -> ServiceName {
     name
 }
 
-fn text(name: &ServiceName) -> String {
+pub(crate) fn text(name: &ServiceName) -> String {
     let end = name.text.iter().position(|byte| *byte == 0).unwrap_or(name.text.len());
     String::from_utf8_lossy(&name.text[..end]).into_owned()
 }

@@ -13,7 +13,6 @@ mod counts;
 mod desired;
 mod diag;
 mod diff;
-mod drop_log;
 mod dump;
 mod endings;
 mod error;
@@ -26,12 +25,15 @@ mod links;
 mod load;
 mod maglev;
 mod migrate;
+mod names;
 mod namespaces;
 mod node;
 mod observed;
+mod observer;
 mod planner;
 mod sets;
 mod sink;
+mod snapshot;
 mod sockets;
 mod sweep;
 mod sys;
@@ -45,16 +47,20 @@ pub use desired::{
     ServiceKey,
 };
 pub use diff::{Operation, diff};
-pub use drop_log::DropLog;
 pub use error::DataplaneError;
 pub use growth::{CEILING, Fill, plan_growth};
 pub use ids::Ids;
-pub use image::{MapImage, Set, service_of};
+pub use image::{MapImage, Set, SourceRange, service_of};
 pub use load::{Dataplane, Inside, InsideRange, Limits, LoadOptions, PodLink, detach, verify};
 pub use migrate::{CONVERSIONS, Conversion};
+pub use names::ServiceNames;
 pub use observed::{
     Counters, MapFill, ServiceTraffic, observe_counters, observe_image, observe_maps, observe_xdp,
 };
+pub use observer::{Observer, TIME as OBSERVER_TIME, Wanted, is_observed};
+pub use penstock_ebpf_common::Verdict;
 pub use planner::{Planned, Planner};
 pub use sink::{MapSink, MemoryMaps};
+pub use snapshot::Snapshot;
+pub use sys::{netns_cookie, now_ns as monotonic_ns};
 pub use uplink::{Xdp, XdpKind};

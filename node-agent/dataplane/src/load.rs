@@ -10,7 +10,6 @@ use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 use penstock_ebpf_common::{CONFIG_MASQUERADE, Config, INSIDE_NODES, LocalPod, map};
 
 use crate::counts;
-use crate::drop_log::{self, DropLog};
 use crate::endings::Endings;
 use crate::image::SETS_PER_SERVICE;
 use crate::kernel::{self, KernelMaps};
@@ -42,8 +41,6 @@ pub struct LoadOptions {
     pub masquerade: bool,
     /// Sizes of the maps.
     pub limits: Limits,
-    /// Whether the programs tell of every dropped packet; read by [`Dataplane::take_drop_log`]. Off, it costs nothing.
-    pub tell_drops: bool,
     /// The earlier layouts of maps of which what is in them is carried over: [`crate::CONVERSIONS`].
     pub conversions: &'static [Conversion],
 }
@@ -107,7 +104,6 @@ pub struct Dataplane {
     programs: RwLock<Ebpf>,
     links: Links,
     state: Mutex<State>,
-    drop_log: Mutex<Option<DropLog>>,
     options: LoadOptions,
 }
 
@@ -151,14 +147,13 @@ impl Dataplane {
     pub fn load(options: LoadOptions) -> Result<Self, DataplaneError> {
         ensure_directories(&options.bpffs)?;
         let loaded = load_newest(&options)?;
-        let Loaded { programs, maps, drop_log, limits, pods } = loaded;
+        let Loaded { programs, maps, limits, pods } = loaded;
         let planner = Planner::recover(maps.observe()?, &limits);
         tracing::info!(services = planner.served(), pods, "data plane loaded");
         Ok(Self {
             programs: RwLock::new(programs),
             links: links(&options),
             state: Mutex::new(State { maps, planner, limits, endings: Endings::new(&options.cgroup_v2) }),
-            drop_log: Mutex::new(drop_log),
             options,
         })
     }
@@ -178,14 +173,7 @@ impl Dataplane {
         state.maps = loaded.maps;
         state.limits = loaded.limits;
         state.planner.grow(&loaded.limits);
-        *self.drop_log.lock() = loaded.drop_log;
         Ok(())
-    }
-
-    /// The dropped packets as they are dropped, when [`LoadOptions::tell_drops`] was set. There is one, and another after
-    /// [`Self::grow`]: the first who asks gets it.
-    pub fn take_drop_log(&self) -> Option<DropLog> {
-        self.drop_log.lock().take()
     }
 
     /// The agent's directory on its bpf file system.
@@ -248,7 +236,6 @@ pub fn detach(bpffs: &Path) -> Result<usize, DataplaneError> {
 struct Loaded {
     programs: Ebpf,
     maps: KernelMaps,
-    drop_log: Option<DropLog>,
     limits: Limits,
     /// How many pods' links have them.
     pods: usize,
@@ -273,18 +260,14 @@ fn load_newest(options: &LoadOptions) -> Result<Loaded, DataplaneError> {
 
 /// Loads and attaches the programs that know the newest maps alone.
 fn load_plain(options: &LoadOptions) -> Result<Loaded, DataplaneError> {
-    let mut programs = load_object(options, None)?;
-    let drop_log = match options.tell_drops {
-        true => Some(DropLog::open(&mut programs)?),
-        false => None,
-    };
+    let programs = load_object(options, None)?;
     let mut maps = KernelMaps::open(&options.bpffs)?;
     maps.configure(&config(options)?, &node::inside(&options.inside))?;
     let limits = maps.limits()?;
     let pods = attach(options, &programs)?;
     // Of links that went while no agent was there.
     maps.keep_pods(|pod| uplink::exists(pod.ifindex))?;
-    Ok(Loaded { programs, maps, drop_log, limits, pods })
+    Ok(Loaded { programs, maps, limits, pods })
 }
 
 /// Puts the programs in the place of those of an earlier agent. Returns how many pods' links got theirs.
@@ -390,8 +373,6 @@ fn load_object(options: &LoadOptions, exchange: Option<&Exchange>) -> Result<Ebp
     for (name, pin) in exchange.map(Exchange::known).unwrap_or_default() {
         loader.map_pin_path(name, pin);
     }
-    let level = drop_log::level(options.tell_drops);
-    loader.override_global(aya_log::LEVEL, &level, false);
     let mac = options.uplink_ifindex.map(describe).transpose()?.map_or([0; 6], |uplink| uplink.mac);
     let mac = u64::from_ne_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0]);
     loader.override_global("PENSTOCK_UPLINK_MAC", &mac, true);
@@ -514,7 +495,6 @@ mod tests {
             inside: Vec::new(),
             masquerade: true,
             limits: Limits::default(),
-            tell_drops: false,
             conversions: &[],
         }
     }

@@ -55,6 +55,8 @@ pub struct MapFill {
     pub entries_max: Option<u64>,
     /// Whether entries come and go by themselves, the least recently used first.
     pub evicts: bool,
+    /// The agent's option that makes more room, where there is one. A map that is pinned keeps its size.
+    pub raised_by: Option<&'static str>,
 }
 
 /// Reads the counters from an agent's directory on its bpf file system.
@@ -145,7 +147,7 @@ fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError>
         map::OPEN => Some(keys!(shared::OpenKey, i64)),
         map::AFFINITY => Some(keys!(shared::AffinityKey, shared::AffinityValue)),
         map::ANNOUNCED => Some(keys!(shared::Address, shared::Announced)),
-        map::SETS => {
+        map::SETS | map::RINGS => {
             let sets = Map::from_map_data(data)
                 .and_then(ArrayOfMaps::<MapData, MapData>::try_from)
                 .map_err(|error| failed("listing a map", name, error))?;
@@ -154,5 +156,10 @@ fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError>
         _ => None,
     };
     let evicts = [map::FLOWS, map::FRAGMENTS, map::SOCKET_FLOWS, map::AFFINITY].contains(&name);
-    Ok(MapFill { name, entries, entries_max, evicts })
+    let raised_by = match name {
+        map::SETS | map::NAMES | map::SERVICE_COUNTS => Some("--services-max"),
+        map::VIPS => Some("--service-addresses-max"),
+        _ => None,
+    };
+    Ok(MapFill { name, entries, entries_max, evicts, raised_by })
 }

@@ -11,6 +11,7 @@ use std::path::Path;
 
 const MAP_CREATE: libc::c_int = 0;
 const MAP_LOOKUP_ELEM: libc::c_int = 1;
+const MAP_DELETE_ELEM: libc::c_int = 3;
 const MAP_GET_FD_BY_ID: libc::c_int = 14;
 const MAP_LOOKUP_BATCH: libc::c_int = 24;
 const MAP_UPDATE_BATCH: libc::c_int = 26;
@@ -183,6 +184,49 @@ fn create_map(map_type: u32, value_size: u32, entries: u32, flags: u32) -> io::R
     let attr =
         Attr::new().u32(0, map_type).u32(4, KEY_SIZE).u32(8, value_size).u32(12, entries).u32(16, flags);
     bpf(MAP_CREATE, &attr).map(owned)
+}
+
+/// Makes a ring buffer.
+pub fn create_ring(bytes: u32) -> io::Result<OwnedFd> {
+    const TYPE_RINGBUF: u32 = 27;
+    bpf(MAP_CREATE, &Attr::new().u32(0, TYPE_RINGBUF).u32(12, bytes)).map(owned)
+}
+
+/// Waits until something can be read, or until the time is over.
+pub fn wait_readable(fd: BorrowedFd<'_>, at_most: std::time::Duration) -> io::Result<()> {
+    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let timeout_ms = at_most.as_millis().min(i32::MAX as u128) as libc::c_int;
+    // SAFETY: one structure, which lives through the call.
+    if unsafe { libc::poll(&mut poll, 1, timeout_ms) } >= 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        error if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        error => Err(error),
+    }
+}
+
+/// Waits until no other process holds a file locked, and locks it until it is closed.
+pub fn lock(file: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the call takes numbers.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The time as programs read it.
+pub fn now_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the structure lives through the call, which cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Removes an entry of a map whose keys have the size of `K`.
+pub fn delete_entry<K: aya::Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    bpf(MAP_DELETE_ELEM, &Attr::new().fd(0, map).u64(8, key as *const K as u64)).map(drop)
 }
 
 /// What the kernel says of a map.

@@ -6,6 +6,6 @@
 mod ledger;
 mod pool;
 
-pub use ledger::IpamError;
 pub(crate) use ledger::Ledger;
+pub use ledger::{IpamError, observe_attachments};
 pub(crate) use pool::Pool;

@@ -23,7 +23,7 @@ mod sysctl;
 pub use attachment::Attachment;
 pub use hooks::{HookError, NoHooks, PodHooks, PodLink};
 pub use install::{InstallError, ensure_conflist, ensure_plugin};
-pub use ipam::IpamError;
+pub use ipam::{IpamError, observe_attachments};
 pub use links::{HOST_LINK_PREFIX, LinkError};
 pub use netns::{Netns, NetnsError};
 pub use network::{Network, NetworkConfig, NetworkError, NodeIps, PodRanges};

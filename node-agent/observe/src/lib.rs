@@ -3,16 +3,28 @@
 //! The data comes from `penstock-dataplane`, which reads the pins; this crate turns it into tables for people, JSON for
 //! scripts and the Prometheus text format. It needs no running agent. Must not know how anything was counted.
 
+mod explain;
+mod filter;
+mod histogram;
+mod live;
 mod metrics;
+mod names;
+mod sighting;
 mod status;
 mod table;
 
 use std::path::Path;
 
+pub use explain::{Destination, Explanation, NoAnswer, Question, Source, Step, explain, find_service};
+pub use filter::{Filter, NoSuchReason};
+pub use histogram::Histogram;
+pub use live::{ObserveError, Show, observe};
 pub use metrics::{counters_metrics, maps_metrics};
+pub use names::Names;
 pub use penstock_dataplane::{
     Counters, DataplaneError, MapFill, ServiceTraffic, observe_counters, observe_maps,
 };
+pub use sighting::{Clock, End, Sighting, protocol_name};
 pub use status::{Status, status_table};
 pub use table::{counters_table, maps_table};
 

@@ -2,9 +2,12 @@
 
 use std::fmt::Write;
 
-use penstock_dataplane::{Counters, MapFill, XdpKind};
+use penstock_dataplane::{Counters, MapFill, ServiceTraffic, XdpKind};
 
 use crate::Status;
+
+/// How many service ports have metrics of their own: the busiest on this node. Six series each.
+const SERVICES_MAX: usize = 2_000;
 
 /// Events, drops and services as counters.
 pub fn counters_metrics(counters: &Counters) -> String {
@@ -28,7 +31,12 @@ pub fn counters_metrics(counters: &Counters) -> String {
         "counter",
         "Traffic of a service port on this node, by kind",
     );
-    for it in &counters.services {
+    // Busiest first, so that a bound leaves out those of which there is least to tell.
+    let total = |it: &ServiceTraffic| it.connects + it.datagrams + it.packets + it.refused + it.drops;
+    let mut services: Vec<&ServiceTraffic> = counters.services.iter().collect();
+    services.sort_by_key(|it| std::cmp::Reverse(total(it)));
+    let omitted = services.len().saturating_sub(SERVICES_MAX) as u64;
+    for it in services.into_iter().take(SERVICES_MAX) {
         for (kind, count) in [
             ("connects", it.connects),
             ("datagrams", it.datagrams),
@@ -45,6 +53,9 @@ pub fn counters_metrics(counters: &Counters) -> String {
             );
         }
     }
+    let name = "penstock_service_traffic_omitted";
+    head(&mut text, name, "gauge", "Service ports left out of penstock_service_traffic_total");
+    let _ = writeln!(text, "{name} {omitted}");
     text
 }
 
@@ -96,8 +107,6 @@ fn escaped(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use penstock_dataplane::ServiceTraffic;
-
     use super::*;
 
     #[test]
@@ -123,8 +132,22 @@ mod tests {
     }
 
     #[test]
+    fn the_busiest_services_have_metrics_and_the_others_are_counted() {
+        let service = |number: u64| ServiceTraffic {
+            service: format!("a/s{number}:x"),
+            connects: number,
+            ..ServiceTraffic::default()
+        };
+        let services = (0..SERVICES_MAX as u64 + 3).map(service).collect();
+        let text = counters_metrics(&Counters { services, ..Counters::default() });
+        assert!(text.ends_with("penstock_service_traffic_omitted 3\n"));
+        assert!(text.contains("a/s3:x") && !text.contains("a/s2:x"));
+    }
+
+    #[test]
     fn a_map_without_a_count_has_no_sample() {
-        let maps = [MapFill { name: "peers_v2", entries: None, entries_max: None, evicts: false }];
+        let maps =
+            [MapFill { name: "peers_v2", entries: None, entries_max: None, evicts: false, raised_by: None }];
         assert!(maps_metrics(&maps).lines().all(|line| line.starts_with('#')));
     }
 }

@@ -24,7 +24,10 @@ pub fn counters_table(counters: &Counters) -> String {
         .join("\n")
 }
 
-/// How full each map is.
+/// From how many hundredths on a map that refuses when full is worth a word.
+const NEARLY_FULL: u64 = 80;
+
+/// How full each map is, and what to do where one is nearly full.
 pub fn maps_table(maps: &[MapFill]) -> String {
     let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     let rows: Vec<_> = maps
@@ -38,7 +41,22 @@ pub fn maps_table(maps: &[MapFill]) -> String {
             vec![map.name.to_owned(), number(map.entries), number(map.entries_max), percent, full.to_owned()]
         })
         .collect();
-    columns(&["MAP", "ENTRIES", "ROOM FOR", "FILLED", "WHEN FULL"], &rows)
+    let mut text = columns(&["MAP", "ENTRIES", "ROOM FOR", "FILLED", "WHEN FULL"], &rows);
+    for map in maps {
+        if let (Some(entries), Some(max), false) = (map.entries, map.entries_max, map.evicts)
+            && max > 0
+            && entries * 100 / max >= NEARLY_FULL
+        {
+            let what = map.raised_by.map_or_else(
+                || "it has no option: its size is fixed".to_owned(),
+                |flag| {
+                    format!("start the node agent with a larger {flag}; a map that is pinned keeps its size")
+                },
+            );
+            let _ = writeln!(text, "warning: {} is nearly full: {what}", map.name);
+        }
+    }
+    text
 }
 
 /// Aligns columns by their widest cell, two spaces apart; numbers stand at the right.
@@ -104,9 +122,21 @@ demo/hello:http        12          0        0        0        0      0
     #[test]
     fn a_table_of_maps_says_what_happens_when_one_is_full() {
         let maps = [
-            MapFill { name: "vips_v1", entries: Some(64), entries_max: Some(128), evicts: false },
-            MapFill { name: "peers_v2", entries: None, entries_max: None, evicts: false },
-            MapFill { name: "flows_v1", entries: Some(1), entries_max: Some(4), evicts: true },
+            MapFill {
+                name: "vips_v1",
+                entries: Some(64),
+                entries_max: Some(128),
+                evicts: false,
+                raised_by: None,
+            },
+            MapFill { name: "peers_v2", entries: None, entries_max: None, evicts: false, raised_by: None },
+            MapFill {
+                name: "flows_v1",
+                entries: Some(1),
+                entries_max: Some(4),
+                evicts: true,
+                raised_by: None,
+            },
         ];
         let expected = "\
 MAP       ENTRIES  ROOM FOR  FILLED  WHEN FULL
@@ -115,5 +145,19 @@ peers_v2  -        -         -       refuses
 flows_v1  1        4         25 %    the oldest go
 ";
         assert_eq!(maps_table(&maps), expected);
+    }
+
+    #[test]
+    fn a_map_that_is_nearly_full_is_warned_of_with_the_option_that_helps() {
+        let fill = |entries, evicts| MapFill {
+            name: "vips_v2",
+            entries: Some(entries),
+            entries_max: Some(100),
+            evicts,
+            raised_by: Some("--service-addresses-max"),
+        };
+        assert!(maps_table(&[fill(80, false)]).contains("warning: vips_v2 is nearly full"));
+        assert!(maps_table(&[fill(80, false)]).contains("--service-addresses-max"));
+        assert!(!maps_table(&[fill(79, false), fill(100, true)]).contains("warning"));
     }
 }

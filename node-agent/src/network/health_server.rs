@@ -1,6 +1,6 @@
-//! Small answers over HTTP/1.1 to load balancers that ask whether to send traffic here.
+//! Small answers over HTTP/1.1: to load balancers that ask whether to send traffic here, to Prometheus.
 //!
-//! It exists so that both kinds of health check are served by one code with one set of limits. It must not know what
+//! It exists so that health checks and metrics are served by one code with one set of limits. It must not know what
 //! they ask about.
 
 use std::convert::Infallible;
@@ -30,6 +30,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reply {
     pub status: StatusCode,
+    /// JSON; a bare string is sent as it is, as plain text.
     pub body: Value,
     /// `X-Load-Balancing-Endpoint-Weight`.
     pub weight: Option<usize>,
@@ -66,10 +67,14 @@ pub async fn serve(listener: TcpListener, answer: impl Fn(&str) -> Reply + Send 
 }
 
 fn response(reply: Reply) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(reply.body.to_string()));
+    let (body, kind) = match reply.body {
+        Value::String(text) => (text, "text/plain; version=0.0.4; charset=utf-8"),
+        json => (json.to_string(), "application/json"),
+    };
+    let mut response = Response::new(Full::from(body));
     *response.status_mut() = reply.status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(weight) = reply.weight {
         headers.insert(HeaderName::from_static("x-load-balancing-endpoint-weight"), weight.into());

@@ -4,20 +4,21 @@
 //! It exists so that a node whose kernel or object file is wrong still has pod addresses, routes, DNS and Services, and
 //! says clearly what is missing. It must not know Services.
 
+use std::io::Write;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ipnetwork::IpNetwork;
 use parking_lot::Mutex;
 use penstock_dataplane::{
-    CEILING, Dataplane, DropLog, Inside, InsideRange, Limits, LoadOptions, plan_growth,
+    CEILING, Dataplane, Inside, InsideRange, Limits, LoadOptions, Verdict, Wanted, plan_growth,
 };
 use penstock_fallback::Fallback;
 use penstock_network::{HookError, Network, PodHooks, PodLink};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use penstock_observe::{Filter, Names, Show};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -128,17 +129,11 @@ impl Programs {
             let (now, fill) = (dataplane.limits(), dataplane.fill()?);
             let Some(next) = plan_growth(&now, &fill, &CEILING) else { return Ok(None) };
             tracing::info!(?fill, ?now, ?next, "maps are nearly full and become larger");
-            dataplane.grow(&next).map(|()| dataplane.take_drop_log()).map(Some)
+            dataplane.grow(&next).map(Some)
         });
         match growing.await.context("growing panicked").and_then(|grown| Ok(grown?)) {
             Ok(None) => false,
-            Ok(Some(drops)) => {
-                // Who follows the former log hears nothing more.
-                if let Some(drops) = drops {
-                    tokio::spawn(follow(drops));
-                }
-                true
-            }
+            Ok(Some(())) => true,
             Err(error) => {
                 tracing::error!("maps that are nearly full could not become larger: {error:#}");
                 *self.refused_at.lock() = Some(Instant::now());
@@ -153,8 +148,9 @@ impl Programs {
         let loaded = tokio::task::spawn_blocking(move || load(&plan, uplink)).await;
         match loaded.context("loading panicked").and_then(|loaded| loaded) {
             Ok(dataplane) => {
-                if let Some(drops) = dataplane.take_drop_log() {
-                    tokio::spawn(follow(drops));
+                if options.log_drops {
+                    let pins = options.bpffs.join(kernel::PIN_DIR);
+                    std::thread::spawn(move || log_drops(&pins));
                 }
                 let _ = self.dataplane.set(Arc::new(dataplane));
                 self.changed.notify_waiters();
@@ -241,7 +237,6 @@ fn load(options: &Run, uplink: u32) -> anyhow::Result<Dataplane> {
             vips_max: options.service_addresses_max,
             ..Limits::default()
         },
-        tell_drops: options.log_drops,
         conversions: penstock_dataplane::CONVERSIONS,
     };
     Ok(Dataplane::load(options)?)
@@ -257,17 +252,39 @@ fn inside(options: &Run) -> Vec<InsideRange> {
         .collect()
 }
 
-/// Logs dropped packets as the programs tell of them.
-async fn follow(drops: DropLog) {
-    // SAFETY: the log owns the descriptor of its ring buffer, and the registration owns the log.
-    let registered = unsafe { AsyncFd::register_with_interest(drops, Interest::READABLE) };
-    let mut drops = match registered {
-        Ok(drops) => drops,
-        Err(error) => return tracing::error!("dropped packets are counted but not logged: {error}"),
+/// Logs dropped packets as the programs tell of them, until the process ends.
+fn log_drops(pins: &Path) {
+    let show = Show {
+        wanted: Wanted { verdicts: vec![Verdict::Dropped], sample: 0 },
+        filter: Filter::default(),
+        json: false,
+        last: None,
+        count: None,
     };
-    while let Ok(mut ready) = drops.readable_mut().await {
-        ready.get_inner_mut().flush();
-        ready.clear_ready();
+    let (names, never) = (RwLock::new(Names::default()), AtomicBool::new(false));
+    let (mut out, mut complaints) = (LogLines::default(), LogLines::default());
+    let outcome = penstock_observe::observe(pins, &show, &names, &never, &mut out, &mut complaints);
+    if let Err(error) = outcome {
+        tracing::error!("dropped packets are counted but not logged: {:#}", anyhow::Error::from(error));
+    }
+}
+
+/// Logs each line written to it.
+#[derive(Default)]
+struct LogLines(Vec<u8>);
+
+impl Write for LogLines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        while let Some(end) = self.0.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.0.drain(..=end).collect();
+            tracing::info!(target: "penstock::drops", "{}", String::from_utf8_lossy(&line).trim_end());
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use penstock_dataplane::{Applied, Choice, Listing, NodeFacts, ServiceChange, ServiceKey};
@@ -20,6 +20,7 @@ use super::announce::Announcing;
 use super::condition::Condition;
 use super::health_checks::HealthChecks;
 use super::ingress::Upstreams;
+use super::metrics::Programming;
 use super::names::Names;
 use super::problems::{About, Problems, Source};
 use super::programmed::Programmed;
@@ -68,6 +69,7 @@ pub struct Plane {
     pub troubles: watch::Receiver<Arc<Vec<Trouble>>>,
     pub health_checks: HealthChecks,
     pub proxy_health: ProxyHealth,
+    pub programming: Programming,
     pub zone: Names,
     /// Where ingress is served.
     pub upstreams: Option<Upstreams>,
@@ -133,8 +135,13 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
             }
             let up_to = services.seen_up_to();
             let facts = Arc::new(plane.facts());
+            let started = Instant::now();
+            let is_due = pending.is_due() || !told.is_empty();
             match plane.tell(&proxy, &services, &pending, &facts, told).await {
                 Ok(left) => {
+                    if is_due {
+                        plane.programming.done(started.elapsed());
+                    }
                     pending = left;
                     plane.programmed.note(up_to);
                     plane.proxy_health.updated(Timestamp::now());
@@ -145,6 +152,7 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
                     served = proxy.kind() == Kind::Programs;
                 }
                 Err(()) => {
+                    plane.programming.failed();
                     pending = Pending { whole: true, ..Pending::default() };
                     tokio::time::sleep(RETRY_AFTER).await;
                 }

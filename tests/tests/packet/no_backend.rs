@@ -36,16 +36,3 @@ fn a_cluster_ip_is_dropped_and_the_reason_is_counted() {
         assert_eq!(node.counters().services[0].drops, 1);
     });
 }
-
-#[test]
-fn a_dropped_packet_is_told_of_as_it_happens() {
-    on_node(NOBODY, |node| {
-        let mut drops = node.dataplane.take_drop_log().expect("the stand asks for telling");
-        let syn = Packet::new(Transport::Tcp(SYN), "10.244.1.2:40000", "10.96.0.7:80");
-        assert_eq!(drops.flush(), 0);
-        for _ in 0..3 {
-            node.run(At::Pod, &syn);
-        }
-        assert_eq!(drops.flush(), 3);
-    });
-}

@@ -150,6 +150,13 @@ impl Ledger {
     }
 }
 
+/// The attachments that an agent has on record in its state directory, for another process to read: nothing is changed, and
+/// what cannot be read is left out.
+pub fn observe_attachments(state_dir: &Path) -> Vec<Attachment> {
+    let records = fs::read_dir(state_dir.join("ipam")).into_iter().flatten().flatten();
+    records.filter_map(|entry| read_record(&entry.path())).collect()
+}
+
 fn read_record(path: &Path) -> Option<Attachment> {
     if fs::metadata(path).ok()?.len() > RECORD_BYTES_MAX {
         return None;
@@ -217,6 +224,18 @@ mod tests {
         let mut ledger = open(dir.path());
         assert_eq!(ledger.all().collect::<Vec<_>>(), [&a]);
         assert_ne!(ledger.ensure(&request("c")).unwrap().address, a.address);
+    }
+
+    #[test]
+    fn another_process_reads_the_records_and_changes_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let ipam = dir.path().join("ipam");
+        fs::create_dir(&ipam).unwrap();
+        let held = open(&ipam).ensure(&request("a")).unwrap();
+        fs::write(ipam.join("10.244.1.3.json"), "").unwrap();
+        assert_eq!(observe_attachments(dir.path()), [held]);
+        assert_eq!(fs::read_dir(&ipam).unwrap().count(), 2);
+        assert!(observe_attachments(&dir.path().join("nothing")).is_empty());
     }
 
     #[test]

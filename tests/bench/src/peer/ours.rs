@@ -49,7 +49,6 @@ impl Base {
             inside: Vec::new(),
             masquerade: false,
             limits,
-            tell_drops: false,
             conversions: penstock_dataplane::CONVERSIONS,
         };
         Ok(Base { options, mounted })

@@ -1,0 +1,98 @@
+//! `explain`: the words of a question turned into addresses, the answer shown.
+//!
+//! It exists to ask what only this node knows: which pod has which address, what a name stands for, which way a backend is.
+//! Must not know the rules; `penstock_observe::explain` does.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+
+use anyhow::{Context, bail};
+use nix::sys::socket::{getsockopt, sockopt};
+use penstock_dataplane::Snapshot;
+use penstock_network::observe_attachments;
+use penstock_observe::{Destination, Explanation, Question, Source, Step, explain as answer, find_service};
+
+use super::{pins, print};
+use crate::options::Explain;
+
+/// Prints what would become of a connection.
+pub fn explain(options: &Explain) -> anyhow::Result<()> {
+    let state = Snapshot::observe(&pins(&options.inspect)?)?;
+    let destination: Destination = options.destination.parse()?;
+    let to = resolve(&state, &destination)?;
+    let question = Question {
+        source: source(options, to.ip().to_canonical())?,
+        address: to.ip().to_canonical(),
+        port: to.port(),
+        protocol: destination.protocol,
+    };
+    let mut explanation = answer(&state, &question);
+    add_ways(&mut explanation);
+    print(&if options.inspect.json { explanation.json() } else { explanation.text() })
+}
+
+fn source(options: &Explain, to: IpAddr) -> anyhow::Result<Source> {
+    let who = options.source.as_str();
+    let pods = observe_attachments(&options.state_dir);
+    match who {
+        "host" => Ok(Source::Host),
+        "outside" => Ok(Source::Outside(None)),
+        _ => match who.parse::<IpAddr>() {
+            Ok(address) if pods.iter().any(|pod| pod.addresses().any(|own| own == address)) => {
+                Ok(Source::Pod(address))
+            }
+            Ok(address) => Ok(Source::Outside(Some(address))),
+            Err(_) => {
+                let found = pods.iter().find(|it| format!("{}/{}", it.pod.namespace, it.pod.name) == who);
+                match found {
+                    Some(pod) => match pod.addresses().find(|own| own.is_ipv4() == to.is_ipv4()) {
+                        Some(own) => Ok(Source::Pod(own)),
+                        None => bail!("{who} has no address of the family of {to}"),
+                    },
+                    None => bail!(
+                        "{who:?} is no pod with a network of its own on this node: write NAMESPACE/NAME, an address, \
+                         `host` or `outside`, and ask on the node where the pod runs (`kubectl get pod -o wide`)"
+                    ),
+                }
+            }
+        },
+    }
+}
+
+fn resolve(state: &Snapshot, destination: &Destination) -> anyhow::Result<SocketAddr> {
+    if let Some(address) = destination.address() {
+        return Ok(address);
+    }
+    if let Some(service) = destination.service() {
+        return Ok(find_service(state, &service, destination)?);
+    }
+    let (host, port) = (&destination.host, &destination.port);
+    let port: u16 = port.parse().with_context(|| format!("{port:?} is no port: names are for Services"))?;
+    let found = (host.as_str(), port).to_socket_addrs().with_context(|| format!("no address of {host}"))?;
+    found.into_iter().next().with_context(|| format!("{host} has no address"))
+}
+
+/// Asks the kernel's routing table for the way to each backend, and how much goes through it.
+fn add_ways(explanation: &mut Explanation) {
+    for backend in explanation.backends.clone() {
+        let own: SocketAddr = if backend.is_ipv4() { ([0_u8; 4], 0).into() } else { ([0_u16; 8], 0).into() };
+        let socket = UdpSocket::bind(own);
+        let way = socket.and_then(|socket| socket.connect(backend).map(|()| socket));
+        let outcome = match way {
+            Ok(socket) => {
+                let from = socket.local_addr().map_or_else(|_| "?".to_owned(), |it| it.ip().to_string());
+                let mtu = if backend.is_ipv4() { getsockopt(&socket, sockopt::IpMtu).ok() } else { None };
+                let mtu = mtu.map_or_else(String::new, |mtu| format!(", MTU {mtu}"));
+                format!("to {} from {from}{mtu}", backend.ip())
+            }
+            Err(error) => {
+                explanation.suggestions.push(format!(
+                    "no way to {}: is the backend's node there, and its route (`ip route get {}`)?",
+                    backend.ip(),
+                    backend.ip()
+                ));
+                format!("to {}: {error}", backend.ip())
+            }
+        };
+        explanation.steps.push(Step { what: "route", outcome });
+    }
+}

@@ -107,6 +107,11 @@ impl Cluster {
         Ok(self.kubectl(&["get", "nodes", "-o", path])?.split_whitespace().map(str::to_owned).collect())
     }
 
+    /// Where a node's agent keeps its own files.
+    pub fn agent_state_dir(&self, node: &str) -> String {
+        format!("/var/lib/penstock/{}/nodes/{node}/agent", self.name)
+    }
+
     /// Runs a program inside a node's namespaces.
     pub fn in_node(&self, node: &str, words: &[&str]) -> Result<String> {
         succeeded(self.in_node_command(node, words)?.output()?, "nsenter", words)

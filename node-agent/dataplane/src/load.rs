@@ -383,9 +383,9 @@ fn load_object(options: &LoadOptions, exchange: Option<&Exchange>) -> Result<Ebp
     Ok(programs)
 }
 
-/// Loads a program. The verifier gives up when a signal is pending, and says so: it is asked again, as libbpf does.
+/// Loads a program. The verifier gives up when a signal is pending, and says so: it is asked again, as libbpf does, more often than that: a busy process gets many.
 fn load_program(program: &mut Program) -> Result<(), ProgramError> {
-    const ATTEMPTS_MAX: usize = 5;
+    const ATTEMPTS_MAX: usize = 20;
     let mut attempt = 1;
     loop {
         let done = match &mut *program {

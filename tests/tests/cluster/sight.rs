@@ -44,6 +44,8 @@ fn observed(cluster: &Cluster) -> Result<()> {
         &agent()?,
         "observe",
         "--json",
+        "--state-dir",
+        &cluster.agent_state_dir(&node),
         "--from",
         &wanted,
         "--service",
@@ -71,9 +73,10 @@ fn observed(cluster: &Cluster) -> Result<()> {
 
 fn explained(cluster: &Cluster) -> Result<()> {
     let (pod, node) = client(cluster)?;
-    let (agent, from) = (agent()?, format!("demo/{pod}"));
+    let (agent, from, records) = (agent()?, format!("demo/{pod}"), cluster.agent_state_dir(&node));
     let explain = |to: &str| -> Result<serde_json::Value> {
-        let said = cluster.in_node(&node, &[&agent, "explain", "--json", &from, to])?;
+        let said =
+            cluster.in_node(&node, &[&agent, "explain", "--json", "--state-dir", &records, &from, to])?;
         serde_json::from_str(&said).context(said)
     };
     let works = explain("demo/hello:80")?;

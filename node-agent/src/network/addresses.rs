@@ -43,10 +43,7 @@ pub fn follow(
             tracing::warn!(%error, "the kernel does not tell of new addresses; they are listed now and then");
         }
         loop {
-            match &changes {
-                Ok(changes) => changed(changes).await,
-                Err(_) => tokio::time::sleep(LIST_EVERY).await,
-            }
+            // Also before the first wait: an address may have come before anybody listened.
             let now = select(&which, &primary);
             to.send_if_modified(|known| {
                 let news = **known != now;
@@ -56,6 +53,10 @@ pub fn follow(
                 }
                 news
             });
+            match &changes {
+                Ok(changes) => changed(changes).await,
+                Err(_) => tokio::time::sleep(LIST_EVERY).await,
+            }
         }
     };
     (addresses, following)

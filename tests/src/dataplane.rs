@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -145,6 +145,7 @@ impl Stand {
         // leaves by `_exit` or by a signal.
         match unsafe { fork() }.expect("a process") {
             ForkResult::Child => {
+                close_all_but(None);
                 let loaded =
                     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.load_with(limits)));
                 std::mem::forget(loaded);
@@ -188,6 +189,28 @@ impl Stand {
                 said
             }
         }
+    }
+}
+
+/// Closes what a forked child has of everything its parent had open. The tests of one process run side by side: a connection
+/// of another would not end by its parent's closing it as long as the child has it too.
+fn close_all_but(kept: Option<&OwnedFd>) {
+    let first = nix::libc::STDERR_FILENO as u32 + 1;
+    let close = |first: u32, last: u32| {
+        // SAFETY: nothing in the child uses what it inherited, and it leaves without running destructors.
+        if unsafe { nix::libc::syscall(nix::libc::SYS_close_range, first, last, 0) } != 0 {
+            // SAFETY: ends this process at once, which its parent takes for a failure.
+            unsafe { nix::libc::_exit(1) }
+        }
+    };
+    match kept.map(|fd| fd.as_raw_fd() as u32) {
+        Some(kept) => {
+            if kept > first {
+                close(first, kept - 1);
+            }
+            close(kept + 1, u32::MAX);
+        }
+        None => close(first, u32::MAX),
     }
 }
 

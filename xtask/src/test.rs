@@ -136,7 +136,7 @@ fn follow(command: &mut Command, name: &str, counts: &mut Counts) -> Result<()> 
     }
     let status = child.wait()?;
     if !status.success() {
-        print_tail(&path);
+        print_failures(&path);
         bail!("{status}; all of its output is in {}", path.display());
     }
     Ok(())
@@ -175,13 +175,41 @@ fn is_shown(line: &str) -> bool {
         || line.starts_with("scenario ")
 }
 
-fn print_tail(path: &Path) {
-    const LINES: usize = 60;
+/// Shows what failed tests said; of a command that failed otherwise the end of what it said.
+fn print_failures(path: &Path) {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    for line in &lines[lines.len().saturating_sub(LINES)..] {
+    let failures = failures_in(&text);
+    let lines =
+        if failures.is_empty() { last(&text.lines().collect::<Vec<_>>(), 60).to_vec() } else { failures };
+    for line in lines {
         println!("   | {line}");
     }
+}
+
+/// What the failed tests of some test programs said, of each the end: programs list them between `failures:` and
+/// `test result:`, each below a line `---- NAME stdout ----`.
+fn failures_in(log: &str) -> Vec<&str> {
+    let (mut shown, mut section) = (Vec::new(), Vec::new());
+    let mut of_failures = false;
+    for line in log.lines() {
+        let is_head = line.starts_with("---- ") && line.ends_with(" ----");
+        let is_result = line.starts_with("test result: ");
+        if is_head || is_result || line == "failures:" {
+            shown.extend_from_slice(last(&section, 40));
+            section.clear();
+            of_failures = !is_result && (of_failures || line == "failures:");
+        }
+        match of_failures {
+            true if is_head => shown.push(line),
+            true => section.push(line),
+            false => {}
+        }
+    }
+    shown
+}
+
+fn last<'a, 'b>(lines: &'b [&'a str], count: usize) -> &'b [&'a str] {
+    &lines[lines.len().saturating_sub(count)..]
 }
 
 #[cfg(test)]
@@ -196,5 +224,16 @@ mod tests {
         );
         counts.note("SKIPPED: no root");
         assert_eq!((counts.passed, counts.failed, counts.skipped), (12, 1, 3));
+    }
+    #[test]
+    fn what_failed_tests_said_is_found_among_the_rest() {
+        let log = "running 2 tests\ntest a ... ok\ntest b ... noise\nFAILED\n\nsuccesses:\n\n---- a stdout ----\nfine\n\n\
+                   failures:\n\n---- b stdout ----\nit broke\n\nfailures:\n    b\n\n\
+                   test result: FAILED. 1 passed; 1 failed;\nrunning 0 tests";
+        let said = failures_in(log);
+        assert!(
+            said.contains(&"---- b stdout ----") && said.contains(&"it broke") && said.contains(&"    b")
+        );
+        assert!(!said.contains(&"fine") && !said.contains(&"running 0 tests"), "{said:?}");
     }
 }

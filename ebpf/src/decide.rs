@@ -15,6 +15,7 @@ use crate::fragment;
 use crate::maps::CONFIG;
 use crate::masquerade;
 use crate::service::{self, Choice};
+use crate::settled;
 use crate::source_ranges;
 use crate::tell;
 use crate::work::Work;
@@ -88,11 +89,23 @@ pub fn outcome(answer: u32) -> Result<(), Reason> {
 
 // === Decisions ===
 
+/// What is known before anything is looked up.
+#[inline(always)]
+fn begin(work: &mut Work, mark: u16) {
+    work.service = 0;
+    work.first = false;
+    work.moment.begin(mark);
+}
+
 /// A packet that arrives.
 #[inline(always)]
 pub fn arriving(hook: &impl Hook, side: Side, work: &mut Work) -> Result<Decision, Reason> {
-    work.service = 0;
-    work.first = false;
+    begin(work, settled::mark(side));
+    if side == Side::Uplink
+        && let Some(decision) = settled::find(work)
+    {
+        return Ok(decision);
+    }
     match work.packet.kind {
         Kind::Error => return about_error(work),
         Kind::Echo => return replying(work),
@@ -134,7 +147,7 @@ fn asking(
         return Err(Reason::SourceNotAllowed);
     }
     work.packet.key.half = HALF_FORWARD;
-    if !flow::find(&work.packet, &work.packet.key, &mut work.to) {
+    if !flow::find(&work.packet, &work.packet.key, &mut work.to, &work.moment) {
         if work.packet.kind == Kind::LaterFragment {
             return Err(Reason::Fragment);
         }
@@ -179,6 +192,7 @@ pub fn open(side: Side, set: u32, work: &mut Work) -> Result<(), Reason> {
         client_ifindex: work.ifindex,
         service: work.service,
         flags: 0,
+        settled: 0,
         seen_ns: 0,
     };
     work.keep_port = !by_node;
@@ -189,7 +203,7 @@ pub fn open(side: Side, set: u32, work: &mut Work) -> Result<(), Reason> {
 #[inline(always)]
 fn replying(work: &mut Work) -> Result<Decision, Reason> {
     work.packet.key.half = HALF_REPLY;
-    if !flow::find(&work.packet, &work.packet.key, &mut work.to) {
+    if !flow::find(&work.packet, &work.packet.key, &mut work.to, &work.moment) {
         return Ok(Decision::Leave);
     }
     work.service = work.to.service;
@@ -203,8 +217,7 @@ fn replying(work: &mut Work) -> Result<Decision, Reason> {
 /// A packet about to leave by the uplink: an answer of a backend on the node itself, or a pod's that leaves the cluster.
 #[inline(always)]
 pub fn leaving(hook: &impl Hook, work: &mut Work) -> Result<Decision, Reason> {
-    work.service = 0;
-    work.first = false;
+    begin(work, 0);
     let config = CONFIG.get(0).ok_or(Reason::NoSet)?;
     if work.packet.kind == Kind::Error {
         return about_error(work);
@@ -214,7 +227,7 @@ pub fn leaving(hook: &impl Hook, work: &mut Work) -> Result<Decision, Reason> {
         return masquerade::leaving(hook, work, config, followed);
     }
     work.packet.key.half = HALF_REPLY;
-    if !followed || !flow::find(&work.packet, &work.packet.key, &mut work.to) {
+    if !followed || !flow::find(&work.packet, &work.packet.key, &mut work.to, &work.moment) {
         return Ok(Decision::Leave);
     }
     work.service = work.to.service;
@@ -305,7 +318,7 @@ pub fn node_address(config: &Config, like: &Address) -> Option<Address> {
 }
 
 #[inline(always)]
-fn is_own(config: &Config, address: &Address) -> bool {
+pub fn is_own(config: &Config, address: &Address) -> bool {
     if address.is_v4() { *address == config.node_address } else { *address == config.node_address_v6 }
 }
 

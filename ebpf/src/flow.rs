@@ -7,11 +7,12 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use penstock_ebpf_common::{
-    Event, FLOW_CLOSING, FlowKey, FlowValue, HALF_FORWARD, PROTOCOL_SCTP, PROTOCOL_TCP, Reason,
+    Event, FLOW_CLOSING, FLOW_MASQUERADE, FlowKey, FlowValue, HALF_FORWARD, PROTOCOL_SCTP, PROTOCOL_TCP,
+    Reason,
 };
 use penstock_ebpf_packet::{Packet, hash};
 
-use crate::clock::{self, SECOND_NS};
+use crate::clock::{Moment, SECOND_NS};
 use crate::count;
 use crate::decide::Hook;
 use crate::kept::FLOWS;
@@ -38,8 +39,9 @@ pub const fn connects(protocol: u8) -> bool {
 }
 
 /// Finds the flow this packet continues and copies it. Refreshes it at most once a second, and its other half with it.
+/// Called when what the packet is for was looked up: the flow is settled then.
 #[inline(always)]
-pub fn find(packet: &Packet, key: &FlowKey, to: &mut FlowValue) -> bool {
+pub fn find(packet: &Packet, key: &FlowKey, to: &mut FlowValue, moment: &Moment) -> bool {
     let Some(found) = FLOWS.get_ptr_mut(key) else {
         return false;
     };
@@ -47,7 +49,7 @@ pub fn find(packet: &Packet, key: &FlowKey, to: &mut FlowValue) -> bool {
     // packet astray, which its checksum or its receiver catches.
     let stored = unsafe { &mut *found };
     work::copy(to, stored);
-    let now = clock::now_ns();
+    let now = moment.now_ns;
     let idle = now.saturating_sub(to.seen_ns);
     if key.half == HALF_FORWARD && is_over(packet, key, to, idle) {
         return false;
@@ -65,6 +67,9 @@ pub fn find(packet: &Packet, key: &FlowKey, to: &mut FlowValue) -> bool {
         if connects(key.protocol) || to.flags & FLOW_CLOSING == 0 {
             mend(key, to);
         }
+    }
+    if moment.mark != 0 && to.settled != moment.mark && to.flags & FLOW_MASQUERADE == 0 {
+        stored.settled = moment.mark;
     }
     true
 }
@@ -113,7 +118,7 @@ fn mend(key: &FlowKey, value: &FlowValue) {
 pub fn make(hook: &impl Hook, work: &mut Work) -> Result<(), Reason> {
     let config = CONFIG.get(0).ok_or(Reason::NoSet)?;
     let (first, last) = (config.snat_port_min, config.snat_port_max);
-    work.to.seen_ns = clock::now_ns();
+    work.to.seen_ns = work.moment.now_ns;
     work.packet.key.half = HALF_FORWARD;
     // What an earlier connection of the same addresses left behind.
     // SAFETY: copied at once.

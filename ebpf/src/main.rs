@@ -38,12 +38,14 @@ mod ports;
 mod rewrite;
 mod route;
 mod service;
+mod settled;
 mod socket;
 mod source_ranges;
 mod tc;
 mod tell;
 mod too_big;
 mod translate;
+mod way;
 mod work;
 mod xdp;
 

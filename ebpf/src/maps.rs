@@ -8,6 +8,7 @@ use aya_ebpf::macros::btf_map;
 use penstock_ebpf_common as shared;
 
 use crate::too_big::Answers;
+use crate::way::{self, Way};
 use crate::work::Work;
 
 /// Entry 0 is a `SetHeader`, then come backends, then perhaps a Maglev table; the flag lets each set have its own size (Linux 5.10).
@@ -39,6 +40,9 @@ pub static NAMES: HashMap<u32, shared::ServiceName, 16_384, { BPF_F_NO_PREALLOC 
 pub static PODS: HashMap<shared::Address, shared::LocalPod, 4_096, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
 
+#[btf_map(name = "changes_v1")]
+pub static CHANGES: Array<u32, 1> = Array::new();
+
 #[btf_map(name = "flows_v1")]
 pub static FLOWS: LruHashMap<shared::FlowKey, shared::FlowValue, 131_072> = LruHashMap::new();
 
@@ -54,6 +58,10 @@ pub static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
 /// Of each CPU; not pinned, for it holds nothing for longer than a second.
 #[btf_map(name = "answers")]
 pub static ANSWERS: PerCpuArray<Answers, 1> = PerCpuArray::new();
+
+/// Of each CPU; not pinned, for it holds nothing for longer than a tenth of a second.
+#[btf_map(name = "ways")]
+pub static WAYS: PerCpuArray<Way, { way::WAYS_MAX }> = PerCpuArray::new();
 
 #[btf_map(name = "socket_flows_v1")]
 pub static SOCKET_FLOWS: LruHashMap<shared::SocketFlowKey, shared::SocketFlowValue, 65_536> =

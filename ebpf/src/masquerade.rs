@@ -32,7 +32,7 @@ pub fn leaving(
         return Ok(Decision::Leave);
     }
     work.packet.key.half = HALF_FORWARD;
-    if !flow::find(&work.packet, &work.packet.key, &mut work.to) {
+    if !flow::find(&work.packet, &work.packet.key, &mut work.to, &work.moment) {
         if range(&work.packet.key.source) != Some(INSIDE_PODS) {
             return Ok(Decision::Leave);
         }
@@ -55,6 +55,7 @@ pub fn leaving(
             client_ifindex: 0,
             service: 0,
             flags: FLOW_MASQUERADE,
+            settled: 0,
             seen_ns: 0,
         };
         work.keep_port = false;
@@ -74,7 +75,11 @@ pub fn replying(work: &mut Work) -> Decision {
     work.other.destination = work.to.destination;
     work.other.destination_port = work.to.destination_port;
     work.other.half = HALF_REPLY;
-    if flow::find(&work.packet, &work.other, &mut work.back) && work.back.flags & FLOW_MASQUERADE == 0 {
+    // Nobody looked up whether a service has its addresses, so that it is not settled.
+    work.moment.mark = 0;
+    if flow::find(&work.packet, &work.other, &mut work.back, &work.moment)
+        && work.back.flags & FLOW_MASQUERADE == 0
+    {
         work::copy(&mut work.to, &work.back);
         work.service = work.to.service;
         return Decision::Send;

@@ -6,26 +6,33 @@ use aya_ebpf::bindings::{
     self, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup,
 };
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_redirect_neigh};
-use penstock_ebpf_common::{Address, Reason};
+use penstock_ebpf_common::Reason;
 
+use crate::way;
 use crate::work::{self, Work};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
-/// Asks for the way of a packet of these addresses that came by `work.ifindex`. The answer is in `work.fib`: with the next
-/// hop's link address unless `flags` skip it. A packet too big for the way is `TooBig`.
+/// Finds the way of a packet that came by `work.ifindex` and becomes what `work.to` says. The answer is in `work.fib`: the
+/// interface, and the next hop's link address unless `flags` skip it. A packet too big for the way is `TooBig`.
 #[inline(always)]
-pub fn find(
-    ctx: *mut c_void,
-    work: &mut Work,
-    source: &Address,
-    destination: &Address,
-    flags: u32,
-) -> Result<(), Reason> {
+pub fn find(ctx: *mut c_void, work: &mut Work, flags: u32) -> Result<(), Reason> {
+    let needs_neighbour = flags & WITHOUT_NEIGHBOUR == 0;
+    if way::recall(work, needs_neighbour) {
+        return Ok(());
+    }
+    ask(ctx, work, flags)?;
+    way::remember(work, needs_neighbour);
+    Ok(())
+}
+
+/// Asks the routing table.
+#[inline(always)]
+fn ask(ctx: *mut c_void, work: &mut Work, flags: u32) -> Result<(), Reason> {
     // SAFETY: the kernel's structure is plain integers, for which zero is a value.
     unsafe { work::clear(&mut work.fib) };
-    let fib = &mut work.fib;
+    let (fib, source, destination) = (&mut work.fib, &work.to.source, &work.to.destination);
     fib.ifindex = work.ifindex;
     fib.__bindgen_anon_1.tot_len =
         if work.wire_length > u16::MAX as u32 { u16::MAX } else { work.wire_length as u16 };

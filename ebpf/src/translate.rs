@@ -117,7 +117,6 @@ fn way(ctx: &TcContext, work: &mut Work) -> Result<u32, Reason> {
         0 => work.packet.length,
         segment => work.packet.transport - IP_OFFSET + work.packet.transport_length + segment,
     };
-    let (source, destination) = (work.to.source, work.to.destination);
-    route::find(ctx.as_ptr(), work, &source, &destination, route::WITHOUT_NEIGHBOUR)?;
+    route::find(ctx.as_ptr(), work, route::WITHOUT_NEIGHBOUR)?;
     Ok(work.fib.ifindex)
 }

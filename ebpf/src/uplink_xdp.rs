@@ -73,10 +73,8 @@ fn send(ctx: &XdpContext, decision: Decision, work: &mut Work) -> Result<u32, Re
         return Err(Reason::HopsExceeded);
     }
     work.wire_length = work.packet.length;
-    let (source, destination) = (work.to.source, work.to.destination);
     // Whatever is wrong with the way, the program at tc finds the same, and has more means.
-    if route::find(ctx.as_ptr(), work, &source, &destination, 0).is_err() || work.fib.ifindex != work.ifindex
-    {
+    if route::find(ctx.as_ptr(), work, 0).is_err() || work.fib.ifindex != work.ifindex {
         return pass(decision, work);
     }
     frame.rewrite(work).ok_or(Reason::NotRewritten)?;

@@ -6,6 +6,7 @@ use aya_ebpf::bindings::bpf_fib_lookup as FibLookup;
 use penstock_ebpf_common::{FlowKey, FlowValue, FragmentKey, FragmentValue, Told};
 use penstock_ebpf_packet::Packet;
 
+use crate::clock::Moment;
 use crate::maps::WORK;
 use crate::too_big::QUOTE_WORDS;
 
@@ -41,6 +42,8 @@ pub struct Work {
     pub quote: [u32; QUOTE_WORDS],
     /// The question to the routing table, and its answer.
     pub fib: FibLookup,
+    /// When it is decided.
+    pub moment: Moment,
     /// What observers are told of it.
     pub told: Told,
 }
@@ -64,18 +67,35 @@ pub fn get() -> Option<&'static mut Work> {
     Some(unsafe { &mut *work })
 }
 
-/// Copies a value word by word. The compiler's own copy between places that may overlap calls a function that takes
+/// Copies a value by words. The compiler's own copy between places that may overlap calls a function that takes
 /// byte after byte, which is slow to run and slower to verify.
 #[inline(always)]
 pub fn copy<T: Copy>(to: &mut T, from: &T) {
-    const WORD: usize = size_of::<u32>();
-    const { assert!(size_of::<T>().is_multiple_of(WORD) && align_of::<T>() >= WORD) };
-    let (to, from) = ((&raw mut *to).cast::<u32>(), (&raw const *from).cast::<u32>());
+    const { assert!(is_words::<T>()) };
+    let (to, from) = (&raw mut *to, &raw const *from);
     let mut at = 0;
-    while at < size_of::<T>() / WORD {
-        // SAFETY: within the values, which are whole and aligned words; volatile keeps it from becoming a call again.
-        unsafe { to.add(at).write_volatile(from.add(at).read_volatile()) };
+    while at < double_words::<T>() {
+        // SAFETY: within the values, which are whole words; volatile keeps it from becoming a call again. Where they are not
+        // aligned to double words, no machine with these programs minds.
+        unsafe { to.cast::<u64>().add(at).write_volatile(from.cast::<u64>().add(at).read_volatile()) };
         at += 1;
+    }
+    if has_odd_word::<T>() {
+        // SAFETY: the last word of the values.
+        unsafe {
+            to.cast::<u32>().add(2 * at).write_volatile(from.cast::<u32>().add(2 * at).read_volatile())
+        };
+    }
+}
+
+/// Copies a link address.
+#[inline(always)]
+pub fn copy_mac(to: &mut [u8; 6], from: &[u8; 6]) {
+    let (to, from) = (to.as_mut_ptr(), from.as_ptr());
+    // SAFETY: four and two bytes of six; volatile and perhaps not aligned as in `copy`.
+    unsafe {
+        to.cast::<u32>().write_volatile(from.cast::<u32>().read_volatile());
+        to.add(4).cast::<u16>().write_volatile(from.add(4).cast::<u16>().read_volatile());
     }
 }
 
@@ -85,13 +105,28 @@ pub fn copy<T: Copy>(to: &mut T, from: &T) {
 /// All zeros must be a `T`.
 #[inline(always)]
 pub unsafe fn clear<T: Copy>(value: &mut T) {
-    const WORD: usize = size_of::<u32>();
-    const { assert!(size_of::<T>().is_multiple_of(WORD) && align_of::<T>() >= WORD) };
-    let words = (&raw mut *value).cast::<u32>();
+    const { assert!(is_words::<T>()) };
+    let words = &raw mut *value;
     let mut at = 0;
-    while at < size_of::<T>() / WORD {
+    while at < double_words::<T>() {
         // SAFETY: as in `copy`.
-        unsafe { words.add(at).write_volatile(0) };
+        unsafe { words.cast::<u64>().add(at).write_volatile(0) };
         at += 1;
     }
+    if has_odd_word::<T>() {
+        // SAFETY: as in `copy`.
+        unsafe { words.cast::<u32>().add(2 * at).write_volatile(0) };
+    }
+}
+
+const fn is_words<T>() -> bool {
+    size_of::<T>().is_multiple_of(size_of::<u32>()) && align_of::<T>() >= size_of::<u32>()
+}
+
+const fn double_words<T>() -> usize {
+    size_of::<T>() / size_of::<u64>()
+}
+
+const fn has_odd_word<T>() -> bool {
+    !size_of::<T>().is_multiple_of(size_of::<u64>())
 }

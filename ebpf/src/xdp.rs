@@ -103,8 +103,10 @@ impl Xdp<'_> {
     /// which the parser has ruled out: drop it.
     #[inline(always)]
     pub fn rewrite(&self, work: &Work) -> Option<()> {
+        // The frame leaves by the interface that it was sent to.
+        let own: [u8; 6] = self.load(0)?;
         self.link_address(0, &work.fib.dmac)?;
-        self.link_address(6, &work.fib.smac)?;
+        self.link_address(6, &own)?;
         let (key, to) = (&work.packet.key, &work.to);
         let addresses = address_difference(&key.source, &to.source)
             + address_difference(&key.destination, &to.destination);

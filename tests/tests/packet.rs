@@ -40,6 +40,7 @@ mod packet {
     mod not_for_us;
     mod random;
     mod sctp;
+    mod settled;
     mod shared_backend;
     mod source_ports;
     mod source_ranges;

@@ -13,9 +13,9 @@ pub const HALF_REPLY: u8 = 1;
 
 /// [`FlowValue::flags`]: a FIN or RST was seen; the next SYN is a new connection. Of datagrams: the backend left, and this
 /// half is kept for its answers alone.
-pub const FLOW_CLOSING: u32 = 1;
+pub const FLOW_CLOSING: u16 = 1;
 /// [`FlowValue::flags`]: a pod's traffic that leaves the cluster with the node's address, and belongs to no service.
-pub const FLOW_MASQUERADE: u32 = 1 << 1;
+pub const FLOW_MASQUERADE: u16 = 1 << 1;
 
 /// A packet as it arrives, before translation.
 #[repr(C)]
@@ -54,7 +54,10 @@ pub struct FlowValue {
     /// The service port, for counters.
     pub service: u32,
     /// `FLOW_*`.
-    pub flags: u32,
+    pub flags: u16,
+    /// The count of changes of services' addresses ([`crate::map::CHANGES`]) as of which this half is known to be what its
+    /// packets are for; zero when that is to be looked up.
+    pub settled: u16,
     /// When the flow was last seen, by the kernel's coarse monotonic clock; at most a second behind.
     pub seen_ns: u64,
 }
@@ -116,7 +119,7 @@ pub struct AffinityValue {
 }
 
 shared!(FlowKey, 40, [Address, Address, u16, u16, u8, u8, u16]);
-shared!(FlowValue, 56, [Address, Address, u16, u16, u32, u32, u32, u64]);
+shared!(FlowValue, 56, [Address, Address, u16, u16, u32, u32, u16, u16, u64]);
 shared!(FragmentKey, 40, [Address, Address, u32, u32]);
 shared!(FragmentValue, 16, [u64, u16, u16, u32]);
 shared!(AffinityKey, 24, [Address, u32, u32]);
@@ -148,6 +151,7 @@ impl FlowKey {
             client_ifindex: value.client_ifindex,
             service: value.service,
             flags: value.flags,
+            settled: 0,
             seen_ns: value.seen_ns,
         }
     }
@@ -177,6 +181,7 @@ mod tests {
             client_ifindex: 7,
             service: 8,
             flags: 0,
+            settled: 0,
             seen_ns: 9,
         };
         let (other_key, other_value) = (key.other_key(&value), key.other_value(&value));

@@ -17,6 +17,8 @@ pub const SETS: &str = "sets_v2";
 pub const NAMES: &str = "names_v1";
 /// [`crate::Address`] to [`crate::LocalPod`].
 pub const PODS: &str = "pods_v1";
+/// How often services' addresses changed, or who may use them: the lower half of the number at entry 0, never zero.
+pub const CHANGES: &str = "changes_v1";
 /// [`crate::FlowKey`] to [`crate::FlowValue`].
 pub const FLOWS: &str = "flows_v1";
 /// [`crate::FragmentKey`] to [`crate::FragmentValue`].
@@ -59,6 +61,7 @@ pub const ALL: &[&str] = &[
     SETS,
     NAMES,
     PODS,
+    CHANGES,
     FLOWS,
     FRAGMENTS,
     SOCKET_FLOWS,

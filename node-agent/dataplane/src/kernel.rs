@@ -53,6 +53,7 @@ pub struct KernelMaps {
     settling: Settling,
     pub(crate) tallies: PerCpuArray<MapData, u64>,
     pods: HashMap<MapData, Address, LocalPod>,
+    changes: Array<MapData, u32>,
     pub(crate) flows: HashMap<MapData, FlowKey, FlowValue>,
     pub(crate) socket_flows: HashMap<MapData, SocketFlowKey, SocketFlowValue>,
     pub(crate) peers: HashMap<MapData, u64, Peer>,
@@ -122,6 +123,7 @@ impl KernelMaps {
             settling: Settling::default(),
             tallies: open(directory, map::TALLIES)?,
             pods: open(directory, map::PODS)?,
+            changes: open(directory, map::CHANGES)?,
             flows: open(directory, map::FLOWS)?,
             socket_flows: open(directory, map::SOCKET_FLOWS)?,
             peers: open(directory, map::PEERS)?,
@@ -163,8 +165,17 @@ impl KernelMaps {
         config: &Config,
         inside: &BTreeMap<InsideKey, u32>,
     ) -> Result<(), DataplaneError> {
+        self.count_change()?;
         self.set_inside(inside, |of| of != INSIDE_NODES)?;
         self.config.set(0, config, 0).map_err(|error| failed("writing a map", map::CONFIG, error))
+    }
+
+    /// Has every flow look up once more what its packets are for. To be called after a change of services' addresses, or of
+    /// who may use them.
+    fn count_change(&mut self) -> Result<(), DataplaneError> {
+        let wrap = |error| failed("writing a map", map::CHANGES, error);
+        let next = next_count(self.changes.get(&0, 0).map_err(wrap)?);
+        self.changes.set(0, next, 0).map_err(wrap)
     }
 
     /// Makes the cluster's ranges of some kinds (`INSIDE_*`) be these and no others.
@@ -297,55 +308,17 @@ impl MapSink for KernelMaps {
     type Error = DataplaneError;
 
     fn write(&mut self, operation: &Operation) -> Result<(), DataplaneError> {
-        match operation {
-            Operation::PutName(number, key) => self.put_names(&[(*number, key.to_string())]),
-            Operation::PutSet(id, set) => self.put_sets(std::iter::once((*id, Some(set)))),
-            Operation::PutVip(key, value) => {
-                self.vips.insert(key, value, 0).map_err(|error| failed("writing a map", map::VIPS, error))
-            }
-            Operation::PutRange(range) => self
-                .ranges
-                .insert(&range_key(range), 1, 0)
-                .map_err(|error| failed("writing a map", map::SOURCE_RANGES, error)),
-            Operation::DeleteVip(key) => gone(self.vips.remove(key), map::VIPS),
-            Operation::DeleteRange(range) => gone(self.ranges.remove(&range_key(range)), map::SOURCE_RANGES),
-            Operation::DeleteSet(id) => self.put_sets(std::iter::once((*id, None))),
-            Operation::DeleteName(number) => gone(self.names.remove(number), map::NAMES),
-        }
+        let written = self.write_one(operation);
+        if changes_addresses(operation) { written.and(self.count_change()) } else { written }
     }
 
     fn write_all(&mut self, operations: &[Operation]) -> Result<(), DataplaneError> {
-        for run in operations.chunk_by(|a, b| kind(a) == kind(b)) {
-            match kind(&run[0]) {
-                Kind::Name => {
-                    let names: Vec<_> = run
-                        .iter()
-                        .filter_map(|operation| match operation {
-                            Operation::PutName(number, key) => Some((*number, key.to_string())),
-                            _ => None,
-                        })
-                        .collect();
-                    self.put_names(&names)?;
-                }
-                Kind::Set => self.put_sets(run.iter().filter_map(|operation| match operation {
-                    Operation::PutSet(id, set) => Some((*id, Some(set))),
-                    Operation::DeleteSet(id) => Some((*id, None)),
-                    _ => None,
-                }))?,
-                Kind::Vip => {
-                    let (keys, values): (Vec<_>, Vec<_>) = run
-                        .iter()
-                        .filter_map(|operation| match operation {
-                            Operation::PutVip(key, value) => Some((*key, *value)),
-                            _ => None,
-                        })
-                        .unzip();
-                    put_batch(&self.fds.vips, &keys, &values, map::VIPS)?;
-                }
-                Kind::Other => run.iter().try_for_each(|operation| self.write(operation))?,
-            }
+        let written = self.write_runs(operations);
+        // Of what failed some may be written.
+        if operations.iter().any(changes_addresses) {
+            return written.and(self.count_change());
         }
-        Ok(())
+        written
     }
 
     fn observe(&self) -> Result<MapImage, DataplaneError> {
@@ -374,6 +347,61 @@ impl MapSink for KernelMaps {
     }
 }
 
+impl KernelMaps {
+    fn write_one(&mut self, operation: &Operation) -> Result<(), DataplaneError> {
+        match operation {
+            Operation::PutName(number, key) => self.put_names(&[(*number, key.to_string())]),
+            Operation::PutSet(id, set) => self.put_sets(std::iter::once((*id, Some(set)))),
+            Operation::PutVip(key, value) => {
+                self.vips.insert(key, value, 0).map_err(|error| failed("writing a map", map::VIPS, error))
+            }
+            Operation::PutRange(range) => self
+                .ranges
+                .insert(&range_key(range), 1, 0)
+                .map_err(|error| failed("writing a map", map::SOURCE_RANGES, error)),
+            Operation::DeleteVip(key) => gone(self.vips.remove(key), map::VIPS),
+            Operation::DeleteRange(range) => gone(self.ranges.remove(&range_key(range)), map::SOURCE_RANGES),
+            Operation::DeleteSet(id) => self.put_sets(std::iter::once((*id, None))),
+            Operation::DeleteName(number) => gone(self.names.remove(number), map::NAMES),
+        }
+    }
+
+    /// What is written in one call is written in one call.
+    fn write_runs(&mut self, operations: &[Operation]) -> Result<(), DataplaneError> {
+        for run in operations.chunk_by(|a, b| kind(a) == kind(b)) {
+            match kind(&run[0]) {
+                Kind::Name => {
+                    let names: Vec<_> = run
+                        .iter()
+                        .filter_map(|operation| match operation {
+                            Operation::PutName(number, key) => Some((*number, key.to_string())),
+                            _ => None,
+                        })
+                        .collect();
+                    self.put_names(&names)?;
+                }
+                Kind::Set => self.put_sets(run.iter().filter_map(|operation| match operation {
+                    Operation::PutSet(id, set) => Some((*id, Some(set))),
+                    Operation::DeleteSet(id) => Some((*id, None)),
+                    _ => None,
+                }))?,
+                Kind::Vip => {
+                    let (keys, values): (Vec<_>, Vec<_>) = run
+                        .iter()
+                        .filter_map(|operation| match operation {
+                            Operation::PutVip(key, value) => Some((*key, *value)),
+                            _ => None,
+                        })
+                        .unzip();
+                    put_batch(&self.fds.vips, &keys, &values, map::VIPS)?;
+                }
+                Kind::Other => run.iter().try_for_each(|operation| self.write_one(operation))?,
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What is written in runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -390,6 +418,20 @@ fn kind(operation: &Operation) -> Kind {
         Operation::PutVip(..) => Kind::Vip,
         _ => Kind::Other,
     }
+}
+
+/// Whether flows may be for something else afterwards.
+fn changes_addresses(operation: &Operation) -> bool {
+    matches!(
+        operation,
+        Operation::PutVip(..) | Operation::DeleteVip(_) | Operation::PutRange(_) | Operation::DeleteRange(_)
+    )
+}
+
+/// The count after a count of changes. Flows hold its lower half, where zero stands for none.
+fn next_count(count: u32) -> u32 {
+    let next = count.wrapping_add(1);
+    if next as u16 == 0 { next.wrapping_add(1) } else { next }
 }
 
 fn put_batch<K: Pod, V: Pod>(

@@ -52,4 +52,9 @@ impl Stage {
     pub fn wants(&self, case: &str) -> bool {
         self.only.as_ref().is_none_or(|only| case.contains(only.as_str()))
     }
+
+    /// Whether any case may be asked for whose name begins so.
+    pub fn wants_of(&self, group: &str) -> bool {
+        self.wants(group) || self.only.as_ref().is_some_and(|only| only.starts_with(group))
+    }
 }

@@ -281,6 +281,7 @@ const EARLIER: &[Conversion] = &[
     Conversion { from: "source_ranges_v0", to: map::SOURCE_RANGES, convert: None },
     Conversion { from: "sets_v0", to: map::SETS, convert: None },
     Conversion { from: "names_v0", to: map::NAMES, convert: None },
+    Conversion { from: "changes_v0", to: map::CHANGES, convert: None },
     Conversion { from: "flows_v0", to: map::FLOWS, convert: None },
     Conversion { from: "fragments_v0", to: map::FRAGMENTS, convert: None },
     Conversion { from: "socket_flows_v0", to: map::SOCKET_FLOWS, convert: None },

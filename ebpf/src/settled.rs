@@ -1,0 +1,60 @@
+//! Packets of flows that are settled: which service they are for was found out for an earlier packet, and no service's
+//! address changed since.
+//!
+//! User space counts its changes of addresses and of who may use them ([`crate::maps::CHANGES`]); a flow is marked with the
+//! count of the moment before its packet's address was looked up. A mark that is the present count says what another look
+//! would say. It holds for a second at most, after which every flow takes the long way once.
+
+use penstock_ebpf_common::{HALF_FORWARD, HALF_REPLY};
+use penstock_ebpf_packet::Kind;
+
+use crate::clock::SECOND_NS;
+use crate::decide::{self, Decision, Side};
+use crate::kept::FLOWS;
+use crate::maps::{CHANGES, CONFIG};
+use crate::work::{self, Work};
+
+/// What a flow is marked with whose packet arrives now; zero for nothing.
+#[inline(always)]
+pub fn mark(side: Side) -> u16 {
+    if side != Side::Uplink {
+        return 0;
+    }
+    // SAFETY: an entry of an array, valid while the program runs; user space changes it meanwhile, hence volatile.
+    CHANGES.get_ptr(0).map_or(0, |changes| unsafe { changes.read_volatile() }) as u16
+}
+
+/// What becomes of a packet of a settled flow to one of the node's own addresses, where it is known before any look
+/// which half of a flow it can be. `work.to` is what it becomes.
+#[inline(always)]
+pub fn find(work: &mut Work) -> Option<Decision> {
+    let packet = &mut work.packet;
+    if packet.kind != Kind::Whole || !packet.whole || packet.opens() || packet.closes() {
+        return None;
+    }
+    let config = CONFIG.get(0)?;
+    if !decide::is_own(config, &packet.key.destination) {
+        return None;
+    }
+    let port = u16::from_be(packet.key.destination_port);
+    packet.key.half =
+        if port >= config.snat_port_min && port <= config.snat_port_max { HALF_REPLY } else { HALF_FORWARD };
+    let found = FLOWS.get_ptr(&packet.key)?;
+    // SAFETY: as in `flow::find`.
+    let found = unsafe { &*found };
+    if found.settled != work.moment.mark
+        || work.moment.mark == 0
+        || work.moment.now_ns.saturating_sub(found.seen_ns) > SECOND_NS
+    {
+        return None;
+    }
+    work::copy(&mut work.to, found);
+    work.service = work.to.service;
+    Some(if work.packet.key.half == HALF_REPLY {
+        Decision::Send
+    } else if work.to.source == work.packet.key.source {
+        Decision::Ask
+    } else {
+        Decision::AskOnward
+    })
+}

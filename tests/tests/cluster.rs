@@ -14,6 +14,8 @@ mod lifetime;
 mod load_balancers;
 #[path = "cluster/objects.rs"]
 mod objects;
+#[path = "cluster/resizes.rs"]
+mod resizes;
 #[path = "cluster/rollouts.rs"]
 mod rollouts;
 #[path = "cluster/services.rs"]
@@ -66,6 +68,7 @@ fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
         traffic::SCENARIOS,
         services::SCENARIOS,
         load_balancers::SCENARIOS,
+        resizes::SCENARIOS,
         rollouts::SCENARIOS,
         families::SCENARIOS,
         faults::SCENARIOS,

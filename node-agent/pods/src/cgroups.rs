@@ -6,7 +6,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::resources::{PodLimits, Qos};
+use crate::in_force::{Bound, CpuShare, InForce, weight};
+use crate::resources::{CPU_PERIOD_US, Limits, Qos};
 
 /// Mounted trees, found once.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +23,15 @@ struct Tree {
     unified: bool,
     /// Controllers of a v1 tree that we set limits in; the runtime makes pods' cgroups in all the others too.
     controllers: Vec<String>,
+}
+
+/// A limit that the kernel did not take.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {value} to {}", path.display())]
+pub struct CgroupError {
+    path: PathBuf,
+    value: String,
+    source: std::io::Error,
 }
 
 impl Cgroups {
@@ -41,21 +51,61 @@ impl Cgroups {
         format!("{}/kubepods{class}/pod{uid}", self.parent)
     }
 
-    /// Makes a pod's cgroup with its limits.
-    pub fn ensure(&self, limits: &PodLimits, uid: &str) {
-        let path = self.path(limits.qos, uid);
-        for tree in self.trees.iter().filter(|t| t.unified || !t.controllers.is_empty()) {
-            let dir = tree.mount.join(path.trim_start_matches('/'));
+    /// Makes a pod's cgroup with its limits; what cannot be set is logged.
+    pub fn ensure(&self, qos: Qos, limits: &Limits, uid: &str) {
+        let path = self.path(qos, uid);
+        for (tree, dir) in self.dirs(&path) {
             if let Err(error) = tree.make(&dir) {
                 tracing::debug!(path = %dir.display(), %error, "cgroup of the pod is left to the runtime");
-                continue;
             }
+        }
+        if let Err(error) = self.set(qos, limits, uid) {
+            tracing::debug!(%error, "pod limit not set");
+        }
+    }
+
+    /// Sets the limits of a pod whose cgroup is there.
+    ///
+    /// # Errors
+    /// The first limit that the kernel did not take; the others are set all the same.
+    pub fn set(&self, qos: Qos, limits: &Limits, uid: &str) -> Result<(), CgroupError> {
+        let path = self.path(qos, uid);
+        let mut first = Ok(());
+        for (tree, dir) in self.dirs(&path) {
             for (file, value) in tree.settings(limits) {
-                if let Err(error) = fs::write(dir.join(file), &value) {
-                    tracing::debug!(path = %dir.display(), file, value, %error, "pod limit not set");
+                let path = dir.join(file);
+                // Absent: this tree does not have the controller here.
+                if path.exists()
+                    && let Err(source) = fs::write(&path, &value)
+                {
+                    first = first.and(Err(CgroupError { path, value, source }));
                 }
             }
         }
+        first
+    }
+
+    /// What the kernel holds the pod to, or the container of this id in it.
+    pub fn read(&self, qos: Qos, uid: &str, container: Option<&str>) -> InForce {
+        let pod = self.path(qos, uid);
+        let path = container.map_or(pod.clone(), |id| format!("{pod}/{id}"));
+        let mut seen = InForce::default();
+        for (tree, dir) in self.dirs(&path) {
+            let here = tree.read(&dir);
+            seen = InForce {
+                cpu: seen.cpu.or(here.cpu),
+                cpu_quota_us: seen.cpu_quota_us.or(here.cpu_quota_us),
+                memory: seen.memory.or(here.memory),
+                memory_used: seen.memory_used.or(here.memory_used),
+            };
+        }
+        seen
+    }
+
+    /// The trees that can hold limits, each with its directory of this path.
+    fn dirs<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (&'a Tree, PathBuf)> {
+        let trees = self.trees.iter().filter(|t| t.unified || !t.controllers.is_empty());
+        trees.map(move |tree| (tree, tree.mount.join(path.trim_start_matches('/'))))
     }
 
     /// Removes what is left of a pod's cgroups.
@@ -96,27 +146,80 @@ impl Tree {
         Ok(())
     }
 
-    fn settings(&self, limits: &PodLimits) -> Vec<(&'static str, String)> {
-        let has = |name: &str| self.controllers.iter().any(|c| c == name);
+    fn settings(&self, limits: &Limits) -> Vec<(&'static str, String)> {
         let mut out = Vec::new();
+        let or = |value: Option<i64>, none: &str| value.map_or(none.to_string(), |v| v.to_string());
         if self.unified {
-            // The kernel documents weights 1..10000 with default 100; shares 2..262144 map linearly, as runc does.
-            let weight = 1 + (limits.cpu_shares - 2) * 9999 / 262_142;
-            out.push(("cpu.weight", weight.to_string()));
-            out.extend(limits.cpu_quota_us.map(|q| ("cpu.max", format!("{q} {}", limits.cpu_period_us))));
-            out.extend(limits.memory_bytes.map(|m| ("memory.max", m.to_string())));
+            out.push(("cpu.weight", weight(limits.cpu_shares).to_string()));
+            out.push(("cpu.max", format!("{} {CPU_PERIOD_US}", or(limits.cpu_quota_us, "max"))));
+            out.push(("memory.max", or(limits.memory_bytes, "max")));
         }
-        if has("cpu") {
+        if self.has("cpu") {
             out.push(("cpu.shares", limits.cpu_shares.to_string()));
-            if let Some(quota) = limits.cpu_quota_us {
-                out.push(("cpu.cfs_period_us", limits.cpu_period_us.to_string()));
-                out.push(("cpu.cfs_quota_us", quota.to_string()));
-            }
+            out.push(("cpu.cfs_period_us", CPU_PERIOD_US.to_string()));
+            out.push(("cpu.cfs_quota_us", or(limits.cpu_quota_us, "-1")));
         }
-        if has("memory") {
-            out.extend(limits.memory_bytes.map(|m| ("memory.limit_in_bytes", m.to_string())));
+        if self.has("memory") {
+            out.push(("memory.limit_in_bytes", or(limits.memory_bytes, "-1")));
         }
         out
+    }
+
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|c| c == controller)
+    }
+
+    fn read(&self, dir: &Path) -> InForce {
+        let text = |file: &str| fs::read_to_string(dir.join(file)).ok();
+        let number = |file: &str| text(file)?.trim().parse::<i64>().ok();
+        let used = |usage: Option<i64>, cache: &str| {
+            let stat = text("memory.stat")?;
+            let cache = stat.lines().find_map(|line| line.strip_prefix(cache)?.trim().parse::<i64>().ok());
+            Some((usage? - cache.unwrap_or(0)).max(0))
+        };
+        let mut seen = InForce::default();
+        if self.unified {
+            seen.cpu = number("cpu.weight").map(CpuShare::Weight);
+            seen.cpu_quota_us = text("cpu.max").and_then(|line| parse_cpu_max(&line));
+            seen.memory = text("memory.max").and_then(|line| parse_bound(&line));
+            seen.memory_used = used(number("memory.current"), "inactive_file ");
+        }
+        if self.has("cpu") {
+            seen.cpu = number("cpu.shares").map(CpuShare::Shares);
+            seen.cpu_quota_us = quota(number("cpu.cfs_quota_us"), number("cpu.cfs_period_us"));
+        }
+        if self.has("memory") {
+            seen.memory = text("memory.limit_in_bytes").and_then(|line| parse_bound(&line));
+            seen.memory_used = used(number("memory.usage_in_bytes"), "total_inactive_file ");
+        }
+        seen
+    }
+}
+
+/// A quota as µs each [`CPU_PERIOD_US`], whatever the period is.
+fn quota(quota_us: Option<i64>, period_us: Option<i64>) -> Option<Bound> {
+    match (quota_us?, period_us.filter(|p| *p > 0)?) {
+        (quota, _) if quota < 0 => Some(Bound::Unlimited),
+        (quota, period) => quota.checked_mul(CPU_PERIOD_US).map(|scaled| Bound::At(scaled / period)),
+    }
+}
+
+fn parse_cpu_max(line: &str) -> Option<Bound> {
+    let (quota_us, period_us) = line.trim().split_once(' ')?;
+    match quota_us {
+        "max" => Some(Bound::Unlimited),
+        number => quota(number.parse().ok(), period_us.parse().ok()),
+    }
+}
+
+/// `max` in v2; in v1 the largest number of pages there could be.
+fn parse_bound(line: &str) -> Option<Bound> {
+    match line.trim() {
+        "max" => Some(Bound::Unlimited),
+        number => {
+            let number: u64 = number.parse().ok()?;
+            Some(i64::try_from(number).ok().filter(|n| *n < 1 << 62).map_or(Bound::Unlimited, Bound::At))
+        }
     }
 }
 
@@ -147,6 +250,94 @@ fn parse(table: &str) -> Vec<Tree> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A directory of files such as the kernel would show, gone with the value.
+    struct Files(PathBuf);
+
+    impl Files {
+        fn new(name: &str, files: &[(&str, &str)]) -> Self {
+            let dir = std::env::temp_dir().join(format!("penstock-cgroups-{name}-{}", std::process::id()));
+            for (file, text) in files {
+                let path = dir.join(file);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            Self(dir)
+        }
+
+        fn cgroups(&self, trees: &[(&str, bool, &[&str])]) -> Cgroups {
+            let tree = |(mount, unified, controllers): &(&str, bool, &[&str])| Tree {
+                mount: self.0.join(mount),
+                unified: *unified,
+                controllers: controllers.iter().map(ToString::to_string).collect(),
+            };
+            Cgroups { trees: trees.iter().map(tree).collect(), parent: "/n".into() }
+        }
+    }
+
+    impl Drop for Files {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn what_is_in_force_reads_the_same_from_v1_and_from_v2() {
+        let pod = "n/kubepods/burstable/podu/c";
+        let at = |tree: &str, file: &str| format!("{tree}/{pod}/{file}");
+        let v1 = [
+            (at("cpu", "cpu.shares"), "512\n"),
+            (at("cpu", "cpu.cfs_quota_us"), "25000\n"),
+            (at("cpu", "cpu.cfs_period_us"), "50000\n"),
+            (at("memory", "memory.limit_in_bytes"), "67108864\n"),
+            (at("memory", "memory.usage_in_bytes"), "5000\n"),
+            (at("memory", "memory.stat"), "cache 9\ntotal_inactive_file 1000\n"),
+        ];
+        let v1: Vec<_> = v1.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+        let files = Files::new("v1", &v1);
+        let cgroups =
+            files.cgroups(&[("cpu", false, &["cpu"]), ("memory", false, &["memory"]), ("v2", true, &[])]);
+        let common = InForce {
+            cpu: Some(CpuShare::Shares(512)),
+            cpu_quota_us: Some(Bound::At(50_000)),
+            memory: Some(Bound::At(64 << 20)),
+            memory_used: Some(4000),
+        };
+        assert_eq!(cgroups.read(Qos::Burstable, "u", Some("c")), common);
+        let v2 = [
+            (at("v2", "cpu.weight"), "20\n"),
+            (at("v2", "cpu.max"), "50000 100000\n"),
+            (at("v2", "memory.max"), "67108864\n"),
+            (at("v2", "memory.current"), "5000\n"),
+            (at("v2", "memory.stat"), "anon 9\ninactive_file 1000\n"),
+        ];
+        let v2: Vec<_> = v2.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+        let files = Files::new("v2", &v2);
+        let want = InForce { cpu: Some(CpuShare::Weight(20)), ..common };
+        assert_eq!(files.cgroups(&[("v2", true, &[])]).read(Qos::Burstable, "u", Some("c")), want);
+    }
+
+    #[test]
+    fn no_limit_reads_as_none_in_both() {
+        for line in ["max\n", "9223372036854771712\n", "18446744073709551615"] {
+            assert_eq!(parse_bound(line), Some(Bound::Unlimited), "{line}");
+        }
+        assert_eq!(parse_cpu_max("max 100000\n"), Some(Bound::Unlimited));
+        assert_eq!(quota(Some(-1), Some(100_000)), Some(Bound::Unlimited));
+    }
+
+    #[test]
+    fn limits_are_written_to_the_files_that_are_there() {
+        let pod = "n/kubepods/podu";
+        let (max, shares) = (format!("v2/{pod}/memory.max"), format!("cpu/{pod}/cpu.shares"));
+        let files = Files::new("set", &[(&max, "1"), (&shares, "1")]);
+        let cgroups = files.cgroups(&[("cpu", false, &["cpu"]), ("v2", true, &[])]);
+        let limits = Limits { cpu_shares: 512, cpu_quota_us: Some(50_000), memory_bytes: None };
+        cgroups.set(Qos::Guaranteed, &limits, "u").unwrap();
+        assert_eq!(fs::read_to_string(files.0.join(max)).unwrap(), "max");
+        assert_eq!(fs::read_to_string(files.0.join(shares)).unwrap(), "512");
+        assert!(!files.0.join(format!("v2/{pod}/cpu.max")).exists());
+    }
 
     #[test]
     fn trees_of_both_kinds_are_found_where_they_are_mounted() {

@@ -16,6 +16,7 @@ use crate::desired::Desired;
 use crate::events::Recorder;
 use crate::fields::Allocatable;
 use crate::images::Images;
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::rotation::Rotation;
@@ -45,6 +46,8 @@ pub struct Context {
     pub cgroups: Cgroups,
     /// What the node can give.
     pub node: Allocatable,
+    /// What of it the node's pods were given.
+    pub ledger: Ledger,
     /// Lowest OOM score this process may set.
     pub oom_score_adj_min: i64,
     /// Who wants to hear of which container.

@@ -61,14 +61,11 @@ impl Desired {
         let namespace = pod.metadata.namespace.clone()?;
         let name = pod.metadata.name.clone()?;
         let spec = pod.spec.as_ref()?;
-        let init = spec.init_containers.iter().flatten().map(|c| {
-            let sidecar = c.restart_policy.as_deref() == Some("Always");
-            Spec {
-                role: if sidecar { Role::Sidecar } else { Role::Init },
-                hash: hash(c),
-                container: c.clone(),
-                target: None,
-            }
+        let init = spec.init_containers.iter().flatten().map(|c| Spec {
+            role: if is_sidecar(c) { Role::Sidecar } else { Role::Init },
+            hash: hash(c),
+            container: c.clone(),
+            target: None,
         });
         let app = spec.containers.iter().map(|c| Spec {
             role: Role::App,
@@ -128,6 +125,11 @@ impl Desired {
         let phase = self.pod.status.as_ref().and_then(|s| s.phase.as_deref());
         matches!(phase, Some("Succeeded" | "Failed"))
     }
+}
+
+/// Whether an init container is a sidecar.
+pub fn is_sidecar(init: &Container) -> bool {
+    init.restart_policy.as_deref() == Some("Always")
 }
 
 /// Hash of the fields whose change means a new container. Only the image of a live pod's container can change without

@@ -106,6 +106,8 @@ impl Dispatch {
                     .cloned()
                     .collect();
                 gone.iter().for_each(|uid| self.delete(uid));
+                self.context.ledger.complete();
+                self.context.routes.wake(None);
                 return true;
             }
             watcher::Event::Apply(pod) => self.upsert(pod),
@@ -168,6 +170,9 @@ impl Dispatch {
             return;
         }
         let uid = desired.uid.clone();
+        if !desired.is_terminal() {
+            self.context.ledger.enter(&uid, worker::given(&desired));
+        }
         let (orders, inbox) = watch::channel(Order { desired, gone: false });
         let wake = Arc::new(Notify::new());
         let (context, shutdown) = (self.context.clone(), self.shutdown.clone());
@@ -189,8 +194,16 @@ impl Dispatch {
 
     fn forget(&mut self, uid: &str) {
         self.workers.remove(uid);
+        self.leave_ledger(uid);
         self.context.pods.lock().remove(uid);
         self.count();
+    }
+
+    /// Room that a pod leaves is news to those that wait for some.
+    fn leave_ledger(&self, uid: &str) {
+        if self.context.ledger.leave(uid) {
+            self.context.routes.wake(None);
+        }
     }
 
     fn count(&self) {

@@ -15,7 +15,10 @@ mod dispatch;
 mod worker;
 mod worker_cleanup;
 
+pub mod allocation;
 pub mod desired;
+pub mod in_force;
+mod ledger;
 pub mod memory;
 pub mod observed;
 pub mod phase;
@@ -29,7 +32,7 @@ mod hosts;
 mod images;
 mod probes;
 mod quantity;
-mod resources;
+pub mod resources;
 mod rotation;
 mod sandbox;
 mod volumes;
@@ -101,6 +104,7 @@ pub async fn run(
         images: images::Images::default(),
         services,
         cgroups: cgroups::Cgroups::observe(&config.cgroup_parent),
+        ledger: ledger::Ledger::new(node::compile_usable(&node)),
         node,
         oom_score_adj_min: context::observe_oom_score_adj_min(),
         routes: context::Routes::default(),

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::resources::Limits;
+
 /// First pause after a crash; doubles each time (kubernetes `pkg/kubelet/kubelet.go`, `backOffPeriod`).
 const PAUSE_MIN: SignedDuration = SignedDuration::from_secs(10);
 /// Longest pause.
@@ -72,6 +74,21 @@ pub struct Health {
     pub ready: bool,
 }
 
+/// How far a resize has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resize {
+    /// Why the pod does not get what it asks for.
+    pub pending: Option<Waiting>,
+    /// Generation of the pod whose resources were given last.
+    pub granted: Option<i64>,
+    /// Limits are being changed.
+    pub busy: bool,
+    /// What went wrong at the last try.
+    pub failure: Option<String>,
+    /// No new try before this.
+    pub retry_at: Option<Timestamp>,
+}
+
 /// See the module.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
@@ -93,6 +110,14 @@ pub struct Memory {
     pub volumes_ready: bool,
     /// No new try at the sandbox before this.
     pub sandbox_retry_at: Option<Timestamp>,
+    /// Containers stopped in order to be started anew, by id: their end says nothing of the pod's.
+    pub replaced: BTreeSet<String>,
+    /// Containers that must restart to get what a resize gave them, by id.
+    pub restart_due: BTreeSet<String>,
+    /// What running containers were told to be held to last, by id.
+    pub told: BTreeMap<String, Limits>,
+    /// The resize of the pod, if there is one.
+    pub resize: Resize,
     /// The pod failed as a whole (deadline, eviction, refused at admission): reason and message.
     pub failed: Option<Waiting>,
 }

@@ -22,7 +22,7 @@ use penstock_runtime::RuntimeStatus;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
-pub use facts::observe_allocatable;
+pub use facts::{compile_usable, observe_allocatable};
 
 /// The API level we implement.
 pub const VERSION: &str = "v1.36.0";

@@ -6,6 +6,7 @@ use penstock_runtime::{
     ContainerFilter, ContainerState, ContainerStatus, Runtime, RuntimeError, SandboxState, SandboxStatus,
 };
 
+use crate::in_force::InForce;
 use crate::names;
 
 /// A container with the sandbox it is in.
@@ -17,6 +18,8 @@ pub struct Observed {
     pub sandbox: String,
     /// What the container left to say when it ended.
     pub message: String,
+    /// What the kernel holds it to, while it runs.
+    pub in_force: InForce,
 }
 
 impl Observed {
@@ -43,6 +46,8 @@ pub struct PodRuntime {
     pub sandboxes: Vec<SandboxStatus>,
     /// Containers of all of them.
     pub containers: Vec<Observed>,
+    /// What the kernel holds the pod to as a whole.
+    pub in_force: InForce,
 }
 
 impl PodRuntime {
@@ -78,6 +83,17 @@ pub struct Ended {
     known: HashMap<String, (ContainerStatus, String)>,
 }
 
+/// Adds what the kernel holds the pod and its running containers to; `read` reads one cgroup. Where nothing can be read
+/// the runtime is believed, if it tells.
+pub fn observe_limits(seen: &mut PodRuntime, read: impl Fn(Option<&str>) -> InForce) {
+    seen.in_force = read(None);
+    for container in seen.containers.iter_mut().filter(|c| c.is_running()) {
+        let files = read(Some(&container.status.id));
+        let told = container.status.resources.as_ref().filter(|_| files.is_unknown());
+        container.in_force = told.map_or(files, InForce::told);
+    }
+}
+
 /// Reads everything of the pod with this UID. `last_words` turns an ended container into its message.
 ///
 /// # Errors
@@ -107,6 +123,7 @@ pub async fn observe(
                 status: status.clone(),
                 sandbox: info.sandbox,
                 message: message.clone(),
+                in_force: InForce::default(),
             });
             continue;
         }
@@ -123,7 +140,8 @@ pub async fn observe(
             message = last_words(&status);
             ended.known.insert(info.id, (status.clone(), message.clone()));
         }
-        seen.containers.push(Observed { status, sandbox: info.sandbox, message });
+        let in_force = InForce::default();
+        seen.containers.push(Observed { status, sandbox: info.sandbox, message, in_force });
     }
     seen.sandboxes.sort_by_key(|s| std::cmp::Reverse((s.info.created_at, s.info.attempt)));
     seen.containers.sort_by_key(|c| std::cmp::Reverse((c.status.created_at, c.status.attempt)));

@@ -4,6 +4,7 @@
 //! `pkg/kubelet/status/generate.go`; both are what controllers and users of every cluster rely on.
 
 mod containers;
+mod resize;
 
 use std::net::IpAddr;
 
@@ -201,6 +202,7 @@ fn conditions(inputs: &Inputs<'_>, status: &PodStatus) -> Vec<PodCondition> {
             observed_generation: inputs.desired.pod.metadata.generation,
         });
     }
+    conditions.extend(resize::conditions(inputs));
     let others = old.into_iter().filter(|c| set_by_others(&c.type_));
     conditions.extend(others);
     conditions
@@ -210,7 +212,13 @@ fn conditions(inputs: &Inputs<'_>, status: &PodStatus) -> Vec<PodCondition> {
 pub fn set_by_others(kind: &str) -> bool {
     !matches!(
         kind,
-        "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady" | "PodScheduled"
+        "PodReadyToStartContainers"
+            | "Initialized"
+            | "Ready"
+            | "ContainersReady"
+            | "PodScheduled"
+            | resize::PENDING
+            | resize::IN_PROGRESS
     )
 }
 

@@ -3,6 +3,10 @@
 //! Pure and level-triggered: the same inputs give the same plan, and a plan that was only half carried out is made
 //! anew from what is then there. It must not do I/O, sleep, or look at a clock.
 
+mod resize;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -13,6 +17,8 @@ use crate::desired::{Desired, Role, Spec};
 use crate::memory::{Memory, Waiting};
 use crate::names;
 use crate::observed::{Observed, PodRuntime};
+
+pub use resize::Resizing;
 
 /// Something to be done; each is idempotent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +31,10 @@ pub enum Effect {
     RemoveSandbox { id: String },
     /// Pull, create, start, run the post-start hook.
     Start { name: String, sandbox: String, attempt: u32 },
-    /// Run the pre-stop hook and stop.
-    Stop { id: String, name: String, grace_seconds: i64, why: String },
+    /// Run the pre-stop hook and stop; with `replace`, in order to start it anew.
+    Stop { id: String, name: String, grace_seconds: i64, why: String, replace: bool },
+    /// Hold running containers, and the pod around them, to other limits.
+    Resize(Resizing),
     /// Forget an ended container, log included.
     RemoveContainer { id: String },
 }
@@ -42,6 +50,10 @@ pub struct Plan {
     pub waiting: BTreeMap<String, Waiting>,
     /// Nothing runs, nothing is to be started, the sandbox is down: the pod's work is over.
     pub finished: bool,
+    /// What the pod was given is not in force everywhere.
+    pub resizing: bool,
+    /// Why it cannot be now.
+    pub resize_blocked: Option<String>,
 }
 
 /// What ends a pod from outside.
@@ -103,6 +115,7 @@ impl<'a> Planner<'a> {
             self.plan_apps(&sandbox);
         }
         self.plan_ephemeral(&sandbox);
+        self.plan_resize(&sandbox);
         if self.all_work_done(&sandbox) {
             self.plan_end(Stop { grace_seconds: self.desired.grace_seconds() });
         }
@@ -160,7 +173,7 @@ impl<'a> Planner<'a> {
 
     /// Whether an ended container is started again.
     fn restarts(&self, spec: &Spec, ended: &Observed) -> bool {
-        if ended.status.state == ContainerState::Created {
+        if ended.status.state == ContainerState::Created || self.memory.replaced.contains(&ended.status.id) {
             return true;
         }
         let policy = spec.container.restart_policy.as_deref().unwrap_or(self.desired.restart_policy());
@@ -246,7 +259,7 @@ impl<'a> Planner<'a> {
                 Standing::Running(c) => {
                     let hash = c.status.annotations.get(names::CONTAINER_HASH);
                     if hash.is_some_and(|h| *h != spec.hash) {
-                        self.stop(c, self.desired.grace_seconds(), "its definition changed");
+                        self.replace(c, "its definition changed");
                     }
                 }
                 Standing::Over(c) => {
@@ -353,6 +366,15 @@ impl<'a> Planner<'a> {
     }
 
     fn stop(&mut self, container: &Observed, grace_seconds: i64, why: &str) {
+        self.push_stop(container, grace_seconds, why, false);
+    }
+
+    /// Stops a container that is then started anew.
+    fn replace(&mut self, container: &Observed, why: &str) {
+        self.push_stop(container, self.desired.grace_seconds(), why, true);
+    }
+
+    fn push_stop(&mut self, container: &Observed, grace_seconds: i64, why: &str, replace: bool) {
         if self.memory.stopping.contains(&container.status.id) {
             return;
         }
@@ -361,6 +383,7 @@ impl<'a> Planner<'a> {
             name: container.status.name.clone(),
             grace_seconds,
             why: why.to_string(),
+            replace,
         });
     }
 
@@ -379,6 +402,7 @@ impl<'a> Planner<'a> {
         let last = self.seen.newest(name);
         if let Some(last) = last
             && last.status.state == ContainerState::Exited
+            && !self.memory.replaced.contains(&last.status.id)
             && let Some(backoff) = self.memory.crashes.get(name)
         {
             let left =
@@ -416,6 +440,3 @@ fn words(duration: SignedDuration) -> String {
         (m, s) => format!("{m}m{s}s"),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -6,10 +6,11 @@ use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use penstock_runtime::LinuxResources;
 
+use crate::desired::is_sidecar;
 use crate::quantity;
 
 /// Period of the CPU quota, µs.
-const CPU_PERIOD_US: i64 = 100_000;
+pub const CPU_PERIOD_US: i64 = 100_000;
 const SHARES_MIN: i64 = 2;
 const SHARES_MAX: i64 = 262_144;
 
@@ -73,6 +74,41 @@ pub fn qos(spec: &PodSpec) -> Qos {
     if groups.iter().all(guaranteed) { Qos::Guaranteed } else { Qos::Burstable }
 }
 
+/// What the kernel is told of one cgroup, a container's or a pod's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// v1 shares.
+    pub cpu_shares: i64,
+    /// µs each [`CPU_PERIOD_US`]; `None` is no limit.
+    pub cpu_quota_us: Option<i64>,
+    /// Bytes; `None` is no limit.
+    pub memory_bytes: Option<i64>,
+}
+
+impl Limits {
+    /// As runtimes take them: zero is not set.
+    pub fn for_runtime(&self, oom_score_adj: i64) -> LinuxResources {
+        LinuxResources {
+            cpu_period_us: CPU_PERIOD_US,
+            cpu_quota_us: self.cpu_quota_us.unwrap_or(0),
+            cpu_shares: self.cpu_shares,
+            memory_limit_bytes: self.memory_bytes.unwrap_or(0),
+            oom_score_adj,
+            memory_swap_limit_bytes: self.memory_bytes.unwrap_or(0),
+        }
+    }
+}
+
+/// See [`Limits`].
+pub fn compile_limits(container: &Container) -> Limits {
+    let resources = container.resources.as_ref();
+    Limits {
+        cpu_shares: shares(request(resources, "cpu").unwrap_or(0)),
+        cpu_quota_us: limit(resources, "cpu").map(quota),
+        memory_bytes: limit(resources, "memory"),
+    }
+}
+
 fn shares(milli: i64) -> i64 {
     (milli * 1024 / 1000).clamp(SHARES_MIN, SHARES_MAX)
 }
@@ -88,20 +124,17 @@ pub fn compile_container(
     node_memory_bytes: i64,
     oom_score_adj_min: i64,
 ) -> LinuxResources {
-    let resources = container.resources.as_ref();
-    let cpu = request(resources, "cpu").unwrap_or(0);
-    LinuxResources {
-        cpu_period_us: CPU_PERIOD_US,
-        cpu_quota_us: limit(resources, "cpu").map_or(0, quota),
-        cpu_shares: shares(cpu),
-        memory_limit_bytes: limit(resources, "memory").unwrap_or(0),
-        oom_score_adj: oom_score_adj(spec, container, node_memory_bytes).max(oom_score_adj_min),
-        memory_swap_limit_bytes: limit(resources, "memory").unwrap_or(0),
-    }
+    let score = oom_score_adj(spec, container, node_memory_bytes, oom_score_adj_min);
+    compile_limits(container).for_runtime(score)
 }
 
-/// Who dies first when memory runs out (kubernetes `pkg/kubelet/qos/policy.go`).
-fn oom_score_adj(spec: &PodSpec, container: &Container, node_memory_bytes: i64) -> i64 {
+/// Who dies first when memory runs out; not less than `min`.
+pub fn oom_score_adj(spec: &PodSpec, container: &Container, node_memory_bytes: i64, min: i64) -> i64 {
+    rank(spec, container, node_memory_bytes).max(min)
+}
+
+/// As other kubelets rank containers (kubernetes `pkg/kubelet/qos/policy.go`).
+fn rank(spec: &PodSpec, container: &Container, node_memory_bytes: i64) -> i64 {
     if spec.priority.unwrap_or(0) >= 2_000_000_000 {
         return -997;
     }
@@ -116,32 +149,19 @@ fn oom_score_adj(spec: &PodSpec, container: &Container, node_memory_bytes: i64) 
     }
 }
 
-/// Limits of a whole pod, for its cgroup: set only where every container has one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PodLimits {
-    /// Class, which also names the parent cgroup.
-    pub qos: Qos,
-    /// v1 shares.
-    pub cpu_shares: i64,
-    /// µs each [`PodLimits::cpu_period_us`].
-    pub cpu_quota_us: Option<i64>,
-    /// µs.
-    pub cpu_period_us: i64,
-    /// Bytes.
-    pub memory_bytes: Option<i64>,
+/// What a whole pod asks for: CPU in thousandths, or bytes of memory.
+pub fn pod_request(spec: &PodSpec, name: &str) -> i64 {
+    let requested = pod_amount(spec, name, |r, n| Some(request(r, n).unwrap_or(0))).unwrap_or(0);
+    request(spec.resources.as_ref(), name).unwrap_or(requested)
 }
 
-/// See [`PodLimits`].
-pub fn compile_pod(spec: &PodSpec) -> PodLimits {
-    let requested = pod_amount(spec, "cpu", |r, n| Some(request(r, n).unwrap_or(0))).unwrap_or(0);
-    let requested = request(spec.resources.as_ref(), "cpu").unwrap_or(requested);
+/// Limits of a whole pod, for its cgroup: set only where every container has one.
+pub fn compile_pod(spec: &PodSpec) -> Limits {
     let cpu = limit(spec.resources.as_ref(), "cpu").or_else(|| pod_amount(spec, "cpu", limit));
     let memory = limit(spec.resources.as_ref(), "memory").or_else(|| pod_amount(spec, "memory", limit));
-    PodLimits {
-        qos: qos(spec),
-        cpu_shares: shares(requested),
+    Limits {
+        cpu_shares: shares(pod_request(spec, "cpu")),
         cpu_quota_us: cpu.map(quota),
-        cpu_period_us: CPU_PERIOD_US,
         memory_bytes: memory,
     }
 }
@@ -156,7 +176,7 @@ fn pod_amount(spec: &PodSpec, name: &str, of: Amount) -> Option<i64> {
     let mut most = 0;
     for init in spec.init_containers.iter().flatten() {
         let value = of(init.resources.as_ref(), name)?;
-        if init.restart_policy.as_deref() == Some("Always") {
+        if is_sidecar(init) {
             sidecars += value;
             most = most.max(sidecars);
         } else {

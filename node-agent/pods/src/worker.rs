@@ -5,6 +5,7 @@
 //! Containers outlive it: dropping a worker stops nothing.
 
 mod operations;
+mod resize;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tokio::sync::{Notify, OnceCell, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::allocation::Allocation;
 use crate::context::Context;
 use crate::desired::{Desired, Origin, Role};
 use crate::memory::{Health, Memory, StartFailure, Waiting};
@@ -30,6 +32,7 @@ use crate::volumes::Volumes;
 use crate::{last_words, mirror, phase, resources, sandbox};
 use operations::Done;
 pub(crate) use operations::remove_from_runtime;
+pub(crate) use resize::given;
 
 /// Look at least this often.
 const RESYNC: Duration = Duration::from_secs(10);
@@ -56,13 +59,17 @@ pub async fn run(
     wake: Arc<Notify>,
     shutdown: CancellationToken,
 ) {
-    let desired = orders.borrow().desired.clone();
+    let asked = orders.borrow().desired.clone();
+    let allocation = resize::remembered(&asked);
+    let desired = resize::with(&asked, &allocation);
     let status = desired.pod.status.clone().unwrap_or_default();
     let (news, inbox) = mpsc::channel(NEWS_MAX);
     let (verdicts, verdict_inbox) = mpsc::channel(NEWS_MAX);
     let writer = StatusWriter::start(context.clone(), desired.clone(), status.clone());
     let mut worker = Worker {
         context,
+        asked,
+        allocation,
         desired,
         gone: false,
         wake,
@@ -87,6 +94,11 @@ pub async fn run(
 
 struct Worker {
     context: Arc<Context>,
+    /// The pod as the source has it.
+    asked: Arc<Desired>,
+    /// What its containers were given, which may be less or more than they ask for.
+    allocation: Allocation,
+    /// The pod with what it was given; all but the decision about resizes goes by it.
     desired: Arc<Desired>,
     gone: bool,
     wake: Arc<Notify>,
@@ -164,7 +176,10 @@ impl Worker {
                 self.memory.stopping.remove(id);
             }
         }
-        self.desired = order.desired;
+        if !Arc::ptr_eq(&self.asked, &order.desired) {
+            self.desired = resize::with(&order.desired, &self.allocation);
+            self.asked = order.desired;
+        }
         self.gone = order.gone;
     }
 
@@ -175,19 +190,25 @@ impl Worker {
         let words = |status: &penstock_runtime::ContainerStatus| {
             last_words::read(&context, &self.desired.uid, status)
         };
-        let seen = observe(&*context.runtime, &self.desired.uid, &mut self.ended, words).await?;
+        let mut seen = observe(&*context.runtime, &self.desired.uid, &mut self.ended, words).await?;
+        self.observe_limits(&mut seen);
         let ids = seen.containers.iter().map(|c| c.status.id.as_str());
         context.routes.set(&self.wake, ids.chain(seen.sandboxes.iter().map(|s| s.info.id.as_str())));
         let deadline_left = self.check_deadline(now);
         let stop = self.stop_order();
         self.supervise_probes(&seen, now, stop.is_some());
+        self.consider_resize(&seen, stop.is_some());
         let plan = plan(&self.desired, &seen, &self.memory, stop, now);
         let over = stop.is_some() && !seen.any_running() && self.memory.starting.is_empty();
         self.report(&seen, &plan, over, now);
+        self.announce_resize(&plan);
         if plan.finished && (self.gone || self.desired.is_deleting()) {
             return self.finish().await;
         }
         let finished = plan.finished;
+        if finished && context.ledger.leave(&self.desired.uid) {
+            context.routes.wake(None);
+        }
         let wake_after = plan.wake_after;
         for effect in plan.effects {
             self.apply(effect, &seen);
@@ -426,6 +447,7 @@ impl Worker {
                 self.memory.starting.insert(name.clone());
                 if let Some(last) = seen.newest(&name)
                     && last.is_over()
+                    && !self.memory.replaced.contains(&last.status.id)
                 {
                     let backoff = self.memory.crashes.entry(name.clone()).or_default();
                     let instant = |ns: i64| Timestamp::from_nanosecond(i128::from(ns)).unwrap_or_default();
@@ -447,8 +469,17 @@ impl Worker {
                     let _ = news.send(job.start(start).await).await;
                 });
             }
-            Effect::Stop { id, name, grace_seconds, why } => {
+            Effect::Resize(resizing) => {
+                self.memory.resize.busy = true;
+                self.operations.spawn(async move {
+                    let _ = news.send(job.resize(resizing).await).await;
+                });
+            }
+            Effect::Stop { id, name, grace_seconds, why, replace } => {
                 self.memory.stopping.insert(id.clone());
+                if replace {
+                    self.memory.replaced.insert(id.clone());
+                }
                 self.pending_stops.insert(id.clone(), grace_seconds);
                 if self.desired.is_deleting() || self.gone {
                     // Liveness must not restart what is being stopped; readiness goes on.
@@ -491,6 +522,7 @@ impl Worker {
                     Some(waiting) => self.remember_failure(name, waiting),
                 }
             }
+            Done::Resized { told, failure } => self.absorb_resize(told, failure),
             Done::Stopped { id, ok } => {
                 self.memory.stopping.remove(&id);
                 self.pending_stops.remove(&id);

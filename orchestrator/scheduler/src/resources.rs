@@ -68,7 +68,8 @@ pub fn allocatable(node: &Node) -> Resources {
     }
 }
 
-/// What the pod asks for, counting sidecars for ever and init containers one at a time.
+/// What the pod asks for, counting sidecars for ever and init containers one at a time. While a resize is under way it
+/// counts as the more of what it asks for and what its node still holds for it.
 pub fn requests(pod: &Pod) -> Resources {
     sum(pod, requests_of)
 }
@@ -91,7 +92,17 @@ fn sum(pod: &Pod, requests_of: impl Fn(Option<&ResourceRequirements>) -> Resourc
     let Some(spec) = &pod.spec else {
         return Resources::default();
     };
-    let of = |c: &Container| requests_of(c.resources.as_ref());
+    let of = |c: &Container| {
+        let mut requests = requests_of(c.resources.as_ref());
+        if let Some(held) = held(pod, &c.name) {
+            if is_infeasible(pod) {
+                requests.0.extend(held.0);
+            } else {
+                requests.raise_to(&held);
+            }
+        }
+        requests
+    };
     let mut total = Resources::default();
     for container in &spec.containers {
         total.add(&of(container));
@@ -116,6 +127,22 @@ fn sum(pod: &Pod, requests_of: impl Fn(Option<&ResourceRequirements>) -> Resourc
     }
     total.add(&Resources::from_quantities(&spec.overhead));
     total
+}
+
+/// What the node gave a container, as it says itself.
+fn held(pod: &Pod, container: &str) -> Option<Resources> {
+    let status = pod.status.as_ref()?;
+    let all = [&status.container_statuses, &status.init_container_statuses];
+    let mut all = all.into_iter().flat_map(|list| list.iter().flatten());
+    let status = all.find(|s| s.name == container)?;
+    status.allocated_resources.is_some().then(|| Resources::from_quantities(&status.allocated_resources))
+}
+
+/// Whether the node said that it will never give the pod what it asks for.
+fn is_infeasible(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
+    let mut pending = conditions.into_iter().flatten().filter(|c| c.type_ == "PodResizePending");
+    pending.any(|c| c.status == "True" && c.reason.as_deref() == Some("Infeasible"))
 }
 
 #[cfg(test)]
@@ -148,5 +175,21 @@ mod tests {
         assert_eq!(requests(&pod(vec![container("500m", false), container("400m", false)])).get("cpu"), 500);
         assert_eq!(requests(&pod(vec![container("50m", true), container("500m", false)])).get("cpu"), 550);
         assert_eq!(requests(&pod(vec![container("50m", true)])).get("cpu"), 350);
+    }
+    #[test]
+    fn a_pod_that_is_being_resized_counts_as_the_more_of_what_it_has_and_what_it_wants() {
+        let pod = |wants: &str, has: &str, pending: &str| -> Pod {
+            serde_json::from_value(serde_json::json!({
+                "spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": wants}}}]},
+                "status": {
+                    "conditions": [{"type": "PodResizePending", "status": "True", "reason": pending}],
+                    "containerStatuses": [{"name": "a", "image": "i", "imageID": "i", "ready": true,
+                        "restartCount": 0, "allocatedResources": {"cpu": has}}]},
+            }))
+            .unwrap()
+        };
+        assert_eq!(requests(&pod("500m", "200m", "Deferred")).get("cpu"), 500);
+        assert_eq!(requests(&pod("200m", "500m", "")).get("cpu"), 500);
+        assert_eq!(requests(&pod("64", "500m", "Infeasible")).get("cpu"), 500);
     }
 }

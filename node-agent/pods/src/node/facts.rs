@@ -11,6 +11,7 @@ use penstock_runtime::Version;
 use super::VERSION;
 use crate::context::observe_disk;
 use crate::fields::Allocatable;
+use crate::ledger::Amounts;
 
 /// Memory kept from pods for eviction to work with.
 const MEMORY_RESERVED_BYTES: i64 = 100 << 20;
@@ -36,6 +37,11 @@ fn meminfo(field: &str) -> Option<i64> {
     line.split_whitespace().nth(1)?.parse::<i64>().ok().map(|kib| kib * 1024)
 }
 
+/// What pods may ask for together.
+pub fn compile_usable(node: &Allocatable) -> Amounts {
+    Amounts { cpu_milli: node.cpu_milli, memory_bytes: (node.memory_bytes - MEMORY_RESERVED_BYTES).max(0) }
+}
+
 type List = BTreeMap<String, Quantity>;
 
 /// Capacity and allocatable of the Node.
@@ -53,7 +59,7 @@ pub fn compile_capacity(node: &Allocatable, pods_max: u32) -> (List, List) {
         .map(|(k, v)| (k.to_string(), Quantity(v)))
         .collect()
     };
-    let usable = (node.memory_bytes - MEMORY_RESERVED_BYTES).max(0);
+    let usable = compile_usable(node).memory_bytes;
     (list(node.memory_bytes, node.storage_bytes), list(usable, node.storage_bytes / 10 * 9))
 }
 

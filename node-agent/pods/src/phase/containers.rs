@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use penstock_runtime::ContainerState as Runs;
 
-use super::Inputs;
+use super::{Inputs, resize};
 use crate::desired::{Role, Spec};
 use crate::observed::Observed;
 
@@ -41,10 +41,6 @@ pub(super) fn compile(inputs: &Inputs<'_>, spec: &Spec) -> ContainerStatus {
         Some(c) if c.is_running() && !starting => {
             status.started = Some(health.started);
             status.ready = health.started && health.ready;
-            if let Some(resources) = spec.container.resources.clone() {
-                status.allocated_resources = resources.requests.clone();
-                status.resources = Some(resources);
-            }
             ContainerState {
                 running: Some(ContainerStateRunning { started_at: time(c.status.started_at) }),
                 ..Default::default()
@@ -67,6 +63,7 @@ pub(super) fn compile(inputs: &Inputs<'_>, spec: &Spec) -> ContainerStatus {
             None => waiting(inputs, spec, true).unwrap_or_else(|| default_waiting(inputs, spec)),
         },
     });
+    resize::show(inputs, spec, newest, &mut status);
     if spec.role == Role::Ephemeral {
         // Nobody sends traffic to these: they are never ready, and have no start to wait for.
         status.started = None;

@@ -20,7 +20,7 @@ fn container(name: &str, attempt: u32, exit: Option<i32>) -> Observed {
         image: "img".into(),
         ..Default::default()
     };
-    Observed { status, sandbox: "s".into(), message: String::new() }
+    Observed { status, sandbox: "s".into(), ..Default::default() }
 }
 
 fn status(
@@ -34,7 +34,7 @@ fn status(
     let desired = Desired::new(serde_json::from_value(pod).unwrap(), Origin::Api).unwrap();
     let info = SandboxInfo { id: "s".into(), state: SandboxState::Ready, ..Default::default() };
     let sandboxes = vec![SandboxStatus { info, addresses: vec!["10.244.0.2".into()] }];
-    let seen = PodRuntime { sandboxes, containers };
+    let seen = PodRuntime { sandboxes, containers, ..Default::default() };
     compile_status(&Inputs {
         desired: &desired,
         seen: &seen,
@@ -146,4 +146,39 @@ fn an_ephemeral_container_is_never_ready() {
     assert!(!ephemeral.ready && ephemeral.started.is_none());
     assert!(ephemeral.state.as_ref().unwrap().running.is_some());
     assert_eq!(ephemeral.last_state, Some(Default::default()));
+}
+
+#[test]
+fn a_resize_shows_as_conditions_and_each_container_as_it_is_in_force() {
+    let amounts = |cpu: &str| json!({"requests": {"cpu": cpu, "memory": "32Mi"}, "limits": {"cpu": cpu}});
+    let spec = json!({"containers": [{"name": "a", "resources": amounts("1")}]});
+    let mut running = container("a", 0, None);
+    running.in_force = crate::in_force::InForce {
+        cpu: Some(crate::in_force::CpuShare::Shares(512)),
+        cpu_quota_us: Some(crate::in_force::Bound::At(50_000)),
+        ..Default::default()
+    };
+    let mut memory = healthy();
+    memory.resize.granted = Some(7);
+    let plan = Plan { resizing: true, ..Default::default() };
+    let progress = status(spec.clone(), vec![running.clone()], &memory, &plan, false);
+    let condition = |status: &PodStatus, kind: &str| {
+        let found = status.conditions.iter().flatten().find(|c| c.type_ == kind);
+        found.map(|c| (c.status.clone(), c.reason.clone(), c.observed_generation))
+    };
+    let want = Some(("True".to_string(), None, Some(7)));
+    assert_eq!(condition(&progress, "PodResizeInProgress"), want);
+    assert_eq!(condition(&progress, "PodResizePending"), None);
+    let shown = serde_json::to_value(&progress.container_statuses.unwrap()[0]).unwrap();
+    assert_eq!(shown["allocatedResources"]["cpu"], "1");
+    assert_eq!(shown["resources"], amounts("500m"));
+
+    let blocked = Plan { resize_blocked: Some("too much in use".into()), ..plan };
+    let error = status(spec.clone(), vec![running.clone()], &memory, &blocked, false);
+    assert_eq!(condition(&error, "PodResizeInProgress").unwrap().1.as_deref(), Some("Error"));
+
+    memory.resize.pending = Some(Waiting { reason: "Deferred".into(), message: "full".into() });
+    let deferred = status(spec, vec![running], &memory, &Plan::default(), false);
+    assert_eq!(condition(&deferred, "PodResizePending").unwrap().1.as_deref(), Some("Deferred"));
+    assert_eq!(condition(&deferred, "PodResizeInProgress"), None);
 }

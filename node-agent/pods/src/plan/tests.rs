@@ -18,7 +18,7 @@ fn sandbox(state: SandboxState) -> SandboxStatus {
 }
 
 fn ready() -> PodRuntime {
-    PodRuntime { sandboxes: vec![sandbox(SandboxState::Ready)], containers: vec![] }
+    PodRuntime { sandboxes: vec![sandbox(SandboxState::Ready)], ..Default::default() }
 }
 
 /// A container in sandbox `s`; `exit` none means running.
@@ -33,7 +33,7 @@ fn container(name: &str, attempt: u32, exit: Option<i32>) -> Observed {
         finished_at: if exit.is_some() { 2_000_000_000 } else { 0 },
         ..Default::default()
     };
-    Observed { status, sandbox: "s".into(), message: String::new() }
+    Observed { status, sandbox: "s".into(), ..Default::default() }
 }
 
 fn memory() -> Memory {
@@ -172,6 +172,7 @@ fn a_dead_sandbox_is_replaced_with_its_containers() {
     let seen = PodRuntime {
         sandboxes: vec![sandbox(SandboxState::NotReady)],
         containers: vec![container("a", 0, Some(137))],
+        ..Default::default()
     };
     let want = [Effect::StopSandbox { id: "s".into() }, Effect::Prepare { attempt: 1, sandbox: true }];
     assert_eq!(live(&desired, &seen, &memory()).effects, want);

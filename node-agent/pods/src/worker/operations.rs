@@ -16,6 +16,7 @@ use crate::fields::Addresses;
 use crate::memory::Waiting;
 use crate::objects::Age;
 use crate::probes::check::{Checker, Outcome};
+use crate::resources::Limits;
 use crate::volumes::{self, VolumeError};
 use crate::{container, env, hosts, last_words, names, resources, rotation};
 
@@ -25,6 +26,7 @@ pub(super) enum Done {
     SandboxStopped,
     Started { name: String, failure: Option<Waiting> },
     Stopped { id: String, ok: bool },
+    Resized { told: Vec<(String, Limits)>, failure: Option<String> },
 }
 
 /// What every operation needs.
@@ -57,7 +59,8 @@ impl Job {
     /// Cgroup, directories, volumes and sandbox; volumes and sandbox side by side.
     pub async fn prepare(self, with_sandbox: bool) -> Done {
         let (context, desired) = (&self.context, &self.desired);
-        context.cgroups.ensure(&resources::compile_pod(desired.spec()), &desired.uid);
+        let spec = desired.spec();
+        context.cgroups.ensure(resources::qos(spec), &resources::compile_pod(spec), &desired.uid);
         if let Err(error) = std::fs::create_dir_all(&self.sandbox_config.log_directory) {
             tracing::warn!(path = self.sandbox_config.log_directory, %error, "cannot make the log directory");
         }

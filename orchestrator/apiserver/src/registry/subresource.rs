@@ -6,6 +6,7 @@
 
 pub(crate) mod binding;
 pub(crate) mod eviction;
+mod resize;
 pub(crate) mod scale;
 
 use serde_json::{Value, json};
@@ -54,7 +55,6 @@ pub(crate) fn prepare(subresource: &str, definition: &Definition, new: &mut Valu
         ("namespaces", "finalize") => &["/spec/finalizers"],
         ("certificatesigningrequests", "approval") => &["/status/conditions"],
         ("pods", "ephemeralcontainers") => &["/spec/ephemeralContainers"],
-        ("pods", "resize") => &[],
         _ => &[],
     };
     let mut kept = old.clone();
@@ -62,7 +62,7 @@ pub(crate) fn prepare(subresource: &str, definition: &Definition, new: &mut Valu
         transplant(&mut kept, new, pointer);
     }
     if (&*definition.plural, subresource) == ("pods", "resize") {
-        resize(&mut kept, new);
+        resize::adopt(&mut kept, new);
     }
     if (&*definition.plural, subresource) == ("certificatesigningrequests", "approval") {
         keep_foreign_conditions(&mut kept, old);
@@ -93,30 +93,6 @@ fn transplant(into: &mut Value, from: &Value, pointer: &str) {
             None => map.remove(field),
         };
     }
-}
-
-fn resize(kept: &mut Value, new: &Value) {
-    for list in ["containers", "initContainers"] {
-        let Some(containers) = kept.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut)
-        else {
-            continue;
-        };
-        for container in containers {
-            let name = container.get("name").cloned();
-            let wanted =
-                items_at(new, &format!("/spec/{list}")).iter().find(|c| c.get("name") == name.as_ref());
-            let (Some(wanted), Some(map)) = (wanted, container.as_object_mut()) else {
-                continue;
-            };
-            for field in ["resources", "resizePolicy"] {
-                match wanted.get(field) {
-                    Some(v) => map.insert(field.into(), v.clone()),
-                    None => map.remove(field),
-                };
-            }
-        }
-    }
-    transplant(kept, new, "/spec/resources");
 }
 
 /// An approver may not touch conditions of other types.
@@ -172,7 +148,11 @@ pub(crate) fn validate(
             }
             errors
         }
-        ("pods", "resize") => definition.strategy.validate(new),
+        ("pods", "resize") => {
+            let mut errors = definition.strategy.validate(new);
+            errors.extend(resize::validate(new, old));
+            errors
+        }
         ("certificatesigningrequests", "approval") => {
             let has = |t: &str| items_at(new, "/status/conditions").iter().any(|c| c["type"] == t);
             if has("Approved") && has("Denied") {

@@ -10,7 +10,7 @@ use crate::registry::object::{items_at, str_at};
 use crate::registry::strategy::{Grace, Strategy};
 use crate::tables::pods::PODS;
 
-mod qos;
+pub(crate) mod qos;
 
 const fn plain(name: &'static str, kind: &'static str, verbs: &'static [&'static str]) -> Subresource {
     Subresource { name, group: "", version: "v1", kind, verbs }

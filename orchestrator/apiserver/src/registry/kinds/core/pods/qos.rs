@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
+use crate::registry::kinds::rules::pod_spec::quantity::milli;
 use crate::registry::object::items_at;
 
 /// `Guaranteed`, `Burstable` or `BestEffort`.
-pub(super) fn class(pod: &Value) -> &'static str {
+pub(crate) fn class(pod: &Value) -> &'static str {
     let containers = items_at(pod, "/spec/containers").iter().chain(items_at(pod, "/spec/initContainers"));
     let mut any = false;
     let mut guaranteed = true;
@@ -15,7 +16,7 @@ pub(super) fn class(pod: &Value) -> &'static str {
                 |list: &str| c.pointer(&format!("/resources/{list}/{resource}")).filter(|q| *q != "0");
             let (limit, request) = (amount("limits"), amount("requests"));
             any |= limit.is_some() || request.is_some();
-            guaranteed &= limit.is_some() && request.is_none_or(|r| Some(r) == limit);
+            guaranteed &= limit.is_some() && request.is_none_or(|r| Some(r) == limit || same(r, limit));
         }
     }
     match (any, guaranteed) {
@@ -23,6 +24,12 @@ pub(super) fn class(pod: &Value) -> &'static str {
         (true, true) => "Guaranteed",
         (true, false) => "Burstable",
     }
+}
+
+/// Whether two quantities are one amount, however they are written.
+fn same(one: &Value, other: Option<&Value>) -> bool {
+    let amount = |q: &Value| q.as_str().and_then(milli);
+    amount(one).is_some() && amount(one) == other.and_then(amount)
 }
 
 #[cfg(test)]
@@ -39,5 +46,7 @@ mod tests {
         let both = json!({"cpu": "1", "memory": "1Gi"});
         assert_eq!(class(&pod(json!({"limits": both, "requests": both}))), "Guaranteed");
         assert_eq!(class(&pod(json!({"limits": both}))), "Guaranteed");
+        let written = json!({"cpu": "1000m", "memory": "1024Mi"});
+        assert_eq!(class(&pod(json!({"limits": both, "requests": written}))), "Guaranteed");
     }
 }

@@ -29,7 +29,9 @@ pub struct Moment {
     tick: u64,
     /// What flows are marked with whose packets are for what they say (see `settled`); zero for nothing.
     pub mark: u16,
-    zero: [u16; 3],
+    /// Whether a flow of the packet's addresses is there that is over.
+    pub leaves_over: bool,
+    zero: [u8; 5],
 }
 
 impl Moment {

@@ -1,12 +1,13 @@
 //! connect(): TCP, UDP and SCTP of both families. Translated here, a connection costs nothing per packet.
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
-use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use penstock_ebpf_common::{Address, Event, PEER_COUNTED, Peer, Point, TOLD_FIRST, Verdict};
 
+use crate::clock;
 use crate::count;
+use crate::hash;
 use crate::kept::PEERS;
 use crate::open;
 use crate::service::{self, Choice};
@@ -32,8 +33,10 @@ fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
     };
 
     let netns = socket::netns_cookie(ctx);
-    // SAFETY: the helper takes nothing and cannot fail.
-    let number = unsafe { bpf_get_prandom_u32() };
+    let cookie = socket::cookie(ctx);
+    // Sockets have numbers in a row: mixed they are as good as chance, and cost no call for it. A socket that tries again
+    // later tries another.
+    let number = hash::mix(cookie ^ clock::ticks().rotate_left(32)) as u32;
     let client = || Address::from_netns_cookie(netns);
     let (choice, counted) = service::choose_counted(vip.inside, number, client);
     let backend = match choice {
@@ -47,7 +50,6 @@ fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
         }
     };
 
-    let cookie = socket::cookie(ctx);
     let peer = Peer {
         vip: address,
         backend: backend.address,
@@ -61,12 +63,7 @@ fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
         flags: if counted { PEER_COUNTED } else { 0 },
         zero: 0,
     };
-    let mut recorded = PEERS.insert(&cookie, &peer, BPF_NOEXIST as u64);
-    if recorded.is_err() {
-        // A socket may connect again, after a failure or as UDP sockets do: its former connection is over.
-        open::forget(cookie);
-        recorded = PEERS.insert(&cookie, &peer, BPF_ANY as u64);
-    }
+    let recorded = PEERS.insert(&cookie, &peer, BPF_NOEXIST as u64).or_else(|_| record_again(cookie, &peer));
     match recorded {
         // Counted only when recorded, or nothing would take it off again.
         Ok(()) if counted => open::add(vip.service, backend.id, 1),
@@ -79,4 +76,20 @@ fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
     let to = Some((&backend.address, backend.port));
     tell::call(ctx, Point::Connect, Verdict::Translated, TOLD_FIRST, vip.service, &address, port, to);
     socket::ALLOW
+}
+
+/// Records the peer of a socket that connects again, after a failure or as UDP sockets do: its former connection is over.
+#[inline(always)]
+fn record_again(cookie: u64, peer: &Peer) -> Result<(), i32> {
+    let former = PEERS.get_ptr(&cookie);
+    // SAFETY: the pointer is valid while the program runs; the entry is this socket's, which is here.
+    let counted = former.map(|former| unsafe { ((*former).flags, (*former).service, (*former).backend_id) });
+    let recorded = PEERS.insert(&cookie, peer, BPF_ANY as u64);
+    match counted {
+        // Without room nothing is known of the socket any more.
+        _ if recorded.is_err() => open::forget(cookie),
+        Some((flags, service, backend)) if flags & PEER_COUNTED != 0 => open::add(service, backend, -1),
+        _ => {}
+    }
+    recorded
 }

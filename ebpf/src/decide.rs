@@ -147,7 +147,7 @@ fn asking(
         return Err(Reason::SourceNotAllowed);
     }
     work.packet.key.half = HALF_FORWARD;
-    if !flow::find(&work.packet, &work.packet.key, &mut work.to, &work.moment) {
+    if !flow::find(&work.packet, &work.packet.key, &mut work.to, &mut work.moment) {
         if work.packet.kind == Kind::LaterFragment {
             return Err(Reason::Fragment);
         }
@@ -203,7 +203,7 @@ pub fn open(side: Side, set: u32, work: &mut Work) -> Result<(), Reason> {
 #[inline(always)]
 fn replying(work: &mut Work) -> Result<Decision, Reason> {
     work.packet.key.half = HALF_REPLY;
-    if !flow::find(&work.packet, &work.packet.key, &mut work.to, &work.moment) {
+    if !flow::find(&work.packet, &work.packet.key, &mut work.to, &mut work.moment) {
         return Ok(Decision::Leave);
     }
     work.service = work.to.service;
@@ -227,7 +227,7 @@ pub fn leaving(hook: &impl Hook, work: &mut Work) -> Result<Decision, Reason> {
         return masquerade::leaving(hook, work, config, followed);
     }
     work.packet.key.half = HALF_REPLY;
-    if !followed || !flow::find(&work.packet, &work.packet.key, &mut work.to, &work.moment) {
+    if !followed || !flow::find(&work.packet, &work.packet.key, &mut work.to, &mut work.moment) {
         return Ok(Decision::Leave);
     }
     work.service = work.to.service;

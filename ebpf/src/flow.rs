@@ -41,7 +41,8 @@ pub const fn connects(protocol: u8) -> bool {
 /// Finds the flow this packet continues and copies it. Refreshes it at most once a second, and its other half with it.
 /// Called when what the packet is for was looked up: the flow is settled then.
 #[inline(always)]
-pub fn find(packet: &Packet, key: &FlowKey, to: &mut FlowValue, moment: &Moment) -> bool {
+pub fn find(packet: &Packet, key: &FlowKey, to: &mut FlowValue, moment: &mut Moment) -> bool {
+    moment.leaves_over = false;
     let Some(found) = FLOWS.get_ptr_mut(key) else {
         return false;
     };
@@ -52,6 +53,7 @@ pub fn find(packet: &Packet, key: &FlowKey, to: &mut FlowValue, moment: &Moment)
     let now = moment.now_ns;
     let idle = now.saturating_sub(to.seen_ns);
     if key.half == HALF_FORWARD && is_over(packet, key, to, idle) {
+        moment.leaves_over = true;
         return false;
     }
     if packet.closes() && to.flags & FLOW_CLOSING == 0 {
@@ -122,7 +124,9 @@ pub fn make(hook: &impl Hook, work: &mut Work) -> Result<(), Reason> {
     work.packet.key.half = HALF_FORWARD;
     // What an earlier connection of the same addresses left behind.
     // SAFETY: copied at once.
-    if let Some(old) = unsafe { FLOWS.get(&work.packet.key) } {
+    if work.moment.leaves_over
+        && let Some(old) = unsafe { FLOWS.get(&work.packet.key) }
+    {
         work::copy(&mut work.back, old);
         work.other = work.packet.key.other_key(&work.back);
         let _ = FLOWS.remove(&work.other);

@@ -32,7 +32,7 @@ pub fn leaving(
         return Ok(Decision::Leave);
     }
     work.packet.key.half = HALF_FORWARD;
-    if !flow::find(&work.packet, &work.packet.key, &mut work.to, &work.moment) {
+    if !flow::find(&work.packet, &work.packet.key, &mut work.to, &mut work.moment) {
         if range(&work.packet.key.source) != Some(INSIDE_PODS) {
             return Ok(Decision::Leave);
         }
@@ -77,7 +77,7 @@ pub fn replying(work: &mut Work) -> Decision {
     work.other.half = HALF_REPLY;
     // Nobody looked up whether a service has its addresses, so that it is not settled.
     work.moment.mark = 0;
-    if flow::find(&work.packet, &work.other, &mut work.back, &work.moment)
+    if flow::find(&work.packet, &work.other, &mut work.back, &mut work.moment)
         && work.back.flags & FLOW_MASQUERADE == 0
     {
         work::copy(&mut work.to, &work.back);

@@ -5,7 +5,9 @@
 //! count of the moment before its packet's address was looked up. A mark that is the present count says what another look
 //! would say. It holds for a second at most, after which every flow takes the long way once.
 
-use penstock_ebpf_common::{HALF_FORWARD, HALF_REPLY};
+use core::mem::offset_of;
+
+use penstock_ebpf_common::{FlowKey, HALF_FORWARD, HALF_REPLY};
 use penstock_ebpf_packet::Kind;
 
 use crate::clock::SECOND_NS;
@@ -37,8 +39,9 @@ pub fn find(work: &mut Work) -> Option<Decision> {
         return None;
     }
     let port = u16::from_be(packet.key.destination_port);
-    packet.key.half =
+    let half =
         if port >= config.snat_port_min && port <= config.snat_port_max { HALF_REPLY } else { HALF_FORWARD };
+    set_half(&mut packet.key, half);
     let found = FLOWS.get_ptr(&packet.key)?;
     // SAFETY: as in `flow::find`.
     let found = unsafe { &*found };
@@ -57,4 +60,21 @@ pub fn find(work: &mut Work) -> Option<Decision> {
     } else {
         Decision::AskOnward
     })
+}
+
+/// Sets the half, and writes the small fields anew as the words that the map's hash reads: a read of what was just
+/// written in parts waits for the parts.
+#[inline(always)]
+fn set_half(key: &mut FlowKey, half: u8) {
+    key.half = half;
+    let ports = u32::from(key.source_port) | u32::from(key.destination_port) << 16;
+    let rest = u32::from(key.protocol) | u32::from(half) << 8;
+    let tail = (&raw mut key.source_port).cast::<u32>();
+    const { assert!(offset_of!(FlowKey, protocol) == offset_of!(FlowKey, source_port) + size_of::<u32>()) };
+    // SAFETY: both ports are an aligned word of the key, and protocol, half and two zeros the next, in the order of the
+    // machines these programs are built for.
+    unsafe {
+        tail.write_volatile(ports);
+        tail.add(1).write_volatile(rest);
+    }
 }

@@ -7,7 +7,7 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use penstock_ebpf_common::{PROTOCOL_UDP, Reason};
-use penstock_ebpf_packet::checksum::{address_difference, difference16, mended, pseudo_header};
+use penstock_ebpf_packet::checksum::{address_difference, difference, difference16, mended, pseudo_header};
 use penstock_ebpf_packet::header::{
     Frame, IP_OFFSET, IPV4_LENGTH, IPV6_LENGTH, Ipv4, Ipv6, Plain, TCP_CHECKSUM, UDP_CHECKSUM,
 };
@@ -108,10 +108,10 @@ impl Xdp<'_> {
         self.link_address(0, &work.fib.dmac)?;
         self.link_address(6, &own)?;
         let (key, to) = (&work.packet.key, &work.to);
-        let addresses = address_difference(&key.source, &to.source)
-            + address_difference(&key.destination, &to.destination);
         let hops = work.packet.hops.wrapping_sub(1);
         if key.source.is_v4() {
+            let addresses = difference(key.source.v4(), to.source.v4())
+                + difference(key.destination.v4(), to.destination.v4());
             let ip = self.at::<Ipv4>(IP_OFFSET)?;
             // Time to live is the first byte of its half word.
             let changed = addresses + difference16(u16::from(work.packet.hops), u16::from(hops));
@@ -124,6 +124,8 @@ impl Xdp<'_> {
             }
             return self.ports(work, IP_OFFSET + IPV4_LENGTH, addresses);
         }
+        let addresses = address_difference(&key.source, &to.source)
+            + address_difference(&key.destination, &to.destination);
         let ip = self.at::<Ipv6>(IP_OFFSET)?;
         // SAFETY: as above.
         unsafe {

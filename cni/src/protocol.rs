@@ -123,6 +123,9 @@ pub struct CheckRequest {
     pub netns: String,
     /// The addresses the runtime believes the pod has; all must be there.
     pub addresses: Vec<IpNetwork>,
+    /// The MTU the runtime was told, if it was.
+    #[serde(default)]
+    pub mtu: Option<u32>,
 }
 
 /// A `Gc`.
@@ -205,6 +208,8 @@ pub enum Why {
     Unknown,
     /// Not yet: the node's range is not known, for example. Asking again later may succeed.
     NotReady,
+    /// The network of this node is limited, for pods that are there as well.
+    Limited,
     /// Every address of the node's range is taken.
     Exhausted,
     /// The request makes no sense.

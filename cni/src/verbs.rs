@@ -40,6 +40,7 @@ fn refused(refusal: Refusal) -> Failure {
     let code = match refusal.why {
         Why::Unknown => Code::UnknownContainer,
         Why::NotReady => Code::TryAgainLater,
+        Why::Limited => Code::Limited,
         Why::Exhausted => Code::AddressesExhausted,
         Why::Invalid => Code::InvalidConfig,
         Why::Failed => Code::AgentFailed,

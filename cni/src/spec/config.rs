@@ -3,6 +3,7 @@
 //! It exists to turn what a runtime (or a stranger's tool) sends into the few fields that matter, with errors that
 //! name the field. It must not know the environment or the agent.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
@@ -32,10 +33,19 @@ pub struct NetworkConfig {
     pub port_mappings: Vec<PortMapping>,
     /// `runtimeConfig.bandwidth`.
     pub bandwidth: Bandwidth,
-    /// The addresses in `prevResult`, when there is one.
-    pub previous: Option<Vec<IpNetwork>>,
+    /// `prevResult`, when there is one.
+    pub previous: Option<Previous>,
     /// `cni.dev/valid-attachments`, when it is there.
     pub valid_attachments: Option<Vec<AttachmentId>>,
+}
+
+/// What the runtime remembers of the ADD.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Previous {
+    /// The pod's addresses.
+    pub addresses: Vec<IpNetwork>,
+    /// MTU of each interface in the sandbox that has one in the result, by name.
+    pub mtus: BTreeMap<String, u32>,
 }
 
 impl NetworkConfig {
@@ -70,7 +80,7 @@ impl NetworkConfig {
             socket,
             port_mappings: port_mappings(&value)?,
             bandwidth: bandwidth(&value)?,
-            previous: value.get("prevResult").filter(|v| !v.is_null()).map(previous_addresses).transpose()?,
+            previous: value.get("prevResult").filter(|v| !v.is_null()).map(previous).transpose()?,
             // libcni writes the list under both keys, the second for plugins older than 1.1.
             valid_attachments: value
                 .get("cni.dev/valid-attachments")
@@ -102,14 +112,18 @@ fn bandwidth(value: &Value) -> Result<Bandwidth, Failure> {
         .map_err(|error| invalid("runtimeConfig.bandwidth cannot be read").details(error.to_string()))
 }
 
-fn previous_addresses(result: &Value) -> Result<Vec<IpNetwork>, Failure> {
-    let ips = result.get("ips").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    ips.iter()
-        .map(|ip| {
-            let text = ip.get("address").and_then(Value::as_str).unwrap_or_default();
-            text.parse().map_err(|_| invalid(format!("prevResult has the address {text:?}")))
-        })
-        .collect()
+fn previous(result: &Value) -> Result<Previous, Failure> {
+    let list = |name: &str| result.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let addresses = list("ips").iter().map(|ip| {
+        let text = ip.get("address").and_then(Value::as_str).unwrap_or_default();
+        text.parse().map_err(|_| invalid(format!("prevResult has the address {text:?}")))
+    });
+    let in_sandbox = |i: &&Value| i.get("sandbox").and_then(Value::as_str).is_some_and(|s| !s.is_empty());
+    let mtus = list("interfaces").iter().filter(in_sandbox).filter_map(|interface| {
+        let mtu = interface.get("mtu").and_then(Value::as_u64).filter(|mtu| *mtu > 0)?;
+        Some((interface.get("name")?.as_str()?.to_string(), u32::try_from(mtu).ok()?))
+    });
+    Ok(Previous { addresses: addresses.collect::<Result<_, _>>()?, mtus: mtus.collect() })
 }
 
 fn attachments(list: &Value) -> Result<Vec<AttachmentId>, Failure> {
@@ -151,14 +165,17 @@ mod tests {
             "cniVersion": "1.1.0", "name": "penstock", "type": "cni", "socket": "/run/x.sock", "unknown": {"a": 1},
             "runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 8080, "protocol": "tcp"}],
                 "bandwidth": {"ingressRate": 1000000, "ingressBurst": 4294967295u32}},
-            "prevResult": {"ips": [{"address": "10.1.2.3/32"}]},
+            "prevResult": {"ips": [{"address": "10.1.2.3/32"}],
+                "interfaces": [{"name": "host", "mtu": 9000}, {"name": "eth0", "sandbox": "/n", "mtu": 1450}]},
             "cni.dev/valid-attachments": [{"containerID": "a", "ifname": "eth0"}],
         }))
         .unwrap();
         assert_eq!(config.socket, PathBuf::from("/run/x.sock"));
         assert_eq!(config.port_mappings[0].host_port, 80);
         assert_eq!((config.bandwidth.ingress_rate, config.bandwidth.egress_rate), (1_000_000, 0));
-        assert_eq!(config.previous, Some(vec!["10.1.2.3/32".parse().unwrap()]));
+        let previous = config.previous.unwrap();
+        assert_eq!(previous.addresses, ["10.1.2.3/32".parse::<IpNetwork>().unwrap()]);
+        assert_eq!(previous.mtus, BTreeMap::from([("eth0".into(), 1450)]));
         assert_eq!(config.valid_attachments.unwrap()[0].container, "a");
     }
 

@@ -27,6 +27,8 @@ pub enum Code {
     TryAgainLater = 11,
     /// STATUS: an ADD could not be served now.
     NotAvailable = 50,
+    /// STATUS: the same, and what is there may be cut off.
+    Limited = 51,
     /// Every address of the node's range is taken.
     AddressesExhausted = 100,
     /// The agent could not do it.

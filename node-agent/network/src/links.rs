@@ -4,6 +4,7 @@
 
 mod address;
 mod carrier;
+mod check;
 mod kernel;
 mod pod;
 mod shape;
@@ -11,8 +12,9 @@ mod veth;
 
 pub(crate) use address::Mac;
 pub(crate) use carrier::await_carrier;
+pub(crate) use check::observe_link_difference;
 pub(crate) use kernel::{Kernel, Uplink, ensure_address, link_mac, link_mtu};
-pub(crate) use pod::{GATEWAY, GATEWAY_V6, apply_pod_side, observe_pod_side};
+pub(crate) use pod::{GATEWAY, GATEWAY_V6, apply_pod_side};
 pub(crate) use veth::{apply_host_side, apply_pair, delete_link};
 
 use crate::netns::NetnsError;

@@ -295,7 +295,7 @@ impl Network {
             Request::Del(del) => self.del(&del.id).await.map(|()| Response::Done),
             Request::Check(check) => self.check(&check).await,
             Request::Gc(gc) => self.gc(&gc.network, &BTreeSet::from_iter(gc.keep)).await,
-            Request::Status => self.status(),
+            Request::Status => self.status().await,
         };
         answered.unwrap_or_else(|error| {
             let why = match &error {
@@ -307,13 +307,6 @@ impl Network {
             };
             Response::Refused(Refusal { why, message: cause(&error) })
         })
-    }
-
-    fn status(&self) -> Result<Response, NetworkError> {
-        match *self.pod_ranges.borrow() {
-            Some(_) => Ok(Response::Done),
-            None => Err(NetworkError::NoRange),
-        }
     }
 
     fn with_ledger<T>(&self, work: impl FnOnce(&mut Ledger) -> T) -> Result<T, NetworkError> {

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use futures::TryStreamExt;
 use ipnetwork::IpNetwork;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressScope};
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::{Handle, LinkUnspec};
 
 use super::{LinkError, errno, refused};
@@ -28,6 +28,8 @@ pub(crate) struct Uplink {
     pub(crate) index: u32,
     pub(crate) name: String,
     pub(crate) mtu: u32,
+    /// Up, and with a carrier.
+    pub(crate) is_running: bool,
     /// The subnets directly on it.
     pub(crate) connected: Vec<IpNetwork>,
 }
@@ -101,6 +103,7 @@ impl Kernel {
             index,
             name: link_name(&link).ok_or_else(missing)?.to_string(),
             mtu: link_mtu(&link),
+            is_running: link.header.flags.contains(LinkFlags::Up | LinkFlags::Running),
             connected: addresses.iter().filter(|(at, _)| *at == index).map(|(_, a)| *a).collect(),
         })
     }

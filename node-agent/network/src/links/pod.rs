@@ -6,8 +6,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use futures::TryStreamExt;
-use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::route::RouteScope;
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
@@ -88,25 +86,6 @@ fn enable_v6(netns: &Netns, interface: &str) -> Result<(), LinkError> {
     ];
     let set = || settings.iter().try_for_each(|(name, value)| ensure_sysctl(name, value));
     Ok(netns.run::<Result<(), SysctlError>>(set)??)
-}
-
-/// What differs from what [`apply_pod_side`] makes, in words; `None` when nothing does.
-pub(crate) async fn observe_pod_side(attachment: &Attachment) -> Result<Option<String>, LinkError> {
-    let netlink = Netns::At(PathBuf::from(&attachment.netns)).netlink()?;
-    let interface = &attachment.id.interface;
-    let Some(link) = observe_link(&netlink, interface).await? else {
-        return Ok(Some(format!("the pod has no device {interface}")));
-    };
-    let mut missing: Vec<IpAddr> = attachment.addresses().collect();
-    let mut addresses = netlink.address().get().set_link_index_filter(link.header.index).execute();
-    while let Some(message) = addresses.try_next().await.map_err(refused("list the pod's addresses"))? {
-        for attribute in &message.attributes {
-            if let AddressAttribute::Local(found) | AddressAttribute::Address(found) = attribute {
-                missing.retain(|address| address != found);
-            }
-        }
-    }
-    Ok(missing.first().map(|address| format!("{interface} does not have {address}")))
 }
 
 async fn index_of(netlink: &Handle, name: &str) -> Result<u32, LinkError> {

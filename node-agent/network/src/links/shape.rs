@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
 use rtnetlink::Handle;
 use rtnetlink::packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, Nla,
+    NlasIterator,
 };
 
 use super::{LinkError, refused};
@@ -67,6 +68,57 @@ pub(crate) async fn ensure_shape(
     Ok(())
 }
 
+/// What differs from what [`ensure_shape`] makes of this rate and burst, in words; `None` when nothing does.
+pub(crate) async fn observe_difference(
+    netlink: &Handle,
+    index: u32,
+    rate_bits: u64,
+    burst_bits: u64,
+) -> Result<Option<String>, LinkError> {
+    let meant = plan_bucket(rate_bits, burst_bits);
+    let mut queues = netlink.qdisc().get().index(index.cast_signed()).execute();
+    let mut found = None;
+    while let Some(queue) = queues.try_next().await.map_err(refused("list queues"))? {
+        if queue.header.index == index.cast_signed() && queue.header.parent == TcHandle::ROOT {
+            found = read_bucket(&queue);
+        }
+    }
+    Ok(match found {
+        Some((rate, limit)) if (rate, limit) == (meant.rate, meant.limit) => None,
+        Some((rate, _)) => {
+            Some(format!("is limited to {} bit/s, not to {rate_bits}", rate.saturating_mul(8)))
+        }
+        None => Some(format!("is not limited to {rate_bits} bit/s")),
+    })
+}
+
+/// Rate and limit of a token bucket as the kernel shows it.
+fn read_bucket(queue: &TcMessage) -> Option<(u64, u32)> {
+    let is_bucket = |attribute: &TcAttribute| matches!(attribute, TcAttribute::Kind(kind) if kind == "tbf");
+    if !queue.attributes.iter().any(is_bucket) {
+        return None;
+    }
+    let options = queue.attributes.iter().find_map(|attribute| match attribute {
+        TcAttribute::Options(options) => options.first(),
+        _ => None,
+    });
+    // The library knows no token buckets and leaves their options in one piece.
+    let TcOption::Other(options) = options? else { return None };
+    let mut bytes = vec![0; options.value_len()];
+    options.emit_value(&mut bytes);
+    let (mut rate, mut limit) = (None, None);
+    for option in NlasIterator::new(&bytes).filter_map(Result::ok) {
+        let number = |at: usize| option.value().get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+        match option.kind() {
+            // The rate is behind eight bytes of struct tc_ratespec, the limit behind two of these.
+            TCA_TBF_PARMS => (rate, limit) = (rate.or(number(8).map(u64::from)), number(24)),
+            TCA_TBF_RATE64 => rate = option.value().try_into().ok().map(u64::from_ne_bytes),
+            _ => {}
+        }
+    }
+    Some((rate?, limit?))
+}
+
 fn plan_bucket(rate_bits: u64, burst_bits: u64) -> Bucket {
     let rate = (rate_bits / 8).max(1);
     let during = |time: Duration| {
@@ -99,6 +151,8 @@ fn options(bucket: Bucket) -> Vec<TcOption> {
 
 #[cfg(test)]
 mod tests {
+    use rtnetlink::packet_core::Emitable;
+
     use super::*;
 
     #[test]
@@ -116,6 +170,22 @@ mod tests {
     fn the_kernel_s_structure_is_filled_to_its_size() {
         let options = options(plan_bucket(8_000_000, 0));
         let TcOption::Other(parameters) = &options[0] else { panic!() };
-        assert_eq!(rtnetlink::packet_core::Nla::value_len(parameters), 36);
+        assert_eq!(parameters.value_len(), 36);
+    }
+
+    #[test]
+    fn a_bucket_is_read_as_it_was_written() {
+        for rate_bits in [8_000_000, 80_000_000_000] {
+            let bucket = plan_bucket(rate_bits, 0);
+            let written = options(bucket);
+            let mut bytes = vec![0; written.as_slice().buffer_len()];
+            written.as_slice().emit(&mut bytes);
+            let whole = TcOption::Other(DefaultNla::new(0, bytes));
+            let mut queue = TcMessage::default();
+            queue.attributes = vec![TcAttribute::Kind("tbf".into()), TcAttribute::Options(vec![whole])];
+            assert_eq!(read_bucket(&queue), Some((bucket.rate, bucket.limit)));
+            queue.attributes[0] = TcAttribute::Kind("fq".into());
+            assert_eq!(read_bucket(&queue), None);
+        }
     }
 }

@@ -17,8 +17,8 @@ use super::{Network, NetworkError, cause};
 use crate::attachment::{Attachment, host_link};
 use crate::hooks::PodLink;
 use crate::links::{
-    GATEWAY, GATEWAY_V6, apply_host_side, apply_pair, apply_pod_side, await_carrier, delete_link, link_mtu,
-    observe_pod_side,
+    GATEWAY, GATEWAY_V6, LinkError, apply_host_side, apply_pair, apply_pod_side, await_carrier, delete_link,
+    link_mtu, observe_link_difference,
 };
 use crate::netns;
 
@@ -114,15 +114,27 @@ impl Network {
         if let Some(other) = request.addresses.iter().find(|address| !own.contains(&address.ip())) {
             return refuse(Why::Differs, format!("the pod has {own:?}, not {other}"));
         }
-        let name = attachment.host_link();
-        if self.kernel.observe_link(&name).await?.is_none() {
-            return refuse(Why::Differs, format!("the node has no device {name}"));
-        }
         let here = Attachment { netns: request.netns.clone(), ..attachment };
-        match observe_pod_side(&here).await? {
+        match observe_link_difference(&self.kernel, &here, request.mtu).await? {
             Some(difference) => refuse(Why::Differs, difference),
             None => Ok(Response::Done),
         }
+    }
+
+    /// Whether an ADD would succeed, and whether pods that are there reach other nodes.
+    pub(super) async fn status(&self) -> Result<Response, NetworkError> {
+        if self.pod_ranges.borrow().is_none() {
+            return Err(NetworkError::NoRange);
+        }
+        let message = match self.observe_uplink().await {
+            Ok(uplink) if uplink.is_running => return Ok(Response::Done),
+            Ok(uplink) => {
+                format!("the uplink {} is down or has no carrier: pods reach no other node", uplink.name)
+            }
+            Err(error @ LinkError::Missing { .. }) => format!("there is no uplink: {error}"),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Response::Refused(Refusal { why: Why::Limited, message }))
     }
 
     pub(super) async fn gc(

@@ -286,8 +286,93 @@ async fn check_finds_what_others_broke() {
     assert_eq!(unknown.output["code"], 3);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn check_compares_routes_mtu_and_queues_of_both_ends_with_what_add_made() {
+    if !is_root() {
+        return;
+    }
+    let mut node = Node::alone().with_v6(1, "fd00:240::11/64");
+    node.start(Arc::new(NoHooks)).await;
+    let pod = Namespace::new();
+    let bandwidth = json!({"ingressRate": 16_000_000, "egressRate": 8_000_000});
+    let limits = json!({"runtimeConfig": {"bandwidth": bandwidth}});
+    let added = node.cni("ADD", "a", Some(pod.path()), limits).await.output;
+    let link = added["interfaces"][0]["name"].as_str().unwrap().to_string();
+    let check = async || {
+        let answer = node.cni("CHECK", "a", Some(pod.path()), json!({"prevResult": added})).await;
+        (answer.code, answer.output["msg"].as_str().unwrap_or_default().to_string())
+    };
+    assert_eq!(check().await, (0, String::new()));
+    // What others added is theirs.
+    pod.ip("route add 192.0.2.0/24 dev eth0");
+    assert_eq!(check().await.0, 0);
+    let (inside, outside) = (&pod, &node.namespace);
+    for (where_, breaks, mends, says) in [
+        (
+            inside,
+            "route del default",
+            "route add default via 169.254.1.1 dev eth0",
+            "no route to 0.0.0.0/0 by 169.254.1.1",
+        ),
+        (
+            inside,
+            "-6 route del default",
+            "-6 route add default via fe80::1 dev eth0",
+            "no route to ::/0 by fe80::1",
+        ),
+        (outside, "route del 10.244.1.2", "", "no route to 10.244.1.2/32"),
+        (inside, "link set eth0 mtu 1400", "link set eth0 mtu 1500", "eth0 has an MTU of 1400, not 1500"),
+        (outside, "link set LINK mtu 1400", "link set LINK mtu 1500", "has an MTU of 1400, not 1500"),
+        (outside, "link set LINK down", "", "is down"),
+    ] {
+        where_.ip(&breaks.replace("LINK", &link));
+        let (code, message) = check().await;
+        assert!(code == 1 && message.contains(says), "after {breaks}: {message}");
+        if mends.is_empty() {
+            // An ADD again makes it whole.
+            let again = node
+                .cni("ADD", "a", Some(pod.path()), json!({"runtimeConfig": {"bandwidth": bandwidth}}))
+                .await;
+            assert_eq!(again.code, 0, "{}", again.output);
+        } else {
+            where_.ip(&mends.replace("LINK", &link));
+        }
+        assert_eq!(check().await, (0, String::new()), "after {mends}");
+    }
+    for (where_, device, rate) in [(inside, "eth0", 8_000_000), (outside, link.as_str(), 16_000_000)] {
+        where_.tc(&format!("qdisc replace dev {device} root tbf rate 1mbit burst 64kb limit 128kb"));
+        let (_, message) = check().await;
+        assert!(message.contains(&format!("is limited to 1000000 bit/s, not to {rate}")), "{message}");
+        where_.tc(&format!("qdisc del dev {device} root"));
+        let (_, message) = check().await;
+        assert!(message.contains(&format!("{device} is not limited to {rate} bit/s")), "{message}");
+        let again =
+            node.cni("ADD", "a", Some(pod.path()), json!({"runtimeConfig": {"bandwidth": bandwidth}})).await;
+        assert_eq!((again.code, check().await.0), (0, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_uplink_is_down_is_limited_and_says_so() {
+    if !is_root() {
+        return;
+    }
+    let mut node = Node::alone();
+    node.start(Arc::new(NoHooks)).await;
+    assert_eq!(node.cni("STATUS", "", None, json!({})).await.code, 0);
+    node.namespace.ip("link set fabric down");
+    let cut = node.cni("STATUS", "", None, json!({})).await.output;
+    assert!(cut["code"] == 51 && cut["msg"].as_str().unwrap().contains("eth0"), "{cut}");
+    node.namespace.ip("link set fabric up");
+    wait_for(|| node.namespace.ip("link show eth0").contains("LOWER_UP"));
+    assert_eq!(node.cni("STATUS", "", None, json!({})).await.code, 0);
+    node.namespace.ip("link del eth0");
+    let gone = node.cni("STATUS", "", None, json!({})).await.output;
+    assert!(gone["code"] == 51 && gone["msg"].as_str().unwrap().contains("no uplink"), "{gone}");
+}
+
 /// Namespaces are taken apart by the kernel after their last user is gone.
-fn wait_for(condition: impl Fn() -> bool) {
+pub fn wait_for(condition: impl Fn() -> bool) {
     let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while !condition() {
         assert!(std::time::Instant::now() < until, "waited in vain");

@@ -59,9 +59,18 @@ impl Namespace {
 
     /// Runs `ip` inside; panics with its message when it fails.
     pub fn ip(&self, line: &str) -> String {
-        let output = self.run(|| Command::new("ip").args(line.split_whitespace()).output().unwrap());
+        self.program("ip", line)
+    }
+
+    /// Runs `tc` inside, the same way.
+    pub fn tc(&self, line: &str) -> String {
+        self.program("tc", line)
+    }
+
+    fn program(&self, program: &str, line: &str) -> String {
+        let output = self.run(|| Command::new(program).args(line.split_whitespace()).output().unwrap());
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "ip {line}: {error}");
+        assert!(output.status.success(), "{program} {line}: {error}");
         String::from_utf8(output.stdout).unwrap()
     }
 }

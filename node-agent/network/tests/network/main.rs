@@ -3,5 +3,6 @@
 //! It needs root and says `SKIPPED:` without. It must not send a packet outside the namespaces it makes.
 
 mod attachments;
+mod kills;
 mod lab;
 mod routes;

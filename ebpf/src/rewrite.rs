@@ -72,20 +72,19 @@ fn network(
 ) -> Result<(), i64> {
     let hops = work.packet.hops;
     if source.is_v4() {
-        let mut changed = addresses;
-        if onward {
-            // Time to live is the first byte of its half word.
-            changed += difference16(hops as u16, hops.wrapping_sub(1) as u16);
-            ctx.store((IP_OFFSET + V4_HOPS) as usize, &hops.wrapping_sub(1), 0)?;
-        }
-        ctx.l3_csum_replace((IP_OFFSET + V4_CHECKSUM) as usize, 0, fold32(changed), 0)?;
-        return ctx.store((IP_OFFSET + V4_ADDRESSES) as usize, &[source.v4(), destination.v4()], 0);
+        // Hops and protocol are a half word, the checksum the next, then come the addresses: one store changes all. A sum
+        // over the whole packet stays as it is, as the header's own sum does.
+        const { assert!(V4_CHECKSUM == V4_HOPS + 2 && V4_ADDRESSES == V4_HOPS + 4) };
+        let [first, checksum]: [u16; 2] = Tc(ctx).load(IP_OFFSET + V4_HOPS).ok_or(-1)?;
+        let lowered = if onward { first.wrapping_sub(1) } else { first };
+        let checksum = mended(checksum, addresses + difference16(first, lowered));
+        let head = u32::from(lowered) | u32::from(checksum) << 16;
+        return ctx.store((IP_OFFSET + V4_HOPS) as usize, &[head, source.v4(), destination.v4()], 0);
     }
     if onward {
         ctx.store((IP_OFFSET + V6_HOPS) as usize, &hops.wrapping_sub(1), RECOMPUTE)?;
     }
-    ctx.store((IP_OFFSET + V6_ADDRESSES) as usize, &source.words, RECOMPUTE)?;
-    ctx.store((IP_OFFSET + V6_ADDRESSES) as usize + size_of::<Address>(), &destination.words, RECOMPUTE)
+    ctx.store((IP_OFFSET + V6_ADDRESSES) as usize, &[source.words, destination.words], RECOMPUTE)
 }
 
 /// TCP, UDP and SCTP.

@@ -1,5 +1,5 @@
-//! Frames as programs at tc see them: socket buffers, read through helpers, because headers may lie in pages that a
-//! program cannot reach.
+//! Frames as programs at tc see them: socket buffers, read in place where they lie in one piece, and else through helpers,
+//! because headers may lie in pages that a program cannot reach.
 
 use core::mem::MaybeUninit;
 
@@ -14,6 +14,9 @@ use crate::decide::{self, Decision, Hook, Side, answer, outcome};
 use crate::flow;
 use crate::rewrite;
 use crate::work::{self, Work};
+
+/// How far into a packet the verifier lets a program reach by an offset that it reads there.
+const REACH_MAX: u32 = 0x3fff;
 
 /// A frame at tc.
 pub struct Tc<'a>(pub &'a TcContext);
@@ -33,6 +36,10 @@ impl Frame for Tc<'_> {
 
     #[inline(always)]
     fn load<T: Plain>(&self, offset: u32) -> Option<T> {
+        // SAFETY: the place is within the packet, and every pattern of bits is a `T`; as for its alignment see `xdp`.
+        if let Some(place) = self.within_reach::<T>(offset) {
+            return Some(unsafe { *place });
+        }
         let mut value = MaybeUninit::<T>::uninit();
         // SAFETY: the helper writes as many bytes as `T` has, or answers that it did not; every pattern of bits is a `T`.
         unsafe {
@@ -65,6 +72,16 @@ impl Hook for Tc<'_> {
 }
 
 impl Tc<'_> {
+    /// A place in the part of the packet that lies in one piece, which nearly all headers do.
+    #[inline(always)]
+    fn within_reach<T: Plain>(&self, offset: u32) -> Option<*const T> {
+        if offset > REACH_MAX {
+            return None;
+        }
+        let place = self.0.data() + offset as usize;
+        (place + size_of::<T>() <= self.0.data_end()).then_some(place as *const T)
+    }
+
     /// Reads the headers into the work; false when the packet can belong to no flow.
     #[inline(always)]
     pub fn parse(&self) -> bool {

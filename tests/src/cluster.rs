@@ -42,7 +42,7 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// `cargo xtask up`, with the address families that PENSTOCK_IP_FAMILIES names.
+    /// `cargo xtask up`, with the address families that PENSTOCK_IP_FAMILIES names; without it, with its default.
     pub fn start(&mut self) -> Result<String> {
         let nodes = self.nodes.to_string();
         let mut words = vec!["up", "--name", &self.name, "--nodes", &nodes];

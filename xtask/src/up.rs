@@ -5,6 +5,7 @@
 
 mod bring_up;
 mod demo;
+mod families;
 mod phases;
 mod pool;
 
@@ -15,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use crate::cluster::layout::{self, Layout, StoreKind};
 use crate::cluster::teardown;
 use crate::{artifacts, ebpf, image, packages, preflight};
+pub use families::IpFamily;
 use phases::Phases;
 
 #[derive(clap::Args, Clone)]
@@ -31,8 +33,8 @@ pub struct Options {
     /// What keeps the objects
     #[arg(long, value_enum, default_value = "embedded")]
     pub store: StoreKind,
-    /// Address families of nodes, pods and Services: ipv4, or ipv4,ipv6
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "ipv4")]
+    /// Address families of nodes, pods and Services: ipv4, or ipv4,ipv6 [default: those of a kept store, else both where the machine has IPv6]
+    #[arg(long, value_enum, value_delimiter = ',')]
     pub ip_families: Vec<IpFamily>,
     /// Folder of image archives (OCI or Docker, *.tar) to preload on every node
     #[arg(long)]
@@ -45,14 +47,6 @@ pub struct Options {
     pub json: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum IpFamily {
-    #[value(name = "ipv4")]
-    V4,
-    #[value(name = "ipv6")]
-    V6,
-}
-
 pub fn run(options: &Options) -> Result<()> {
     check(options)?;
     if let Some(running) = already_running(options)? {
@@ -60,6 +54,7 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     let mut phases = Phases::new();
+    let dual_stack = has_two_families(options)?;
     preflight::check_machine(&layout::data_of(&options.name))?;
     check_port(options, &Layout::all()?)?;
     phases.measure("install what is missing", || {
@@ -78,8 +73,9 @@ pub fn run(options: &Options) -> Result<()> {
     let mut archives = phases.measure("build the demo's images", || image::build(&images))?;
     archives.extend(preloaded(options)?);
     // Looked at again: building may have taken minutes.
-    let layout = plan(options, binaries)?;
-    let kept_store = layout.control().join("store").exists() || layout.control().join("etcd").exists();
+    let layout = plan(options, binaries, dual_stack)?;
+    let kept_store = layout.has_store();
+    families::keep(&layout)?;
     phases.builds_are_over();
     let outcome = bring_up::bring_up(&layout, &archives, !options.no_demo, &mut phases);
     if let Err(error) = outcome {
@@ -103,13 +99,25 @@ fn check(options: &Options) -> Result<()> {
     if options.nodes == 0 || options.nodes > layout::NODES_MAX {
         bail!("--nodes {}: a cluster on one machine has 1 to {} nodes", options.nodes, layout::NODES_MAX);
     }
-    dual_stack(&options.ip_families, preflight::has_ipv6())?;
+    families::choose(&options.ip_families, None, preflight::has_ipv6())?;
     if let Some(folder) = &options.images
         && !folder.is_dir()
     {
         bail!("--images {}: there is no such folder", folder.display());
     }
     Ok(())
+}
+
+/// Whether the cluster gets a second family; says so when it goes without one that nobody left out.
+fn has_two_families(options: &Options) -> Result<bool> {
+    let has_ipv6 = preflight::has_ipv6();
+    let dual_stack = families::choose(&options.ip_families, families::kept(&options.name)?, has_ipv6)?;
+    if !dual_stack && !has_ipv6 && options.ip_families.is_empty() {
+        println!(
+            "- IPv6 is off on this machine (net.ipv6.conf.default.disable_ipv6): the cluster has IPv4 alone"
+        );
+    }
+    Ok(dual_stack)
 }
 
 /// What to say when the cluster is up already. Remains of one that is not are removed.
@@ -136,7 +144,7 @@ fn already_running(options: &Options) -> Result<Option<String>> {
     Ok(None)
 }
 
-fn plan(options: &Options, binaries: PathBuf) -> Result<Layout> {
+fn plan(options: &Options, binaries: PathBuf, dual_stack: bool) -> Result<Layout> {
     let taken = Layout::all()?;
     let layout = Layout {
         name: options.name.clone(),
@@ -144,25 +152,11 @@ fn plan(options: &Options, binaries: PathBuf) -> Result<Layout> {
         node_count: options.nodes,
         port: options.port,
         store: options.store,
-        dual_stack: dual_stack(&options.ip_families, preflight::has_ipv6())?,
+        dual_stack,
         binaries,
     };
     check_port(options, &taken)?;
     Ok(layout)
-}
-
-/// Whether the cluster gets a second family.
-fn dual_stack(asked: &[IpFamily], has_ipv6: bool) -> Result<bool> {
-    match asked {
-        [] | [IpFamily::V4] => Ok(false),
-        [IpFamily::V4, IpFamily::V6] if has_ipv6 => Ok(true),
-        [IpFamily::V4, IpFamily::V6] => bail!(
-            "--ip-families ipv4,ipv6: IPv6 is off on this machine (net.ipv6.conf.default.disable_ipv6); switch it on or leave ipv6 out"
-        ),
-        _ => bail!(
-            "--ip-families takes ipv4 or ipv4,ipv6: nodes need IPv4, the first family of every cluster here"
-        ),
-    }
 }
 
 /// Clusters beside each other listen on addresses of their own; the first must not meet anybody else's.
@@ -198,18 +192,5 @@ fn print_next_steps(layout: &Layout, with_demo: bool) {
     } else {
         println!("  kubectl create deployment web --image={} -- /bin/demo serve", image::DEMO);
         println!("  kubectl expose deployment web --port=80 --target-port=8080");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cluster_has_two_families_where_they_are_asked_for_and_never_the_second_alone() {
-        assert!(!dual_stack(&[IpFamily::V4], true).unwrap());
-        assert!(dual_stack(&[IpFamily::V4, IpFamily::V6], true).unwrap());
-        assert!(dual_stack(&[IpFamily::V4, IpFamily::V6], false).is_err());
-        assert!(dual_stack(&[IpFamily::V6], true).is_err());
     }
 }

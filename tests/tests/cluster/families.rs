@@ -35,7 +35,9 @@ spec:
 fn is_dual(cluster: &Cluster) -> Result<bool> {
     let dual = cluster.all_node_addresses()?.iter().any(|address| address.contains(':'));
     if !dual {
-        println!("SKIPPED: the cluster has one family; PENSTOCK_IP_FAMILIES=ipv4,ipv6 gives it two");
+        println!(
+            "SKIPPED: the cluster has one family: IPv6 is off on this machine, or PENSTOCK_IP_FAMILIES leaves it out"
+        );
     }
     Ok(dual)
 }

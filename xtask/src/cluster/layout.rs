@@ -110,6 +110,10 @@ impl Layout {
         self.data().join("control")
     }
 
+    pub fn has_store(&self) -> bool {
+        has_store_in(&self.data())
+    }
+
     pub fn kubeconfig(&self) -> PathBuf {
         self.data().join("admin.kubeconfig")
     }
@@ -212,6 +216,11 @@ impl NodeLayout {
 
 pub fn data_of(name: &str) -> PathBuf {
     Path::new(DATA).join(name)
+}
+
+/// Whether a cluster's folder holds objects of an earlier run, whichever store kept them.
+pub fn has_store_in(data: &Path) -> bool {
+    ["store", "etcd"].iter().any(|store| data.join("control").join(store).exists())
 }
 
 /// The name of a cluster becomes part of paths and cgroups: a short DNS label.

@@ -8,8 +8,9 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::BPF_F_CURRENT_NETNS;
 use aya_ebpf::helpers::generated::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
-use penstock_ebpf_common::{FlowKey, PROTOCOL_TCP, PROTOCOL_UDP};
+use penstock_ebpf_common::{CONFIG_SHARED_PORTS, FlowKey, PROTOCOL_TCP, PROTOCOL_UDP};
 
+use crate::maps::CONFIG;
 use crate::service;
 
 /// `struct bpf_sock_tuple` of IPv4.
@@ -31,7 +32,10 @@ struct TupleV6 {
 /// Whether packets with this key, which is that of the answers to a flow, belong to a service or a socket of the node.
 #[inline(always)]
 pub fn is_taken(ctx: *mut c_void, answers: &FlowKey) -> bool {
-    if service::find(answers.destination, answers.destination_port, answers.protocol).is_some() {
+    // Nearly never; and an address that leads nowhere is looked for where no cache is warm.
+    if CONFIG.get(0).is_none_or(|config| config.flags & CONFIG_SHARED_PORTS != 0)
+        && service::find(answers.destination, answers.destination_port, answers.protocol).is_some()
+    {
         return true;
     }
     let ports = [answers.source_port, answers.destination_port];

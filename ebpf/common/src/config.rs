@@ -1,9 +1,12 @@
 //! What the programs must know of their node.
 
-use crate::{Address, shared};
+use crate::{Address, VipKey, shared};
 
 /// [`Config::flags`]: what pods send out of the cluster leaves with the node's address.
 pub const CONFIG_MASQUERADE: u32 = 1;
+/// [`Config::flags`]: a service was given one of the node's addresses here at a port of the range for translated traffic, so
+/// that a port of it may be a service's.
+pub const CONFIG_SHARED_PORTS: u32 = 1 << 1;
 
 /// The one entry of the configuration map.
 #[repr(C)]
@@ -21,6 +24,16 @@ pub struct Config {
     pub snat_port_max: u16,
     /// `CONFIG_*`.
     pub flags: u32,
+}
+
+impl Config {
+    /// Whether answers to translated traffic may come to a service's address.
+    pub fn shares_port(&self, vip: &VipKey) -> bool {
+        let port = u16::from_be(vip.port);
+        (vip.address == self.node_address || vip.address == self.node_address_v6)
+            && self.snat_port_min <= port
+            && port <= self.snat_port_max
+    }
 }
 
 shared!(Config, 48, [Address, Address, u64, u16, u16, u32]);

@@ -19,7 +19,8 @@ mod tell;
 pub use address::Address;
 pub use announce::{ANNOUNCED_LEASE, Announced};
 pub use config::{
-    CONFIG_MASQUERADE, Config, INSIDE_NEIGHBOURS, INSIDE_NODES, INSIDE_PODS, INSIDE_SERVICES, InsideKey,
+    CONFIG_MASQUERADE, CONFIG_SHARED_PORTS, Config, INSIDE_NEIGHBOURS, INSIDE_NODES, INSIDE_PODS,
+    INSIDE_SERVICES, InsideKey,
 };
 pub use count::{Event, Reason, SERVICE_COUNTS_PAGE, ServiceCount, TALLIES_MAX};
 pub use flow::{

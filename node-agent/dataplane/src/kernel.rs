@@ -11,9 +11,9 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray};
 use penstock_ebpf_common::{
     Address, AffinityKey, AffinityValue, Backend, CHOICE_LEAST_CONNECTIONS, CHOICE_MAGLEV, CHOICE_RANDOM,
-    Config, FlowKey, FlowValue, INSIDE_NODES, InsideKey, LocalPod, OpenKey, Peer, ServiceCount, ServiceName,
-    SetHeader, SocketFlowKey, SocketFlowValue, SourceRangeKey, TABLE_PLACES, TablePiece, VipKey, VipValue,
-    map,
+    CONFIG_SHARED_PORTS, Config, FlowKey, FlowValue, INSIDE_NODES, InsideKey, LocalPod, OpenKey, Peer,
+    ServiceCount, ServiceName, SetHeader, SocketFlowKey, SocketFlowValue, SourceRangeKey, TABLE_PLACES,
+    TablePiece, VipKey, VipValue, map,
 };
 
 use crate::counts::Counts;
@@ -167,7 +167,28 @@ impl KernelMaps {
     ) -> Result<(), DataplaneError> {
         self.count_change()?;
         self.set_inside(inside, |of| of != INSIDE_NODES)?;
+        let mut config = *config;
+        let read = |error| failed("reading a map", map::VIPS, error);
+        for vip in self.vips.keys() {
+            if config.shares_port(&vip.map_err(read)?) {
+                config.flags |= CONFIG_SHARED_PORTS;
+                break;
+            }
+        }
         self.config.set(0, config, 0).map_err(|error| failed("writing a map", map::CONFIG, error))
+    }
+
+    /// Has programs look for services among the ports of translated traffic before one has such a port.
+    fn note_shared_ports(&mut self, operations: &[Operation]) -> Result<(), DataplaneError> {
+        let wrap = |error| failed("writing a map", map::CONFIG, error);
+        let mut config = self.config.get(&0, 0).map_err(wrap)?;
+        let shares =
+            |operation: &Operation| matches!(operation, Operation::PutVip(vip, _) if config.shares_port(vip));
+        if config.flags & CONFIG_SHARED_PORTS != 0 || !operations.iter().any(shares) {
+            return Ok(());
+        }
+        config.flags |= CONFIG_SHARED_PORTS;
+        self.config.set(0, config, 0).map_err(wrap)
     }
 
     /// Has every flow look up once more what its packets are for. To be called after a change of services' addresses, or of
@@ -308,11 +329,13 @@ impl MapSink for KernelMaps {
     type Error = DataplaneError;
 
     fn write(&mut self, operation: &Operation) -> Result<(), DataplaneError> {
+        self.note_shared_ports(std::slice::from_ref(operation))?;
         let written = self.write_one(operation);
         if changes_addresses(operation) { written.and(self.count_change()) } else { written }
     }
 
     fn write_all(&mut self, operations: &[Operation]) -> Result<(), DataplaneError> {
+        self.note_shared_ports(operations)?;
         let written = self.write_runs(operations);
         // Of what failed some may be written.
         if operations.iter().any(changes_addresses) {

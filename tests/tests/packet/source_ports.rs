@@ -6,11 +6,12 @@
 
 use std::collections::BTreeSet;
 use std::net::{TcpListener, UdpSocket};
+use std::sync::atomic::Ordering;
 
-use penstock_tests::dataplane::REDIRECT;
+use penstock_tests::dataplane::{REDIRECT, desired, run};
 use penstock_tests::packet::{Packet, SYN, Transport};
 
-use crate::{At, Node, on_node};
+use crate::{At, NODE_ADDRESSES, Node, on_node, on_node_that_meets};
 
 const HELLO: &str = "
   demo/there:
@@ -65,6 +66,30 @@ fn a_port_that_a_socket_of_the_node_is_bound_to_is_left_alone() {
         }
         node.assert_drops(&[]);
     });
+}
+
+#[test]
+fn a_port_that_a_service_has_at_the_node_s_address_is_left_alone_after_a_restart_too() {
+    let (transport, client, own) = (Transport::Tcp(SYN), "192.0.2.1:40000", "10.240.0.11:30080");
+    let free = std::sync::atomic::AtomicU16::new(0);
+    on_node_that_meets(HELLO, false, |node| {
+        free.store(port_of(node, transport, client, own), Ordering::Relaxed);
+    });
+    let port = free.into_inner();
+    for restarts in [false, true] {
+        on_node_that_meets(HELLO, false, |node| {
+            let service = format!("port: {port}, external_ips: [10.240.0.11], backends: []");
+            let services =
+                format!("node_addresses: {NODE_ADDRESSES}\nservices:{HELLO}  demo/takes: {{ {service} }}\n");
+            node.dataplane.apply(&desired(&services)).expect("applied");
+            let again = restarts.then(|| node.stand().load());
+            let packet = Packet::new(transport, client, own).bytes();
+            let outcome =
+                run(again.as_ref().unwrap_or(&node.dataplane), "uplink_ingress", node.uplink, &packet);
+            assert_eq!(outcome.verdict, REDIRECT);
+            assert_ne!(Packet::read(&outcome.frame).source.port(), port, "restarts: {restarts}");
+        });
+    }
 }
 
 #[test]

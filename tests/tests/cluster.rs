@@ -2,6 +2,8 @@
 //!
 //! One cluster of three nodes serves all scenarios, one after another; each leaves it as it found it.
 
+#[path = "cluster/capabilities.rs"]
+mod capabilities;
 #[path = "cluster/fallback.rs"]
 mod fallback;
 #[path = "cluster/families.rs"]
@@ -66,6 +68,7 @@ fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
         objects::SCENARIOS,
         sessions::SCENARIOS,
         traffic::SCENARIOS,
+        capabilities::SCENARIOS,
         services::SCENARIOS,
         load_balancers::SCENARIOS,
         resizes::SCENARIOS,

@@ -100,16 +100,33 @@ fn port_mappings(value: &Value) -> Result<Vec<PortMapping>, Failure> {
     let Some(mappings) = value.pointer("/runtimeConfig/portMappings").filter(|v| !v.is_null()) else {
         return Ok(Vec::new());
     };
-    serde_json::from_value(mappings.clone())
-        .map_err(|error| invalid("runtimeConfig.portMappings cannot be read").details(error.to_string()))
+    let unreadable = |error: serde_json::Error| {
+        invalid("runtimeConfig.portMappings cannot be read").details(error.to_string())
+    };
+    let names = ["hostPort", "containerPort", "protocol", "hostIP"];
+    let mappings: Vec<Value> = serde_json::from_value(mappings.clone()).map_err(unreadable)?;
+    let mappings = mappings.into_iter().map(|mapping| serde_json::from_value(renamed(mapping, &names)));
+    mappings.collect::<Result<_, _>>().map_err(unreadable)
 }
 
 fn bandwidth(value: &Value) -> Result<Bandwidth, Failure> {
     let Some(bandwidth) = value.pointer("/runtimeConfig/bandwidth").filter(|v| !v.is_null()) else {
         return Ok(Bandwidth::default());
     };
-    serde_json::from_value(bandwidth.clone())
+    let names = ["ingressRate", "ingressBurst", "egressRate", "egressBurst"];
+    serde_json::from_value(renamed(bandwidth.clone(), &names))
         .map_err(|error| invalid("runtimeConfig.bandwidth cannot be read").details(error.to_string()))
+}
+
+/// Keys spelled as `names` where they differ in case only. Go reads names in any case, and containerd's library writes
+/// `HostPort` and `IngressRate` (`PortMapping` and `BandWidth` in containerd/go-cni have no names for JSON).
+fn renamed(value: Value, names: &[&str]) -> Value {
+    let Value::Object(map) = value else { return value };
+    let name = |key: String| match names.iter().find(|name| name.eq_ignore_ascii_case(&key)) {
+        Some(name) => (*name).to_string(),
+        None => key,
+    };
+    Value::Object(map.into_iter().map(|(key, value)| (name(key), value)).collect())
 }
 
 fn previous(result: &Value) -> Result<Previous, Failure> {
@@ -177,6 +194,23 @@ mod tests {
         assert_eq!(previous.addresses, ["10.1.2.3/32".parse::<IpNetwork>().unwrap()]);
         assert_eq!(previous.mtus, BTreeMap::from([("eth0".into(), 1450)]));
         assert_eq!(config.valid_attachments.unwrap()[0].container, "a");
+    }
+
+    #[test]
+    fn what_containerd_sends_is_understood_in_its_spelling() {
+        let config = parse(json!({
+            "cniVersion": "1.0.0", "name": "penstock", "type": "penstock",
+            "runtimeConfig": {
+                "portMappings": [{"HostPort": 9090, "ContainerPort": 8080, "Protocol": "udp", "HostIP": "10.0.0.1"}],
+                "bandwidth": {"IngressRate": 16_000_000, "IngressBurst": 1, "EgressRate": 8_000_000, "EgressBurst": 2}},
+        }))
+        .unwrap();
+        let port = &config.port_mappings[0];
+        assert_eq!((port.host_port, port.container_port), (9090, 8080));
+        assert_eq!((port.protocol.as_str(), port.host_ip.as_str()), ("udp", "10.0.0.1"));
+        let Bandwidth { ingress_rate, ingress_burst, egress_rate, egress_burst } = config.bandwidth;
+        let all = (ingress_rate, ingress_burst, egress_rate, egress_burst);
+        assert_eq!(all, (16_000_000, 1, 8_000_000, 2));
     }
 
     #[test]

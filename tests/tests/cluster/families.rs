@@ -15,6 +15,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("pods_and_nodes_have_an_address_of_each_family", addresses),
     ("pods_of_different_nodes_reach_each_other_over_ipv6", across_nodes),
     ("a_dual_stack_service_is_reached_by_both_cluster_ips_both_node_ports_and_its_name", dual_service),
+    ("a_dual_stack_load_balancer_is_reached_from_outside_by_both_addresses", load_balancer),
     ("a_service_gains_and_loses_its_second_family_under_way", in_place),
 ];
 
@@ -124,7 +125,7 @@ fn dual_service(cluster: &Cluster) -> Result<()> {
     }
     for address in cluster.all_node_addresses()? {
         let target = SocketAddr::new(address.parse()?, 30090);
-        eventually(PATIENCE, || fetch(target))?;
+        eventually(PATIENCE, || fetch(target).map(drop))?;
     }
     let slices = "jsonpath={range .items[*]}{.addressType}{\"\\n\"}{end}";
     let slices = cluster.kubectl(&[
@@ -148,14 +149,36 @@ fn dual_service(cluster: &Cluster) -> Result<()> {
     cluster.kubectl(&["-n", "demo", "delete", "service", "both"]).map(drop)
 }
 
-fn fetch(target: SocketAddr) -> Result<()> {
+/// What a server of the demo answers.
+pub fn fetch(target: SocketAddr) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: both\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     ensure!(answer.contains("hello from"), "{target} said {answer:?}");
-    Ok(())
+    Ok(answer)
+}
+
+fn load_balancer(cluster: &Cluster) -> Result<()> {
+    if !is_dual(cluster)? {
+        return Ok(());
+    }
+    let balanced = SERVICE.replace("NodePort\n", "LoadBalancer\n").replace("name: both", "name: balanced");
+    cluster.kubectl_with(&["apply", "-f", "-"], &balanced.replace(", nodePort: 30090", ""))?;
+    let path = "jsonpath={.status.loadBalancer.ingress[*].ip}";
+    let mut addresses = Vec::new();
+    eventually(PATIENCE, || {
+        let said = cluster.kubectl(&["-n", "demo", "get", "service", "balanced", "-o", path])?;
+        addresses = said.split_whitespace().map(str::parse).collect::<Result<Vec<IpAddr>, _>>()?;
+        ensure!(addresses.len() == 2, "it has {addresses:?}");
+        Ok(())
+    })?;
+    ensure!(addresses[0].is_ipv4() && addresses[1].is_ipv6(), "it has {addresses:?}");
+    for address in addresses {
+        eventually(PATIENCE, || fetch(SocketAddr::new(address, 80)).map(drop))?;
+    }
+    cluster.kubectl(&["-n", "demo", "delete", "service", "balanced"]).map(drop)
 }
 
 fn in_place(cluster: &Cluster) -> Result<()> {

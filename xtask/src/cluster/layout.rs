@@ -130,9 +130,11 @@ impl Layout {
         Ipv4Addr::new(10, 240, self.index, 1)
     }
 
-    /// Addresses of the node network that are no node's, for load balancers.
-    pub fn load_balancer_addresses(&self) -> String {
-        format!("10.240.{0}.200-10.240.{0}.239", self.index)
+    /// Addresses of the node network that are no node's, for load balancers, one range a family.
+    pub fn load_balancer_addresses(&self) -> Vec<String> {
+        let second =
+            self.v6(0x240, 200).zip(self.v6(0x240, 239)).map(|(first, last)| format!("{first}-{last}"));
+        [format!("10.240.{0}.200-10.240.{0}.239", self.index)].into_iter().chain(second).collect()
     }
 
     pub fn host_address_v6(&self) -> Option<Ipv6Addr> {

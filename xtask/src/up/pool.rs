@@ -23,7 +23,7 @@ pub async fn install(layout: &Layout, client: &Client) -> Result<()> {
     );
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
     let pool = DynamicObject::new(NAME, &kind)
-        .data(json!({ "spec": { "addresses": [layout.load_balancer_addresses()] } }));
+        .data(json!({ "spec": { "addresses": layout.load_balancer_addresses() } }));
     let deadline = Instant::now() + SERVED_TIMEOUT;
     loop {
         match api.create(&PostParams::default(), &pool).await {

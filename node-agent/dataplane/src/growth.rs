@@ -21,7 +21,7 @@ const CONNECTION_IDLE_NS: u64 = 3600 * SECOND_NS;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// What is never exceeded by growing; who needs more says so with a flag. At these sizes the maps that take their memory at
-/// once take about 180 MB for flows and 60 MB for affinity.
+/// once take about 180 MB for flows, 120 MB for peers and 60 MB for affinity.
 pub const CEILING: Limits = Limits {
     services_max: 262_144,
     vips_max: 1_048_576,

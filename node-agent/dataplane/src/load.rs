@@ -122,7 +122,7 @@ impl Default for Limits {
             source_ranges_max: 65_536,
             flows_max: 131_072,
             socket_flows_max: 65_536,
-            peers_max: 262_144,
+            peers_max: 65_536,
             affinity_max: 65_536,
         }
     }

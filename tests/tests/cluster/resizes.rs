@@ -185,6 +185,18 @@ fn put_off(cluster: &Cluster) -> Result<()> {
     ensure!(message.contains(&format!("cpu {most}m")), "the condition says: {message}");
     let allocated = show(cluster, "greedy", "{.status.containerStatuses[0].allocatedResources.cpu}")?;
     ensure!(allocated == "50m" && kernel(cluster, "greedy")?.0 == pod, "{allocated} was given");
+    // The next agent knows what the dead one had given, and refuses what it refused.
+    cluster.kill_9(NODE, "node-agent")?;
+    resize(cluster, "neighbour", r#"{"limits":{"cpu":"200m"}}"#)?;
+    until(PATIENCE, "the next agent is at work", || {
+        kernel(cluster, "neighbour").is_ok_and(|(_, container)| is_limited(&container, "20000", 64))
+    })?;
+    says("greedy", "Deferred")?;
+    let allocated = show(cluster, "greedy", "{.status.containerStatuses[0].allocatedResources.cpu}")?;
+    ensure!(
+        allocated == "50m" && kernel(cluster, "greedy")?.0 == pod,
+        "{allocated} was given by the next agent"
+    );
     // Room is made, and nobody has to ask again.
     cluster.kubectl(&["delete", "pod", "neighbour"])?;
     until(PATIENCE, "the resize comes into force", || {

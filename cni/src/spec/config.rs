@@ -29,14 +29,8 @@ pub struct NetworkConfig {
     pub kind: String,
     /// `socket`: where the agent listens.
     pub socket: PathBuf,
-    /// `runtimeConfig.portMappings`.
-    pub port_mappings: Vec<PortMapping>,
-    /// `runtimeConfig.bandwidth`.
-    pub bandwidth: Bandwidth,
-    /// `prevResult`, when there is one.
-    pub previous: Option<Previous>,
-    /// `cni.dev/valid-attachments`, when it is there.
-    pub valid_attachments: Option<Vec<AttachmentId>>,
+    /// What only some verbs read, and only they may stumble over: a DEL must not fail for a bandwidth nobody can read.
+    rest: Value,
 }
 
 /// What the runtime remembers of the ADD.
@@ -78,16 +72,31 @@ impl NetworkConfig {
             name,
             kind: value.get("type").and_then(Value::as_str).unwrap_or_default().to_string(),
             socket,
-            port_mappings: port_mappings(&value)?,
-            bandwidth: bandwidth(&value)?,
-            previous: value.get("prevResult").filter(|v| !v.is_null()).map(previous).transpose()?,
-            // libcni writes the list under both keys, the second for plugins older than 1.1.
-            valid_attachments: value
-                .get("cni.dev/valid-attachments")
-                .or_else(|| value.get("cni.dev/attachments"))
-                .map(attachments)
-                .transpose()?,
+            rest: value,
         })
+    }
+
+    /// `runtimeConfig.portMappings`.
+    pub fn port_mappings(&self) -> Result<Vec<PortMapping>, Failure> {
+        port_mappings(&self.rest)
+    }
+
+    /// `runtimeConfig.bandwidth`.
+    pub fn bandwidth(&self) -> Result<Bandwidth, Failure> {
+        bandwidth(&self.rest)
+    }
+
+    /// `prevResult`, when there is one.
+    pub fn previous(&self) -> Result<Option<Previous>, Failure> {
+        self.rest.get("prevResult").filter(|v| !v.is_null()).map(previous).transpose()
+    }
+
+    /// `cni.dev/valid-attachments`, when it is there.
+    pub fn valid_attachments(&self) -> Result<Option<Vec<AttachmentId>>, Failure> {
+        // libcni writes the list under both keys, the second for plugins older than 1.1.
+        let list =
+            self.rest.get("cni.dev/valid-attachments").or_else(|| self.rest.get("cni.dev/attachments"));
+        list.map(attachments).transpose()
     }
 }
 
@@ -188,12 +197,13 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(config.socket, PathBuf::from("/run/x.sock"));
-        assert_eq!(config.port_mappings[0].host_port, 80);
-        assert_eq!((config.bandwidth.ingress_rate, config.bandwidth.egress_rate), (1_000_000, 0));
-        let previous = config.previous.unwrap();
+        assert_eq!(config.port_mappings().unwrap()[0].host_port, 80);
+        let bandwidth = config.bandwidth().unwrap();
+        assert_eq!((bandwidth.ingress_rate, bandwidth.egress_rate), (1_000_000, 0));
+        let previous = config.previous().unwrap().unwrap();
         assert_eq!(previous.addresses, ["10.1.2.3/32".parse::<IpNetwork>().unwrap()]);
         assert_eq!(previous.mtus, BTreeMap::from([("eth0".into(), 1450)]));
-        assert_eq!(config.valid_attachments.unwrap()[0].container, "a");
+        assert_eq!(config.valid_attachments().unwrap().unwrap()[0].container, "a");
     }
 
     #[test]
@@ -205,10 +215,11 @@ mod tests {
                 "bandwidth": {"IngressRate": 16_000_000, "IngressBurst": 1, "EgressRate": 8_000_000, "EgressBurst": 2}},
         }))
         .unwrap();
-        let port = &config.port_mappings[0];
+        let port = &config.port_mappings().unwrap()[0];
         assert_eq!((port.host_port, port.container_port), (9090, 8080));
         assert_eq!((port.protocol.as_str(), port.host_ip.as_str()), ("udp", "10.0.0.1"));
-        let Bandwidth { ingress_rate, ingress_burst, egress_rate, egress_burst } = config.bandwidth;
+        let Bandwidth { ingress_rate, ingress_burst, egress_rate, egress_burst } =
+            config.bandwidth().unwrap();
         let all = (ingress_rate, ingress_burst, egress_rate, egress_burst);
         assert_eq!(all, (16_000_000, 1, 8_000_000, 2));
     }
@@ -216,10 +227,10 @@ mod tests {
     #[test]
     fn an_absent_gc_list_is_not_an_empty_one() {
         let absent = parse(json!({"cniVersion": "1.1.0", "name": "n"})).unwrap();
-        assert_eq!(absent.valid_attachments, None);
+        assert_eq!(absent.valid_attachments().unwrap(), None);
         let empty =
             parse(json!({"cniVersion": "1.1.0", "name": "n", "cni.dev/valid-attachments": null})).unwrap();
-        assert_eq!(empty.valid_attachments, Some(vec![]));
+        assert_eq!(empty.valid_attachments().unwrap(), Some(vec![]));
     }
 
     #[test]
@@ -230,15 +241,21 @@ mod tests {
         assert_eq!(code(json!({"name": "n"})), Code::IncompatibleVersion);
         assert_eq!(code(json!({"cniVersion": "1.1.0"})), Code::InvalidConfig);
         assert_eq!(code(json!({"cniVersion": "1.1.0", "name": "n", "socket": "x"})), Code::InvalidConfig);
-        let slow =
-            json!({"cniVersion": "1.1.0", "name": "n", "runtimeConfig": {"bandwidth": {"egressRate": -1}}});
-        assert_eq!(code(slow), Code::InvalidConfig);
+        let wrong = json!({"cniVersion": "1.1.0", "name": "n", "cni.dev/valid-attachments": [1],
+            "runtimeConfig": {"bandwidth": {"egressRate": -1}, "portMappings": 7}, "prevResult": {"ips": [{}]}});
+        let wrong = parse(wrong).unwrap();
+        assert_eq!(wrong.bandwidth().unwrap_err().code, Code::InvalidConfig);
+        assert_eq!(wrong.port_mappings().unwrap_err().code, Code::InvalidConfig);
+        assert_eq!(wrong.previous().unwrap_err().code, Code::InvalidConfig);
+        assert_eq!(wrong.valid_attachments().unwrap_err().code, Code::InvalidConfig);
     }
 
     proptest! {
         #[test]
         fn no_input_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = NetworkConfig::parse(&bytes);
+            if let Ok(config) = NetworkConfig::parse(&bytes) {
+                let _ = (config.bandwidth(), config.port_mappings(), config.previous(), config.valid_attachments());
+            }
         }
     }
 }

@@ -17,8 +17,8 @@ pub(super) fn run(environment: &Environment, config: &NetworkConfig) -> Result<V
         netns: netns.clone(),
         network: config.name.clone(),
         pod: environment.pod(),
-        port_mappings: config.port_mappings.clone(),
-        bandwidth: config.bandwidth,
+        port_mappings: config.port_mappings()?,
+        bandwidth: config.bandwidth()?,
     });
     match agent::ask(&config.socket, &request)? {
         Response::Attached(attached) => Ok(render_add(config.version, &netns, &attached)),

@@ -12,12 +12,12 @@ pub(super) fn run(environment: &Environment, config: &NetworkConfig) -> Result<(
         let message = format!("CHECK does not exist in cniVersion {}", config.version.as_str());
         return Err(Failure::new(Code::IncompatibleVersion, message));
     }
-    let Some(previous) = &config.previous else {
+    let Some(previous) = config.previous()? else {
         return Err(Failure::new(Code::InvalidConfig, "CHECK needs the prevResult of the ADD"));
     };
     let id = environment.attachment()?;
     let mtu = previous.mtus.get(&id.interface).copied();
-    let addresses = previous.addresses.clone();
+    let addresses = previous.addresses;
     let request = Request::Check(CheckRequest { id, netns: environment.netns()?, addresses, mtu });
     match agent::ask(&config.socket, &request)? {
         Response::Done => Ok(()),

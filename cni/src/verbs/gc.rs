@@ -13,7 +13,7 @@ pub(super) fn run(config: &NetworkConfig) -> Result<(), Failure> {
         let message = format!("GC does not exist in cniVersion {}", config.version.as_str());
         return Err(Failure::new(Code::IncompatibleVersion, message));
     }
-    let Some(keep) = config.valid_attachments.clone() else {
+    let Some(keep) = config.valid_attachments()? else {
         return Err(Failure::new(Code::InvalidConfig, "GC needs cni.dev/valid-attachments"));
     };
     match agent::ask(&config.socket, &Request::Gc(GcRequest { network: config.name.clone(), keep }))? {

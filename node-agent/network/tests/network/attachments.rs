@@ -147,8 +147,11 @@ async fn add_and_del_may_be_repeated() {
     let pod = Namespace::new();
     let address = node.add("a", &pod).await;
     assert_eq!(node.add("a", &pod).await, address);
-    for _ in 0..2 {
-        let answer = node.cni("DEL", "a", None, json!({})).await;
+    // What only an ADD reads keeps no sandbox from going.
+    let odd = json!({"runtimeConfig": {"portMappings": 7}, "prevResult": {"ips": [{}]}});
+    assert_eq!(node.cni("ADD", "a", Some(pod.path()), odd.clone()).await.output["code"], 7);
+    for config in [odd, json!({})] {
+        let answer = node.cni("DEL", "a", None, config).await;
         assert_eq!((answer.code, answer.output), (0, Value::Null));
         assert_eq!((node.records().len(), node.pod_links()), (0, 0));
     }

@@ -27,6 +27,9 @@ const ID_AT: usize = 4;
 const ID: usize = 48;
 /// More than one message of a dump: the kernel fills at most 32 KiB.
 const BUFFER: usize = 1 << 16;
+/// Requests sent together. Were all refused, the answers, of a kilobyte each in the kernel's account, would fit the
+/// smallest usual receive buffer of 208 KiB.
+const DESTROYED_AT_ONCE: usize = 64;
 
 /// enum of include/net/tcp_states.h: all states in which a socket has a peer. A connected UDP socket is "established".
 const CONNECTED: u32 = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
@@ -66,11 +69,11 @@ impl Diag {
     /// All connected sockets of a family and protocol.
     pub fn connected(&mut self, family: u8, protocol: u8) -> io::Result<Vec<Found>> {
         let states = if protocol == PROTOCOL_TCP { CONNECTED } else { ESTABLISHED };
-        self.send(&request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, protocol, states, &[0; ID]))?;
+        self.send(&request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, protocol, states, &[0; ID], 0))?;
         let mut found = Vec::new();
         let mut done = false;
         while !done {
-            done = self.receive(|kind, body| match (kind, body.get(ID_AT..ID_AT + ID)) {
+            done = self.receive(|_, kind, body| match (kind, body.get(ID_AT..ID_AT + ID)) {
                 (SOCK_DIAG_BY_FAMILY, Some(id)) if body.len() >= ANSWER => {
                     let mut of = Found { family, protocol, id: [0; ID] };
                     of.id.copy_from_slice(id);
@@ -85,19 +88,50 @@ impl Diag {
         Ok(found)
     }
 
-    /// Destroys a socket. One that is gone by now is no error.
-    pub fn destroy(&mut self, socket: &Found) -> io::Result<()> {
-        self.send(&request(SOCK_DESTROY, NLM_F_ACK, socket.family, socket.protocol, 0, &socket.id))?;
-        let mut answer = Ok(());
-        while !self.receive(|kind, body| {
-            if kind == NLMSG_ERROR {
-                answer = error_of(body);
+    /// Destroys sockets, many in one call. Returns how many were: one that is gone by now is no error. After a refusal the
+    /// others are still tried.
+    pub fn destroy(&mut self, sockets: &[Found]) -> io::Result<usize> {
+        let (mut destroyed, mut refusal) = (0, None);
+        for some in sockets.chunks(DESTROYED_AT_ONCE) {
+            let mut messages = Vec::with_capacity(some.len() * (HEADER + REQUEST));
+            for (at, socket) in some.iter().enumerate() {
+                // The kernel tells of refusals unasked and takes the requests in order: the last answer ends all.
+                let flags = if at + 1 == some.len() { NLM_F_ACK } else { 0 };
+                messages.extend(request(
+                    SOCK_DESTROY,
+                    flags,
+                    socket.family,
+                    socket.protocol,
+                    0,
+                    &socket.id,
+                    at,
+                ));
             }
-            Ok(kind == NLMSG_ERROR)
-        })? {}
-        match answer {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-            other => other,
+            self.send(&messages)?;
+            destroyed += some.len();
+            let mut is_last = false;
+            while !is_last {
+                self.receive(|sequence, kind, body| {
+                    if kind == NLMSG_ERROR {
+                        is_last = sequence as usize + 1 == some.len();
+                        if let Err(error) = error_of(body) {
+                            destroyed -= 1;
+                            if error.raw_os_error() != Some(libc::ENOENT) {
+                                refusal = Some(error);
+                            }
+                        }
+                    }
+                    Ok(is_last)
+                })?;
+            }
+        }
+        match refusal {
+            Some(error) if destroyed == 0 => Err(error),
+            Some(error) => {
+                tracing::warn!(%error, destroyed, "some sockets could not be destroyed");
+                Ok(destroyed)
+            }
+            None => Ok(destroyed),
         }
     }
 
@@ -107,16 +141,16 @@ impl Diag {
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Reads one datagram and hands each message in it on, with its kind and body, until one is the last.
-    fn receive(&mut self, mut each: impl FnMut(u16, &[u8]) -> io::Result<bool>) -> io::Result<bool> {
+    /// Reads one datagram and hands each message in it on, with its number, kind and body, until one is the last.
+    fn receive(&mut self, mut each: impl FnMut(u32, u16, &[u8]) -> io::Result<bool>) -> io::Result<bool> {
         // SAFETY: the buffer lives through the call and its length is given.
         let length = unsafe {
             libc::recv(self.socket.as_raw_fd(), self.buffer.as_mut_ptr().cast(), self.buffer.len(), 0)
         };
         let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
         let mut rest = self.buffer.get(..length).unwrap_or_default();
-        while let Some((kind, body, after)) = split_message(rest) {
-            if each(kind, body)? {
+        while let Some((sequence, kind, body, after)) = split_message(rest) {
+            if each(sequence, kind, body)? {
                 return Ok(true);
             }
             rest = after;
@@ -144,25 +178,35 @@ impl Found {
     }
 }
 
-fn request(kind: u16, flags: u16, family: u8, protocol: u8, states: u32, id: &[u8; ID]) -> Vec<u8> {
+fn request(
+    kind: u16,
+    flags: u16,
+    family: u8,
+    protocol: u8,
+    states: u32,
+    id: &[u8; ID],
+    sequence: usize,
+) -> Vec<u8> {
     let mut message = Vec::with_capacity(HEADER + REQUEST);
     message.extend_from_slice(&((HEADER + REQUEST) as u32).to_ne_bytes());
     message.extend_from_slice(&kind.to_ne_bytes());
     message.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
-    // Sequence number and sender, which nobody needs on a socket with one request at a time.
-    message.extend_from_slice(&[0; 8]);
+    message.extend_from_slice(&(sequence as u32).to_ne_bytes());
+    // The sender, whom the kernel knows.
+    message.extend_from_slice(&[0; 4]);
     message.extend_from_slice(&[family, protocol, 0, 0]);
     message.extend_from_slice(&states.to_ne_bytes());
     message.extend_from_slice(id);
     message
 }
 
-/// Kind and body of the first message, and what follows it.
-fn split_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+/// Number, kind and body of the first message, and what follows it.
+fn split_message(bytes: &[u8]) -> Option<(u32, u16, &[u8], &[u8])> {
     let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
     let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
+    let sequence = u32::from_ne_bytes(bytes.get(8..12)?.try_into().ok()?);
     let body = bytes.get(HEADER..length)?;
-    Some((kind, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
+    Some((sequence, kind, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
 /// What an error message says: zero is an acknowledgement.
@@ -177,12 +221,12 @@ mod tests {
 
     #[test]
     fn messages_are_told_apart_and_broken_ones_end_the_reading() {
-        let mut bytes = request(SOCK_DESTROY, 0, 2, 6, 0, &[7; ID]);
+        let mut bytes = request(SOCK_DESTROY, 0, 2, 6, 0, &[7; ID], 3);
         let one = bytes.len();
-        bytes.extend(request(SOCK_DIAG_BY_FAMILY, 0, 2, 6, 0, &[8; ID]));
-        let (kind, body, rest) = split_message(&bytes).expect("a message");
-        assert_eq!((kind, body.len(), rest.len()), (SOCK_DESTROY, REQUEST, bytes.len() - one));
-        assert_eq!(split_message(rest).map(|it| it.0), Some(SOCK_DIAG_BY_FAMILY));
+        bytes.extend(request(SOCK_DIAG_BY_FAMILY, 0, 2, 6, 0, &[8; ID], 4));
+        let (sequence, kind, body, rest) = split_message(&bytes).expect("a message");
+        assert_eq!((sequence, kind, body.len(), rest.len()), (3, SOCK_DESTROY, REQUEST, bytes.len() - one));
+        assert_eq!(split_message(rest).map(|it| (it.0, it.1)), Some((4, SOCK_DIAG_BY_FAMILY)));
         for broken in [&bytes[..3], &bytes[..20], &[0xff; 40], &[0; 40]] {
             assert!(split_message(broken).is_none(), "{broken:?}");
         }

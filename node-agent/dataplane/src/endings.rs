@@ -23,6 +23,9 @@ pub struct Endings {
     /// Backends that sockets were connected to at the start and of whose services nothing was said since; none once the
     /// whole cluster was.
     suspects: Suspects,
+    /// Sockets destroyed for the last change, whose owners may not have closed them yet. If one is connected anew, that
+    /// began after the sets were swapped.
+    dead: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -57,12 +60,22 @@ pub enum Said<'a> {
 impl Endings {
     /// For clients in this directory of the cgroup v2 tree.
     pub fn new(cgroup: &Path) -> Self {
-        Self { leaving: Leaving::default(), namespaces: Namespaces::new(cgroup), suspects: Suspects::Unread }
+        Self {
+            leaving: Leaving::default(),
+            namespaces: Namespaces::new(cgroup),
+            suspects: Suspects::Unread,
+            dead: BTreeSet::new(),
+        }
     }
 
-    /// The same for another thread, which remembers nothing.
+    /// The same for another thread, which remembers only whom it need not destroy again.
     pub fn again(&self) -> Self {
-        Self { leaving: Leaving::default(), namespaces: self.namespaces.again(), suspects: Suspects::Cleared }
+        Self {
+            leaving: Leaving::default(),
+            namespaces: self.namespaces.again(),
+            suspects: Suspects::Cleared,
+            dead: self.dead.clone(),
+        }
     }
 
     /// Acts on backends that left their sets, and on those that left before and are gone now. `all_was_said` says that
@@ -85,6 +98,7 @@ impl Endings {
         if all_was_said {
             self.suspects = Suspects::Cleared;
         }
+        self.dead.clear();
         let acted = self.act_on(maps, departed, &ended)?;
         Ok((acted, ended))
     }
@@ -97,7 +111,7 @@ impl Endings {
         ended: &Ended,
     ) -> Result<Acted, DataplaneError> {
         // Sockets first: their owners wait.
-        let sockets_destroyed = sockets::apply_end(maps, &mut self.namespaces, ended)?;
+        let sockets_destroyed = sockets::apply_end(maps, &mut self.namespaces, ended, &mut self.dead)?;
         let flows_removed = sweep::apply_departure(maps, departed, &ended.gone)?;
         Ok(Acted { flows_removed, sockets_destroyed })
     }

@@ -10,10 +10,16 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Mutex, PoisonError};
 
 use crate::sys;
 
 const NAMED: &str = "/run/netns";
+/// That of the thread that asks.
+const OWN: &str = "/proc/thread-self/ns/net";
+/// How many act at a time. More would take the processors from the clients that are to go on.
+const ACTORS_MAX: usize = 4;
 /// How many folders deep the node's cgroup is searched; runtimes use five.
 const DEPTH_MAX: usize = 12;
 
@@ -35,33 +41,68 @@ impl Namespaces {
         Self { cgroup: self.cgroup.clone(), known: self.known.clone() }
     }
 
-    /// Does something in each of these namespaces, on a thread of its own. One that is not found is left out: it has no
-    /// process any more.
-    pub fn visit(&mut self, wanted: BTreeSet<u64>, act: impl FnMut(u64) + Send) {
-        let visit = || Visit { wanted, seen: BTreeSet::new(), act }.run(&self.cgroup, &mut self.known);
-        // A panic inside is a defect of ours that must not end the agent; what was not done is logged by its absence.
-        let outcome = std::thread::scope(|scope| scope.spawn(visit).join());
-        if outcome.is_err() {
-            tracing::error!("looking through network namespaces panicked");
+    /// Does something in each of these namespaces, on threads of its own: one finds them, others act in those that are
+    /// found. One that is not found is left out: it has no process any more.
+    pub fn visit(&mut self, wanted: BTreeSet<u64>, act: impl Fn(u64) + Sync) {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let actors = wanted.len().min(processors).min(ACTORS_MAX);
+        let (found, finds) = mpsc::channel();
+        let (act, finds) = (&act, &Mutex::new(finds));
+        let (cgroup, known) = (self.cgroup.as_path(), &mut self.known);
+        std::thread::scope(|scope| {
+            let mut threads: Vec<_> = (0..actors).map(|_| scope.spawn(|| act_in_found(finds, act))).collect();
+            threads.push(scope.spawn(|| Visit { wanted, seen: BTreeSet::new(), found }.run(cgroup, known)));
+            // A panic inside is a defect of ours that must not end the agent; what was not done is logged by its absence.
+            if threads.into_iter().map(|thread| thread.join().is_err()).fold(false, |one, other| one | other)
+            {
+                tracing::error!("looking through network namespaces panicked");
+            }
+        });
+    }
+}
+
+/// A namespace by its number, to be entered.
+type Find = (u64, File);
+
+/// Acts in one namespace after the other, until no more are found.
+fn act_in_found(finds: &Mutex<Receiver<Find>>, act: impl Fn(u64)) {
+    hurry();
+    loop {
+        let find = finds.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok((cookie, namespace)) = find else { return };
+        if sys::enter_netns(namespace.as_fd()).is_ok() {
+            act(cookie);
         }
     }
 }
 
+/// Lets this thread run first. Else every client that is woken takes the processor from those that are to wake the others.
+/// Without the right to it the last of thousands waits some milliseconds longer.
+fn hurry() {
+    if let Err(error) = sys::raise_priority() {
+        tracing::debug!(%error, "acting in network namespaces at ordinary priority");
+    }
+}
+
 /// One way through the namespaces, on a thread that nothing else runs on.
-struct Visit<F> {
+struct Visit {
     /// Those still to be found.
     wanted: BTreeSet<u64>,
     /// Inode numbers of those entered.
     seen: BTreeSet<u64>,
-    act: F,
+    found: Sender<Find>,
 }
 
-impl<F: FnMut(u64)> Visit<F> {
+impl Visit {
     fn run(mut self, cgroup: &Path, known: &mut BTreeMap<u64, PathBuf>) {
+        hurry();
         if let Ok(own) = sys::netns_cookie()
             && self.wanted.remove(&own)
         {
-            (self.act)(own);
+            match File::open(OWN) {
+                Ok(namespace) => self.hand_on(own, namespace),
+                Err(error) => tracing::warn!(%error, "the agent's own network namespace cannot be opened"),
+            }
         }
         let cached: Vec<PathBuf> = self.wanted.iter().filter_map(|cookie| known.remove(cookie)).collect();
         let named = || fs::read_dir(NAMED).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -75,6 +116,11 @@ impl<F: FnMut(u64)> Visit<F> {
             let numbered = processes.filter(|entry| entry.file_name().as_bytes()[0].is_ascii_digit());
             self.enter_all(numbered.map(|entry| entry.path().join("ns/net")), known);
         }
+    }
+
+    fn hand_on(&self, cookie: u64, namespace: File) {
+        // Those who act are there as long as this looks, unless they panicked, which is logged.
+        let _ = self.found.send((cookie, namespace));
     }
 
     fn enter_all(&mut self, paths: impl Iterator<Item = PathBuf>, known: &mut BTreeMap<u64, PathBuf>) {
@@ -97,7 +143,7 @@ impl<F: FnMut(u64)> Visit<F> {
         }
         let Ok(cookie) = sys::netns_cookie() else { return };
         if self.wanted.remove(&cookie) {
-            (self.act)(cookie);
+            self.hand_on(cookie, file);
             known.insert(cookie, path);
         }
     }
@@ -125,8 +171,10 @@ mod tests {
     fn the_agent_s_own_namespace_is_found_and_one_that_nobody_has_is_left_out() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let own = sys::netns_cookie().expect("a number");
-        let mut visited = Vec::new();
-        Namespaces::new(folder.path()).visit(BTreeSet::from([own, u64::MAX]), |cookie| visited.push(cookie));
-        assert_eq!(visited, [own]);
+        let visited = Mutex::new(Vec::new());
+        Namespaces::new(folder.path()).visit(BTreeSet::from([own, u64::MAX]), |cookie| {
+            visited.lock().expect("nobody panics").push((cookie, sys::netns_cookie().expect("a number")));
+        });
+        assert_eq!(visited.into_inner().expect("nobody panics"), [(own, own)]);
     }
 }

@@ -5,11 +5,12 @@
 //! have some, and what it says of a socket's peer decides: a datagram socket may have connected elsewhere since.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 
 use penstock_ebpf_common::{PROTOCOL_TCP, PROTOCOL_UDP, Peer, map};
 
 use crate::DataplaneError;
-use crate::diag::Diag;
+use crate::diag::{Diag, Found};
 use crate::image::Endpoint;
 use crate::kernel::{self, KernelMaps};
 use crate::leaving::Ended;
@@ -19,16 +20,19 @@ use crate::sweep::left;
 /// The sockets of one namespace, family and protocol that are to go, with their peers.
 type Victims = BTreeMap<(u8, u8), BTreeMap<u64, Endpoint>>;
 
-/// Destroys the sockets connected to backends with whose clients it is over. Returns how many were.
+/// Destroys the sockets connected to backends with whose clients it is over, but for those that are dead already, and adds
+/// them to these. Returns how many were.
 pub fn apply_end(
     maps: &KernelMaps,
     namespaces: &mut Namespaces,
     ended: &Ended,
+    dead: &mut BTreeSet<u64>,
 ) -> Result<usize, DataplaneError> {
     if ended.is_empty() {
         return Ok(0);
     }
-    destroy(namespaces, victims(maps, |peer| is_over(ended, peer))?)
+    let victims = victims(maps, |cookie, peer| is_over(ended, peer) && !dead.contains(&cookie))?;
+    destroy(namespaces, victims, dead)
 }
 
 /// Hands on every peer that a socket is connected to.
@@ -39,11 +43,11 @@ pub fn each_peer(maps: &KernelMaps, mut each: impl FnMut(&Peer)) -> Result<(), D
 /// The sockets whose peers a test picks, by namespace.
 fn victims(
     maps: &KernelMaps,
-    is_over: impl Fn(&Peer) -> bool,
+    is_over: impl Fn(u64, &Peer) -> bool,
 ) -> Result<BTreeMap<u64, Victims>, DataplaneError> {
     let mut victims: BTreeMap<u64, Victims> = BTreeMap::new();
     kernel::each(&maps.peers, map::PEERS, |cookie, peer| {
-        if is_over(peer) {
+        if is_over(*cookie, peer) {
             let of_kind = victims.entry(peer.netns).or_default().entry((peer.family, peer.protocol));
             of_kind.or_default().insert(*cookie, (peer.backend, peer.backend_port));
         }
@@ -64,21 +68,32 @@ fn is_over(ended: &Ended, peer: &Peer) -> bool {
 }
 
 /// Destroys sockets. What the kernel refuses is logged and left: its owner learns by a timeout.
-fn destroy(namespaces: &mut Namespaces, victims: BTreeMap<u64, Victims>) -> Result<usize, DataplaneError> {
+fn destroy(
+    namespaces: &mut Namespaces,
+    victims: BTreeMap<u64, Victims>,
+    dead: &mut BTreeSet<u64>,
+) -> Result<usize, DataplaneError> {
     if victims.is_empty() {
         return Ok(0);
     }
-    let mut destroyed = 0;
-    let mut refused = None;
     let wanted: BTreeSet<u64> = victims.keys().copied().collect();
+    let outcomes = Mutex::new(Vec::new());
     namespaces.visit(wanted, |cookie| {
         if let Some(victims) = victims.get(&cookie) {
-            match destroy_here(victims) {
-                Ok(count) => destroyed += count,
-                Err(error) => refused = Some(error),
-            }
+            let outcome = destroy_here(victims);
+            outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
         }
     });
+    let (mut destroyed, mut refused) = (0, None);
+    for outcome in outcomes.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        match outcome {
+            Ok((count, cookies)) => {
+                destroyed += count;
+                dead.extend(cookies);
+            }
+            Err(error) => refused = Some(error),
+        }
+    }
     match refused {
         Some(source) if destroyed == 0 => Err(DataplaneError::Kernel {
             doing: "destroying sockets of backends that are gone",
@@ -93,19 +108,17 @@ fn destroy(namespaces: &mut Namespaces, victims: BTreeMap<u64, Victims>) -> Resu
     }
 }
 
-/// Destroys sockets of this thread's namespace.
-fn destroy_here(victims: &Victims) -> std::io::Result<usize> {
+/// Destroys sockets of this thread's namespace. Returns how many, and which were tried.
+fn destroy_here(victims: &Victims) -> std::io::Result<(usize, Vec<u64>)> {
     let mut diag = Diag::open()?;
-    let mut destroyed = 0;
+    let (mut destroyed, mut tried) = (0, Vec::new());
     for ((family, protocol), sockets) in victims {
-        for found in diag.connected(*family, *protocol)? {
-            if sockets.get(&found.cookie()) == Some(&found.peer()) {
-                diag.destroy(&found)?;
-                destroyed += 1;
-            }
-        }
+        let mut found = diag.connected(*family, *protocol)?;
+        found.retain(|found| sockets.get(&found.cookie()) == Some(&found.peer()));
+        destroyed += diag.destroy(&found)?;
+        tried.extend(found.iter().map(Found::cookie));
     }
-    Ok(destroyed)
+    Ok((destroyed, tried))
 }
 
 #[cfg(test)]

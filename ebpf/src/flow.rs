@@ -129,7 +129,12 @@ pub fn make(hook: &impl Hook, work: &mut Work) -> Result<(), Reason> {
     {
         work::copy(&mut work.back, old);
         work.other = work.packet.key.other_key(&work.back);
-        let _ = FLOWS.remove(&work.other);
+        let ours = work.packet.key.other_value(&work.back);
+        // Its source port may have been given to another flow since, whose answers come by it now.
+        // SAFETY: read at once.
+        if unsafe { FLOWS.get(&work.other) }.is_some_and(|held| leads_to_the_same(held, &ours)) {
+            let _ = FLOWS.remove(&work.other);
+        }
     }
     work.other = work.packet.key.other_key(&work.to);
     work.back = work.packet.key.other_value(&work.to);
@@ -171,6 +176,15 @@ pub fn claim(ctx: *mut c_void, work: &Work) -> bool {
         || take_over(&work.other, &work.back, work.to.seen_ns)
 }
 
+/// Whether two values are of the same way back: from the same service to the same client.
+#[inline(always)]
+fn leads_to_the_same(one: &FlowValue, other: &FlowValue) -> bool {
+    one.destination == other.destination
+        && one.destination_port == other.destination_port
+        && one.source == other.source
+        && one.source_port == other.source_port
+}
+
 /// Takes the way back from a flow that is over, or that was this one.
 #[inline(always)]
 fn take_over(other: &FlowKey, back: &FlowValue, now: u64) -> bool {
@@ -179,10 +193,7 @@ fn take_over(other: &FlowKey, back: &FlowValue, now: u64) -> bool {
     };
     // SAFETY: as in `find`.
     let held = unsafe { &mut *held };
-    let own = held.destination == back.destination
-        && held.destination_port == back.destination_port
-        && held.source == back.source
-        && held.source_port == back.source_port;
+    let own = leads_to_the_same(held, back);
     let rest = if !connects(other.protocol) {
         DATAGRAM_IDLE_NS
     } else if held.flags & FLOW_CLOSING != 0 {

@@ -61,7 +61,7 @@ pub fn find(packet: &Packet, key: &FlowKey, to: &mut FlowValue, moment: &mut Mom
         to.seen_ns = now;
         stored.flags = to.flags;
         stored.seen_ns = now;
-        let _ = FLOWS.insert(key.other_key(to), key.other_value(to), BPF_ANY as u64);
+        mend(key, to);
     } else if idle > SECOND_NS {
         to.seen_ns = now;
         stored.seen_ns = now;
@@ -99,15 +99,23 @@ fn is_over(packet: &Packet, key: &FlowKey, value: &FlowValue, idle: u64) -> bool
     }
 }
 
-/// Puts the other half back if the map evicted it, and marks it as used.
+/// Puts the other half back if the map evicted it, and marks it as used, and as closing if this one is. Changed in its
+/// place: an entry that another takes the place of is free at once for any other flow, while the other processor may
+/// still be reading it. What is another flow's by now is left alone.
 #[inline(always)]
 fn mend(key: &FlowKey, value: &FlowValue) {
-    let other = key.other_key(value);
+    let (other, back) = (key.other_key(value), key.other_value(value));
     match FLOWS.get_ptr_mut(other) {
         // SAFETY: as in `find`.
-        Some(there) => unsafe { (*there).seen_ns = value.seen_ns },
+        Some(there) => {
+            let there = unsafe { &mut *there };
+            if leads_to_the_same(there, &back) {
+                there.seen_ns = value.seen_ns;
+                there.flags |= value.flags & FLOW_CLOSING;
+            }
+        }
         None => {
-            if FLOWS.insert(other, key.other_value(value), BPF_NOEXIST as u64).is_ok() {
+            if FLOWS.insert(other, back, BPF_NOEXIST as u64).is_ok() {
                 count::event(Event::FlowMended);
             }
         }

@@ -104,18 +104,18 @@ fn is_over(packet: &Packet, key: &FlowKey, value: &FlowValue, idle: u64) -> bool
 /// still be reading it. What is another flow's by now is left alone.
 #[inline(always)]
 fn mend(key: &FlowKey, value: &FlowValue) {
-    let (other, back) = (key.other_key(value), key.other_value(value));
+    let other = key.other_key(value);
     match FLOWS.get_ptr_mut(other) {
         // SAFETY: as in `find`.
         Some(there) => {
             let there = unsafe { &mut *there };
-            if leads_to_the_same(there, &back) {
+            if leads_back(there, key) {
                 there.seen_ns = value.seen_ns;
                 there.flags |= value.flags & FLOW_CLOSING;
             }
         }
         None => {
-            if FLOWS.insert(other, back, BPF_NOEXIST as u64).is_ok() {
+            if FLOWS.insert(other, key.other_value(value), BPF_NOEXIST as u64).is_ok() {
                 count::event(Event::FlowMended);
             }
         }
@@ -137,10 +137,9 @@ pub fn make(hook: &impl Hook, work: &mut Work) -> Result<(), Reason> {
     {
         work::copy(&mut work.back, old);
         work.other = work.packet.key.other_key(&work.back);
-        let ours = work.packet.key.other_value(&work.back);
         // Its source port may have been given to another flow since, whose answers come by it now.
         // SAFETY: read at once.
-        if unsafe { FLOWS.get(&work.other) }.is_some_and(|held| leads_to_the_same(held, &ours)) {
+        if unsafe { FLOWS.get(&work.other) }.is_some_and(|held| leads_back(held, &work.packet.key)) {
             let _ = FLOWS.remove(&work.other);
         }
     }
@@ -181,27 +180,27 @@ pub fn claim(ctx: *mut c_void, work: &Work) -> bool {
         return false;
     }
     FLOWS.insert(&work.other, &work.back, BPF_NOEXIST as u64).is_ok()
-        || take_over(&work.other, &work.back, work.to.seen_ns)
+        || take_over(&work.packet.key, &work.other, &work.back, work.to.seen_ns)
 }
 
-/// Whether two values are of the same way back: from the same service to the same client.
+/// Whether a half of a flow is the other half of the one with this key.
 #[inline(always)]
-fn leads_to_the_same(one: &FlowValue, other: &FlowValue) -> bool {
-    one.destination == other.destination
-        && one.destination_port == other.destination_port
-        && one.source == other.source
-        && one.source_port == other.source_port
+fn leads_back(held: &FlowValue, key: &FlowKey) -> bool {
+    held.destination == key.source
+        && held.destination_port == key.source_port
+        && held.source == key.destination
+        && held.source_port == key.destination_port
 }
 
 /// Takes the way back from a flow that is over, or that was this one.
 #[inline(always)]
-fn take_over(other: &FlowKey, back: &FlowValue, now: u64) -> bool {
+fn take_over(key: &FlowKey, other: &FlowKey, back: &FlowValue, now: u64) -> bool {
     let Some(held) = FLOWS.get_ptr_mut(other) else {
         return false;
     };
     // SAFETY: as in `find`.
     let held = unsafe { &mut *held };
-    let own = leads_to_the_same(held, back);
+    let own = leads_back(held, key);
     let rest = if !connects(other.protocol) {
         DATAGRAM_IDLE_NS
     } else if held.flags & FLOW_CLOSING != 0 {

@@ -318,7 +318,6 @@ impl Plane {
         }
     }
 
-    /// Has DNS and ingress know these Services.
     /// Has DNS, ingress and whoever announces addresses know these Services.
     fn name(&self, services: &Services, dirty: &BTreeSet<ObjectName>) {
         self.zone.update(|zone| {

@@ -8,8 +8,10 @@ use std::collections::BTreeSet;
 use std::net::{TcpListener, UdpSocket};
 use std::sync::atomic::Ordering;
 
+use aya::maps::{HashMap, Map, MapData};
+use penstock_ebpf_common::{Address, FLOW_CLOSING, FlowKey, FlowValue, HALF_REPLY, map};
 use penstock_tests::dataplane::{REDIRECT, desired, run};
-use penstock_tests::packet::{Packet, SYN, Transport};
+use penstock_tests::packet::{ACK, FIN, Packet, SYN, Transport, at};
 
 use crate::{At, NODE_ADDRESSES, Node, on_node, on_node_that_meets};
 
@@ -101,5 +103,39 @@ fn thousands_of_flows_to_one_backend_have_a_port_each() {
             assert!(seen.insert(port_of(node, Transport::Tcp(SYN), &client, "10.240.0.11:30080")));
         }
         node.assert_drops(&[]);
+    });
+}
+
+/// What the kernel holds of flows, to be looked at and changed.
+fn flows(node: &Node) -> HashMap<MapData, FlowKey, FlowValue> {
+    let pinned = MapData::from_pin(node.stand().bpffs().join("maps").join(map::FLOWS)).expect("the flows");
+    HashMap::try_from(Map::LruHashMap(pinned)).expect("the flows")
+}
+
+#[test]
+fn a_port_that_went_on_to_another_flow_is_neither_closed_nor_taken_back_by_the_one_that_had_it() {
+    const OWN: &str = "10.240.0.11:30080";
+    let (former, present) = ("192.0.2.1:40000", at("192.0.2.2:50000"));
+    on_node_that_meets(HELLO, false, |node| {
+        let port = port_of(node, Transport::Tcp(SYN), former, OWN);
+        let answer = Packet::new(Transport::Tcp(ACK), "10.244.2.2:8080", &format!("10.240.0.11:{port}"));
+        let mut flows = flows(node);
+        let of_port = |key: &FlowKey| key.half == HALF_REPLY && key.destination_port == port.to_be();
+        let key = flows.keys().flatten().find(of_port).expect("the way back");
+        // As after a long silence: the port is another client's, and the former one does not know.
+        let held = flows.get(&key, 0).expect("the way back");
+        let (destination, destination_port) = (Address::from(present.ip()), present.port().to_be());
+        flows.insert(key, FlowValue { destination, destination_port, ..held }, 0).expect("given on");
+        let goes_to_the_present_one = |flows: &HashMap<MapData, FlowKey, FlowValue>| {
+            assert_eq!(node.run(At::Uplink, &answer).1.destination, present);
+            assert_eq!(flows.get(&key, 0).expect("the way back").flags & FLOW_CLOSING, 0);
+        };
+        goes_to_the_present_one(&flows);
+
+        node.run(At::Uplink, &Packet::new(Transport::Tcp(FIN | ACK), former, OWN));
+        goes_to_the_present_one(&flows);
+
+        assert_ne!(port_of(node, Transport::Tcp(SYN), former, OWN), port);
+        goes_to_the_present_one(&flows);
     });
 }

@@ -52,6 +52,15 @@ pub struct Found {
     id: [u8; ID],
 }
 
+/// What came of destroying sockets.
+#[derive(Debug, Default)]
+pub struct Destroyed {
+    /// How many were: one that was gone before is none, and no error.
+    pub count: usize,
+    /// What the kernel said to the last that it refused.
+    pub refusal: Option<io::Error>,
+}
+
 impl Diag {
     /// For the namespace of this thread.
     pub fn open() -> io::Result<Self> {
@@ -88,10 +97,9 @@ impl Diag {
         Ok(found)
     }
 
-    /// Destroys sockets, many in one call. Returns how many were: one that is gone by now is no error. After a refusal the
-    /// others are still tried.
-    pub fn destroy(&mut self, sockets: &[Found]) -> io::Result<usize> {
-        let (mut destroyed, mut refusal) = (0, None);
+    /// Destroys sockets, many in one call. After a refusal the others are still tried.
+    pub fn destroy(&mut self, sockets: &[Found]) -> io::Result<Destroyed> {
+        let mut done = Destroyed::default();
         for some in sockets.chunks(DESTROYED_AT_ONCE) {
             let mut messages = Vec::with_capacity(some.len() * (HEADER + REQUEST));
             for (at, socket) in some.iter().enumerate() {
@@ -108,16 +116,16 @@ impl Diag {
                 ));
             }
             self.send(&messages)?;
-            destroyed += some.len();
+            done.count += some.len();
             let mut is_last = false;
             while !is_last {
                 self.receive(|sequence, kind, body| {
                     if kind == NLMSG_ERROR {
                         is_last = sequence as usize + 1 == some.len();
                         if let Err(error) = error_of(body) {
-                            destroyed -= 1;
+                            done.count -= 1;
                             if error.raw_os_error() != Some(libc::ENOENT) {
-                                refusal = Some(error);
+                                done.refusal = Some(error);
                             }
                         }
                     }
@@ -125,14 +133,7 @@ impl Diag {
                 })?;
             }
         }
-        match refusal {
-            Some(error) if destroyed == 0 => Err(error),
-            Some(error) => {
-                tracing::warn!(%error, destroyed, "some sockets could not be destroyed");
-                Ok(destroyed)
-            }
-            None => Ok(destroyed),
-        }
+        Ok(done)
     }
 
     fn send(&self, message: &[u8]) -> io::Result<()> {

@@ -53,8 +53,8 @@ impl Namespaces {
             let mut threads: Vec<_> = (0..actors).map(|_| scope.spawn(|| act_in_found(finds, act))).collect();
             threads.push(scope.spawn(|| Visit { wanted, seen: BTreeSet::new(), found }.run(cgroup, known)));
             // A panic inside is a defect of ours that must not end the agent; what was not done is logged by its absence.
-            if threads.into_iter().map(|thread| thread.join().is_err()).fold(false, |one, other| one | other)
-            {
+            // All are joined: the scope would panic itself for one that is not.
+            if threads.into_iter().filter_map(|thread| thread.join().err()).count() > 0 {
                 tracing::error!("looking through network namespaces panicked");
             }
         });

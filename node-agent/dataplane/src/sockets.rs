@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use penstock_ebpf_common::{PROTOCOL_TCP, PROTOCOL_UDP, Peer, map};
 
 use crate::DataplaneError;
-use crate::diag::{Diag, Found};
+use crate::diag::{Destroyed, Diag, Found};
 use crate::image::Endpoint;
 use crate::kernel::{self, KernelMaps};
 use crate::leaving::Ended;
@@ -85,14 +85,10 @@ fn destroy(
         }
     });
     let (mut destroyed, mut refused) = (0, None);
-    for outcome in outcomes.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        match outcome {
-            Ok((count, cookies)) => {
-                destroyed += count;
-                dead.extend(cookies);
-            }
-            Err(error) => refused = Some(error),
-        }
+    for (here, tried) in outcomes.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        destroyed += here.count;
+        refused = here.refusal.or(refused);
+        dead.extend(tried);
     }
     match refused {
         Some(source) if destroyed == 0 => Err(DataplaneError::Kernel {
@@ -108,17 +104,28 @@ fn destroy(
     }
 }
 
-/// Destroys sockets of this thread's namespace. Returns how many, and which were tried.
-fn destroy_here(victims: &Victims) -> std::io::Result<(usize, Vec<u64>)> {
-    let mut diag = Diag::open()?;
-    let (mut destroyed, mut tried) = (0, Vec::new());
+/// Destroys sockets of this thread's namespace. Returns what came of it, and which were tried. A kind of socket that cannot
+/// be listed or destroyed keeps none of the other kinds.
+fn destroy_here(victims: &Victims) -> (Destroyed, Vec<u64>) {
+    let (mut done, mut tried) = (Destroyed::default(), Vec::new());
     for ((family, protocol), sockets) in victims {
-        let mut found = diag.connected(*family, *protocol)?;
-        found.retain(|found| sockets.get(&found.cookie()) == Some(&found.peer()));
-        destroyed += diag.destroy(&found)?;
-        tried.extend(found.iter().map(Found::cookie));
+        // A netlink socket of its own: after an error nobody knows which answers are still to come.
+        let destroy = || {
+            let mut diag = Diag::open()?;
+            let mut found = diag.connected(*family, *protocol)?;
+            found.retain(|found| sockets.get(&found.cookie()) == Some(&found.peer()));
+            Ok((diag.destroy(&found)?, found))
+        };
+        match destroy() {
+            Ok((of_kind, found)) => {
+                done.count += of_kind.count;
+                done.refusal = of_kind.refusal.or(done.refusal.take());
+                tried.extend(found.iter().map(Found::cookie));
+            }
+            Err(error) => done.refusal = Some(error),
+        }
     }
-    Ok((destroyed, tried))
+    (done, tried)
 }
 
 #[cfg(test)]

@@ -329,9 +329,7 @@ impl MapSink for KernelMaps {
     type Error = DataplaneError;
 
     fn write(&mut self, operation: &Operation) -> Result<(), DataplaneError> {
-        self.note_shared_ports(std::slice::from_ref(operation))?;
-        let written = self.write_one(operation);
-        if changes_addresses(operation) { written.and(self.count_change()) } else { written }
+        self.write_all(std::slice::from_ref(operation))
     }
 
     fn write_all(&mut self, operations: &[Operation]) -> Result<(), DataplaneError> {

@@ -225,6 +225,7 @@ mod tests {
         counts.note("SKIPPED: no root");
         assert_eq!((counts.passed, counts.failed, counts.skipped), (12, 1, 3));
     }
+
     #[test]
     fn what_failed_tests_said_is_found_among_the_rest() {
         let log = "running 2 tests\ntest a ... ok\ntest b ... noise\nFAILED\n\nsuccesses:\n\n---- a stdout ----\nfine\n\n\

@@ -255,7 +255,7 @@ mod tests {
     struct Files(PathBuf);
 
     impl Files {
-        fn new(name: &str, files: &[(&str, &str)]) -> Self {
+        fn new(name: &str, files: &[(impl AsRef<Path>, &str)]) -> Self {
             let dir = std::env::temp_dir().join(format!("penstock-cgroups-{name}-{}", std::process::id()));
             for (file, text) in files {
                 let path = dir.join(file);
@@ -293,7 +293,6 @@ mod tests {
             (at("memory", "memory.usage_in_bytes"), "5000\n"),
             (at("memory", "memory.stat"), "cache 9\ntotal_inactive_file 1000\n"),
         ];
-        let v1: Vec<_> = v1.iter().map(|(path, text)| (path.as_str(), *text)).collect();
         let files = Files::new("v1", &v1);
         let cgroups =
             files.cgroups(&[("cpu", false, &["cpu"]), ("memory", false, &["memory"]), ("v2", true, &[])]);
@@ -311,7 +310,6 @@ mod tests {
             (at("v2", "memory.current"), "5000\n"),
             (at("v2", "memory.stat"), "anon 9\ninactive_file 1000\n"),
         ];
-        let v2: Vec<_> = v2.iter().map(|(path, text)| (path.as_str(), *text)).collect();
         let files = Files::new("v2", &v2);
         let want = InForce { cpu: Some(CpuShare::Weight(20)), ..common };
         assert_eq!(files.cgroups(&[("v2", true, &[])]).read(Qos::Burstable, "u", Some("c")), want);

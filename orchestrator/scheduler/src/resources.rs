@@ -176,6 +176,7 @@ mod tests {
         assert_eq!(requests(&pod(vec![container("50m", true), container("500m", false)])).get("cpu"), 550);
         assert_eq!(requests(&pod(vec![container("50m", true)])).get("cpu"), 350);
     }
+
     #[test]
     fn a_pod_that_is_being_resized_counts_as_the_more_of_what_it_has_and_what_it_wants() {
         let pod = |wants: &str, has: &str, pending: &str| -> Pod {

@@ -91,7 +91,7 @@ fn container(is: &Value, was: &Value, resizable: bool, at: &str, errors: &mut Ve
         errors.push(FieldError::forbidden(format!("{at}.resources"), why));
         return;
     }
-    for (list, what) in [("limits", "limits"), ("requests", "requests")] {
+    for list in ["limits", "requests"] {
         let path = format!("{at}.resources.{list}");
         let amounts =
             |c: &Value| c.pointer(&format!("/resources/{list}")).cloned().unwrap_or_else(|| json!({}));
@@ -99,7 +99,7 @@ fn container(is: &Value, was: &Value, resizable: bool, at: &str, errors: &mut Ve
         for resource in ["cpu", "memory"] {
             if was.get(resource).is_some() && is.get(resource).is_none() {
                 errors
-                    .push(FieldError::forbidden(path.as_str(), format!("resource {what} cannot be removed")));
+                    .push(FieldError::forbidden(path.as_str(), format!("resource {list} cannot be removed")));
             }
         }
         if others(&is) != others(&was) {

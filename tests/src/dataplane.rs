@@ -172,6 +172,7 @@ impl Stand {
         // leaves by `_exit` without running anything of the parent's.
         match unsafe { fork() }.expect("a process") {
             ForkResult::Child => {
+                close_all_but(Some(&writer));
                 let said = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                     fs::write(self.cgroup.join("cgroup.procs"), "0").expect("joining the cgroup");
                     inside()

@@ -175,7 +175,7 @@ pub struct Run {
     pub pod_logs_dir: PathBuf,
     /// How long a pod that ends may go on, within its grace period, until no node sends it new connections; 0 stops it
     /// at once. Only with both halves.
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = wait, help_heading = "Pods")]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = wait, help_heading = "Pods")]
     pub termination_wait: Duration,
 
     /// Cgroup of this node, below which its pods run; the root when it is the machine's only node.

@@ -54,14 +54,15 @@ impl Rotation {
 
 #[async_trait]
 impl penstock_pods::Rotation for Rotation {
-    async fn left(&self, uid: &str) {
-        let Some(up_to) = self.endpoints.left(uid).await else { return };
+    async fn left(&self, uid: &str) -> bool {
+        let Some(up_to) = self.endpoints.left(uid).await else { return false };
         // Without a proxy this node sends nothing anywhere; the others may.
         if self.programs.proxy().is_some() {
             self.programmed.reached(up_to).await;
         }
         self.peers.reached(up_to).await;
         tokio::time::sleep(UNDER_WAY).await;
+        true
     }
 
     async fn answer(&self, question: &Question) -> Option<Answer> {

@@ -3,7 +3,7 @@
 //! A stage's whole output goes to a file below the target folder; what a reader needs is shown as it comes.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -26,6 +26,8 @@ struct Counts {
     passed: u64,
     failed: u64,
     skipped: u64,
+    /// Where the output of commands that failed is.
+    failed_logs: Vec<PathBuf>,
 }
 
 pub fn run(options: &Options) -> Result<()> {
@@ -95,6 +97,8 @@ pub fn run(options: &Options) -> Result<()> {
             follow(artifacts::cargo().args(arguments), "lints", counts)
         });
     }
+    // At the end, where whoever sees only that finds it.
+    counts.failed_logs.iter().for_each(|log| print_failures(log));
     println!("{:.0} s in all", start.elapsed().as_secs_f64());
     let failed = counts.failed + u64::try_from(failed_stages.len())?;
     println!("{} passed, {failed} failed, {} skipped", counts.passed, counts.skipped);
@@ -136,7 +140,7 @@ fn follow(command: &mut Command, name: &str, counts: &mut Counts) -> Result<()> 
     }
     let status = child.wait()?;
     if !status.success() {
-        print_failures(&path);
+        counts.failed_logs.push(path.clone());
         bail!("{status}; all of its output is in {}", path.display());
     }
     Ok(())
@@ -177,6 +181,7 @@ fn is_shown(line: &str) -> bool {
 
 /// Shows what failed tests said; of a command that failed otherwise the end of what it said.
 fn print_failures(path: &Path) {
+    println!("== failed, from {}", path.display());
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let failures = failures_in(&text);
     let lines =

@@ -102,6 +102,12 @@ impl Cgroups {
         seen
     }
 
+    /// A process of the pod, if one runs.
+    pub fn any_process(&self, qos: Qos, uid: &str) -> Option<u32> {
+        let path = self.path(qos, uid);
+        self.dirs(&path).find_map(|(_, dir)| any_process_in(&dir))
+    }
+
     /// The trees that can hold limits, each with its directory of this path.
     fn dirs<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (&'a Tree, PathBuf)> {
         let trees = self.trees.iter().filter(|t| t.unified || !t.controllers.is_empty());
@@ -117,6 +123,18 @@ impl Cgroups {
             }
         }
     }
+}
+
+fn any_process_in(dir: &Path) -> Option<u32> {
+    let here = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    // A process of another PID namespace than ours is shown as 0.
+    let here = here.lines().find_map(|line| line.parse().ok().filter(|pid| *pid != 0));
+    here.or_else(|| {
+        let below = fs::read_dir(dir).ok()?.flatten();
+        below
+            .filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir()))
+            .find_map(|it| any_process_in(&it.path()))
+    })
 }
 
 fn remove_tree(dir: &Path) {

@@ -66,7 +66,7 @@ impl PodsConfig {
             serving_cert: None,
             serving_key: None,
             client_ca: None,
-            termination_wait: Duration::from_secs(2),
+            termination_wait: Duration::from_secs(10),
             pods_max: 110,
             labels: BTreeMap::new(),
             taints: Vec::new(),

@@ -35,6 +35,7 @@ mod quantity;
 pub mod resources;
 mod rotation;
 mod sandbox;
+mod unread;
 mod volumes;
 
 mod events;

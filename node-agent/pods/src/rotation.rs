@@ -19,9 +19,9 @@ pub const PATH: &str = "/programmed";
 /// See the module.
 #[async_trait]
 pub trait Rotation: Send + Sync {
-    /// Returns when no node sends new connections to a pod of this node any more, at once when none ever did. May wait
-    /// for ever; the caller bounds it.
-    async fn left(&self, uid: &str);
+    /// Returns when no node sends new connections to a pod of this node any more, at once when none ever did; whether any
+    /// did. May wait for ever; the caller bounds it.
+    async fn left(&self, uid: &str) -> bool;
 
     /// Says how far this node and those it is asked about are, when they are far enough or the time is over. None when
     /// nothing is programmed here.
@@ -91,11 +91,11 @@ pub(crate) fn plan_wait(limit: Duration, grace: Duration, is_deleting: bool) -> 
 
 /// Returns when a pod has left, or after this long; whether it has, or was given its time before. All containers of a pod
 /// share `left`.
-pub(crate) async fn leave(rotation: &dyn Rotation, left: &OnceCell<()>, uid: &str, wait: Duration) -> bool {
+pub(crate) async fn leave(left: &OnceCell<()>, wait: Duration, leaves: impl Future<Output = ()>) -> bool {
     if wait.is_zero() {
         return true;
     }
-    let leaves = left.get_or_init(|| rotation.left(uid));
+    let leaves = left.get_or_init(|| leaves);
     let has_left = tokio::time::timeout(wait, leaves).await.is_ok();
     // Whatever of the pod is stopped later need not wait again; another may have noted it already.
     let _ = left.set(());
@@ -108,42 +108,33 @@ mod tests {
 
     use super::*;
 
-    /// Whoever is asked answers after this long.
-    struct After(Duration, AtomicUsize);
-
-    #[async_trait]
-    impl Rotation for After {
-        async fn left(&self, _: &str) {
-            self.1.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(self.0).await;
-        }
-
-        async fn answer(&self, _: &Question) -> Option<Answer> {
-            None
-        }
-    }
-
     const SHORT: Duration = Duration::from_millis(20);
     const LONG: Duration = Duration::from_secs(3600);
 
     #[tokio::test]
     async fn containers_of_a_pod_wait_together_and_those_stopped_later_not_again() {
-        let (rotation, left) = (After(SHORT, AtomicUsize::new(0)), OnceCell::new());
-        let leave = || leave(&rotation, &left, "u", LONG);
+        let (asked, left) = (AtomicUsize::new(0), OnceCell::new());
+        let leave = || {
+            leave(&left, LONG, async {
+                asked.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(SHORT).await;
+            })
+        };
         assert_eq!(tokio::join!(leave(), leave()), (true, true));
         assert!(leave().await);
-        assert_eq!(rotation.1.load(Ordering::Relaxed), 1, "asked once");
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "asked once");
     }
 
     #[tokio::test]
     async fn who_does_not_leave_in_time_is_stopped_and_an_order_to_hurry_is_not_kept_waiting() {
-        let (rotation, left) = (After(LONG, AtomicUsize::new(0)), OnceCell::new());
+        let left = OnceCell::new();
+        let never = || tokio::time::sleep(LONG);
         let (slow, forced) = tokio::join!(
-            leave(&rotation, &left, "u", SHORT),
-            leave(&rotation, &left, "u", plan_wait(LONG, Duration::ZERO, true)),
+            leave(&left, SHORT, never()),
+            leave(&left, plan_wait(LONG, Duration::ZERO, true), never()),
         );
         assert_eq!((slow, forced), (false, true));
-        assert!(leave(&rotation, &left, "u", LONG).await, "it had its time");
+        assert!(leave(&left, LONG, never()).await, "it had its time");
     }
 
     #[test]

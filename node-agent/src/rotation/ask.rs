@@ -21,10 +21,11 @@ use penstock_pods::{Answer, Question};
 use tokio::sync::Semaphore;
 
 use super::nodes::Nodes;
-use super::peers::Ask;
+use super::peers::{Ask, Silence};
 
-/// A node that does not take a connection within this time is not there.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// A node that does not take a connection within this time is not there. Its kernel does that, however busy its agent is,
+/// and a first packet that was lost is sent again after one second.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// How much later than it was asked for an answer may come.
 const ANSWER_SLACK: Duration = Duration::from_millis(500);
 /// Connections are kept this long: a rollout asks again and again.
@@ -80,12 +81,16 @@ fn request_for(uri: Uri) -> Request<Empty<Bytes>> {
 
 #[async_trait]
 impl Ask for Https {
-    async fn ask(&self, node: &str, question: &Question) -> anyhow::Result<Answer> {
-        let address = self.nodes.address(node).context("it is not Ready, or not known")?;
-        let uri: Uri = format!("https://{address}{}", question.path()).parse()?;
-        let _permit = self.permits.acquire().await?;
-        let answer = tokio::time::timeout(question.within + ANSWER_SLACK, (self.get)(uri));
-        let answer = answer.await.context("it does not answer")??;
-        serde_json::from_slice(&answer).context("its answer is none")
+    async fn ask(&self, node: &str, question: &Question) -> Result<Answer, Silence> {
+        let ask = async {
+            let address = self.nodes.address(node).context("it is not Ready, or not known")?;
+            let uri: Uri = format!("https://{address}{}", question.path()).parse()?;
+            let _permit = self.permits.acquire().await?;
+            match tokio::time::timeout(question.within + ANSWER_SLACK, (self.get)(uri)).await {
+                Ok(answer) => serde_json::from_slice(&answer?).context("its answer is none").map(Some),
+                Err(_) => Ok(None),
+            }
+        };
+        ask.await.map_err(Silence::Nobody)?.ok_or(Silence::Late)
     }
 }

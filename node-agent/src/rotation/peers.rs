@@ -24,8 +24,19 @@ const RELAYS_MAX: usize = 3;
 /// How a question travels.
 #[async_trait]
 pub trait Ask: Send + Sync {
-    /// Asks a node. An error is a node that is not there, or does not know the question.
-    async fn ask(&self, node: &str, question: &Question) -> anyhow::Result<Answer>;
+    /// Asks a node.
+    async fn ask(&self, node: &str, question: &Question) -> Result<Answer, Silence>;
+}
+
+/// Why a node gives no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Silence {
+    /// It is there, and has much to do: what it has programmed is not known.
+    #[error("it takes longer than it was given")]
+    Late,
+    /// It is not there, or does not know the question.
+    #[error("it is not asked again: {0:#}")]
+    Nobody(anyhow::Error),
 }
 
 /// See the module.
@@ -71,7 +82,11 @@ impl Peers {
     pub async fn behind(&self, up_to: u64, nodes: &[String], within: Duration) -> Vec<String> {
         let questions = nodes.iter().map(|node| async move {
             let question = Question { up_to, nodes: Vec::new(), within };
-            let is_behind = matches!(self.put(node, &question).await, Some(behind) if !behind.is_empty());
+            let is_behind = match self.put(node, &question).await {
+                Ok(behind) => !behind.is_empty(),
+                Err(Silence::Late) => true,
+                Err(Silence::Nobody(_)) => false,
+            };
             is_behind.then(|| node.clone())
         });
         join_all(questions).await.into_iter().flatten().collect()
@@ -93,29 +108,37 @@ impl Peers {
         }
     }
 
-    /// Returns those of a group that are behind.
+    /// Returns those of a group that are behind, or of whom nothing is known yet.
     async fn ask_group(&self, mut group: Group, up_to: u64) -> Vec<String> {
+        let mut late = Vec::new();
         for _ in 0..RELAYS_MAX {
             if group.is_empty() {
                 break;
             }
             let first = group.remove(0);
             let question = Question { up_to, nodes: group.clone(), within: WITHIN };
-            if let Some(behind) = self.put(&first, &question).await {
-                let reached = group.iter().filter(|name| !behind.contains(name));
-                self.known.lock().extend(reached.map(|name| (name.clone(), up_to)));
-                return behind;
+            match self.put(&first, &question).await {
+                Ok(behind) => {
+                    let reached = group.iter().filter(|name| !behind.contains(name));
+                    self.known.lock().extend(reached.map(|name| (name.clone(), up_to)));
+                    late.extend(behind);
+                    return late;
+                }
+                Err(Silence::Late) => late.push(first),
+                Err(Silence::Nobody(_)) => {}
             }
         }
-        Vec::new()
+        // The rest is asked by others the next time.
+        late.extend(group);
+        late
     }
 
-    /// Asks one node, for others perhaps. Returns who is behind; none when it does not answer.
-    async fn put(&self, node: &str, question: &Question) -> Option<Vec<String>> {
+    /// Asks one node, for others perhaps. Returns who is behind.
+    async fn put(&self, node: &str, question: &Question) -> Result<Vec<String>, Silence> {
         if question.nodes.is_empty()
             && self.known.lock().get(node).is_some_and(|known| *known >= question.up_to)
         {
-            return Some(Vec::new());
+            return Ok(Vec::new());
         }
         match self.ask.ask(node, question).await {
             Ok(Answer { up_to, mut behind }) => {
@@ -123,11 +146,11 @@ impl Peers {
                 if up_to < question.up_to {
                     behind.push(node.to_owned());
                 }
-                Some(behind)
+                Ok(behind)
             }
-            Err(error) => {
-                tracing::debug!(node, "not waited for: {error:#}");
-                None
+            Err(silence) => {
+                tracing::debug!(node, "no answer: {silence}");
+                Err(silence)
             }
         }
     }
@@ -135,7 +158,7 @@ impl Peers {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
     use crate::cluster::{NodeView, ObjectName};
@@ -145,15 +168,20 @@ mod tests {
     struct Fake {
         up_to: Mutex<BTreeMap<String, u64>>,
         asked: Mutex<Vec<String>>,
+        /// Who is late the next time.
+        late: Mutex<BTreeSet<String>>,
     }
 
     #[async_trait]
     impl Ask for Fake {
-        async fn ask(&self, node: &str, question: &Question) -> anyhow::Result<Answer> {
+        async fn ask(&self, node: &str, question: &Question) -> Result<Answer, Silence> {
             self.asked.lock().push(node.to_owned());
             tokio::task::yield_now().await;
+            if self.late.lock().remove(node) {
+                return Err(Silence::Late);
+            }
             let all = self.up_to.lock();
-            let up_to = *all.get(node).ok_or_else(|| anyhow::anyhow!("nobody"))?;
+            let up_to = *all.get(node).ok_or_else(|| Silence::Nobody(anyhow::anyhow!("no such node")))?;
             let is_behind = |name: &&String| all.get(*name).is_some_and(|it| *it < question.up_to);
             Ok(Answer { up_to, behind: question.nodes.iter().filter(is_behind).cloned().collect() })
         }
@@ -189,6 +217,20 @@ mod tests {
         let asked = fake.asked.lock().len();
         peers.reached(6).await;
         assert_eq!(fake.asked.lock().len(), asked, "an older version needs no question");
+    }
+
+    #[tokio::test]
+    async fn who_is_late_is_asked_again_alone_or_as_one_of_many() {
+        for count in [2, 100] {
+            let fake = Arc::new(Fake::default());
+            let all = names(count);
+            fake.up_to.lock().extend(all.iter().map(|name| (name.clone(), 7)));
+            fake.late.lock().extend(all.iter().cloned());
+            let peers = peers(&all, &fake);
+            peers.reached(7).await;
+            let known = peers.known.lock();
+            assert!(all.iter().all(|name| known.get(name) == Some(&7)), "{known:?}");
+        }
     }
 
     #[tokio::test]

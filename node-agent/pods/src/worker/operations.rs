@@ -18,7 +18,7 @@ use crate::objects::Age;
 use crate::probes::check::{Checker, Outcome};
 use crate::resources::Limits;
 use crate::volumes::{self, VolumeError};
-use crate::{container, env, hosts, last_words, names, resources, rotation};
+use crate::{container, env, hosts, last_words, names, resources, rotation, unread};
 
 /// How an operation ended.
 pub(super) enum Done {
@@ -394,7 +394,16 @@ impl Job {
         let limit = self.context.config.termination_wait;
         let wait = rotation::plan_wait(limit, grace, self.desired.is_deleting());
         let Desired { namespace, name, uid, .. } = &*self.desired;
-        if !rotation::leave(&**rotation, &self.left, uid, wait).await {
+        let leaves = async {
+            // The node's own sockets are not the pod's.
+            if rotation.left(uid).await && !self.desired.host_network() {
+                let qos = resources::qos(self.desired.spec());
+                if let Some(pid) = self.context.cgroups.any_process(qos, uid) {
+                    unread::all_read(pid).await;
+                }
+            }
+        };
+        if !rotation::leave(&self.left, wait, leaves).await {
             tracing::warn!(
                 pod = %format!("{namespace}/{name}"), ?wait,
                 "stopped before every node was heard to have taken it out of rotation (--termination-wait)"

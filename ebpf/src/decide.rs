@@ -3,13 +3,16 @@
 //! Decides and records flows; `work.to` is what the packet is to become. It changes no packet and counts no outcome, for
 //! a hook may leave what was decided to the next one, which then decides the same.
 
+use core::ffi::c_void;
+
 use penstock_ebpf_common::{
-    Address, Config, Event, FLOW_MASQUERADE, FlowValue, HALF_FORWARD, HALF_REPLY, INSIDE_SERVICES, Reason,
-    VIP_HOST_ONLY, VIP_NODE_PORT, Verdict, VipValue,
+    Address, Config, Event, FLOW_DIRECT, FLOW_MASQUERADE, FLOW_TELLS, FlowKey, FlowValue, HALF_FORWARD,
+    HALF_REPLY, INSIDE_SERVICES, Reason, VIP_DIRECT, VIP_HOST_ONLY, VIP_NODE_PORT, Verdict, VipValue,
 };
 use penstock_ebpf_packet::{Kind, hash};
 
 use crate::count;
+use crate::direct;
 use crate::flow;
 use crate::fragment;
 use crate::maps::CONFIG;
@@ -38,7 +41,9 @@ pub enum Side {
 pub enum Decision {
     /// Nothing of ours: the next program and then the kernel have it.
     Leave,
-    /// The same, so that the node's own stack refuses it as it should be: by RST or port unreachable.
+    /// A client's that another node sent on, translated already: to its backend on this node.
+    Direct,
+    /// The same as `Leave`, so that the node's own stack refuses it as it should be: by RST or port unreachable.
     Refuse,
     /// A client's, to be changed and then routed by the kernel.
     Ask,
@@ -128,6 +133,7 @@ pub fn arriving(hook: &impl Hook, side: Side, work: &mut Work) -> Result<Decisio
         return Ok(Decision::Leave);
     }
     work.service = vip.service;
+    work.may_direct = vip.flags & VIP_DIRECT != 0;
     asking(hook, side, &vip, set, work)
 }
 
@@ -158,12 +164,18 @@ fn asking(
         hook.make()?;
     }
     fragment::remember(work);
-    Ok(if work.to.source == work.packet.key.source { Decision::Ask } else { Decision::AskOnward })
+    Ok(asked(&work.packet.key, &work.to))
+}
+
+/// What becomes of a client's packet whose flow is known.
+#[inline(always)]
+pub fn asked(key: &FlowKey, to: &FlowValue) -> Decision {
+    if to.source == key.source && to.flags & FLOW_DIRECT == 0 { Decision::Ask } else { Decision::AskOnward }
 }
 
 /// A client's first packet gets a backend: `work.to` is what it becomes, but for its source port.
 #[inline(always)]
-pub fn open(side: Side, set: u32, work: &mut Work) -> Result<(), Reason> {
+pub fn open(ctx: *mut c_void, side: Side, set: u32, work: &mut Work) -> Result<(), Reason> {
     let config = CONFIG.get(0).ok_or(Reason::NoSet)?;
     let source = work.packet.key.source;
     if side == Side::Uplink && is_martian(config, &source) {
@@ -179,13 +191,11 @@ pub fn open(side: Side, set: u32, work: &mut Work) -> Result<(), Reason> {
     if backend.address.is_v4() != source.is_v4() {
         return Err(Reason::NotRewritten);
     }
-    // A remote backend would answer the client directly, from an address the client never asked; a pod that reaches
-    // itself would answer itself. Both answer the node instead.
-    let by_node = (side == Side::Uplink && backend.local == 0) || backend.address == source;
-    let new_source =
-        if by_node { node_address(config, &source).ok_or(Reason::NoNodeAddress)? } else { source };
+    // A remote backend would answer the client directly, from an address the client never asked, unless its node is told
+    // that; a pod that reaches itself would answer itself. Both answer the node instead.
+    let remote = side == Side::Uplink && backend.local == 0;
     work.to = FlowValue {
-        source: new_source,
+        source,
         destination: backend.address,
         source_port: work.packet.key.source_port,
         destination_port: backend.port,
@@ -195,7 +205,14 @@ pub fn open(side: Side, set: u32, work: &mut Work) -> Result<(), Reason> {
         settled: 0,
         seen_ns: 0,
     };
-    work.keep_port = !by_node;
+    work.only_port = false;
+    work.keep_port = true;
+    if backend.address == source || (remote && !direct::can(ctx, work)) {
+        work.keep_port = false;
+        work.to.source = node_address(config, &source).ok_or(Reason::NoNodeAddress)?;
+    } else if remote {
+        work.to.flags = FLOW_DIRECT | FLOW_TELLS;
+    }
     Ok(())
 }
 
@@ -272,6 +289,7 @@ pub fn count_done(side: Side, decision: Decision, service: u32) {
             count::event(Event::UplinkRefused);
             count::service_count(service, |count| count.refused += 1);
         }
+        Decision::Direct => count::event(Event::DirectReceived),
         Decision::Ask | Decision::AskOnward => {
             count::event(match (uplink, decision) {
                 (true, Decision::Ask) => Event::UplinkToLocal,
@@ -302,7 +320,7 @@ const fn verdict(decision: Decision) -> Verdict {
     match decision {
         Decision::Leave => Verdict::Passed,
         Decision::Refuse => Verdict::Refused,
-        Decision::Ask | Decision::AskOnward => Verdict::Translated,
+        Decision::Ask | Decision::AskOnward | Decision::Direct => Verdict::Translated,
         Decision::Deliver | Decision::Send | Decision::Error | Decision::ErrorOnward => Verdict::Replied,
         Decision::Masquerade => Verdict::Masqueraded,
     }

@@ -123,7 +123,8 @@ fn mend(key: &FlowKey, value: &FlowValue) {
 }
 
 /// Records a new flow for a client's packet. `work.to` is what the packet becomes; its source port is given here: the
-/// client's own if `work.keep_port` and nobody else has it towards this backend, else one of the node's range for it.
+/// one that is there if `work.keep_port` and nobody else has it towards this backend, else one of the node's range for it
+/// unless `work.only_port`.
 #[inline(always)]
 pub fn make(hook: &impl Hook, work: &mut Work) -> Result<(), Reason> {
     let config = CONFIG.get(0).ok_or(Reason::NoSet)?;
@@ -147,10 +148,12 @@ pub fn make(hook: &impl Hook, work: &mut Work) -> Result<(), Reason> {
     work.back = work.packet.key.other_value(&work.to);
     let span = last.saturating_sub(first) as u32 + 1;
     let start = hash::flow(&work.packet.key).rotate_left(16);
+    let wanted = work.to.source_port;
+    let tries = if work.only_port { 1 } else { TRIES_MAX };
     let mut attempt = 0;
-    while attempt < TRIES_MAX {
+    while attempt < tries {
         let port = if work.keep_port && attempt == 0 {
-            work.packet.key.source_port
+            wanted
         } else {
             let step = hash::reduce(hash::mix(start as u64 + attempt as u64) as u32, span);
             first.wrapping_add(step as u16).to_be()
@@ -190,6 +193,15 @@ fn leads_back(held: &FlowValue, key: &FlowKey) -> bool {
         && held.destination_port == key.source_port
         && held.source == key.destination
         && held.source_port == key.destination_port
+}
+
+/// Whether two values make the same of a packet.
+#[inline(always)]
+pub fn leads_alike(one: &FlowValue, other: &FlowValue) -> bool {
+    one.source == other.source
+        && one.destination == other.destination
+        && one.source_port == other.source_port
+        && one.destination_port == other.destination_port
 }
 
 /// Takes the way back from a flow that is over, or that was this one.

@@ -27,6 +27,7 @@ mod announce;
 mod clock;
 mod count;
 mod decide;
+mod direct;
 mod flow;
 mod fragment;
 mod kept;

@@ -55,10 +55,8 @@ pub fn find(work: &mut Work) -> Option<Decision> {
     work.service = work.to.service;
     Some(if work.packet.key.half == HALF_REPLY {
         Decision::Send
-    } else if work.to.source == work.packet.key.source {
-        Decision::Ask
     } else {
-        Decision::AskOnward
+        decide::asked(&work.packet.key, &work.to)
     })
 }
 

@@ -57,7 +57,7 @@ impl Frame for Tc<'_> {
 impl Hook for Tc<'_> {
     #[inline(always)]
     fn open(&self, side: Side, set: u32) -> Result<(), Reason> {
-        outcome(penstock_tc_open(side as u32, set))
+        outcome(penstock_tc_open(self.0.skb.skb, side as u32, set))
     }
 
     #[inline(always)]
@@ -143,9 +143,9 @@ extern "C" fn penstock_tc_parse(skb: *mut __sk_buff) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn penstock_tc_open(side: u32, set: u32) -> u32 {
+extern "C" fn penstock_tc_open(skb: *mut __sk_buff, side: u32, set: u32) -> u32 {
     let side = if side == Side::Uplink as u32 { Side::Uplink } else { Side::Pod };
-    answer(work::get().ok_or(Reason::NoSet).and_then(|work| decide::open(side, set, work)))
+    answer(work::get().ok_or(Reason::NoSet).and_then(|work| decide::open(skb.cast(), side, set, work)))
 }
 
 #[unsafe(no_mangle)]

@@ -83,7 +83,7 @@ pub fn answer(skb: *mut __sk_buff, work: &mut Work) -> Option<i32> {
         }
     }
     // SAFETY: the routing table wrote this field with its answer.
-    let mtu = unsafe { work.fib.__bindgen_anon_1.mtu_result };
+    let mtu = unsafe { work.fib.__bindgen_anon_1.mtu_result }.saturating_sub(work.told_length as u16);
     ctx.store(0, &[from, to], 0).ok()?;
     if v4 { headers_v4(&ctx, work, mtu, quoted) } else { headers_v6(&ctx, work, mtu, quoted) }?;
     // SAFETY: takes numbers only.

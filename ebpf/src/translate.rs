@@ -6,13 +6,14 @@
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings;
 use aya_ebpf::programs::TcContext;
-use penstock_ebpf_common::Reason;
+use penstock_ebpf_common::{Address, Reason};
 use penstock_ebpf_packet::Kind;
 use penstock_ebpf_packet::header::IP_OFFSET;
 
 use crate::announce;
 use crate::count;
 use crate::decide::{self, Decision, Side};
+use crate::direct;
 use crate::pods;
 use crate::route;
 use crate::tc::Tc;
@@ -39,10 +40,11 @@ pub fn packet(ctx: &TcContext, side: Side) -> i32 {
         return if side == Side::Uplink { announce::answer(ctx) } else { NEXT };
     }
     work.ifindex = frame.ifindex();
-    let decided = if side == Side::Leaving {
-        decide::leaving(&frame, work)
-    } else {
-        decide::arriving(&frame, side, work)
+    let direct = side == Side::Uplink && penstock_ebpf_packet::direct::may_tell(&work.packet);
+    let decided = match direct.then(|| direct::receive(ctx)).flatten() {
+        Some(decided) => decided,
+        None if side == Side::Leaving => decide::leaving(&frame, work),
+        None => decide::arriving(&frame, side, work),
     };
     let done = match decided {
         Ok(decision) => carry_out(ctx, side, decision, work),
@@ -67,7 +69,13 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
     let arrives = side != Side::Leaving;
     let onward = arrives && matches!(decision, Decision::AskOnward | Decision::Send | Decision::ErrorOnward);
     match decision {
-        Decision::Leave if arrives => verdict = untranslated(&frame, work),
+        Decision::Leave if arrives => {
+            let packet = &work.packet;
+            let is_error = packet.kind == Kind::Error;
+            let to = if is_error { &packet.error_destination } else { &packet.key.destination };
+            verdict = untranslated(&frame, work, to);
+        }
+        Decision::Direct => verdict = untranslated(&frame, work, &work.to.destination),
         Decision::Leave | Decision::Refuse => {}
         _ if onward && work.packet.hops <= 1 => return Err(Reason::HopsExceeded),
         _ if arrives
@@ -78,6 +86,8 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
             verdict = pods::reach(ctx, &pod);
         }
         _ if onward => {
+            let tells = decision == Decision::AskOnward && direct::tells(work);
+            work.told_length = if tells { direct::length(work) } else { 0 };
             let ifindex = match decision {
                 Decision::Send => work.to.client_ifindex,
                 _ => match way(ctx, work) {
@@ -86,6 +96,9 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
                 },
             };
             frame.rewrite(decision, true)?;
+            if tells {
+                direct::tell(ctx)?;
+            }
             verdict = route::send(ifindex);
         }
         _ => frame.rewrite(decision, false)?,
@@ -94,13 +107,10 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
     Ok(verdict)
 }
 
-/// A packet that is none of ours to translate: to a pod of this node it goes all the same.
+/// A packet that is not to be translated here: to a pod of this node it goes all the same.
 #[inline(always)]
-fn untranslated(frame: &Tc<'_>, work: &Work) -> i32 {
-    let packet = &work.packet;
-    let destination =
-        if packet.kind == Kind::Error { &packet.error_destination } else { &packet.key.destination };
-    if packet.hops <= 1 || !packet.whole {
+fn untranslated(frame: &Tc<'_>, work: &Work, destination: &Address) -> i32 {
+    if work.packet.hops <= 1 || !work.packet.whole {
         return NEXT;
     }
     match pods::find(destination) {
@@ -116,7 +126,7 @@ fn way(ctx: &TcContext, work: &mut Work) -> Result<u32, Reason> {
     work.wire_length = match segment {
         0 => work.packet.length,
         segment => work.packet.transport - IP_OFFSET + work.packet.transport_length + segment,
-    };
+    } + work.told_length;
     route::find(ctx.as_ptr(), work, route::WITHOUT_NEIGHBOUR)?;
     Ok(work.fib.ifindex)
 }

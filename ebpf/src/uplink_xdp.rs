@@ -13,6 +13,7 @@ use penstock_ebpf_packet::parse;
 
 use crate::count;
 use crate::decide::{self, Decision, Side};
+use crate::direct;
 use crate::route;
 use crate::work::{self, Work};
 use crate::xdp::Xdp;
@@ -66,7 +67,8 @@ fn pass(decision: Decision, work: &Work) -> Result<u32, Reason> {
 #[inline(always)]
 fn send(ctx: &XdpContext, decision: Decision, work: &mut Work) -> Result<u32, Reason> {
     let frame = Xdp(ctx);
-    if frame.is_unfinished(work) {
+    // What a packet is to tell is put in at tc.
+    if frame.is_unfinished(work) || (decision == Decision::AskOnward && direct::tells(work)) {
         return pass(decision, work);
     }
     if work.packet.hops <= 1 {

@@ -32,8 +32,14 @@ pub struct Work {
     pub service: u32,
     /// Whether a new flow may keep the client's source port.
     pub keep_port: bool,
+    /// Whether it must.
+    pub only_port: bool,
+    /// Whether its service lets backends of other nodes answer clients themselves.
+    pub may_direct: bool,
     /// Whether it is the first of a new flow.
     pub first: bool,
+    /// How much longer it becomes by what it tells the backend's node; mostly nothing.
+    pub told_length: u32,
     /// How long a packet of it is on a wire, from the IP header on: of segments the card will cut, one.
     pub wire_length: u32,
     /// Who asks for an announced address.

@@ -43,7 +43,7 @@ impl Frame for Xdp<'_> {
 impl Hook for Xdp<'_> {
     #[inline(always)]
     fn open(&self, side: Side, set: u32) -> Result<(), Reason> {
-        outcome(penstock_xdp_open(side as u32, set))
+        outcome(penstock_xdp_open(self.0.ctx, side as u32, set))
     }
 
     #[inline(always)]
@@ -171,9 +171,9 @@ impl Xdp<'_> {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn penstock_xdp_open(side: u32, set: u32) -> u32 {
+extern "C" fn penstock_xdp_open(ctx: *mut xdp_md, side: u32, set: u32) -> u32 {
     let side = if side == Side::Uplink as u32 { Side::Uplink } else { Side::Pod };
-    answer(work::get().ok_or(Reason::NoSet).and_then(|work| crate::decide::open(side, set, work)))
+    answer(work::get().ok_or(Reason::NoSet).and_then(|work| crate::decide::open(ctx.cast(), side, set, work)))
 }
 
 #[unsafe(no_mangle)]

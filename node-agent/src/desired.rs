@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use penstock_dataplane::{Backend, Choice, Hint, Protocol, Service, ServiceChange};
+use penstock_dataplane::{Backend, Choice, Forwarding, Hint, Protocol, Service, ServiceChange};
 use penstock_dns::{Endpoint, Exposure, Port, ServiceName, ServiceRecord};
 use penstock_ingress::ServicePort;
 
@@ -48,6 +48,8 @@ pub struct Services {
     own: OwnNodeView,
     /// How connections of Services that do not say get their backends.
     choice: Choice,
+    /// Who answers clients of Services that do not say, where the backend is on another node.
+    forwarding: Forwarding,
     seen_up_to: u64,
     services_listed: bool,
     slices_listed: bool,
@@ -58,9 +60,9 @@ pub struct Services {
 // === impl Services ===
 
 impl Services {
-    /// Services whose connections get their backends this way unless they say otherwise.
-    pub fn new(choice: Choice) -> Self {
-        Self { choice, ..Self::default() }
+    /// Services that are served this way unless they say otherwise.
+    pub fn new(choice: Choice, forwarding: Forwarding) -> Self {
+        Self { choice, forwarding, ..Self::default() }
     }
 
     /// Takes note of a Service.
@@ -186,12 +188,8 @@ impl Services {
                 affinity_seconds: service.affinity_seconds,
                 internal_local: service.internal_local,
                 external_local: service.external_local,
-                choice: service
-                    .choice
-                    .as_ref()
-                    .and_then(|it| it.as_ref().ok())
-                    .copied()
-                    .unwrap_or(self.choice),
+                choice: said(&service.choice).unwrap_or(self.choice),
+                forwarding: said(&service.forwarding).unwrap_or(self.forwarding),
                 backends: self.backends(&numbers, &port.name, port.protocol, service.distribution, node),
             };
             change.ports.insert(port.name.clone(), compiled);
@@ -345,6 +343,11 @@ impl Services {
 
 /// By name and protocol of a port: the slices that have it, each with the number it has there.
 type Numbers<'a> = BTreeMap<(&'a str, Protocol), Vec<(&'a SliceView, u16)>>;
+
+/// What an annotation says, if it says it right.
+fn said<T: Copy, E>(annotation: &Option<Result<T, E>>) -> Option<T> {
+    annotation.as_ref()?.as_ref().ok().copied()
+}
 
 /// For whom an endpoint is meant as this node sees it: by its hints, or by where it is when the slice's author gives no
 /// hints and the Service asks for near endpoints. The hints of Kubernetes' own controller say the same.

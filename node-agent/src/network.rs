@@ -173,6 +173,7 @@ pub async fn run(
         node_addresses,
         dns_ips: options.cluster_dns.clone(),
         choice: options.load_balancing,
+        forwarding: options.forwarding,
         programs,
         bpffs: options.bpffs.clone(),
         programmed: rotation.programmed,

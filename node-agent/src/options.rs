@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
-use penstock_dataplane::{Choice, Verdict};
+use penstock_dataplane::{Choice, Forwarding, Verdict};
 use penstock_network::NodeIps;
 
 use crate::desired::NodePortAddresses;
@@ -241,6 +241,10 @@ pub struct Run {
     /// random, maglev or least-connections.
     #[arg(long, value_name = "HOW", default_value = "random", help_heading = "Network")]
     pub load_balancing: Choice,
+    /// Who answers a client from outside whose backend is on another node, where a Service does not say (annotation
+    /// penstock.io/forwarding): snat, the node that was asked; dsr, the backend's node, where nodes reach each other without an overlay.
+    #[arg(long, value_name = "HOW", default_value = "snat", help_heading = "Network")]
+    pub forwarding: Forwarding,
     /// On which of the node's addresses NodePorts are served: ranges, or the word primary for --node-ip.
     #[arg(long, value_name = "CIDR,..", default_value = "primary", help_heading = "Network")]
     pub nodeport_addresses: NodePortAddresses,

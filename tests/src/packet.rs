@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+mod direct;
 mod error;
 mod fragment;
 pub mod neighbour;
 mod sum;
 
+pub use direct::{read_asked, telling};
 pub use error::{TooBig, error_about, read_error, read_too_big};
 pub use fragment::{assemble, fragments};
 use sum::{crc32c, fold, sum_of, transport_sum};
@@ -269,7 +271,10 @@ fn read_ip(ip: &[u8], whole: bool) -> (IpAddr, IpAddr, u8, usize) {
             }
             let address =
                 |at: usize| IpAddr::from(<[u8; 16]>::try_from(&ip[at..at + 16]).expect("sixteen bytes"));
-            (address(8), address(24), ip[6], IPV6)
+            // Destination options, as far as there are any.
+            let (number, length) =
+                if ip[6] == 60 { (ip[40], IPV6 + (usize::from(ip[41]) + 1) * 8) } else { (ip[6], IPV6) };
+            (address(8), address(24), number, length)
         }
         other => panic!("IP version {other}"),
     }

@@ -12,6 +12,7 @@ mod dataplane {
     mod announced;
     mod choice;
     mod connect;
+    mod direct;
     mod families;
     mod local_pods;
     mod nodeport;

@@ -24,6 +24,7 @@ mod packet {
     mod announce_ndp;
     mod choice;
     mod cluster_ip_from_pod;
+    mod direct;
     mod explained;
     mod fragments;
     mod hops;

@@ -110,6 +110,10 @@ tallies! {
         PodReached = 24 => "pod_reached",
         /// A packet too big for the way to its backend was answered by an ICMP error.
         TooBigAnswered = 25 => "too_big_answered",
+        /// A packet told the backend's node which address its client asked; it is counted as what it is as well.
+        DirectTold = 26 => "direct_told",
+        /// Another node's packet told so, and went to a backend on this node, which answers the client itself.
+        DirectReceived = 27 => "direct_received",
     }
 }
 

@@ -17,6 +17,11 @@ pub const FLOW_CLOSING: u16 = 1;
 /// [`FlowValue::flags`]: a pod's traffic that leaves the cluster with the node's address, and belongs to no service.
 pub const FLOW_MASQUERADE: u16 = 1 << 1;
 
+/// [`FlowValue::flags`]: the backend, on another node, answers the client itself.
+pub const FLOW_DIRECT: u16 = 1 << 2;
+/// [`FlowValue::flags`]: the next packet tells the backend's node so.
+pub const FLOW_TELLS: u16 = 1 << 3;
+
 /// A packet as it arrives, before translation.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

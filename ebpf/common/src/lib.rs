@@ -24,15 +24,15 @@ pub use config::{
 };
 pub use count::{Event, Reason, SERVICE_COUNTS_PAGE, ServiceCount, TALLIES_MAX};
 pub use flow::{
-    AffinityKey, AffinityValue, FLOW_CLOSING, FLOW_MASQUERADE, FlowKey, FlowValue, FragmentKey,
-    FragmentValue, HALF_FORWARD, HALF_REPLY,
+    AffinityKey, AffinityValue, FLOW_CLOSING, FLOW_DIRECT, FLOW_MASQUERADE, FLOW_TELLS, FlowKey, FlowValue,
+    FragmentKey, FragmentValue, HALF_FORWARD, HALF_REPLY,
 };
 pub use pod::LocalPod;
 pub use service::{
     Backend, CHOICE_LEAST_CONNECTIONS, CHOICE_MAGLEV, CHOICE_RANDOM, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
     PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, SET_EMPTY_IS_DROP, SETS_PER_SERVICE, ServiceName, SetHeader,
-    SourceRangeKey, TABLE_PLACES, TablePiece, VIP_HOST_ONLY, VIP_NODE_PORT, VIP_SOURCE_RANGES, VIP_YIELDS,
-    VipKey, VipValue,
+    SourceRangeKey, TABLE_PLACES, TablePiece, VIP_DIRECT, VIP_HOST_ONLY, VIP_NODE_PORT, VIP_SOURCE_RANGES,
+    VIP_YIELDS, VipKey, VipValue,
 };
 pub use socket::{OpenKey, PEER_COUNTED, Peer, SocketFlowKey, SocketFlowValue};
 pub use tell::{ANYBODY, OBSERVERS_MAX, Observer, Point, TOLD_EARLY, TOLD_ERROR, TOLD_FIRST, Told, Verdict};

@@ -21,6 +21,9 @@ pub const VIP_HOST_ONLY: u32 = 1 << 1;
 /// [`VipValue::flags`]: only for the clients that are listed for the service, see [`SourceRangeKey`].
 pub const VIP_SOURCE_RANGES: u32 = 1 << 2;
 
+/// [`VipValue::flags`]: backends of other nodes answer clients from outside themselves, where the network lets them.
+pub const VIP_DIRECT: u32 = 1 << 3;
+
 /// [`VipValue::flags`]: named by the Service's own `externalIPs`, which give way to every address that was allocated.
 /// Only user space reads it.
 pub const VIP_YIELDS: u32 = 1 << 8;

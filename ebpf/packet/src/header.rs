@@ -30,7 +30,7 @@ macro_rules! plain {
 }
 
 plain!(u8, u16, u32, [u8; 2], [u8; 6], [u16; 2], [u16; 3], [u32; 2]);
-plain!(Ipv4, Ipv6, Tcp, Udp, Sctp, Icmp, Fragment, Routing, Arp, Neighbour);
+plain!(Ipv4, Ipv6, AskedV4, AskedV6, Tcp, Udp, Sctp, Icmp, Fragment, Routing, Arp, Neighbour);
 
 /// ETH_P_IP in network order.
 pub const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
@@ -73,6 +73,34 @@ pub struct Ipv6 {
     pub source: [u32; 4],
     pub destination: [u32; 4],
 }
+
+/// The IPv4 option of [`crate::direct`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct AskedV4 {
+    pub kind: u8,
+    pub length: u8,
+    pub mark: u16,
+    pub client_port: u16,
+    pub service_port: u16,
+    pub service: u32,
+}
+
+/// The IPv6 destination options header of [`crate::direct`], with its one option.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct AskedV6 {
+    pub next: u8,
+    pub length: u8,
+    pub kind: u8,
+    pub data_length: u8,
+    pub client_port: u16,
+    pub service_port: u16,
+    pub service: [u32; 4],
+}
+
+/// The next header is one of destination options.
+pub const NEXT_DESTINATION: u8 = 60;
 
 /// The part of a TCP header that every one has.
 #[repr(C)]

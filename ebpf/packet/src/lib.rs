@@ -6,6 +6,7 @@
 
 pub mod checksum;
 pub mod crc32c;
+pub mod direct;
 pub mod hash;
 pub mod header;
 pub mod neighbour;

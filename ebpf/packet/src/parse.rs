@@ -9,7 +9,7 @@ use penstock_ebpf_common::{
 
 use crate::header::{
     ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, Frame, ICMP_LENGTH, IP_OFFSET, IPV4_LENGTH, IPV6_LENGTH, Icmp,
-    Ipv4, Ipv6, Routing, Sctp, Tcp, Udp,
+    Ipv4, Ipv6, NEXT_DESTINATION, Routing, Sctp, Tcp, Udp,
 };
 
 const FRAGMENT_MORE_V4: u16 = 0x2000;
@@ -21,7 +21,6 @@ const EXTENSIONS_MAX: u32 = 8;
 const NEXT_HOP_BY_HOP: u8 = 0;
 const NEXT_ROUTING: u8 = 43;
 const NEXT_FRAGMENT: u8 = 44;
-const NEXT_DESTINATION: u8 = 60;
 
 const FIN: u8 = 1;
 const SYN: u8 = 1 << 1;

@@ -15,14 +15,14 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use penstock_ebpf_common::{
-    self as shared, Address, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, SET_EMPTY_IS_DROP, VIP_HOST_ONLY,
-    VIP_NODE_PORT, VIP_SOURCE_RANGES, VIP_YIELDS, VipKey, VipValue,
+    self as shared, Address, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, SET_EMPTY_IS_DROP, VIP_DIRECT,
+    VIP_HOST_ONLY, VIP_NODE_PORT, VIP_SOURCE_RANGES, VIP_YIELDS, VipKey, VipValue,
 };
 
 use crate::desired::Hint;
 use crate::ids::Ids;
 use crate::image::{Family, MapImage, Scope, Set, SourceRange, set_id};
-use crate::{Backend, Choice, Desired, NodeFacts, Protocol, Service, ServiceKey, maglev};
+use crate::{Backend, Choice, Desired, Forwarding, NodeFacts, Protocol, Service, ServiceKey, maglev};
 
 /// What compiling a whole cluster gives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -145,6 +145,7 @@ fn addresses(
     // Traffic from inside to an address for the outside is not bound to this node, as with kube-proxy: a pod gets
     // an answer although its node has no backend.
     let outside = if service.external_local { local } else { cluster };
+    let direct = if service.forwarding == Forwarding::Dsr { VIP_DIRECT } else { 0 };
     let limited = if service.source_ranges.is_empty() { 0 } else { VIP_SOURCE_RANGES };
 
     let mut vips = BTreeMap::new();
@@ -154,6 +155,8 @@ fn addresses(
         }
         let protocol = number_of(service.protocol);
         let key = VipKey { address: address.into(), port: port.to_be(), protocol, zero: 0 };
+        // Only clients from outside have another node answer them.
+        let flags = if outside == 0 { flags } else { flags | direct };
         vips.insert(key, VipValue { service: number, inside, outside, flags });
     };
     let hosts =

@@ -74,6 +74,8 @@ pub struct Service {
     pub external_local: bool,
     /// How a connection gets its backend.
     pub choice: Choice,
+    /// Who answers a client from outside whose backend is on another node.
+    pub forwarding: Forwarding,
     /// Every endpoint of every slice of this port, of any readiness: choosing is this crate's business.
     pub backends: Vec<Backend>,
 }
@@ -89,6 +91,17 @@ pub enum Choice {
     Maglev,
     /// The one of two with fewer open connections from this node.
     LeastConnections,
+}
+
+/// Who answers a client from outside whose backend is on another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Forwarding {
+    /// The node that the client asked: what it sends on has its own address for a source, so that answers come back.
+    #[default]
+    Snat,
+    /// The backend's node, from the address that the client asked (direct server return). Where that cannot be, as above.
+    Dsr,
 }
 
 /// One endpoint of a service port.
@@ -238,6 +251,34 @@ impl FromStr for Choice {
     fn from_str(text: &str) -> Result<Self, BadChoice> {
         let named = Self::ALL.into_iter().find(|choice| choice.name() == text);
         named.ok_or_else(|| BadChoice { text: text.chars().take(64).collect() })
+    }
+}
+
+// === impl Forwarding ===
+
+impl Forwarding {
+    /// What users write.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Snat => "snat",
+            Self::Dsr => "dsr",
+        }
+    }
+}
+
+/// A text that names no way to forward.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no way to forward: write snat or dsr")]
+pub struct BadForwarding {
+    text: String,
+}
+
+impl FromStr for Forwarding {
+    type Err = BadForwarding;
+
+    fn from_str(text: &str) -> Result<Self, BadForwarding> {
+        let named = [Self::Snat, Self::Dsr].into_iter().find(|forwarding| forwarding.name() == text);
+        named.ok_or_else(|| BadForwarding { text: text.chars().take(64).collect() })
     }
 }
 

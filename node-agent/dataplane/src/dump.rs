@@ -7,8 +7,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use penstock_ebpf_common::{
-    Address, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, SET_EMPTY_IS_DROP, VIP_HOST_ONLY, VIP_NODE_PORT,
-    VIP_SOURCE_RANGES, VIP_YIELDS,
+    Address, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, SET_EMPTY_IS_DROP, VIP_DIRECT, VIP_HOST_ONLY,
+    VIP_NODE_PORT, VIP_SOURCE_RANGES, VIP_YIELDS,
 };
 
 use crate::Choice;
@@ -22,6 +22,7 @@ impl fmt::Display for MapImage {
                 (VIP_HOST_ONLY, " host-only"),
                 (VIP_SOURCE_RANGES, " ranges"),
                 (VIP_YIELDS, " yields"),
+                (VIP_DIRECT, " dsr"),
             ];
             let flags: String =
                 flags.iter().filter(|(flag, _)| vip.flags & flag != 0).map(|(_, name)| *name).collect();

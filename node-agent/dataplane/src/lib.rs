@@ -43,8 +43,8 @@ pub use announced::{Announcements, Station};
 pub use apply::{Applied, Listing};
 pub use compile::{Compiled, compile, is_a_host};
 pub use desired::{
-    Backend, BadChoice, BadServiceKey, Choice, Desired, Hint, NodeFacts, Protocol, Service, ServiceChange,
-    ServiceKey,
+    Backend, BadChoice, BadForwarding, BadServiceKey, Choice, Desired, Forwarding, Hint, NodeFacts, Protocol,
+    Service, ServiceChange, ServiceKey,
 };
 pub use diff::{Operation, diff};
 pub use error::DataplaneError;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ipnetwork::{IpNetwork, Ipv4Network};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
-use penstock_dataplane::{BadChoice, Choice, Protocol, is_a_host};
+use penstock_dataplane::{BadChoice, BadForwarding, Choice, Forwarding, Protocol, is_a_host};
 
 /// The label by which a Service is left to somebody else's proxy.
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
@@ -20,6 +20,7 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// The annotation by which a Service says how its connections get their backends.
 const LOAD_BALANCING: &str = "penstock.io/load-balancing";
+const FORWARDING: &str = "penstock.io/forwarding";
 /// The taint by which a node says that it is about to go (cluster autoscaler).
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 /// How many of the addresses that a slice has and no endpoint may have are remembered, to be told.
@@ -62,6 +63,8 @@ pub struct ServiceView {
     pub bad_source_ranges: Vec<String>,
     /// The annotation `penstock.io/load-balancing`.
     pub choice: Option<Result<Choice, BadChoice>>,
+    /// The annotation `penstock.io/forwarding`.
+    pub forwarding: Option<Result<Forwarding, BadForwarding>>,
     pub distribution: TrafficDistribution,
     /// Where a load balancer asks whether this node has endpoints: `healthCheckNodePort` of a LoadBalancer whose
     /// `externalTrafficPolicy` is `Local`.
@@ -172,8 +175,8 @@ pub struct StationView {
 impl From<core::Service> for ServiceView {
     fn from(service: core::Service) -> Self {
         let labels = service.metadata.labels.unwrap_or_default();
-        let choice =
-            service.metadata.annotations.and_then(|mut annotations| annotations.remove(LOAD_BALANCING));
+        let mut annotations = service.metadata.annotations.unwrap_or_default();
+        let (choice, forwarding) = (annotations.remove(LOAD_BALANCING), annotations.remove(FORWARDING));
         let uid = service.metadata.uid.unwrap_or_default();
         let Some(spec) = service.spec else { return Self { uid, ..Self::default() } };
         let external = spec.type_.as_deref() == Some("ExternalName");
@@ -208,6 +211,7 @@ impl From<core::Service> for ServiceView {
             source_ranges,
             bad_source_ranges,
             choice: choice.map(|choice| choice.parse()),
+            forwarding: forwarding.map(|forwarding| forwarding.parse()),
             distribution: distribution(spec.traffic_distribution.as_deref()),
             health_port: spec
                 .health_check_node_port

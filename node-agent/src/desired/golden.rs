@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use k8s_openapi::api::core::v1::{Node, Service as CoreService};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use penstock_dataplane::{
-    Applied, Choice, Limits, Listing, MapImage, MapSink, MemoryMaps, NodeFacts, Planner, ServiceChange,
+    Applied, Choice, Forwarding, Limits, Listing, MapImage, MapSink, MemoryMaps, NodeFacts, Planner,
+    ServiceChange,
 };
 use penstock_tests::dataplane::{Stand, object};
 use penstock_tests::netns;
@@ -40,7 +41,7 @@ fn cases() -> Vec<Case> {
 
 fn case(file: &std::path::Path) -> Case {
     let yaml = std::fs::read_to_string(file).expect("a golden file");
-    let mut services = Services::new(Choice::Random);
+    let mut services = Services::new(Choice::Random, Forwarding::Snat);
     for document in serde_yaml::Deserializer::from_str(&yaml) {
         let object =
             Value::deserialize(document).unwrap_or_else(|error| panic!("{}: {error}", file.display()));

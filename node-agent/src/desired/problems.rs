@@ -85,6 +85,13 @@ impl Services {
             );
             problems.insert(Problem { reason: "BadLoadBalancing", message });
         }
+        if let Some(Err(error)) = &service.forwarding {
+            let message = format!(
+                "annotation penstock.io/forwarding: {error}; until then the cluster's default is used, which is {}",
+                self.forwarding.name()
+            );
+            problems.insert(Problem { reason: "BadForwarding", message });
+        }
         for range in service.bad_source_ranges.iter().take(NAMED_MAX) {
             let message = format!(
                 "loadBalancerSourceRanges has {range:?}, which is no range and lets nobody in: write CIDRs"

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
-use penstock_dataplane::{Applied, Choice, Listing, NodeFacts, ServiceChange, ServiceKey};
+use penstock_dataplane::{Applied, Choice, Forwarding, Listing, NodeFacts, ServiceChange, ServiceKey};
 use penstock_fallback::Trouble;
 use penstock_network::Attachment;
 use tokio::sync::{mpsc, watch};
@@ -57,6 +57,7 @@ pub struct Plane {
     pub node_addresses: NodeAddresses,
     pub dns_ips: Vec<IpAddr>,
     pub choice: Choice,
+    pub forwarding: Forwarding,
     pub programs: Arc<Programs>,
     /// The bpf file system.
     pub bpffs: PathBuf,
@@ -91,7 +92,7 @@ struct Pending {
 
 /// Runs until the watches end.
 pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
-    let mut services = Services::new(plane.choice);
+    let mut services = Services::new(plane.choice, plane.forwarding);
     let mut host_ports: BTreeMap<(String, String), ServiceChange> = BTreeMap::new();
     let mut pending = Pending { whole: true, ..Pending::default() };
     let (mut served_by, mut troubled) = (None, BTreeSet::new());

@@ -60,7 +60,7 @@ pub(super) struct World {
     pub dataplane: Dataplane,
     pub outside: Netns,
     pub pod: Netns,
-    _other_node: Netns,
+    pub other_node: Netns,
     pub other_pod: Netns,
     pub stand: Stand,
 }
@@ -150,7 +150,7 @@ fn in_world_with(xdp: Xdp, test: impl FnOnce(&World) + Send) {
         let ifindex = ifindex("pod0").expect("a pod's link");
         let link = PodLink { ifindex, addresses: vec![[10, 244, 1, 2].into()], pod_mac: [0; 6] };
         dataplane.attach_pod(&link).expect("attached");
-        test(&World { xdp, dataplane, outside, pod, _other_node: other_node, other_pod, stand });
+        test(&World { xdp, dataplane, outside, pod, other_node, other_pod, stand });
     });
 }
 

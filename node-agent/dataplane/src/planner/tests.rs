@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::sink::{MapSink, MemoryMaps};
-use crate::{Backend, Choice, Desired, Hint, Protocol, compile, diff};
+use crate::{Backend, Choice, Desired, Forwarding, Hint, Protocol, compile, diff};
 
 fn address(last: u8) -> IpAddr {
     Ipv4Addr::new(10, 0, 0, last).into()
@@ -44,6 +44,7 @@ prop_compose! {
         affinity_seconds in proptest::option::of(1_u32..3),
         (internal_local, external_local, limited) in any::<(bool, bool, bool)>(),
         choice in prop_oneof![Just(Choice::Random), Just(Choice::Maglev), Just(Choice::LeastConnections)],
+        forwarding in prop_oneof![Just(Forwarding::Snat), Just(Forwarding::Dsr)],
         backends in proptest::collection::vec(backend(), 0..5),
     ) -> Service {
         let all = |addresses: Vec<(u8, bool)>| addresses.into_iter().map(|(last, six)| dual(last, six)).collect();
@@ -54,7 +55,7 @@ prop_compose! {
             source_ranges: if limited { vec!["192.0.2.0/24".parse().expect("a range")] } else { vec![] },
             port: 80,
             protocol: if udp { Protocol::Udp } else { Protocol::Tcp },
-            node_port, affinity_seconds, internal_local, external_local, choice, backends,
+            node_port, affinity_seconds, internal_local, external_local, choice, forwarding, backends,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use penstock_dataplane::Snapshot;
 use penstock_ebpf_common::{
-    Backend, Reason, VIP_HOST_ONLY, VIP_NODE_PORT, VIP_SOURCE_RANGES, Verdict, VipKey, VipValue,
+    Backend, Reason, VIP_DIRECT, VIP_HOST_ONLY, VIP_NODE_PORT, VIP_SOURCE_RANGES, Verdict, VipKey, VipValue,
 };
 use serde::Serialize;
 
@@ -99,6 +99,7 @@ impl<'a> Explaining<'a> {
             (VIP_NODE_PORT, "a NodePort"),
             (VIP_HOST_ONLY, "for the node's own processes"),
             (VIP_SOURCE_RANGES, "for clients it names"),
+            (VIP_DIRECT, "answered by the backend's node (DSR)"),
         ] {
             if vip.flags & flag != 0 {
                 kind.push(word);

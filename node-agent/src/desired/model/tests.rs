@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use penstock_dataplane::{Choice, Limits, MapImage, NodeFacts, Planner, Protocol};
+use penstock_dataplane::{Choice, Forwarding, Limits, MapImage, NodeFacts, Planner, Protocol};
 use penstock_ebpf_common::{SET_EMPTY_IS_DROP, VIP_HOST_ONLY, VIP_SOURCE_RANGES, VipKey};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -269,7 +269,7 @@ proptest! {
         order in any::<u64>(),
     ) {
         let (first, second) = ([first.0, first.1], [second.0, second.1]);
-        let mut services = Services::new(Choice::Random);
+        let mut services = Services::new(Choice::Random, Forwarding::Snat);
         let own = crate::cluster::OwnNodeView { zone: zone.map(str::to_owned), leaving: false };
         services.see_own(Event::Is(ObjectName { namespace: String::new(), name: NODE.into() }, own));
         let mut planner = Planner::recover(MapImage::default(), &Limits::default());

@@ -131,6 +131,15 @@ impl Cluster {
         Ok(command)
     }
 
+    /// What the programs of a node counted, as its agent tells it.
+    pub fn counters(&self, node: &str) -> Result<serde_json::Value> {
+        let own = std::env::current_exe()?;
+        let target = own.ancestors().nth(2).context("no target folder")?;
+        let agent = target.join("node-agent").display().to_string();
+        let said = self.in_node(node, &[&agent, "counters", "--json"])?;
+        serde_json::from_str(&said).context(said)
+    }
+
     /// The host's end of the link to a node.
     pub fn host_link(&self, node: &str) -> Result<String> {
         let number = node.strip_prefix("node-").with_context(|| format!("{node} is no node of ours"))?;

@@ -19,6 +19,10 @@ pub const SCENARIOS: &[Scenario] = &[
         "a_service_with_a_local_policy_answers_on_nodes_with_endpoints_and_health_checks_say_which",
         local_policy,
     ),
+    (
+        "a_service_with_direct_return_is_answered_by_the_backend_s_node_and_not_by_the_one_asked",
+        direct_return,
+    ),
     ("a_client_of_a_service_with_affinity_keeps_its_backend", affinity),
     ("what_is_wrong_with_a_service_is_an_event_on_it", events),
     ("the_health_of_the_service_proxy_is_answered_on_every_node", healthz),
@@ -107,6 +111,42 @@ spec:
   selector: { app: web }
   ports: [{ name: http, port: 80, targetPort: 8080 }]
 ";
+
+/// What the programs of a node counted under a name.
+fn event(cluster: &Cluster, node: &str, name: &str) -> Result<u64> {
+    let counters = cluster.counters(node)?;
+    counters["events"][name].as_u64().with_context(|| format!("no event {name} in {counters}"))
+}
+
+fn direct_return(cluster: &Cluster) -> Result<()> {
+    const TIMES: u64 = 20;
+    let stage = Stage::new(cluster, "direct-return", 1)?;
+    stage.apply(WEB)?;
+    stage.kubectl(&["patch", "service", "web", "-p", r#"{"spec":{"type":"NodePort"}}"#])?;
+    stage.kubectl(&["annotate", "service", "web", "penstock.io/forwarding=dsr"])?;
+    let port = stage.get("service/web", "{.spec.ports[0].nodePort}")?;
+    let backend = stage.get("pods", "{.items[0].spec.nodeName}")?;
+    let entries = cluster.node_names().into_iter().zip(cluster.node_addresses()?);
+    let (entry, address) = entries.clone().find(|(name, _)| *name != backend).context("another node")?;
+    let told = || event(cluster, &entry, "direct_told");
+    // The annotation is seen a moment after it is made.
+    until(PATIENCE, "the Service is served so", || {
+        let before = told().unwrap_or_default();
+        ask(&address, &port, "/").is_ok() && told().is_ok_and(|now| now > before)
+    })?;
+    let received = || event(cluster, &backend, "direct_received");
+    let (told_before, received_before) = (told()?, received()?);
+    let replied = event(cluster, &entry, "uplink_replied")?;
+    for _ in 0..TIMES {
+        let answer = ask(&address, &port, "/")?;
+        ensure!(answer.contains("hello from web"), "{answer}");
+    }
+    ensure!(told()? >= told_before + TIMES, "{entry} told it of fewer than {TIMES} connections");
+    ensure!(received()? >= received_before + TIMES, "{backend} heard it of fewer than {TIMES} connections");
+    let replied_since = event(cluster, &entry, "uplink_replied")? - replied;
+    ensure!(replied_since < TIMES, "{entry} turned {replied_since} answers round");
+    Ok(())
+}
 
 fn types(cluster: &Cluster) -> Result<()> {
     let stage = Stage::new(cluster, "service-types", 2)?;

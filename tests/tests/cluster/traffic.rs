@@ -136,14 +136,7 @@ fn across_nodes(cluster: &Cluster) -> Result<()> {
 }
 
 fn proof(cluster: &Cluster) -> Result<()> {
-    let agent = std::env::current_exe()?;
-    let agent =
-        agent.ancestors().nth(2).context("no target folder")?.join("node-agent").display().to_string();
-    let translated = |node: &str| -> Result<u64> {
-        let counters = cluster.in_node(node, &[&agent, "counters", "--json"])?;
-        let counters: serde_json::Value = serde_json::from_str(&counters).context(counters)?;
-        Ok(sum(&counters))
-    };
+    let translated = |node: &str| -> Result<u64> { Ok(sum(&cluster.counters(node)?)) };
     let node = cluster.node_names().remove(0);
     let before = translated(&node)?;
     let address = cluster.node_addresses()?.remove(0);

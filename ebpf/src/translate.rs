@@ -1,12 +1,13 @@
 //! One packet's way through a program at tc, the same at the uplink and at a pod's link: read, decided, changed, sent.
 //!
-//! A packet to a pod of this node goes straight to it. Where the kernel can route another translated packet it does. Where
-//! the new source is one of the node's own addresses it would call the packet a martian, so it is sent on from here.
+//! A packet to a pod of this node goes straight to it, and one from a pod to a pod of another node straight out. Where the
+//! kernel can route another translated packet it does. Where the new source is one of the node's own addresses it would call
+//! the packet a martian, so it is sent on from here.
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings;
 use aya_ebpf::programs::TcContext;
-use penstock_ebpf_common::{Address, Reason};
+use penstock_ebpf_common::{Address, Event, INSIDE_PODS, Reason};
 use penstock_ebpf_packet::Kind;
 use penstock_ebpf_packet::header::IP_OFFSET;
 
@@ -14,6 +15,7 @@ use crate::announce;
 use crate::count;
 use crate::decide::{self, Decision, Side};
 use crate::direct;
+use crate::masquerade;
 use crate::pods;
 use crate::route;
 use crate::tc::Tc;
@@ -74,6 +76,15 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
             let is_error = packet.kind == Kind::Error;
             let to = if is_error { &packet.error_destination } else { &packet.key.destination };
             verdict = untranslated(&frame, work, to);
+            if verdict == NEXT && side == Side::Pod && !is_error {
+                work::copy(&mut work.to.source, &work.packet.key.source);
+                work::copy(&mut work.to.destination, &work.packet.key.destination);
+                if let Some(ifindex) = way_to_pod(ctx, work)
+                    && frame.take_hop(work).is_ok()
+                {
+                    verdict = route::send(ifindex);
+                }
+            }
         }
         Decision::Direct => verdict = untranslated(&frame, work, &work.to.destination),
         Decision::Leave | Decision::Refuse => {}
@@ -101,6 +112,13 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
             }
             verdict = route::send(ifindex);
         }
+        Decision::Ask
+            if side == Side::Pod
+                && let Some(ifindex) = way_to_pod(ctx, work) =>
+        {
+            frame.rewrite(decision, true)?;
+            verdict = route::send(ifindex);
+        }
         _ => frame.rewrite(decision, false)?,
     }
     decide::count_done(side, decision, work.service);
@@ -117,6 +135,20 @@ fn untranslated(frame: &Tc<'_>, work: &Work, destination: &Address) -> i32 {
         Some(pod) if frame.take_hop(work).is_ok() => pods::reach(frame.0, &pod),
         _ => NEXT,
     }
+}
+
+/// The interface by which a pod's packet leaves to a pod of another node, past this node's routing. None where the kernel has
+/// something to say, or to do: to a packet that is too big, or from an address that is not the pod's.
+#[inline(always)]
+fn way_to_pod(ctx: &TcContext, work: &mut Work) -> Option<u32> {
+    let goes = work.packet.hops > 1
+        && work.packet.whole
+        && pods::find(&work.to.source).is_some_and(|pod| pod.ifindex == work.ifindex)
+        && masquerade::range(&work.to.destination) == Some(INSIDE_PODS);
+    work.told_length = 0;
+    let ifindex = if goes { way(ctx, work).ok()? } else { return None };
+    count::event(Event::PodSentOn);
+    Some(ifindex)
 }
 
 /// The interface by which the translated packet leaves.

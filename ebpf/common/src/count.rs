@@ -114,6 +114,8 @@ tallies! {
         DirectTold = 26 => "direct_told",
         /// Another node's packet told so, and went to a backend on this node, which answers the client itself.
         DirectReceived = 27 => "direct_received",
+        /// A pod's packet to a pod of another node was sent on past this node's routing; it is counted as what it is as well.
+        PodSentOn = 28 => "pod_sent_on",
     }
 }
 

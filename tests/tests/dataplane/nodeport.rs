@@ -189,6 +189,20 @@ fn connections_from_outside_reach_the_pods_of_both_nodes() {
 }
 
 #[test]
+fn what_a_pod_sends_to_pods_of_another_node_goes_straight_out() {
+    in_world(|world| {
+        let sent_on = || world.event("pod_sent_on");
+        assert_eq!(world.pod.run(|| ask("10.244.2.2:8080")), "there as 10.244.2.2:8080");
+        let by_address = sent_on();
+        assert!(by_address > 0);
+        assert_eq!(world.pod.run(|| fetch("10.244.2.2:8081")), BULK);
+        assert_eq!(world.pod.run(|| fetch("10.96.0.7:82")), BULK, "by a Service");
+        assert!(sent_on() > by_address);
+        world.assert_no_drops();
+    });
+}
+
+#[test]
 fn datagrams_from_outside_reach_the_pods_of_both_nodes() {
     in_world(|world| {
         let answers: BTreeSet<_> = world.outside.run(|| {

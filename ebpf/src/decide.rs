@@ -113,7 +113,7 @@ pub fn arriving(hook: &impl Hook, side: Side, work: &mut Work) -> Result<Decisio
     }
     match work.packet.kind {
         Kind::Error => return about_error(work),
-        Kind::Echo => return replying(work),
+        Kind::Echo => return replying(side, work),
         Kind::LaterFragment => {
             if !fragment::follow(work) {
                 return match masquerade::range(&work.packet.key.destination) {
@@ -126,7 +126,7 @@ pub fn arriving(hook: &impl Hook, side: Side, work: &mut Work) -> Result<Decisio
     }
     let key = &work.packet.key;
     let Some(vip) = service::find(key.destination, key.destination_port, key.protocol) else {
-        return replying(work);
+        return replying(side, work);
     };
     let set = if side == Side::Uplink { vip.outside } else { vip.inside };
     if set == 0 || vip.flags & VIP_HOST_ONLY != 0 {
@@ -218,9 +218,15 @@ pub fn open(ctx: *mut c_void, side: Side, set: u32, work: &mut Work) -> Result<(
 
 /// A packet to no service: perhaps an answer.
 #[inline(always)]
-fn replying(work: &mut Work) -> Result<Decision, Reason> {
+fn replying(side: Side, work: &mut Work) -> Result<Decision, Reason> {
     work.packet.key.half = HALF_REPLY;
     if !flow::find(&work.packet, &work.packet.key, &mut work.to, &mut work.moment) {
+        if side == Side::Uplink {
+            masquerade::note_asker(work);
+        }
+        return Ok(Decision::Leave);
+    }
+    if masquerade::is_asker(work) {
         return Ok(Decision::Leave);
     }
     work.service = work.to.service;

@@ -1,22 +1,66 @@
 //! What pods send out of the cluster leaves with the node's address, for nobody outside knows a way to theirs.
 
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use penstock_ebpf_common::{
     Address, CONFIG_MASQUERADE, Config, FLOW_MASQUERADE, FlowValue, HALF_FORWARD, HALF_REPLY, INSIDE_PODS,
-    Reason,
+    PROTOCOL_UDP, Reason,
 };
 use penstock_ebpf_packet::Kind;
 
 use crate::decide::{self, Decision, Hook};
 use crate::flow;
 use crate::fragment;
-use crate::maps::INSIDE;
+use crate::kept::FLOWS;
+use crate::maps::{CONFIG, INSIDE};
 use crate::work::{self, Work};
 
 /// Which of the cluster's ranges an address is in, `INSIDE_*`.
 #[inline(always)]
 pub fn range(address: &Address) -> Option<u32> {
     INSIDE.get(&Key::new(128, *address)).copied()
+}
+
+/// Takes note of who outside sends a datagram to a pod itself, so that the pod's answers keep the pod's address. Of a connection
+/// that is told from its packets.
+#[inline(always)]
+pub fn note_asker(work: &mut Work) {
+    let packet = &work.packet;
+    let key = &packet.key;
+    if key.protocol != PROTOCOL_UDP
+        || !packet.whole
+        || !matches!(packet.kind, Kind::Whole | Kind::FirstFragment)
+        || CONFIG.get(0).is_none_or(|config| config.flags & CONFIG_MASQUERADE == 0)
+        || range(&key.destination) != Some(INSIDE_PODS)
+        || range(&key.source).is_some()
+    {
+        return;
+    }
+    work.to = FlowValue {
+        source: key.source,
+        destination: key.destination,
+        source_port: key.source_port,
+        destination_port: key.destination_port,
+        client_ifindex: 0,
+        service: 0,
+        flags: FLOW_MASQUERADE,
+        settled: 0,
+        seen_ns: work.moment.now_ns,
+    };
+    work.other = key.other_key(&work.to);
+    work.back = key.other_value(&work.to);
+    // The way there first: without the other half a packet is as one that nobody noted.
+    if FLOWS.insert(&work.other, &work.back, BPF_NOEXIST as u64).is_ok() {
+        let _ = FLOWS.insert(&work.packet.key, &work.to, BPF_ANY as u64);
+    }
+}
+
+/// Whether the flow that was found only notes that its packets are to keep their addresses.
+#[inline(always)]
+pub fn is_asker(work: &Work) -> bool {
+    work.to.flags & FLOW_MASQUERADE != 0
+        && work.to.source == work.packet.key.source
+        && work.to.destination == work.packet.key.destination
 }
 
 /// A packet that leaves by the uplink, from an address that is not the node's. `followed` is false for a later fragment
@@ -64,7 +108,7 @@ pub fn leaving(
         return Err(Reason::Malformed);
     }
     fragment::remember(work);
-    Ok(Decision::Masquerade)
+    Ok(if is_asker(work) { Decision::Leave } else { Decision::Masquerade })
 }
 
 /// An answer to such a packet: `work.to` is the flow found. The pod may have asked a service whose backend is outside;

@@ -169,3 +169,32 @@ fn fragments_leave_and_come_back_together() {
         node.assert_drops(&[]);
     });
 }
+
+/// A client outside that knows a way to pods, and asks one.
+#[test]
+fn an_answer_to_a_datagram_that_asked_the_pod_itself_keeps_the_pod_s_address() {
+    on_node(ELSEWHERE, |node| {
+        for [pod, own, outside, _] in PLACES {
+            let mut asks = Packet::new(Transport::Udp, &format!("{outside}:5000"), &format!("{pod}:53"));
+            for _ in 0..2 {
+                assert_eq!(node.run(At::Uplink, &asks), (NEXT, asks.clone()));
+                assert_eq!(node.run(At::Leaving, &asks.reply()), (NEXT, asks.reply()));
+            }
+            // In pieces as well.
+            asks.payload = (0..=255).collect();
+            let pieces = fragments(&asks.reply(), 9, 64);
+            let sent = pieces.iter().map(|piece| node.run_frame(At::Leaving, piece).frame);
+            assert_eq!(assemble(&sent.collect::<Vec<_>>()), asks.reply());
+            // What the pod asks the same client by itself is another matter.
+            let own_question = Packet::new(Transport::Udp, &format!("{pod}:53"), &format!("{outside}:5001"));
+            let (_, sent) = node.run(At::Leaving, &own_question);
+            assert_eq!(sent.source.ip(), at(&format!("{own}:0")).ip());
+            // Nor is who claims to be of the cluster noted.
+            let inside = Packet::new(Transport::Udp, &format!("{own}:5000"), &format!("{pod}:53"));
+            assert_eq!(node.run(At::Uplink, &inside), (NEXT, inside));
+        }
+        let events = node.counters().events;
+        assert_eq!((events["masqueraded"], events["masquerade_replied"]), (2, 0));
+        node.assert_drops(&[]);
+    });
+}

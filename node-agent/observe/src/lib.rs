@@ -15,7 +15,9 @@ mod table;
 
 use std::path::Path;
 
-pub use explain::{Destination, Explanation, NoAnswer, Question, Source, Step, explain, find_service};
+pub use explain::{
+    Destination, Established, Explanation, Kept, NoAnswer, Question, Source, Step, explain, find_service,
+};
 pub use filter::{Filter, NoSuchReason};
 pub use histogram::Histogram;
 pub use live::{ObserveError, Show, observe};

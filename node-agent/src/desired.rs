@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use k8s_openapi::jiff::Timestamp;
 use penstock_dataplane::{Backend, Choice, Forwarding, Hint, Protocol, Service, ServiceChange};
 use penstock_dns::{Endpoint, Exposure, Port, ServiceName, ServiceRecord};
 use penstock_ingress::ServicePort;
@@ -34,6 +35,9 @@ pub use node_ports::NodePortAddresses;
 use places::Places;
 pub use problems::Problem;
 
+/// How many changes are timed that come before the kernel has those before them.
+const TIMED_MAX: usize = 4096;
+
 /// All Services and slices, and which of them changed since they were last compiled.
 #[derive(Debug, Default)]
 pub struct Services {
@@ -44,6 +48,8 @@ pub struct Services {
     owners: BTreeMap<Arc<ObjectName>, Arc<ObjectName>>,
     places: Places,
     dirty: BTreeSet<ObjectName>,
+    /// When the changes happened for which slices were written, since they were last asked for.
+    changed_at: Vec<Timestamp>,
     /// This node's zone, and whether it is about to go.
     own: OwnNodeView,
     /// How connections of Services that do not say get their backends.
@@ -148,6 +154,11 @@ impl Services {
     /// The Services changed since the last call.
     pub fn take_dirty(&mut self) -> BTreeSet<ObjectName> {
         std::mem::take(&mut self.dirty)
+    }
+
+    /// When the changes happened because of which slices changed since the last call.
+    pub fn take_changed_at(&mut self) -> Vec<Timestamp> {
+        std::mem::take(&mut self.changed_at)
     }
 
     /// Every change of any slice up to this resource version was seen. Zero before all were listed once.
@@ -305,6 +316,7 @@ impl Services {
     fn put_slice(&mut self, name: ObjectName, service: String, mut view: SliceView) {
         // The map that finds it again by its Service tells what it says itself.
         view.service = None;
+        let changed_at = view.changed_at.take();
         for endpoint in &mut view.endpoints {
             endpoint.place = self.places.share(&endpoint.place);
         }
@@ -325,6 +337,7 @@ impl Services {
         let slices = self.slices.entry(owner.clone()).or_default();
         if !slices.get(&name).is_some_and(is_same) {
             self.dirty.insert((*owner).clone());
+            self.changed_at.extend(changed_at.filter(|_| self.changed_at.len() < TIMED_MAX));
         }
         slices.insert(name, view);
     }

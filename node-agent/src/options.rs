@@ -35,7 +35,8 @@ pub enum Command {
     /// Who talks to whom, live from the kernel, and why a packet was dropped; until interrupted. Works without a running
     /// agent. While nobody observes it costs nothing.
     Observe(Box<Observe>),
-    /// What would become of a new connection, step by step, and why.
+    /// What would become of a new connection, step by step, and why; which of the client's are there already, and which
+    /// backend affinity holds it to.
     Explain(Explain),
 }
 
@@ -46,7 +47,8 @@ pub struct Explain {
     /// The agent's own files, which name this node's pods.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/penstock")]
     pub state_dir: PathBuf,
-    /// From whom: a pod of this node as NAMESPACE/NAME, `host`, `outside`, or an address.
+    /// From whom: a pod of this node as NAMESPACE/NAME, `host`, `outside`, or an address; with :PORT behind it to ask for one
+    /// connection that is there.
     #[arg(value_name = "FROM")]
     pub source: String,
     /// To whom: ADDRESS:PORT, NAMESPACE/SERVICE:PORT or DNS-NAME:PORT, with /udp or /sctp behind it if it is not TCP.

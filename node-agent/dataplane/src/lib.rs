@@ -31,6 +31,7 @@ mod node;
 mod observed;
 mod observer;
 mod planner;
+mod remembered;
 mod sets;
 mod sink;
 mod snapshot;
@@ -60,6 +61,7 @@ pub use observed::{
 pub use observer::{Observer, TIME as OBSERVER_TIME, Wanted, is_observed};
 pub use penstock_ebpf_common::Verdict;
 pub use planner::{Planned, Planner};
+pub use remembered::{Client, Remembered};
 pub use sink::{MapSink, MemoryMaps};
 pub use snapshot::Snapshot;
 pub use sys::{netns_cookie, now_ns as monotonic_ns};

@@ -1,39 +1,50 @@
-//! `node-agent explain`: what would become of a new connection, step by step, by what the maps hold.
+//! `node-agent explain`: what would become of a new connection, step by step, by what the maps hold; and which of the
+//! client's are there already and go on as they began.
 //!
 //! Pure: a second reading of the rules that the programs follow (`ebpf/src/{socket,decide,masquerade}.rs`), kept honest by
-//! tests that ask both. It knows no flows: what is there already goes on as it began. Must not know where a question came
-//! from.
+//! tests that ask both. Must not know where a question came from.
 
 mod answer;
+mod history;
 mod question;
 
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use penstock_dataplane::{Choice, Set, Snapshot};
+use penstock_dataplane::{Choice, Remembered, Set, Snapshot};
 use penstock_ebpf_common::{
     Address, Backend, CONFIG_MASQUERADE, INSIDE_NEIGHBOURS, INSIDE_NODES, INSIDE_PODS, INSIDE_SERVICES,
     Reason, SET_EMPTY_IS_DROP, VIP_HOST_ONLY, VIP_NODE_PORT, VIP_SOURCE_RANGES, Verdict, VipKey, VipValue,
 };
 
-pub use answer::{Explanation, Place, Step};
+pub use answer::{Established, Explanation, Kept, Place, Step};
 pub use question::{Destination, NoAnswer, Question, Source, find_service};
 
 use answer::Explaining;
 
-/// Says what would become of a connection.
-pub fn explain(state: &Snapshot, question: &Question) -> Explanation {
+/// Says what would become of a connection. What is remembered is of the client and the address that are asked for.
+pub fn explain(state: &Snapshot, remembered: &Remembered, question: &Question) -> Explanation {
     let mut told = Explaining::new(state, question);
+    let asked = Asked { state, remembered, question };
     match question.source {
-        Source::Outside(client) => uplink(&mut told, state, question, client),
-        Source::Host => socket(&mut told, state, question, None),
-        Source::Pod(address) => socket(&mut told, state, question, Some(address)),
+        Source::Outside(client) => uplink(&mut told, asked, client),
+        Source::Host => socket(&mut told, asked, None),
+        Source::Pod(address) => socket(&mut told, asked, Some(address)),
     }
     told.done()
 }
 
+/// The question, and all there is to answer it by.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    state: &'a Snapshot,
+    remembered: &'a Remembered,
+    question: &'a Question,
+}
+
 /// A socket of the node or of a pod: at connect() or sendmsg(), else by its packets.
-fn socket(told: &mut Explaining<'_>, state: &Snapshot, question: &Question, pod: Option<IpAddr>) {
+fn socket(told: &mut Explaining<'_>, asked: Asked<'_>, pod: Option<IpAddr>) {
+    let Asked { state, remembered, question } = asked;
     let listed = listed(question.address);
     let found = find(state, listed, question).filter(|(_, vip)| vip.inside != 0);
     let Some((key, vip)) = found else {
@@ -52,9 +63,10 @@ fn socket(told: &mut Explaining<'_>, state: &Snapshot, question: &Question, pod:
         && let Some(client) = pod
     {
         told.step("socket", "left to its packets: the Service names its clients (loadBalancerSourceRanges)");
-        return packet(told, state, client, &vip, vip.inside, Place::Pod);
+        return packet(told, asked, client, &vip, vip.inside, Place::Pod);
     }
     told.step("socket", "translated at connect() or sendmsg(): nothing is left to do for its packets");
+    history::sockets(told, remembered, question);
     let Some(set) = set(told, state, vip.inside) else {
         return told.end(Verdict::Refused, None);
     };
@@ -65,7 +77,11 @@ fn socket(told: &mut Explaining<'_>, state: &Snapshot, question: &Question, pod:
         told.step("answer", "ECONNREFUSED at once");
         return told.end(Verdict::Refused, None);
     }
-    told.backends(&carried, pod);
+    let client = remembered.client.netns.map(Address::from_netns_cookie);
+    match history::kept(told, remembered, (vip.inside, set), client) {
+        Some(kept) => told.backends(&[kept], pod),
+        None => told.backends(&carried, pod),
+    }
     told.end(Verdict::Translated, None);
 }
 
@@ -116,7 +132,8 @@ fn leaving(told: &mut Explaining<'_>, state: &Snapshot, client: IpAddr, to: IpAd
 }
 
 /// What comes in by the uplink.
-fn uplink(told: &mut Explaining<'_>, state: &Snapshot, question: &Question, client: Option<IpAddr>) {
+fn uplink(told: &mut Explaining<'_>, asked: Asked<'_>, client: Option<IpAddr>) {
+    let Asked { state, question, .. } = asked;
     let found = find(state, question.address, question);
     let Some((key, vip)) = found else {
         told.step("service", format!("{} is no address of a Service here", question.end()));
@@ -139,18 +156,19 @@ fn uplink(told: &mut Explaining<'_>, state: &Snapshot, question: &Question, clie
     } else {
         IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])
     });
-    packet(told, state, client, &vip, vip.outside, Place::Uplink);
+    packet(told, asked, client, &vip, vip.outside, Place::Uplink);
 }
 
 /// A client's first packet to a Service at an interface.
 fn packet(
     told: &mut Explaining<'_>,
-    state: &Snapshot,
+    asked: Asked<'_>,
     client: IpAddr,
     vip: &VipValue,
     set_id: u32,
     place: Place,
 ) {
+    let Asked { state, remembered, question } = asked;
     if vip.flags & VIP_SOURCE_RANGES != 0 {
         let allowed: Vec<IpNetwork> = state.image.ranges_of(vip.service).filter_map(network).collect();
         let list = allowed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -160,6 +178,7 @@ fn packet(
         }
         told.step("source ranges", format!("{client} is in {list}"));
     }
+    history::flows(told, remembered, question);
     if place == Place::Uplink && is_martian(state, client) {
         told.step("source", format!("no packet from outside may come from {client}"));
         return drop_for(told, Reason::MartianSource);
@@ -179,8 +198,10 @@ fn packet(
     if set.backends.iter().any(|backend| backend.address.is_v4() != client.is_ipv4()) {
         return drop_for(told, Reason::NotRewritten);
     }
-    told.backends(&set.backends, (place == Place::Pod).then_some(client));
-    if place == Place::Uplink && set.backends.iter().any(|backend| backend.local == 0) {
+    let kept = history::kept(told, remembered, (set_id, set), Some(client.into()));
+    let eligible = kept.map_or_else(|| set.backends.clone(), |kept| vec![kept]);
+    told.backends(&eligible, (place == Place::Pod).then_some(client));
+    if place == Place::Uplink && eligible.iter().any(|backend| backend.local == 0) {
         match node_address(state, client) {
             Some(own) => told.step(
                 "source address",
@@ -305,7 +326,8 @@ mod tests {
 
     fn ask(source: Source, to: &str) -> Explanation {
         let at: std::net::SocketAddr = to.parse().unwrap();
-        explain(&state(), &Question { source, address: at.ip(), port: at.port(), protocol: 6 })
+        let question = Question { source, source_port: None, address: at.ip(), port: at.port(), protocol: 6 };
+        explain(&state(), &Remembered::default(), &question)
     }
 
     #[test]

@@ -15,9 +15,11 @@ mod table;
 
 use std::path::Path;
 
-pub use explain::{Destination, Explanation, NoAnswer, Question, Source, Step, explain, find_service};
+pub use explain::{
+    Destination, Established, Explanation, Kept, NoAnswer, Question, Source, Step, explain, find_service,
+};
 pub use filter::{Filter, NoSuchReason};
-pub use histogram::Histogram;
+pub use histogram::{Histogram, NETWORK_PROGRAMMING_BOUNDS, PROGRAMMING_BOUNDS};
 pub use live::{ObserveError, Show, observe};
 pub use metrics::{counters_metrics, maps_metrics};
 pub use names::Names;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ipnetwork::{IpNetwork, Ipv4Network};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
+use k8s_openapi::jiff::Timestamp;
 use penstock_dataplane::{BadChoice, BadForwarding, Choice, Forwarding, Protocol, is_a_host};
 
 /// The label by which a Service is left to somebody else's proxy.
@@ -20,7 +21,10 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// The annotation by which a Service says how its connections get their backends.
 const LOAD_BALANCING: &str = "penstock.io/load-balancing";
+/// The annotation by which a Service says who answers clients from outside.
 const FORWARDING: &str = "penstock.io/forwarding";
+/// The annotation by which a slice says when the change happened that it was written for.
+const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// The taint by which a node says that it is about to go (cluster autoscaler).
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 /// How many of the addresses that a slice has and no endpoint may have are remembered, to be told.
@@ -100,6 +104,8 @@ pub struct SliceView {
     pub nonsense: Box<[String]>,
     /// `metadata.resourceVersion`, which grows over all objects of a cluster (KEP-5504).
     pub resource_version: u64,
+    /// When the change happened that it was written for; not kept with the rest.
+    pub changed_at: Option<Timestamp>,
     /// This node's own pods among the endpoints; not kept with the rest.
     pub own_pods: Vec<OwnPod>,
 }
@@ -236,6 +242,8 @@ impl From<discovery::EndpointSlice> for SliceView {
     fn from(slice: discovery::EndpointSlice) -> Self {
         let resource_version =
             slice.metadata.resource_version.and_then(|it| it.parse().ok()).unwrap_or_default();
+        let annotations = slice.metadata.annotations.as_ref();
+        let changed_at = annotations.and_then(|all| all.get(TRIGGER_TIME)?.parse().ok());
         let ports = slice.ports.unwrap_or_default().into_iter().filter_map(|port| {
             Some(PortView {
                 name: port.name.unwrap_or_default(),
@@ -263,6 +271,7 @@ impl From<discovery::EndpointSlice> for SliceView {
             endpoints,
             nonsense: nonsense.into(),
             resource_version,
+            changed_at,
             own_pods: Vec::new(),
         }
     }

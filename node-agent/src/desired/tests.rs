@@ -438,3 +438,24 @@ fn addresses_from_our_pools_are_announced_by_all_nodes_or_by_those_with_endpoint
     );
     assert!(nodes(json!([endpoint("node-1", json!({"ready": false}))])).is_empty());
 }
+
+#[test]
+fn when_a_change_happened_is_told_once_and_not_of_a_slice_that_is_as_it_was() {
+    let mut services = Services::default();
+    let mut see = |time: &str, address: &str| {
+        let object = json!({
+            "metadata": {
+                "name": "web-1", "namespace": "a", "labels": {"kubernetes.io/service-name": "web"},
+                "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": time},
+            },
+            "addressType": "IPv4", "ports": [{"port": 80}], "endpoints": [{"addresses": [address]}],
+        });
+        let object: k8s_openapi::api::discovery::v1::EndpointSlice = serde_json::from_value(object).unwrap();
+        services.see_slice(Event::Is(name("web-1"), object.into()));
+        services.take_changed_at().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(see("2026-01-01T00:00:01Z", "10.244.0.2"), ["2026-01-01T00:00:01Z"]);
+    assert!(see("2026-01-01T00:00:02Z", "10.244.0.2").is_empty(), "nothing changed");
+    assert_eq!(see("2026-01-01T00:00:03.5Z", "10.244.0.3"), ["2026-01-01T00:00:03.5Z"]);
+    assert!(see("yesterday", "10.244.0.4").is_empty(), "no time");
+}

@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 use anyhow::{Context, bail};
 use nix::sys::socket::{getsockopt, sockopt};
-use penstock_dataplane::Snapshot;
-use penstock_network::observe_attachments;
+use penstock_dataplane::{Client, Remembered, Snapshot, netns_cookie};
+use penstock_network::{Attachment, Netns, observe_attachments};
 use penstock_observe::{Destination, Explanation, Question, Source, Step, explain as answer, find_service};
 
 use super::{pins, print};
@@ -16,23 +16,41 @@ use crate::options::Explain;
 
 /// Prints what would become of a connection.
 pub fn explain(options: &Explain) -> anyhow::Result<()> {
-    let state = Snapshot::observe(&pins(&options.inspect)?)?;
+    let pins = pins(&options.inspect)?;
+    let state = Snapshot::observe(&pins)?;
     let destination: Destination = options.destination.parse()?;
     let to = resolve(&state, &destination)?;
+    let (who, source_port) = split_port(&options.source);
+    let pods = observe_attachments(&options.state_dir);
+    let source = source(&pods, who, to.ip().to_canonical())?;
     let question = Question {
-        source: source(options, to.ip().to_canonical())?,
+        source,
+        source_port,
         address: to.ip().to_canonical(),
         port: to.port(),
         protocol: destination.protocol,
     };
-    let mut explanation = answer(&state, &question);
+    let (end, protocol) = ((question.address, question.port), question.protocol);
+    let remembered = Remembered::observe(&pins, client(&state, &pods, source), end, protocol)?;
+    let mut explanation = answer(&state, &remembered, &question);
     add_ways(&mut explanation);
     print(&if options.inspect.json { explanation.json() } else { explanation.text() })
 }
 
-fn source(options: &Explain, to: IpAddr) -> anyhow::Result<Source> {
-    let who = options.source.as_str();
-    let pods = observe_attachments(&options.state_dir);
+/// Who is asked for, and from which port.
+fn split_port(words: &str) -> (&str, Option<u16>) {
+    if words.parse::<IpAddr>().is_ok() {
+        return (words, None);
+    }
+    match words.rsplit_once(':').map(|(who, port)| (who, port.parse())) {
+        Some((who, Ok(port))) if port != 0 => {
+            (who.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(who), Some(port))
+        }
+        _ => (words, None),
+    }
+}
+
+fn source(pods: &[Attachment], who: &str, to: IpAddr) -> anyhow::Result<Source> {
     match who {
         "host" => Ok(Source::Host),
         "outside" => Ok(Source::Outside(None)),
@@ -55,6 +73,19 @@ fn source(options: &Explain, to: IpAddr) -> anyhow::Result<Source> {
                 }
             }
         },
+    }
+}
+
+/// By what the programs know the client. A pod whose namespace cannot be entered is ending.
+fn client(state: &Snapshot, pods: &[Attachment], source: Source) -> Client {
+    match source {
+        Source::Host => Client { address: None, netns: Some(state.config.netns_cookie) },
+        Source::Outside(address) => Client { address, netns: None },
+        Source::Pod(address) => {
+            let pod = pods.iter().find(|pod| pod.addresses().any(|own| own == address));
+            let netns = pod.and_then(|pod| Netns::At((&pod.netns).into()).run(netns_cookie).ok()?.ok());
+            Client { address: Some(address), netns }
+        }
     }
 }
 
@@ -94,5 +125,26 @@ fn add_ways(explanation: &mut Explanation) {
             }
         };
         explanation.steps.push(Step { what: "route", outcome });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_may_have_a_port_and_an_address_of_colons_has_none() {
+        for (words, who, port) in [
+            ("demo/hello", "demo/hello", None),
+            ("demo/hello:40000", "demo/hello", Some(40_000)),
+            ("10.240.0.1:40000", "10.240.0.1", Some(40_000)),
+            ("fd00::1", "fd00::1", None),
+            ("[fd00::1]:40000", "fd00::1", Some(40_000)),
+            ("host", "host", None),
+            ("demo/hello:0", "demo/hello:0", None),
+            ("demo/hello:http", "demo/hello:http", None),
+        ] {
+            assert_eq!(split_port(words), (who, port), "{words}");
+        }
     }
 }

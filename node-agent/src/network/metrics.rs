@@ -10,8 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
+use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
-use penstock_observe::{Histogram, MapFill, counters_metrics, maps_metrics, observe_counters, observe_maps};
+use penstock_observe::{
+    Histogram, MapFill, NETWORK_PROGRAMMING_BOUNDS, PROGRAMMING_BOUNDS, counters_metrics, maps_metrics,
+    observe_counters, observe_maps,
+};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
@@ -26,11 +30,23 @@ const FILL_KEPT: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone, Default)]
 pub struct Programming(Arc<Mutex<Taken>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Taken {
     sync: Histogram,
+    network: Histogram,
     failures: u64,
     last_unix_seconds: f64,
+}
+
+impl Default for Taken {
+    fn default() -> Self {
+        Self {
+            sync: Histogram::new(&PROGRAMMING_BOUNDS),
+            network: Histogram::new(&NETWORK_PROGRAMMING_BOUNDS),
+            failures: 0,
+            last_unix_seconds: 0.0,
+        }
+    }
 }
 
 impl Programming {
@@ -40,6 +56,16 @@ impl Programming {
         taken.sync.observe(took);
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         taken.last_unix_seconds = now.unwrap_or_default().as_secs_f64();
+    }
+
+    /// Changes of pods and Services that happened at these times are in the kernel. A clock that is behind the one they were
+    /// timed by makes them take no time.
+    pub fn arrived(&self, changed_at: impl Iterator<Item = Timestamp>) {
+        let now = Timestamp::now();
+        let mut taken = self.0.lock();
+        changed_at.for_each(|at| {
+            taken.network.observe(Duration::try_from(now.duration_since(at)).unwrap_or_default());
+        });
     }
 
     /// It was refused, and is tried again.
@@ -53,6 +79,10 @@ impl Programming {
             "kubeproxy_sync_proxy_rules_duration_seconds",
             "How long it took until the kernel had what changed in Services and endpoints",
         );
+        text.push_str(&taken.network.metrics(
+            "kubeproxy_network_programming_duration_seconds",
+            "How long it took from a pod's or Service's change until the kernel had the endpoints of it",
+        ));
         text.push_str(&format!(
             "# HELP kubeproxy_sync_proxy_rules_last_timestamp_seconds When the kernel last had all there was.\n\
              # TYPE kubeproxy_sync_proxy_rules_last_timestamp_seconds gauge\n\
@@ -125,11 +155,14 @@ mod tests {
         let programming = Programming::default();
         programming.done(Duration::from_millis(3));
         programming.failed();
+        programming.arrived([Timestamp::now(), Timestamp::MAX].into_iter());
         let text = metrics("/nowhere".as_ref(), &programming, &Mutex::new(None));
         for line in [
             "kubeproxy_sync_proxy_rules_duration_seconds_count 1",
             "kubeproxy_sync_proxy_rules_duration_seconds_bucket{le=\"0.001\"} 0",
             "kubeproxy_sync_proxy_rules_duration_seconds_bucket{le=\"0.004\"} 1",
+            "kubeproxy_network_programming_duration_seconds_bucket{le=\"0.25\"} 2",
+            "kubeproxy_network_programming_duration_seconds_count 2",
             "penstock_programming_failures_total 1",
         ] {
             assert!(text.lines().any(|it| it == line), "{line}\nis not in\n{text}");

@@ -96,6 +96,7 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
     let mut host_ports: BTreeMap<(String, String), ServiceChange> = BTreeMap::new();
     let mut pending = Pending { whole: true, ..Pending::default() };
     let (mut served_by, mut troubled) = (None, BTreeSet::new());
+    let began = Timestamp::now();
     loop {
         let waited_for = if pending.is_due() { None } else { served_by };
         tokio::select! {
@@ -143,6 +144,9 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
                     if is_due {
                         plane.programming.done(started.elapsed());
                     }
+                    // What changed before was another agent's to bring.
+                    let changed_at = services.take_changed_at().into_iter();
+                    plane.programming.arrived(changed_at.filter(|at| *at > began));
                     pending = left;
                     plane.programmed.note(up_to);
                     plane.proxy_health.updated(Timestamp::now());

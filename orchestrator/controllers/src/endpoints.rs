@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, PostParams};
@@ -22,8 +21,10 @@ pub mod backends;
 pub mod legacy;
 pub mod mirror;
 pub mod slices;
+mod trigger;
 
 use slices::MANAGED_BY;
+use trigger::Triggers;
 
 const WORKERS: usize = 5;
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -38,6 +39,7 @@ pub async fn run(context: Context) {
         slices: context.informers.cache(),
         endpoints: context.informers.cache(),
         expectations: Expectations::default(),
+        triggers: Triggers::default(),
         queue: Arc::new(WorkQueue::new()),
         recorder: context.recorder("endpoint-slice-controller"),
     });
@@ -76,6 +78,7 @@ struct Controller {
     endpoints: Arc<Cache<Endpoints>>,
     /// Slices created and not seen yet, by service.
     expectations: Expectations,
+    triggers: Triggers,
     queue: Arc<WorkQueue<Key>>,
     recorder: Recorder,
 }
@@ -179,6 +182,7 @@ impl Reconcile for Controller {
     async fn reconcile(&self, key: &Key) -> Result<Next, Failure> {
         let Some(service) = self.services.get(key) else {
             self.expectations.clear(key);
+            self.triggers.forget(key);
             // Slices go with their owner; Endpoints of a selector's service carry no owner.
             if self.endpoints.get(key).is_some_and(|e| legacy::is_ours(&e)) {
                 let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
@@ -203,14 +207,15 @@ impl Reconcile for Controller {
                 Some((node.to_owned(), backends::zone(&state)?.to_owned()))
             })
             .collect();
-        let now = Timestamp::now();
+        let mut trigger = None;
         if self.expectations.satisfied(key) {
+            trigger = self.triggers.changed(&service, &pods);
             let backends = backends::observe_backends(&service, &pods, &zones);
             let changes =
-                slices::plan_slices(&slices::of_service(&service), backends, &self.own_slices(key), now);
+                slices::plan_slices(&slices::of_service(&service), backends, &self.own_slices(key), trigger);
             self.apply_slices(&service, changes).await?;
         }
-        self.ensure_endpoints(&service, legacy::plan_endpoints(&service, &pods, now)).await?;
+        self.ensure_endpoints(&service, legacy::plan_endpoints(&service, &pods, trigger)).await?;
         Ok(Next::Done)
     }
 }

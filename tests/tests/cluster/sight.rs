@@ -104,6 +104,7 @@ fn scraped(cluster: &Cluster) -> Result<()> {
     let text = cluster.in_node(&node, &["curl", "-sSf", "-m", "10", "http://127.0.0.1:10249/metrics"])?;
     for name in [
         "kubeproxy_sync_proxy_rules_duration_seconds_count",
+        "kubeproxy_network_programming_duration_seconds_count",
         "penstock_dataplane_events_total{event=\"connect_translated\"}",
         "penstock_dataplane_drops_total{reason=\"no_backend\"}",
         "penstock_service_traffic_total{service=\"demo/hello:http\",kind=\"connects\"}",

@@ -1,7 +1,9 @@
 //! What observers are told of socket calls, and `explain` beside real connections.
 
-use penstock_dataplane::{Observer, Snapshot, Verdict, Wanted, monotonic_ns, netns_cookie};
-use penstock_observe::{Clock, Names, Question, Sighting, Source, explain};
+use penstock_dataplane::{
+    Client, Observer, Remembered, Snapshot, Verdict, Wanted, monotonic_ns, netns_cookie,
+};
+use penstock_observe::{Clock, Established, Explanation, Names, Question, Sighting, Source, explain};
 use penstock_tests::dataplane::{Stand, desired};
 
 use crate::{ask, ask_udp, on_a_node, serve, serve_udp};
@@ -22,10 +24,18 @@ services:
   demo/nobody:
     cluster_ips: [10.96.0.8]
     port: 80
+  demo/sticky:
+    cluster_ips: [10.96.0.10]
+    port: 80
+    affinity_seconds: 90
+    backends:
+    - { address: 10.244.0.2, port: 8080, local: true }
+    - { address: 10.244.0.3, port: 8080, local: true }
 ";
 
 fn backends() {
     serve("10.244.0.2:8080", "two");
+    serve("10.244.0.3:8080", "three");
     serve_udp("10.244.0.3:5353", "three");
 }
 
@@ -42,6 +52,17 @@ fn seen(observer: &mut Observer) -> Vec<Sighting> {
     std::iter::from_fn(|| observer.next_told())
         .map(|told| Sighting::new(&told, &clock, &names, |number| Some(number.to_string())))
         .collect()
+}
+
+/// What is said of the node's own connections.
+fn explain_to(stand: &Stand, to: &str, protocol: u8) -> Explanation {
+    let to: std::net::SocketAddr = to.parse().expect("an address");
+    let question =
+        Question { source: Source::Host, source_port: None, address: to.ip(), port: to.port(), protocol };
+    let client = Client { address: None, netns: Some(netns_cookie().expect("a cookie")) };
+    let end = (to.ip(), to.port());
+    let remembered = Remembered::observe(stand.bpffs(), client, end, protocol).expect("readable");
+    explain(&Snapshot::observe(stand.bpffs()).expect("readable"), &remembered, &question)
 }
 
 #[test]
@@ -89,7 +110,6 @@ fn a_bind_onto_a_node_port_is_told_as_refused() {
 fn connections_of_the_node_end_as_explained() {
     on_a_node(backends, |stand| {
         stand.load().apply(&desired(SERVICES)).expect("applied");
-        let state = Snapshot::observe(stand.bpffs()).expect("readable");
         for (to, verdict) in [
             ("10.96.0.7:80", "translated"),
             ("10.240.0.11:30080", "translated"),
@@ -97,13 +117,36 @@ fn connections_of_the_node_end_as_explained() {
             ("10.96.0.8:80", "refused"),
             ("10.244.0.2:8080", "passed"),
         ] {
-            let address: std::net::SocketAddr = to.parse().expect("an address");
-            let question =
-                Question { source: Source::Host, address: address.ip(), port: address.port(), protocol: 6 };
-            let explained = explain(&state, &question);
+            let explained = explain_to(stand, to, 6);
             assert_eq!(explained.verdict, verdict, "{}", explained.text());
             let said = stand.in_cgroup(|| ask(to));
             assert_eq!(said == "ConnectionRefused", verdict == "refused", "{to}: {said}");
         }
+    });
+}
+
+#[test]
+fn sockets_that_are_there_and_the_backend_a_namespace_is_held_to_are_told() {
+    on_a_node(backends, |stand| {
+        stand.load().apply(&desired(SERVICES)).expect("applied");
+        let fresh = explain_to(stand, "10.96.0.10:80", 6);
+        assert!(fresh.affinity.is_none() && fresh.established.is_empty(), "{}", fresh.text());
+        // Asked in the process that holds the sockets: they go with it.
+        let said = stand.in_cgroup(|| {
+            let sockets: Vec<_> = (0..2)
+                .map(|_| std::net::TcpStream::connect("10.96.0.10:80").expect("a connection"))
+                .collect();
+            let told = explain_to(stand, "10.96.0.10:80", 6);
+            let held = told.affinity.map(|kept| (kept.backend, (80..=90).contains(&kept.seconds_left)));
+            let (backend, soon) = held.expect("an affinity");
+            assert!(soon && told.backends == [backend], "{}", told.text());
+            assert_eq!(told.established, [Established { backend, connections: sockets.len() }]);
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+            ask_udp(&socket, "10.96.0.9:53");
+            explain_to(stand, "10.96.0.9:53", 17).text()
+        });
+        assert!(said.contains("1 socket of this node"), "{said}");
+        let after = explain_to(stand, "10.96.0.10:80", 6);
+        assert!(after.affinity.is_some() && after.established.is_empty(), "{}", after.text());
     });
 }

@@ -32,8 +32,31 @@ pub struct Explanation {
     pub reason: Option<&'static str>,
     /// To whom it may go.
     pub backends: Vec<SocketAddr>,
+    /// The backend that a new connection of this client is held to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Kept>,
+    /// This client's connections that are there, or the one that was asked for.
+    pub established: Vec<Established>,
     /// What to look at, or to do.
     pub suggestions: Vec<String>,
+}
+
+/// A backend that a client keeps for its next connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    /// Which.
+    pub backend: SocketAddr,
+    /// For how long, should the client not come again.
+    pub seconds_left: u64,
+}
+
+/// Connections that keep their backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Established {
+    /// Which.
+    pub backend: SocketAddr,
+    /// How many.
+    pub connections: usize,
 }
 
 /// One thing that is looked at.
@@ -62,10 +85,14 @@ pub(super) struct Explaining<'a> {
 
 impl<'a> Explaining<'a> {
     pub fn new(state: &'a Snapshot, question: &Question) -> Self {
+        let at = |address: IpAddr| match question.source_port {
+            Some(port) => SocketAddr::new(address, port).to_string(),
+            None => address.to_string(),
+        };
         let source = match question.source {
             Source::Host => "host".to_owned(),
-            Source::Pod(address) => format!("pod {address}"),
-            Source::Outside(Some(address)) => format!("{address} outside"),
+            Source::Pod(address) => format!("pod {}", at(address)),
+            Source::Outside(Some(address)) => format!("{} outside", at(address)),
             Source::Outside(None) => "outside".to_owned(),
         };
         let told = Explanation {
@@ -77,6 +104,8 @@ impl<'a> Explaining<'a> {
             verdict: Verdict::Passed.name(),
             reason: None,
             backends: Vec::new(),
+            affinity: None,
+            established: Vec::new(),
             suggestions: Vec::new(),
         };
         Self { state, told }
@@ -125,6 +154,18 @@ impl<'a> Explaining<'a> {
             self.step("backend", format!("{at}, {place}{itself}"));
             self.told.backends.push(at);
         }
+    }
+
+    /// Notes the backend that the client is held to.
+    pub fn kept(&mut self, backend: SocketAddr, seconds_left: u64) {
+        self.step("affinity", format!("this client is held to {backend} for another {seconds_left} s"));
+        self.told.affinity = Some(Kept { backend, seconds_left });
+    }
+
+    /// Notes connections that are there.
+    pub fn established(&mut self, backend: SocketAddr, connections: usize, which: &str) {
+        self.step("established", format!("{which} with {backend}, which an established connection keeps"));
+        self.told.established.push(Established { backend, connections });
     }
 
     pub fn end(&mut self, verdict: Verdict, reason: Option<Reason>) {

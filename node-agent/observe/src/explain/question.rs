@@ -16,11 +16,13 @@ pub enum Source {
     Outside(Option<IpAddr>),
 }
 
-/// A new connection.
+/// A connection that is to be made, or that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// From whom.
     pub source: Source,
+    /// From which port; none while it is open.
+    pub source_port: Option<u16>,
     /// To which address.
     pub address: IpAddr,
     /// To which port.

@@ -9,11 +9,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use penstock_informers::Meta;
 
 use super::backends::{self, PortKey};
+use super::trigger::{TRIGGER_TIME, annotate};
 use crate::pod;
 
 const MANAGED_BY_LABEL: &str = "endpoints.kubernetes.io/managed-by";
 const MANAGED_BY: &str = "endpoint-controller";
-const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 const ADDRESSES_MAX: usize = 1000;
@@ -23,8 +23,8 @@ pub(crate) fn is_ours(endpoints: &Endpoints) -> bool {
     endpoints.label(MANAGED_BY_LABEL) == Some(MANAGED_BY)
 }
 
-/// The object as it should be.
-pub(crate) fn plan_endpoints(service: &Service, pods: &[Arc<Pod>], now: Timestamp) -> Endpoints {
+/// The object as it should be, because of what happened at `trigger`.
+pub(crate) fn plan_endpoints(service: &Service, pods: &[Arc<Pod>], trigger: Option<Timestamp>) -> Endpoints {
     let publish = backends::publishes_not_ready(service);
     let ipv6 = backends::families(service).first().is_some_and(|f| f == "IPv6");
     let mut groups: BTreeMap<Vec<PortKey>, (Vec<EndpointAddress>, Vec<EndpointAddress>)> = BTreeMap::new();
@@ -62,8 +62,8 @@ pub(crate) fn plan_endpoints(service: &Service, pods: &[Arc<Pod>], now: Timestam
     if service.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()) == Some("None") {
         labels.insert(HEADLESS.to_owned(), String::new());
     }
-    let mut annotations: BTreeMap<String, String> =
-        [(TRIGGER_TIME.to_owned(), now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())].into();
+    let mut annotations = BTreeMap::new();
+    annotate(&mut annotations, trigger);
     if truncated {
         annotations.insert(OVER_CAPACITY.to_owned(), "truncated".to_owned());
     }
@@ -91,6 +91,7 @@ pub(crate) fn plan_update(existing: &Endpoints, wanted: Endpoints) -> Option<End
     }
     let mut annotations = existing.metadata.annotations.clone().unwrap_or_default();
     annotations.remove(OVER_CAPACITY);
+    annotations.remove(TRIGGER_TIME);
     annotations.extend(wanted.metadata.annotations.unwrap_or_default());
     let metadata = ObjectMeta {
         labels: wanted.metadata.labels,

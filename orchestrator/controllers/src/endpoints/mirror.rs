@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 use kube::Api;
@@ -21,6 +20,7 @@ use penstock_informers::{EventType, Failure, Key, Meta, Next, Reconcile, Recorde
 use super::SERVICE_NAME;
 use super::backends::{Backends, PortKey};
 use super::slices::{Change, MANAGED_BY_LABEL, Template, plan_slices};
+use super::trigger::TRIGGER_TIME;
 use crate::context::Context;
 
 const WORKERS: usize = 2;
@@ -29,7 +29,6 @@ const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
 /// Endpoints that were a lock, not addresses.
 const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// Addresses of one subset that are mirrored; upstream's bound.
 const ADDRESSES_MAX: usize = 1_000;
 
@@ -143,7 +142,7 @@ impl Reconcile for Controller {
             );
             self.recorder.record(&**endpoints, EventType::Warning, "TooManyAddressesToMirror", message);
         }
-        self.apply(key, plan(endpoints, &existing, Timestamp::now())).await?;
+        self.apply(key, plan(endpoints, &existing)).await?;
         Ok(Next::Done)
     }
 }
@@ -166,8 +165,9 @@ fn count(subset: &EndpointSubset) -> usize {
 }
 
 /// The changes that make the slices say what the Endpoints say.
-fn plan(endpoints: &Endpoints, existing: &[Arc<EndpointSlice>], now: Timestamp) -> Vec<Change> {
-    plan_slices(&template(endpoints), observe(endpoints), existing, now)
+fn plan(endpoints: &Endpoints, existing: &[Arc<EndpointSlice>]) -> Vec<Change> {
+    // When a person wrote is not known: the annotation of the Endpoints may be of an earlier change.
+    plan_slices(&template(endpoints), observe(endpoints), existing, None)
 }
 
 fn template(endpoints: &Endpoints) -> Template {
@@ -254,7 +254,7 @@ mod tests {
     }
 
     fn round(endpoints: &Endpoints, existing: &[Arc<EndpointSlice>]) -> Vec<Change> {
-        plan(endpoints, existing, Timestamp::from_second(5).unwrap())
+        plan(endpoints, existing)
     }
 
     #[test]

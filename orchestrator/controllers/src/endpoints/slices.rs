@@ -13,10 +13,10 @@ use penstock_informers::identity::controller_reference;
 
 use super::SERVICE_NAME;
 use super::backends::{Backends, PortKey, families};
+use super::trigger::annotate;
 
 pub(crate) const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 pub(crate) const MANAGED_BY: &str = "endpointslice-controller.k8s.io";
-const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 const ENDPOINTS_MAX: usize = 100;
 
@@ -54,11 +54,12 @@ pub(crate) fn of_service(service: &Service) -> Template {
     }
 }
 
+/// The changes that make the slices say which backends there are, because of what happened at `trigger`.
 pub(crate) fn plan_slices(
     template: &Template,
     mut backends: Backends,
     existing: &[Arc<EndpointSlice>],
-    now: Timestamp,
+    trigger: Option<Timestamp>,
 ) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut by_group: BTreeMap<(String, Vec<PortKey>), Vec<&Arc<EndpointSlice>>> = BTreeMap::new();
@@ -79,7 +80,7 @@ pub(crate) fn plan_slices(
     }
     for ((family, ports), endpoints) in backends {
         let group = by_group.remove(&(family.clone(), ports.clone())).unwrap_or_default();
-        changes.extend(plan_group(template, &family, &ports, endpoints, &group, now));
+        changes.extend(plan_group(template, &family, &ports, endpoints, &group, trigger));
     }
     // New and changed slices before deletions: an endpoint is never absent in between.
     changes.sort_by_key(|c| matches!(c, Change::Delete(_)));
@@ -103,7 +104,7 @@ fn plan_group(
     ports: &[PortKey],
     endpoints: Vec<Endpoint>,
     existing: &[&Arc<EndpointSlice>],
-    now: Timestamp,
+    trigger: Option<Timestamp>,
 ) -> Vec<Change> {
     let placeholder = endpoints.is_empty();
     let mut wanted: BTreeMap<_, Endpoint> = endpoints.into_iter().map(|e| (identity(&e), e)).collect();
@@ -129,12 +130,12 @@ fn plan_group(
         }
         kept += 1;
         if draft.changed {
-            changes.push(Change::Update(Box::new(update(draft, template, now))));
+            changes.push(Change::Update(Box::new(update(draft, template, trigger))));
         }
     }
     while !left.is_empty() || (placeholder && kept == 0) {
         let rest = left.split_off(left.len().min(ENDPOINTS_MAX));
-        changes.push(Change::Create(Box::new(new_slice(template, family, ports, left, now))));
+        changes.push(Change::Create(Box::new(new_slice(template, family, ports, left, trigger))));
         left = rest;
         kept += 1;
     }
@@ -193,17 +194,13 @@ fn labels(service: &Service) -> BTreeMap<String, String> {
     labels
 }
 
-fn trigger(now: Timestamp) -> (String, String) {
-    (TRIGGER_TIME.to_owned(), now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
-}
-
-fn update(draft: Draft<'_>, template: &Template, now: Timestamp) -> EndpointSlice {
+fn update(draft: Draft<'_>, template: &Template, trigger: Option<Timestamp>) -> EndpointSlice {
     let mut slice = draft.slice.clone();
     slice.endpoints = Some(draft.endpoints);
     slice.metadata.labels = Some(template.labels.clone());
     let annotations = slice.metadata.annotations.get_or_insert_default();
     annotations.extend(template.annotations.clone());
-    annotations.extend([trigger(now)]);
+    annotate(annotations, trigger);
     slice
 }
 
@@ -212,10 +209,10 @@ fn new_slice(
     family: &str,
     ports: &[PortKey],
     endpoints: Vec<Endpoint>,
-    now: Timestamp,
+    trigger: Option<Timestamp>,
 ) -> EndpointSlice {
     let mut annotations = template.annotations.clone();
-    annotations.extend([trigger(now)]);
+    annotate(&mut annotations, trigger);
     EndpointSlice {
         metadata: ObjectMeta {
             generate_name: Some(format!("{}-", template.name)),
@@ -234,6 +231,7 @@ fn new_slice(
 #[cfg(test)]
 mod tests {
     use super::super::backends::observe_backends;
+    use super::super::trigger::TRIGGER_TIME;
     use super::*;
     use crate::pod::tests::{test_pod, time};
     use k8s_openapi::api::core::v1::{Pod, PodIP};
@@ -280,7 +278,7 @@ mod tests {
         let service = service();
         let zones = [("n1".to_owned(), "z1".to_owned())].into();
         let backends = observe_backends(&service, pods, &zones);
-        plan_slices(&of_service(&service), backends, existing, Timestamp::from_second(5).unwrap())
+        plan_slices(&of_service(&service), backends, existing, Some(Timestamp::from_second(5).unwrap()))
     }
 
     fn created(changes: Vec<Change>) -> Vec<Arc<EndpointSlice>> {
@@ -305,6 +303,7 @@ mod tests {
         assert_eq!(slices[0].ports.as_ref().unwrap()[0].port, Some(8080));
         assert_eq!(slices[0].label(SERVICE_NAME), Some("web"));
         assert_eq!(slices[0].label("team"), Some("a"));
+        assert_eq!(slices[0].annotation(TRIGGER_TIME), Some("1970-01-01T00:00:05Z"));
         assert!(round(&pods(1), &slices).is_empty(), "nothing to do twice");
     }
 

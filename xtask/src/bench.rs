@@ -29,9 +29,10 @@ enum Bench {
 
 pub fn run(options: &Options) -> Result<()> {
     let report = match &options.bench {
-        Bench::Start(options) => start::run(options)?,
+        Bench::Start(options) => Some(start::run(options)?),
         Bench::Dataplane(options) => dataplane::run(options)?,
     };
+    let Some(report) = report else { return Ok(()) };
     report.print();
     if let Some(file) = &options.json {
         report.write(file)?;

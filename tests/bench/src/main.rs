@@ -8,6 +8,7 @@ mod cases;
 mod fleet;
 mod guard;
 mod peer;
+mod process;
 mod report;
 mod rounds;
 mod stage;
@@ -20,8 +21,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use peer::RealPeer;
 use penstock_tests::netns;
-use report::{Report, Row};
+use report::Report;
 use stage::Stage;
 
 const ROUNDS: usize = 201;
@@ -39,6 +41,8 @@ struct Menu {
 enum Role {
     /// Measure, and clean up afterwards
     Run(Options),
+    /// Print the names of all cases
+    List(Selection),
     /// Measure, watched by `run`
     #[command(hide = true)]
     Measure(Options),
@@ -55,18 +59,24 @@ struct Options {
     /// Rounds of every comparison
     #[arg(long)]
     rounds: Option<usize>,
-    /// Fewer rounds, fewer peers, smaller clusters: under two minutes
-    #[arg(long)]
-    quick: bool,
-    /// Only cases whose name contains this
-    #[arg(long)]
-    only: Option<String>,
+    #[command(flatten)]
+    selection: Selection,
     /// A real peer: kube-proxy=PATH
     #[arg(long, value_name = "NAME=PATH")]
-    peer: Vec<String>,
+    peer: Vec<RealPeer>,
     /// The CPU on which both ends of a path run [default: the last]
     #[arg(long)]
     cpu: Option<usize>,
+}
+
+#[derive(Args)]
+struct Selection {
+    /// Only cases whose name contains this
+    #[arg(long, value_name = "CASE")]
+    only: Option<String>,
+    /// Fewer rounds, fewer peers, smaller clusters
+    #[arg(long)]
+    quick: bool,
 }
 
 #[derive(Args)]
@@ -79,7 +89,8 @@ struct End {
 
 fn main() -> ExitCode {
     let done = match Menu::parse().role {
-        Role::Run(_) => guard::run(&std::env::args().skip(2).collect::<Vec<_>>()),
+        Role::Run(options) => watched(&options),
+        Role::List(selection) => list(&selection).map(|()| ExitCode::SUCCESS),
         Role::Measure(options) => measure(&options).map(|()| ExitCode::SUCCESS),
         Role::Server(end) => worker::server::run(end.cpu, end.address).map(|()| ExitCode::SUCCESS),
         Role::Client(end) => worker::client::run(end.cpu).map(|()| ExitCode::SUCCESS),
@@ -90,50 +101,36 @@ fn main() -> ExitCode {
     })
 }
 
+fn watched(options: &Options) -> Result<ExitCode> {
+    // What cannot be measured is refused before anything is made.
+    cases::select(options.selection.only.as_deref(), options.selection.quick)?;
+    peer::refuse(&options.peer)?;
+    guard::run(&std::env::args().skip(2).collect::<Vec<_>>())
+}
+
+fn list(selection: &Selection) -> Result<()> {
+    for case in cases::select(selection.only.as_deref(), selection.quick)? {
+        println!("{case}");
+    }
+    Ok(())
+}
+
 fn measure(options: &Options) -> Result<()> {
     let variable = |name| std::env::var(name).with_context(|| format!("{name} is not set: use `run`"));
     let processors = std::thread::available_parallelism()?.get();
-    let rounds = options.rounds.unwrap_or(if options.quick { QUICK_ROUNDS } else { ROUNDS }).max(1);
+    let rounds = options.rounds.unwrap_or(if options.selection.quick { QUICK_ROUNDS } else { ROUNDS }).max(1);
     let stage = Stage::new(
         PathBuf::from(variable("PENSTOCK_BENCH_FOLDER")?),
         variable("PENSTOCK_BENCH_PREFIX")?,
         options.cpu.unwrap_or(processors - 1),
         rounds,
-        options.quick,
-        options.only.clone(),
+        options.selection.quick,
+        options.selection.only.clone(),
     )?;
-    let mut rows = netns::isolated(|| all(&stage));
-    for peer in &options.peer {
-        rows.push(Row::missing(format!("peer {peer}"), "", "running a real peer is not built yet"));
-    }
+    let rows = netns::isolated(|| cases::run(&stage));
     let report = Report { configuration: configuration(&stage, processors)?, rows };
     println!("{}", serde_json::to_string_pretty(&report)?);
     Ok(())
-}
-
-type Case = fn(&Stage) -> Result<Vec<Row>>;
-
-/// What there is to measure, in this order.
-const CASES: &[(&str, Case)] = &[
-    ("traffic", cases::traffic::run),
-    ("packets", cases::packets::run),
-    ("connect()", cases::connect::run),
-    ("cold start", cases::programming::cold_start),
-    ("endpoint change", cases::programming::change),
-];
-
-fn all(stage: &Stage) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for (name, case) in CASES {
-        eprintln!("{name}");
-        // On a thread of its own, which a case may bind to a CPU: what it starts would inherit that.
-        let done = std::thread::scope(|scope| scope.spawn(|| case(stage)).join());
-        match done.unwrap_or_else(|_| Err(anyhow::anyhow!("the case panicked"))) {
-            Ok(measured) => rows.extend(measured),
-            Err(error) => rows.push(Row::missing(*name, "", format!("{error:#}"))),
-        }
-    }
-    rows
 }
 
 fn configuration(stage: &Stage, processors: usize) -> Result<String> {

@@ -5,7 +5,9 @@ pub mod iptables;
 pub mod nftables;
 pub mod ours;
 
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use penstock_tests::netns::Netns;
@@ -31,6 +33,16 @@ pub enum Peer {
     Nftables,
 }
 
+/// Somebody else's program to run as a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RealPeer {
+    pub name: String,
+    pub program: PathBuf,
+}
+
+/// The real peers that are known by name.
+const REAL_PEERS: [&str; 1] = ["kube-proxy"];
+
 /// A world with somebody who serves, and processes at its ends.
 pub struct Place {
     pub peer: Peer,
@@ -39,6 +51,38 @@ pub struct Place {
     pub ends: Ends,
     pub ours: Option<Ours>,
     pub world: World,
+}
+
+impl FromStr for RealPeer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<RealPeer, String> {
+        let known = REAL_PEERS.join(", ");
+        let Some((name, program)) = text.split_once('=') else {
+            return Err(format!("write NAME=PATH, where NAME is one of: {known}"));
+        };
+        if !REAL_PEERS.contains(&name) {
+            return Err(format!("there is no peer {name:?}; there is: {known}"));
+        }
+        let program = PathBuf::from(program);
+        let found = program.metadata().map_err(|error| format!("{}: {error}", program.display()))?;
+        if !found.is_file() || found.permissions().mode() & 0o111 == 0 {
+            return Err(format!("{} is not a program that can be run", program.display()));
+        }
+        Ok(RealPeer { name: name.to_owned(), program })
+    }
+}
+
+/// Refuses what cannot be measured beside: better than rows that look as if it had been.
+pub fn refuse(peers: &[RealPeer]) -> Result<()> {
+    if let Some(RealPeer { name, program }) = peers.first() {
+        anyhow::bail!(
+            "--peer {name}={}: this bench cannot run the real {name} yet; leave --peer out, and renderings of its \
+             documented rules take its place",
+            program.display()
+        );
+    }
+    Ok(())
 }
 
 impl Peer {
@@ -109,4 +153,25 @@ fn load(program: &str, arguments: &[&str], file: &Path) -> Result<()> {
         anyhow::bail!("{program}: {}", said.lines().next().unwrap_or("failed without a word"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_real_peer_is_known_by_name_and_can_be_run() {
+        let asked = |text: &str| text.parse::<RealPeer>();
+        assert_eq!(asked("kube-proxy=/bin/sh").map(|peer| peer.program), Ok("/bin/sh".into()));
+        for (text, told) in [
+            ("kube-proxy", "NAME=PATH"),
+            ("cilium=/bin/sh", "kube-proxy"),
+            ("kube-proxy=/no/such", "/no/such"),
+            ("kube-proxy=/etc/passwd", "can be run"),
+            ("kube-proxy=/bin", "can be run"),
+        ] {
+            let refusal = asked(text).expect_err(text);
+            assert!(refusal.contains(told), "{text}: {refusal}");
+        }
+    }
 }

@@ -50,11 +50,11 @@ impl Stage {
 
     /// Whether a case is asked for.
     pub fn wants(&self, case: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| case.contains(only.as_str()))
+        is_wanted(self.only.as_deref(), case)
     }
+}
 
-    /// Whether any case may be asked for whose name begins so.
-    pub fn wants_of(&self, group: &str) -> bool {
-        self.wants(group) || self.only.as_ref().is_some_and(|only| only.starts_with(group))
-    }
+/// Whether a case is asked for by `--only`.
+pub fn is_wanted(only: Option<&str>, case: &str) -> bool {
+    only.is_none_or(|only| case.contains(only))
 }

@@ -6,17 +6,16 @@
 pub mod client;
 pub mod server;
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use nix::libc;
 use penstock_tests::netns::Netns;
+
+use crate::process;
 
 pub use client::Kind;
 
@@ -57,32 +56,7 @@ impl Worker {
         let mut command = Command::new("/proc/self/exe");
         command.args([role, "--cpu", &cpu.to_string(), "--address", address]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let namespace: File = pod.file().try_clone().context("sharing a namespace")?;
-        let procs = match cgroup {
-            Some(folder) => Some(
-                File::options()
-                    .write(true)
-                    .open(folder.join("cgroup.procs"))
-                    .with_context(|| format!("opening the cgroup {}", folder.display()))?,
-            ),
-            None => None,
-        };
-        // SAFETY: between fork and exec only system calls on descriptors that were opened before.
-        unsafe {
-            command.pre_exec(move || {
-                // With the program that measures goes everything it started.
-                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-                if let Some(procs) = &procs
-                    && libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) != 1
-                {
-                    return Err(std::io::Error::last_os_error());
-                }
-                nix::sched::setns(namespace.as_fd(), nix::sched::CloneFlags::CLONE_NEWNET)?;
-                Ok(())
-            });
-        }
+        process::place(&mut command, pod, cgroup)?;
         let mut child = command.spawn().with_context(|| format!("starting a {role}"))?;
         let (hears, says) = (child.stdin.take(), child.stdout.take());
         let mut worker = Worker {
@@ -152,16 +126,4 @@ fn set_priority(policy: i32, priority: i32) -> bool {
     let parameters = libc::sched_param { sched_priority: priority };
     // SAFETY: the structure lives through the call.
     unsafe { libc::sched_setscheduler(0, policy, &parameters) == 0 }
-}
-
-/// CPU nanoseconds of a process: all its threads, and what the kernel did on their behalf.
-pub fn cpu_ns(pid: u32) -> u64 {
-    let mut clock = 0;
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: both places live through the calls.
-    let read = unsafe {
-        libc::clock_getcpuclockid(pid as libc::pid_t, &mut clock) == 0
-            && libc::clock_gettime(clock, &mut time) == 0
-    };
-    if read { time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64 } else { 0 }
 }

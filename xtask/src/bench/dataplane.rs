@@ -2,6 +2,7 @@
 //!
 //! The measuring is a program of its own because it links the data plane, which this one need not.
 
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
@@ -27,9 +28,12 @@ pub struct Options {
     /// Rounds of every comparison
     #[arg(long)]
     rounds: Option<usize>,
-    /// Only cases whose name contains this, such as `nodeport`, `TCP_CRR` or `cold start`
+    /// Only cases whose name contains this, such as `nodeport`, `TCP_CRR` or `cold start`; `--list` shows the names
     #[arg(long, value_name = "CASE")]
     only: Option<String>,
+    /// Print the names of all cases and measure nothing
+    #[arg(long)]
+    list: bool,
     /// Both ends of every path run on this CPU [default: the last]
     #[arg(long)]
     cpu: Option<usize>,
@@ -41,18 +45,26 @@ pub struct Options {
     profile: String,
 }
 
-pub fn run(options: &Options) -> Result<Report> {
+/// The rows; none when only the names of cases were asked for.
+pub fn run(options: &Options) -> Result<Option<Report>> {
+    if options.list {
+        let mut list = std::process::Command::new(build(options)?);
+        list.arg("list");
+        if options.quick {
+            list.arg("--quick");
+        }
+        if let Some(only) = &options.only {
+            list.args(["--only", only]);
+        }
+        command::show(&mut list).context("no case to list")?;
+        return Ok(None);
+    }
     if !nix::unistd::Uid::effective().is_root() {
         bail!("this bench makes namespaces and loads programs: run it as root");
     }
     packages::ensure(WANTED)?;
     let object = ebpf::build()?;
-    let mut build = artifacts::cargo();
-    build.args(["build", "--locked", "--package", PACKAGE, "--bin", PROGRAM, "--profile", &options.profile]);
-    command::show(&mut build).context("the measuring program does not build")?;
-    let folder = if options.profile == "dev" { "debug" } else { options.profile.as_str() };
-
-    let mut run = std::process::Command::new(artifacts::target().join(folder).join(PROGRAM));
+    let mut run = std::process::Command::new(build(options)?);
     run.arg("run").env("PENSTOCK_EBPF_OBJECT", object);
     if options.quick {
         run.arg("--quick");
@@ -73,5 +85,14 @@ pub fn run(options: &Options) -> Result<Report> {
     }
     let mut report: Report = serde_json::from_slice(&output.stdout).context("reading the bench's rows")?;
     report.configuration = format!("profile {}; {}", options.profile, report.configuration);
-    Ok(report)
+    Ok(Some(report))
+}
+
+/// Builds the measuring program, and returns where it is.
+fn build(options: &Options) -> Result<PathBuf> {
+    let mut build = artifacts::cargo();
+    build.args(["build", "--locked", "--package", PACKAGE, "--bin", PROGRAM, "--profile", &options.profile]);
+    command::show(&mut build).context("the measuring program does not build")?;
+    let folder = if options.profile == "dev" { "debug" } else { options.profile.as_str() };
+    Ok(artifacts::target().join(folder).join(PROGRAM))
 }

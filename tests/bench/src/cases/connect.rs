@@ -16,17 +16,21 @@ use crate::world;
 const OPERATIONS: u32 = 2_000;
 const GOAL_NS: f64 = 500.0;
 
+const LABELS: [(Kind, &str); 2] =
+    [(Kind::Connect, "connect() of a new socket"), (Kind::Reconnect, "connect() again on one socket")];
+
+pub fn cases(_quick: bool) -> Vec<String> {
+    LABELS.map(|(_, label)| label.to_owned()).into()
+}
+
 pub fn run(stage: &Stage) -> Result<Vec<Row>> {
-    if !stage.wants("connect()") {
-        return Ok(Vec::new());
-    }
     let sizes: &[u32] = if stage.quick { &[1, 5000] } else { &[1, 5000, 50_000] };
     let mut places = vec![Place::new(stage, Peer::Bare, 0)?];
     for services in sizes {
         places.push(Place::new(stage, Peer::Ours, *services)?);
     }
     let mut rows = Vec::new();
-    for (kind, label) in [(Kind::Connect, "of a new socket"), (Kind::Reconnect, "again on one socket")] {
+    for (kind, label) in LABELS.into_iter().filter(|(_, label)| stage.wants(label)) {
         // Without a hook; with hooks, to a service; with hooks, to an address that is no service's.
         let mut paths = Vec::new();
         for (at, place) in places.iter_mut().enumerate() {
@@ -46,12 +50,12 @@ pub fn run(stage: &Stage) -> Result<Vec<Row>> {
             let Some(figure) = compare(mine, &slices[0], |it| it.p50_ns) else { continue };
             let place = &places[*at];
             if place.peer == Peer::Bare {
-                rows.push(Row::of(format!("connect() {label}: no hook"), figure.value, "ns"));
+                rows.push(Row::of(format!("{label}: no hook"), figure.value, "ns"));
                 continue;
             }
             let added = mine.iter().zip(&slices[0]).map(|(a, b)| a.p50_ns - b.p50_ns).collect();
             let added = quantile(added, 0.5).unwrap_or_default();
-            let case = format!("connect() {label}: {target}, added by {}", place.name());
+            let case = format!("{label}: {target}, added by {}", place.name());
             if *target == "to a service" {
                 rows.push(Row::of(case, added, "ns").at_most(GOAL_NS));
                 to_service.push(mine);
@@ -64,7 +68,7 @@ pub fn run(stage: &Stage) -> Result<Vec<Row>> {
                 (compare(many, few, |it| it.p50_ns), compare(few, few, |it| it.p50_ns))
         {
             let most = sizes.last().copied().unwrap_or_default();
-            let case = format!("connect() {label}: to a service, @{most} beside @1");
+            let case = format!("{label}: to a service, @{most} beside @1");
             rows.push(Row::beside(case, figure, base.value, "ns").at_most(1.03));
         }
     }

@@ -55,12 +55,42 @@ struct Case {
     goal_ns: Option<f64>,
 }
 
+/// The names of what [`packets`] gives.
+const NAMES: [&str; 14] = [
+    "XDP NodePort, established",
+    "XDP reply",
+    "XDP arriving, not ours",
+    "tc NodePort of another node, established",
+    "tc NodePort, established",
+    "tc reply",
+    "tc pod to service, established",
+    "tc pod to pod, not ours",
+    "tc arriving, not ours",
+    "tc leaving, not ours",
+    "tc NodePort, first packet",
+    "tc NodePort, first packet, map of flows full",
+    "XDP NodePort, first packet",
+    "XDP NodePort, first packet, map of flows full",
+];
+
+fn sizes(quick: bool) -> &'static [u32] {
+    if quick { &[3] } else { &[3, 50_000] }
+}
+
+pub fn cases(quick: bool) -> Vec<String> {
+    sizes(quick).iter().flat_map(|services| NAMES.map(|name| full_name(name, *services))).collect()
+}
+
+fn full_name(name: &str, services: u32) -> String {
+    format!("packets: {name} @{services}")
+}
+
 pub fn run(stage: &Stage) -> Result<Vec<Row>> {
-    if !stage.wants_of("packets: ") {
-        return Ok(Vec::new());
-    }
     let mut rows = Vec::new();
-    for services in if stage.quick { vec![3] } else { vec![3, 50_000] } {
+    for &services in sizes(stage.quick) {
+        if !NAMES.iter().any(|name| stage.wants(&full_name(name, services))) {
+            continue;
+        }
         let world = World::new()?;
         world.node.run(know_neighbours)?;
         let mut fleet = fleet(services, 2);
@@ -74,8 +104,8 @@ pub fn run(stage: &Stage) -> Result<Vec<Row>> {
 fn measure(stage: &Stage, ours: &Ours, services: u32) -> Result<Vec<Row>> {
     worker::pin(stage.cpu)?;
     let (mut rows, mut missing) = (Vec::<Row>::new(), Vec::new());
-    for case in &cases(ours)? {
-        let name = format!("packets: {} @{services}", case.name);
+    for case in &packets(ours)? {
+        let name = full_name(case.name, services);
         if !stage.wants(&name) {
             continue;
         }
@@ -127,7 +157,7 @@ fn ask(flags: u8, port: u16) -> Packet {
     Packet::new(Transport::Tcp(flags), &format!("10.240.0.1:{port}"), &to)
 }
 
-fn cases(served: &Ours) -> Result<Vec<Case>> {
+fn packets(served: &Ours) -> Result<Vec<Case>> {
     let service = fleet::cluster_ip(Kind::TcpRr).to_string();
     let server = |base: u16| format!("{SERVER_POD}:{}", base + Kind::TcpRr.port_offset());
     let (client, port) = (format!("{CLIENT_POD}:40000"), CLIENT_PORT);

@@ -29,10 +29,15 @@ const CHANGES_LIMIT_QUICK: Duration = Duration::from_secs(10);
 const CHANGE_P99_GOAL_MS: f64 = 10.0;
 const CHANGE_CPU_GOAL_MS: f64 = 1.0;
 
+pub fn cold_start_cases(_quick: bool) -> Vec<String> {
+    vec!["cold start of the library".to_owned()]
+}
+
+pub fn change_cases(_quick: bool) -> Vec<String> {
+    vec!["endpoint change of the library".to_owned()]
+}
+
 pub fn cold_start(stage: &Stage) -> Result<Vec<Row>> {
-    if !stage.wants("cold start") {
-        return Ok(Vec::new());
-    }
     worker::pin(stage.cpu)?;
     let services = if stage.quick { COLD_SERVICES_QUICK } else { COLD_SERVICES };
     let wanted = desired(&fleet(services, COLD_BACKENDS));
@@ -67,9 +72,6 @@ pub fn cold_start(stage: &Stage) -> Result<Vec<Row>> {
 }
 
 pub fn change(stage: &Stage) -> Result<Vec<Row>> {
-    if !stage.wants("endpoint change") {
-        return Ok(Vec::new());
-    }
     worker::pin(stage.cpu)?;
     let services = CHANGE_SERVICES;
     let limit = if stage.quick { CHANGES_LIMIT_QUICK } else { CHANGES_LIMIT };

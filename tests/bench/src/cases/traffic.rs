@@ -13,6 +13,11 @@ use crate::stage::Stage;
 use crate::worker::{Kind, Slice};
 use crate::world;
 
+/// How many services there are in the world of most paths, and in those that are compared to see whether it matters.
+const USUAL: u32 = 3;
+const FEW: u32 = 1;
+const MANY: u32 = 50_000;
+
 /// From where to where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -57,18 +62,64 @@ fn amount(kind: Kind) -> u32 {
     }
 }
 
-pub fn run(stage: &Stage) -> Result<Vec<Row>> {
-    let wanted: Vec<(Way, Kind)> = WAYS
-        .into_iter()
-        .flat_map(|way| KINDS.map(|kind| (way, kind)))
-        .filter(|(way, kind)| stage.wants(&format!("{} {}", way.name(), kind.name())))
-        .collect();
-    if wanted.is_empty() {
-        return Ok(Vec::new());
+/// A path by its way, its kind and who serves it how many services.
+fn case(way: Way, kind: Kind, peer: Peer, services: u32) -> String {
+    format!("{} {}: {} @{services}", way.name(), kind.name(), peer.name())
+}
+
+/// Ours at the most services beside ours at the fewest.
+fn flatness_case(way: Way, kind: Kind) -> String {
+    format!("{} {}: {} @{MANY} beside @{FEW}", way.name(), kind.name(), Peer::Ours.name())
+}
+
+/// To a pod no service is passed, so their number matters to nobody.
+fn takes_part(way: Way, services: u32) -> bool {
+    way != Way::PodToPod || services == USUAL || services == 0
+}
+
+fn each_way() -> impl Iterator<Item = (Way, Kind)> {
+    WAYS.into_iter().flat_map(|way| KINDS.map(|kind| (way, kind)))
+}
+
+pub fn cases(quick: bool) -> Vec<String> {
+    let served = |peer: &Peer| *peer != Peer::Bare;
+    each_way()
+        .flat_map(|(way, kind)| {
+            let paths = casting(quick)
+                .into_iter()
+                .filter(|(peer, services)| served(peer) && takes_part(way, *services));
+            let flatness = (!quick && way != Way::PodToPod).then(|| flatness_case(way, kind));
+            paths.map(|(peer, services)| case(way, kind, peer, services)).chain(flatness).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// Whether a path is measured on some way: because it is asked for, or because something is that is compared with it.
+fn is_needed(stage: &Stage, way: Way, kind: Kind, peer: Peer, services: u32) -> bool {
+    if !takes_part(way, services) {
+        return false;
     }
+    let flatness = || !stage.quick && way != Way::PodToPod && stage.wants(&flatness_case(way, kind));
+    match peer {
+        Peer::Bare => cases(stage.quick)
+            .iter()
+            .any(|case| case.starts_with(&format!("{} {}:", way.name(), kind.name())) && stage.wants(case)),
+        _ => {
+            stage.wants(&case(way, kind, peer, services))
+                || peer == Peer::Ours && [FEW, MANY].contains(&services) && flatness()
+        }
+    }
+}
+
+pub fn run(stage: &Stage) -> Result<Vec<Row>> {
+    let wanted: Vec<(Way, Kind)> =
+        each_way().filter(|(way, kind)| is_needed(stage, *way, *kind, Peer::Bare, 0)).collect();
     let mut rows = Vec::new();
     let mut places = Vec::new();
     for (peer, services) in casting(stage.quick) {
+        if !wanted.iter().any(|(way, kind)| is_needed(stage, *way, *kind, peer, services)) {
+            continue;
+        }
         match Place::new(stage, peer, services) {
             Ok(place) => places.push(place),
             // Without the bare path, or ours, there is nothing to compare.
@@ -94,19 +145,18 @@ pub fn run(stage: &Stage) -> Result<Vec<Row>> {
 /// Who takes part: bare first, and again.
 fn casting(quick: bool) -> Vec<(Peer, u32)> {
     let mut all = vec![(Peer::Bare, 0), (Peer::Bare, 0)];
-    let sizes: &[u32] = if quick { &[3] } else { &[3, 5000] };
+    let sizes: &[u32] = if quick { &[USUAL] } else { &[USUAL, 5000] };
     for services in sizes {
         all.extend([(Peer::Ours, *services), (Peer::Iptables, *services), (Peer::Nftables, *services)]);
     }
     if !quick {
-        all.extend([(Peer::Ours, 1), (Peer::Ours, 50_000)]);
+        all.extend([(Peer::Ours, FEW), (Peer::Ours, MANY)]);
     }
     all
 }
 
 fn measure(stage: &Stage, places: &mut [Place], way: Way, kind: Kind) -> Result<Vec<Row>> {
-    // To a pod no service is passed, so their number matters to nobody.
-    let takes_part = |place: &Place| way != Way::PodToPod || place.services <= 3 && place.services != 1;
+    let takes_part = |place: &Place| is_needed(stage, way, kind, place.peer, place.services);
     let mut paths: Vec<&mut Place> = places.iter_mut().filter(|place| takes_part(place)).collect();
     let mut slots = Vec::new();
     for place in &mut paths {
@@ -199,12 +249,11 @@ fn rows(way: Way, kind: Kind, names: &[(Peer, String)], slices: &[Vec<Slice>]) -
 fn flatness(way: Way, kind: Kind, names: &[(Peer, String)], slices: &[Vec<Slice>]) -> Option<Row> {
     let find =
         |wanted: &str| names.iter().position(|(peer, name)| *peer == Peer::Ours && name.ends_with(wanted));
-    let (few, many) = (find("@1")?, find("@50000")?);
+    let (few, many) = (find(&format!("@{FEW}"))?, find(&format!("@{MANY}"))?);
     let figure = compare(&slices[many], &slices[few], |it| it.p50_ns)?;
     let base = compare(&slices[few], &slices[few], |it| it.p50_ns)?;
-    let case = format!("{} {}: penstock @50000 beside @1", way.name(), kind.name());
-    let row =
-        Row::beside(case, in_us(figure), base.value / 1e3, if kind == Kind::Bulk { "us/MB" } else { "us" });
+    let unit = if kind == Kind::Bulk { "us/MB" } else { "us" };
+    let row = Row::beside(flatness_case(way, kind), in_us(figure), base.value / 1e3, unit);
     Some(row.at_most(1.03))
 }
 

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, socket};
 
+use crate::process;
+
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What a server of transfers acknowledges.
 pub const BULK_CHUNK_BYTES: usize = 256 << 10;
@@ -96,7 +98,7 @@ fn answer(line: &str, slots: &mut Vec<Slot>) -> Result<String> {
         ["run", slot, amount, server] => {
             let slot = slots.get_mut(slot.parse::<usize>()?).context("no such slot")?;
             let (server, amount) = (server.parse()?, amount.parse()?);
-            let busy = || super::cpu_ns(server) + super::cpu_ns(std::process::id());
+            let busy = || process::cpu_ns(server) + process::cpu_ns(std::process::id());
             let before = busy();
             let (p50_ns, operations) = match slot.kind {
                 Kind::Bulk => slot.transfer(amount)?,

@@ -1,0 +1,54 @@
+//! Processes that a measurement starts: where they run, what they cost, and that they end with it.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use nix::libc;
+use penstock_tests::netns::Netns;
+
+/// Has a command run in a namespace and a cgroup, and end with the thread that starts it.
+pub fn place(command: &mut Command, netns: &Netns, cgroup: Option<&Path>) -> Result<()> {
+    let namespace: File = netns.file().try_clone().context("sharing a namespace")?;
+    let procs = match cgroup {
+        Some(folder) => Some(
+            File::options()
+                .write(true)
+                .open(folder.join("cgroup.procs"))
+                .with_context(|| format!("opening the cgroup {}", folder.display()))?,
+        ),
+        None => None,
+    };
+    // SAFETY: between fork and exec only system calls on descriptors that were opened before.
+    unsafe {
+        command.pre_exec(move || {
+            // With the program that measures goes everything it started.
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            if let Some(procs) = &procs
+                && libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) != 1
+            {
+                return Err(std::io::Error::last_os_error());
+            }
+            nix::sched::setns(namespace.as_fd(), nix::sched::CloneFlags::CLONE_NEWNET)?;
+            Ok(())
+        });
+    }
+    Ok(())
+}
+
+/// CPU nanoseconds of a process: all its threads, and what the kernel did on their behalf.
+pub fn cpu_ns(pid: u32) -> u64 {
+    let mut clock = 0;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: both places live through the calls.
+    let read = unsafe {
+        libc::clock_getcpuclockid(pid as libc::pid_t, &mut clock) == 0
+            && libc::clock_gettime(clock, &mut time) == 0
+    };
+    if read { time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64 } else { 0 }
+}

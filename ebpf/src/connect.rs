@@ -62,6 +62,7 @@ fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
         family: socket::family(ctx),
         flags: if counted { PEER_COUNTED } else { 0 },
         zero: 0,
+        place: socket::place(ctx),
     };
     let recorded = PEERS.insert(&cookie, &peer, BPF_NOEXIST as u64).or_else(|_| record_again(cookie, &peer));
     match recorded {

@@ -2,7 +2,8 @@
 //!
 //! Attachment points: [`connect`], [`sendmsg`], [`recvmsg`], [`getpeername`], [`bind`], each for both families, and
 //! [`release`] on the node's cgroup;
-//! [`uplink_xdp`] and [`uplink`] on the interface to the outside; [`pod`] on the host's side of each pod's veth.
+//! [`uplink_xdp`] and [`uplink`] on the interface to the outside; [`pod`] on the host's side of each pod's veth;
+//! [`pick`] on no traffic, but on maps that user space reads.
 //! A service is looked up by address, leads to a set, and the set is one map that is swapped as a whole; programs
 //! read it through one pointer taken once. Nothing here knows Kubernetes, and nothing here allocates.
 #![no_std]
@@ -14,6 +15,7 @@
 mod bind;
 mod connect;
 mod getpeername;
+mod pick;
 mod pod;
 mod recvmsg;
 mod release;

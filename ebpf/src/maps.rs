@@ -70,7 +70,7 @@ pub static SOCKET_FLOWS: LruHashMap<shared::SocketFlowKey, shared::SocketFlowVal
 /// Not evicted from: entries go when their sockets close. Memory for all is taken at once, which saves every connect() an
 /// allocation and every close() its release; storage in the socket would need no limit, but costs as much as all the rest
 /// of the hook.
-#[btf_map(name = "peers_v2")]
+#[btf_map(name = "peers_v3")]
 pub static PEERS: HashMap<u64, shared::Peer, 65_536> = HashMap::new();
 
 /// Signed: what is taken off after the entry was made anew goes below zero, and counts as none.
@@ -91,6 +91,10 @@ pub static FORMER_SOCKET_FLOWS: LruHashMap<shared::SocketFlowKey, shared::Socket
 pub static FORMER_PEERS: HashMap<u64, shared::Peer, 1> = HashMap::new();
 #[btf_map(name = "former_affinity")]
 pub static FORMER_AFFINITY: LruHashMap<shared::AffinityKey, shared::AffinityValue, 1> = LruHashMap::new();
+
+/// Which entries are wanted by who reads maps through the programs of `pick`.
+#[btf_map(name = "picked")]
+pub static PICKED: Array<shared::Picked, 1> = Array::new();
 
 #[btf_map(name = "tallies_v1")]
 pub static TALLIES: PerCpuArray<u64, { shared::TALLIES_MAX as usize }> = PerCpuArray::new();

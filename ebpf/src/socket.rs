@@ -132,6 +132,13 @@ pub fn cookie(ctx: &SockAddrContext) -> u64 {
     unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) }
 }
 
+/// Where the kernel has the socket in its memory.
+#[inline(always)]
+pub fn place(ctx: &SockAddrContext) -> u64 {
+    // SAFETY: the context is valid, and the field readable in every hook.
+    unsafe { (&raw const (*ctx.sock_addr).__bindgen_anon_1.sk).read_volatile() as u64 }
+}
+
 /// The number of the network namespace the socket is in.
 #[inline(always)]
 pub fn netns_cookie(ctx: &SockAddrContext) -> u64 {

@@ -11,6 +11,7 @@ mod config;
 mod count;
 mod flow;
 pub mod map;
+mod pick;
 mod pod;
 mod service;
 mod socket;
@@ -27,6 +28,7 @@ pub use flow::{
     AffinityKey, AffinityValue, FLOW_CLOSING, FLOW_DIRECT, FLOW_MASQUERADE, FLOW_TELLS, FlowKey, FlowValue,
     FragmentKey, FragmentValue, HALF_FORWARD, HALF_REPLY,
 };
+pub use pick::{PICKED, Picked, PickedPeer, SocketHead};
 pub use pod::LocalPod;
 pub use service::{
     Backend, CHOICE_LEAST_CONNECTIONS, CHOICE_MAGLEV, CHOICE_RANDOM, PROTOCOL_ICMP, PROTOCOL_ICMPV6,

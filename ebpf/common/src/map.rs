@@ -26,7 +26,7 @@ pub const FRAGMENTS: &str = "fragments_v1";
 /// [`crate::SocketFlowKey`] to [`crate::SocketFlowValue`].
 pub const SOCKET_FLOWS: &str = "socket_flows_v1";
 /// Socket cookie to [`crate::Peer`].
-pub const PEERS: &str = "peers_v2";
+pub const PEERS: &str = "peers_v3";
 /// [`crate::OpenKey`] to the number of open connections, as i64.
 pub const OPEN: &str = "open_v1";
 /// [`crate::AffinityKey`] to [`crate::AffinityValue`].

@@ -61,6 +61,9 @@ pub struct Peer {
     pub flags: u8,
     /// Always zero.
     pub zero: u8,
+    /// Where the kernel has the socket; zero when nobody knows. Only to be read from, by [`SocketHead`], and only believed
+    /// when what is there has the socket's cookie.
+    pub place: u64,
 }
 
 /// Whose open connections are counted, for services that choose by them.
@@ -75,5 +78,5 @@ pub struct OpenKey {
 
 shared!(SocketFlowKey, 32, [u64, Address, u16, u16, u32]);
 shared!(SocketFlowValue, 24, [Address, u16, u16, u32]);
-shared!(Peer, 56, [Address, Address, u64, u16, u16, u32, u32, u8, u8, u8, u8]);
+shared!(Peer, 64, [Address, Address, u64, u16, u16, u32, u32, u8, u8, u8, u8, u64]);
 shared!(OpenKey, 8, [u32, u32]);

@@ -4,11 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use crate::endings::{Endings, Said};
+use crate::endings::{Acted, Endings, Said};
 use crate::kernel::KernelMaps;
 use crate::leaving::Ended;
 use crate::load::State;
+use crate::noted::Noted;
+use crate::picks::Picks;
 use crate::planner::Planner;
 use crate::sets::Settling;
 use crate::sink::MapSink;
@@ -97,7 +100,7 @@ impl Dataplane {
         let settling = maps.take_settling();
         let acted_on_some = !planned.departed.is_empty() || !ended.is_empty();
         if acted_on_some && !settling.is_settled() {
-            self.act_again(settling, planned.departed, ended, endings.again());
+            self.act_again(settling, planned.departed, ended, endings.again(), maps.picks());
         }
         Ok(Applied {
             operations: planned.operations.len(),
@@ -109,12 +112,26 @@ impl Dataplane {
 
     /// Acts once more on backends that left, when no program runs any more that may have chosen one: such a program may
     /// have noted its choice after the first time.
-    fn act_again(&self, settling: Settling, departed: Departed, ended: Ended, mut endings: Endings) {
+    fn act_again(
+        &self,
+        settling: Settling,
+        departed: Departed,
+        ended: Ended,
+        mut endings: Endings,
+        picks: Option<Arc<Picks>>,
+    ) {
         let directory = self.directory().to_owned();
         let sweeping = std::thread::Builder::new().name("sweep".to_owned()).spawn(move || {
             settling.wait();
-            let acted = KernelMaps::open(&directory)
-                .and_then(|mut maps| endings.act_on(&mut maps, &departed, &ended));
+            let acted =
+                Noted::observe(&directory, departed.keys().chain(ended.services())).and_then(|noted| {
+                    if noted == Noted::default() {
+                        return Ok(Acted::default());
+                    }
+                    let mut maps = KernelMaps::open(&directory)?;
+                    maps.pick_by(picks);
+                    endings.act_on(&mut maps, &departed, &ended)
+                });
             if let Err(error) = acted {
                 tracing::warn!("flows and sockets of backends that left may linger: {error}");
             }

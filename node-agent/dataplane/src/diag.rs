@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use penstock_ebpf_common::{Address, PROTOCOL_TCP};
+use penstock_ebpf_common::{Address, PROTOCOL_TCP, SocketHead};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
@@ -57,6 +57,8 @@ pub struct Found {
 pub struct Destroyed {
     /// How many were: one that was gone before is none, and no error.
     pub count: usize,
+    /// How many the kernel did not find.
+    pub missing: usize,
     /// What the kernel said to the last that it refused.
     pub refusal: Option<io::Error>,
 }
@@ -124,8 +126,9 @@ impl Diag {
                         is_last = sequence as usize + 1 == some.len();
                         if let Err(error) = error_of(body) {
                             done.count -= 1;
-                            if error.raw_os_error() != Some(libc::ENOENT) {
-                                done.refusal = Some(error);
+                            match error.raw_os_error() {
+                                Some(libc::ENOENT) => done.missing += 1,
+                                _ => done.refusal = Some(error),
                             }
                         }
                     }
@@ -160,7 +163,40 @@ impl Diag {
     }
 }
 
+impl Destroyed {
+    /// Adds what came of others.
+    pub fn merge(&mut self, other: Self) {
+        self.count += other.count;
+        self.missing += other.missing;
+        self.refusal = other.refusal.or(self.refusal.take());
+    }
+}
+
 impl Found {
+    /// A socket of this cookie by what is in the kernel's memory where it was; none when it is another or has no port yet.
+    pub fn read(protocol: u8, cookie: u64, head: &SocketHead) -> Option<Self> {
+        if head.cookie != cookie || head.local_port == 0 {
+            return None;
+        }
+        // struct inet_diag_sockid: ports, own address, peer's address, interface, cookie.
+        let (local, remote) = match i32::from(head.family) {
+            libc::AF_INET => ([head.local_v4, 0, 0, 0], [head.remote_v4, 0, 0, 0]),
+            libc::AF_INET6 => (head.local.words, head.remote.words),
+            _ => return None,
+        };
+        let ports = u32::from(head.local_port.to_be()) | u32::from(head.remote_port) << 16;
+        let words = [ports].into_iter().chain(local).chain(remote).chain([
+            head.ifindex,
+            cookie as u32,
+            (cookie >> 32) as u32,
+        ]);
+        let mut id = [0; ID];
+        for (to, word) in id.chunks_exact_mut(4).zip(words) {
+            to.copy_from_slice(&word.to_ne_bytes());
+        }
+        Some(Self { family: head.family as u8, protocol, id })
+    }
+
     /// The kernel's number of the socket.
     pub fn cookie(&self) -> u64 {
         u64::from(self.word(40)) | u64::from(self.word(44)) << 32
@@ -231,6 +267,38 @@ mod tests {
         for broken in [&bytes[..3], &bytes[..20], &[0xff; 40], &[0; 40]] {
             assert!(split_message(broken).is_none(), "{broken:?}");
         }
+    }
+
+    #[test]
+    fn a_socket_is_named_as_the_kernel_would_by_what_its_memory_begins_with() {
+        let address = |last| Address::from(std::net::IpAddr::from([10, 0, 0, last]));
+        let head = SocketHead {
+            local_v4: address(1).v4(),
+            remote_v4: address(9).v4(),
+            local_port: 40_000,
+            remote_port: 53_u16.to_be(),
+            family: libc::AF_INET as u16,
+            ifindex: 3,
+            cookie: 1 << 32 | 7,
+            ..SocketHead::default()
+        };
+        let found = Found::read(6, head.cookie, &head).expect("a name");
+        assert_eq!((found.cookie(), found.peer()), (head.cookie, (address(9), 53_u16.to_be())));
+        let mut id = [0; ID];
+        id[..2].copy_from_slice(&40_000_u16.to_be_bytes());
+        id[2..4].copy_from_slice(&53_u16.to_be_bytes());
+        id[4..8].copy_from_slice(&[10, 0, 0, 1]);
+        id[20..24].copy_from_slice(&[10, 0, 0, 9]);
+        id[36..40].copy_from_slice(&3_u32.to_ne_bytes());
+        id[40..44].copy_from_slice(&7_u32.to_ne_bytes());
+        id[44..].copy_from_slice(&1_u32.to_ne_bytes());
+        assert_eq!(found.id, id);
+
+        let six = SocketHead { family: libc::AF_INET6 as u16, remote: address(8), ..head };
+        assert_eq!(Found::read(6, six.cookie, &six).map(|it| it.peer()), Some((address(8), 53_u16.to_be())));
+        assert_eq!(Found::read(6, 7, &head), None, "another socket");
+        let unbound = SocketHead { local_port: 0, ..head };
+        assert_eq!(Found::read(6, head.cookie, &unbound), None, "it has no port yet");
     }
 
     #[test]

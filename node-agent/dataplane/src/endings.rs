@@ -110,10 +110,22 @@ impl Endings {
         departed: &Departed,
         ended: &Ended,
     ) -> Result<Acted, DataplaneError> {
-        // Sockets first: their owners wait.
-        let sockets_destroyed = sockets::apply_end(maps, &mut self.namespaces, ended, &mut self.dead)?;
-        let flows_removed = sweep::apply_departure(maps, departed, &ended.gone)?;
-        Ok(Acted { flows_removed, sockets_destroyed })
+        let victims = sockets::observe_victims(maps, ended, &self.dead)?;
+        let (namespaces, dead) = (&mut self.namespaces, &mut self.dead);
+        let destroy = || sockets::apply_end(namespaces, &victims, dead);
+        let mut sweep = || sweep::apply_departure(maps, departed, &ended.gone);
+        if victims.is_empty() {
+            return Ok(Acted { flows_removed: sweep()?, sockets_destroyed: 0 });
+        }
+        // Neither waits for the other: the owners of sockets and those who send datagrams do.
+        let (destroyed, swept) = std::thread::scope(|scope| {
+            // It goes to where the sockets are, and does not come back.
+            let destroying = scope.spawn(destroy);
+            let swept = sweep();
+            (destroying.join(), swept)
+        });
+        let sockets_destroyed = destroyed.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok(Acted { flows_removed: swept?, sockets_destroyed })
     }
 }
 

@@ -12,13 +12,15 @@ use aya::maps::{Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray
 use penstock_ebpf_common::{
     Address, AffinityKey, AffinityValue, Backend, CHOICE_LEAST_CONNECTIONS, CHOICE_MAGLEV, CHOICE_RANDOM,
     CONFIG_SHARED_PORTS, Config, FlowKey, FlowValue, INSIDE_NODES, InsideKey, LocalPod, OpenKey, Peer,
-    ServiceCount, ServiceName, SetHeader, SocketFlowKey, SocketFlowValue, SourceRangeKey, TABLE_PLACES,
-    TablePiece, VipKey, VipValue, map,
+    Picked, PickedPeer, ServiceCount, ServiceName, SetHeader, SocketFlowKey, SocketFlowValue, SourceRangeKey,
+    TABLE_PLACES, TablePiece, VipKey, VipValue, map,
 };
 
 use crate::counts::Counts;
 use crate::diff::Operation;
 use crate::image::{MapImage, SETS_PER_SERVICE, Set, SourceRange, set_ids};
+use crate::noted::Noted;
+use crate::picks::Picks;
 use crate::sets::{MapArray, Settling};
 use crate::sink::MapSink;
 use crate::sys;
@@ -59,6 +61,7 @@ pub struct KernelMaps {
     pub(crate) peers: HashMap<MapData, u64, Peer>,
     pub(crate) open: HashMap<MapData, OpenKey, i64>,
     pub(crate) affinity: HashMap<MapData, AffinityKey, AffinityValue>,
+    picks: Option<Arc<Picks>>,
 }
 
 struct Fds {
@@ -129,6 +132,7 @@ impl KernelMaps {
             peers: open(directory, map::PEERS)?,
             open: open(directory, map::OPEN)?,
             affinity: open(directory, map::AFFINITY)?,
+            picks: None,
         })
     }
 
@@ -251,6 +255,60 @@ impl KernelMaps {
     /// What was counted for a service, over all CPUs.
     pub fn service_count(&mut self, service: u32) -> Result<ServiceCount, DataplaneError> {
         self.counts.get(service)
+    }
+
+    /// From now on has entries picked out by programs, if the kernel took them.
+    pub fn pick_by(&mut self, picks: Option<Arc<Picks>>) {
+        self.picks = picks;
+    }
+
+    /// The programs that pick out entries.
+    pub fn picks(&self) -> Option<Arc<Picks>> {
+        self.picks.clone()
+    }
+
+    /// Hands the flows of interfaces on that are of some services, and perhaps others.
+    pub fn each_flow(
+        &self,
+        of: &Picked,
+        each_one: impl FnMut(&FlowKey, &FlowValue),
+    ) -> Result<(), DataplaneError> {
+        match &self.picks {
+            Some(picks) => pick(picks, &self.flows, map::FLOWS, of, each_one),
+            None => each(&self.flows, map::FLOWS, each_one),
+        }
+    }
+
+    /// The same with those of sockets that are not connected.
+    pub fn each_socket_flow(
+        &self,
+        of: &Picked,
+        each_one: impl FnMut(&SocketFlowKey, &SocketFlowValue),
+    ) -> Result<(), DataplaneError> {
+        match &self.picks {
+            Some(picks) => pick(picks, &self.socket_flows, map::SOCKET_FLOWS, of, each_one),
+            None => each(&self.socket_flows, map::SOCKET_FLOWS, each_one),
+        }
+    }
+
+    /// The same with the peers of connected sockets, by the sockets' cookies. Where no program picks nothing is known of
+    /// the sockets' own ends.
+    pub fn each_peer(
+        &self,
+        of: &Picked,
+        mut each_one: impl FnMut(&u64, &PickedPeer),
+    ) -> Result<(), DataplaneError> {
+        match &self.picks {
+            Some(picks) => pick(picks, &self.peers, map::PEERS, of, each_one),
+            None => each(&self.peers, map::PEERS, |cookie, peer| {
+                each_one(cookie, &PickedPeer { peer: *peer, ..PickedPeer::default() });
+            }),
+        }
+    }
+
+    /// In which maps programs may have noted something for these services.
+    pub fn noted<'a>(&mut self, services: impl Iterator<Item = &'a u32>) -> Result<Noted, DataplaneError> {
+        Noted::of(&mut self.counts, services)
     }
 
     /// What was swapped since the last call, to wait until nobody reads what was there before.
@@ -583,6 +641,22 @@ pub(crate) fn sweep<K: Pod, V: Pod>(
         gone(entries.remove(key), name)?;
     }
     Ok(over.len())
+}
+
+/// Hands on entries of a map that a program picks: those of some services, and perhaps others.
+fn pick<K: Pod, V: Pod, T: Pod>(
+    picks: &Picks,
+    entries: &HashMap<MapData, K, V>,
+    name: &'static str,
+    of: &Picked,
+    each: impl FnMut(&K, &T),
+) -> Result<(), DataplaneError> {
+    let data = IterableMap::map(entries);
+    picks.each(name, data.fd().as_fd(), of, each).map_err(|source| DataplaneError::Kernel {
+        doing: "picking entries of a map",
+        subject: name.to_owned(),
+        source,
+    })
 }
 
 /// Hands every entry of a map on.

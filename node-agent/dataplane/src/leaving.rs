@@ -81,6 +81,11 @@ impl Ended {
         }
     }
 
+    /// Whose backends they were.
+    pub fn services(&self) -> impl Iterator<Item = &u32> {
+        self.gone.keys().chain(self.silent.keys())
+    }
+
     /// Whether there is nothing to act on.
     pub fn is_empty(&self) -> bool {
         self.gone.is_empty() && self.silent.is_empty()

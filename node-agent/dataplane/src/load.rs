@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aya::programs::{Program, ProgramError};
-use aya::{Ebpf, EbpfLoader};
+use aya::{Btf, Ebpf, EbpfLoader};
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 use penstock_ebpf_common::{CONFIG_MASQUERADE, Config, INSIDE_NODES, LocalPod, map};
 
@@ -15,6 +16,7 @@ use crate::image::SETS_PER_SERVICE;
 use crate::kernel::{self, KernelMaps};
 use crate::links::{CGROUP_HOOKS, Links, POD_HOOK, Place, UPLINK_HOOKS, XDP_PROGRAM};
 use crate::migrate::{self, Conversion, Exchange};
+use crate::picks::{self, Picks};
 use crate::planner::Planner;
 use crate::sink::MapSink;
 use crate::uplink::{self, Uplink, Xdp, XdpKind};
@@ -218,10 +220,11 @@ impl Dataplane {
     }
 }
 
-/// Has the kernel verify every program, and attaches none. Returns how many there are.
+/// Has the kernel verify every program, and attaches none. Returns how many it took: all, or all but those that pick entries
+/// of maps.
 pub fn verify(options: &LoadOptions) -> Result<usize, DataplaneError> {
     ensure_directories(&options.bpffs)?;
-    Ok(load_object(options, None)?.programs().count())
+    Ok(load_object(options, None)?.programs().filter(|(_, program)| program.fd().is_ok()).count())
 }
 
 /// Takes all programs that an agent left below its directory on a bpf file system off their places, so that they no
@@ -263,6 +266,7 @@ fn load_plain(options: &LoadOptions) -> Result<Loaded, DataplaneError> {
     let programs = load_object(options, None)?;
     let mut maps = KernelMaps::open(&options.bpffs)?;
     maps.configure(&config(options)?, &node::inside(&options.inside))?;
+    maps.pick_by(Picks::of(&programs).map(Arc::new));
     let limits = maps.limits()?;
     let pods = attach(options, &programs)?;
     // Of links that went while no agent was there.
@@ -380,22 +384,46 @@ fn load_object(options: &LoadOptions, exchange: Option<&Exchange>) -> Result<Ebp
     for (_, program) in programs.programs_mut() {
         load_program(program).map_err(|error| refused(&error))?;
     }
+    if let Err(error) = load_picks(&mut programs) {
+        tracing::info!(
+            error = chain(&error),
+            "the kernel takes no programs that pick entries of maps: whole maps are read, and sockets listed"
+        );
+    }
     Ok(programs)
 }
 
-/// Loads a program. The verifier gives up when a signal is pending, and says so: it is asked again, as libbpf does, more often than that: a busy process gets many.
+/// Loads those that are attached to something.
 fn load_program(program: &mut Program) -> Result<(), ProgramError> {
+    until_verified(|| match &mut *program {
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
+        Program::Xdp(program) => program.load(),
+        // Below.
+        Program::Iter(_) => Ok(()),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    })
+}
+
+/// Loads those that pick entries of maps. The kernel must describe its own types for it, and let its memory be read.
+fn load_picks(programs: &mut Ebpf) -> Result<(), ProgramError> {
+    let btf = Btf::from_sys_fs()?;
+    for (_, program) in programs.programs_mut() {
+        if let Program::Iter(program) = program {
+            until_verified(|| program.load(picks::ITERATOR, &btf))?;
+        }
+    }
+    Ok(())
+}
+
+/// The verifier gives up when a signal is pending, and says so: it is asked again, as libbpf does, more often than that: a
+/// busy process gets many.
+fn until_verified(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
     const ATTEMPTS_MAX: usize = 20;
     let mut attempt = 1;
     loop {
-        let done = match &mut *program {
-            Program::CgroupSockAddr(program) => program.load(),
-            Program::CgroupSock(program) => program.load(),
-            Program::SchedClassifier(program) => program.load(),
-            Program::Xdp(program) => program.load(),
-            _ => Err(ProgramError::UnexpectedProgramType),
-        };
-        match done {
+        match load() {
             Err(ProgramError::LoadError { io_error, .. })
                 if io_error.kind() == std::io::ErrorKind::WouldBlock && attempt < ATTEMPTS_MAX =>
             {

@@ -13,6 +13,7 @@
 //! layout differs the programs do not know the former map; its entries are converted before and after the
 //! switch. Must not know what the maps are for, nor how programs are attached.
 
+mod convert;
 mod copy;
 mod rank;
 
@@ -42,7 +43,8 @@ pub struct Conversion {
 
 /// The earlier layouts of which something is carried over. A map whose layout changes gets a new name in
 /// `penstock_ebpf_common::map` and its former one an entry here, to be kept as long as upgrades from there are supported.
-pub const CONVERSIONS: &[Conversion] = &[];
+pub const CONVERSIONS: &[Conversion] =
+    &[Conversion { from: "peers_v2", to: map::PEERS, convert: Some(convert::peer_without_place) }];
 
 /// One map that takes another's place.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Mutex, PoisonError};
 
 use crate::sys;
@@ -20,6 +20,8 @@ const NAMED: &str = "/run/netns";
 const OWN: &str = "/proc/thread-self/ns/net";
 /// How many act at a time. More would take the processors from the clients that are to go on.
 const ACTORS_MAX: usize = 4;
+/// Up to so many namespaces one does all: threads take longer to start than it takes.
+const ALONE_MAX: usize = 2;
 /// How many folders deep the node's cgroup is searched; runtimes use five.
 const DEPTH_MAX: usize = 12;
 
@@ -41,21 +43,32 @@ impl Namespaces {
         Self { cgroup: self.cgroup.clone(), known: self.known.clone() }
     }
 
-    /// Does something in each of these namespaces, on threads of its own: one finds them, others act in those that are
-    /// found. One that is not found is left out: it has no process any more.
+    /// Does something in each of these namespaces: one thread finds them, and with more than a few others act in those that
+    /// are found. One that is not found is left out: it has no process any more. To be called on a thread that ends
+    /// then, for it is left somewhere.
     pub fn visit(&mut self, wanted: BTreeSet<u64>, act: impl Fn(u64) + Sync) {
+        hurry();
+        let visit = Visit { wanted, seen: BTreeSet::new() };
+        let (cgroup, known) = (self.cgroup.as_path(), &mut self.known);
+        if visit.wanted.len() <= ALONE_MAX {
+            visit.run(cgroup, known, |cookie, _| act(cookie));
+            return;
+        }
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let actors = wanted.len().min(processors).min(ACTORS_MAX);
         let (found, finds) = mpsc::channel();
         let (act, finds) = (&act, &Mutex::new(finds));
-        let (cgroup, known) = (self.cgroup.as_path(), &mut self.known);
         std::thread::scope(|scope| {
-            let mut threads: Vec<_> = (0..actors).map(|_| scope.spawn(|| act_in_found(finds, act))).collect();
-            threads.push(scope.spawn(|| Visit { wanted, seen: BTreeSet::new(), found }.run(cgroup, known)));
+            let others = processors.min(ACTORS_MAX) - 1;
+            let others: Vec<_> = (0..others).map(|_| scope.spawn(|| act_in_found(finds, act))).collect();
+            visit.run(cgroup, known, move |cookie, namespace| {
+                // Whoever receives is there as long as this runs.
+                let _ = found.send((cookie, namespace));
+            });
+            act_in_found(finds, act);
             // A panic inside is a defect of ours that must not end the agent; what was not done is logged by its absence.
             // All are joined: the scope would panic itself for one that is not.
-            if threads.into_iter().filter_map(|thread| thread.join().err()).count() > 0 {
-                tracing::error!("looking through network namespaces panicked");
+            if others.into_iter().filter_map(|thread| thread.join().err()).count() > 0 {
+                tracing::error!("acting in network namespaces panicked");
             }
         });
     }
@@ -90,49 +103,54 @@ struct Visit {
     wanted: BTreeSet<u64>,
     /// Inode numbers of those entered.
     seen: BTreeSet<u64>,
-    found: Sender<Find>,
 }
 
 impl Visit {
-    fn run(mut self, cgroup: &Path, known: &mut BTreeMap<u64, PathBuf>) {
-        hurry();
+    /// Hands on each that it finds, while it is in it.
+    fn run(mut self, cgroup: &Path, known: &mut BTreeMap<u64, PathBuf>, mut found: impl FnMut(u64, File)) {
+        let found = &mut found;
         if let Ok(own) = sys::netns_cookie()
             && self.wanted.remove(&own)
         {
             match File::open(OWN) {
-                Ok(namespace) => self.hand_on(own, namespace),
+                Ok(namespace) => found(own, namespace),
                 Err(error) => tracing::warn!(%error, "the agent's own network namespace cannot be opened"),
             }
         }
         let cached: Vec<PathBuf> = self.wanted.iter().filter_map(|cookie| known.remove(cookie)).collect();
         let named = || fs::read_dir(NAMED).into_iter().flatten().flatten().map(|entry| entry.path());
-        self.enter_all(cached.into_iter(), known);
+        self.enter_all(cached.into_iter(), known, found);
         if !self.wanted.is_empty() {
-            self.enter_all(named(), known);
+            self.enter_all(named(), known, found);
         }
-        self.enter_cgroup(cgroup, known, 0);
+        self.enter_cgroup(cgroup, known, found, 0);
         if !self.wanted.is_empty() {
             let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
             let numbered = processes.filter(|entry| entry.file_name().as_bytes()[0].is_ascii_digit());
-            self.enter_all(numbered.map(|entry| entry.path().join("ns/net")), known);
+            self.enter_all(numbered.map(|entry| entry.path().join("ns/net")), known, found);
         }
     }
 
-    fn hand_on(&self, cookie: u64, namespace: File) {
-        // Those who act are there as long as this looks, unless they panicked, which is logged.
-        let _ = self.found.send((cookie, namespace));
-    }
-
-    fn enter_all(&mut self, paths: impl Iterator<Item = PathBuf>, known: &mut BTreeMap<u64, PathBuf>) {
+    fn enter_all(
+        &mut self,
+        paths: impl Iterator<Item = PathBuf>,
+        known: &mut BTreeMap<u64, PathBuf>,
+        found: &mut impl FnMut(u64, File),
+    ) {
         for path in paths {
             if self.wanted.is_empty() {
                 return;
             }
-            self.enter(path, known);
+            self.enter(path, known, found);
         }
     }
 
-    fn enter(&mut self, path: PathBuf, known: &mut BTreeMap<u64, PathBuf>) {
+    fn enter(
+        &mut self,
+        path: PathBuf,
+        known: &mut BTreeMap<u64, PathBuf>,
+        found: &mut impl FnMut(u64, File),
+    ) {
         // Processes end and names go at any moment; what cannot be opened or entered is not there.
         let Ok(file) = File::open(&path) else { return };
         if !file.metadata().is_ok_and(|metadata| self.seen.insert(metadata.ino())) {
@@ -143,21 +161,27 @@ impl Visit {
         }
         let Ok(cookie) = sys::netns_cookie() else { return };
         if self.wanted.remove(&cookie) {
-            self.hand_on(cookie, file);
+            found(cookie, file);
             known.insert(cookie, path);
         }
     }
 
-    fn enter_cgroup(&mut self, cgroup: &Path, known: &mut BTreeMap<u64, PathBuf>, depth: usize) {
+    fn enter_cgroup(
+        &mut self,
+        cgroup: &Path,
+        known: &mut BTreeMap<u64, PathBuf>,
+        found: &mut impl FnMut(u64, File),
+        depth: usize,
+    ) {
         if self.wanted.is_empty() || depth > DEPTH_MAX {
             return;
         }
         let processes = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
         let paths = processes.lines().map(|process| PathBuf::from(format!("/proc/{process}/ns/net")));
-        self.enter_all(paths, known);
+        self.enter_all(paths, known, found);
         for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                self.enter_cgroup(&entry.path(), known, depth + 1);
+                self.enter_cgroup(&entry.path(), known, found, depth + 1);
             }
         }
     }
@@ -172,9 +196,16 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let own = sys::netns_cookie().expect("a number");
         let visited = Mutex::new(Vec::new());
-        Namespaces::new(folder.path()).visit(BTreeSet::from([own, u64::MAX]), |cookie| {
-            visited.lock().expect("nobody panics").push((cookie, sys::netns_cookie().expect("a number")));
-        });
-        assert_eq!(visited.into_inner().expect("nobody panics"), [(own, own)]);
+        for wanted in [&[own, u64::MAX][..], &[own, u64::MAX, u64::MAX - 1]] {
+            let act = |cookie| {
+                let here = sys::netns_cookie().expect("a number");
+                visited.lock().expect("nobody panics").push((cookie, here));
+            };
+            let mut namespaces = Namespaces::new(folder.path());
+            std::thread::scope(|scope| {
+                scope.spawn(|| namespaces.visit(wanted.iter().copied().collect(), act));
+            });
+            assert_eq!(visited.lock().expect("nobody panics").drain(..).as_slice(), [(own, own)]);
+        }
     }
 }

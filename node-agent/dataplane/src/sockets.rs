@@ -1,13 +1,14 @@
 //! Connected sockets act on the end of their backend: they are destroyed, in whichever namespace they are, so that their
 //! owners learn now what they would else learn by a timeout.
 //!
-//! Which sockets are connected to whom is what the connect hook recorded; the kernel is asked only in the namespaces that
-//! have some, and what it says of a socket's peer decides: a datagram socket may have connected elsewhere since.
+//! Which sockets are connected to whom is what the connect hook recorded; the kernel is told only in the namespaces that
+//! have some, and by a socket's cookie and both its ends: a datagram socket may have connected elsewhere since. What it
+//! does not find by these, or what they could not be read of, is looked for in a list of all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-use penstock_ebpf_common::{PROTOCOL_TCP, PROTOCOL_UDP, Peer, map};
+use penstock_ebpf_common::{PROTOCOL_TCP, PROTOCOL_UDP, Peer, PickedPeer, map};
 
 use crate::DataplaneError;
 use crate::diag::{Destroyed, Diag, Found};
@@ -15,44 +16,47 @@ use crate::image::Endpoint;
 use crate::kernel::{self, KernelMaps};
 use crate::leaving::Ended;
 use crate::namespaces::Namespaces;
-use crate::sweep::left;
+use crate::sweep::{left, picked};
 
-/// The sockets of one namespace, family and protocol that are to go, with their peers.
-type Victims = BTreeMap<(u8, u8), BTreeMap<u64, Endpoint>>;
+/// Sockets that are to go, by namespace.
+pub type Victims = BTreeMap<u64, VictimsHere>;
 
-/// Destroys the sockets connected to backends with whose clients it is over, but for those that are dead already, and adds
-/// them to these. Returns how many were.
-pub fn apply_end(
-    maps: &KernelMaps,
-    namespaces: &mut Namespaces,
+/// Those of one namespace, by family, protocol and cookie.
+type VictimsHere = BTreeMap<(u8, u8), BTreeMap<u64, Victim>>;
+
+/// A socket that is to go.
+#[derive(Debug)]
+pub struct Victim {
+    /// Whom it was connected to.
+    peer: Endpoint,
+    /// How the kernel names it, if that could be read.
+    named: Option<Found>,
+}
+
+/// The sockets connected to backends with whose clients it is over, but for those that are dead already.
+pub fn observe_victims(
+    maps: &mut KernelMaps,
     ended: &Ended,
-    dead: &mut BTreeSet<u64>,
-) -> Result<usize, DataplaneError> {
-    if ended.is_empty() {
-        return Ok(0);
+    dead: &BTreeSet<u64>,
+) -> Result<Victims, DataplaneError> {
+    let mut victims = Victims::new();
+    if !maps.noted(ended.services())?.connects {
+        return Ok(victims);
     }
-    let victims = victims(maps, |cookie, peer| is_over(ended, peer) && !dead.contains(&cookie))?;
-    destroy(namespaces, victims, dead)
+    maps.each_peer(&picked(ended.services()), |cookie, PickedPeer { peer, head }| {
+        if is_over(ended, peer) && !dead.contains(cookie) {
+            let of_kind = victims.entry(peer.netns).or_default().entry((peer.family, peer.protocol));
+            let named = Found::read(peer.protocol, *cookie, head);
+            let victim = Victim { peer: (peer.backend, peer.backend_port), named };
+            of_kind.or_default().insert(*cookie, victim);
+        }
+    })?;
+    Ok(victims)
 }
 
 /// Hands on every peer that a socket is connected to.
 pub fn each_peer(maps: &KernelMaps, mut each: impl FnMut(&Peer)) -> Result<(), DataplaneError> {
     kernel::each(&maps.peers, map::PEERS, |_, peer| each(peer))
-}
-
-/// The sockets whose peers a test picks, by namespace.
-fn victims(
-    maps: &KernelMaps,
-    is_over: impl Fn(u64, &Peer) -> bool,
-) -> Result<BTreeMap<u64, Victims>, DataplaneError> {
-    let mut victims: BTreeMap<u64, Victims> = BTreeMap::new();
-    kernel::each(&maps.peers, map::PEERS, |cookie, peer| {
-        if is_over(*cookie, peer) {
-            let of_kind = victims.entry(peer.netns).or_default().entry((peer.family, peer.protocol));
-            of_kind.or_default().insert(*cookie, (peer.backend, peer.backend_port));
-        }
-    })?;
-    Ok(victims)
 }
 
 fn is_over(ended: &Ended, peer: &Peer) -> bool {
@@ -67,10 +71,11 @@ fn is_over(ended: &Ended, peer: &Peer) -> bool {
     }
 }
 
-/// Destroys sockets. What the kernel refuses is logged and left: its owner learns by a timeout.
-fn destroy(
+/// Destroys sockets, and adds them to those that are dead. Returns how many were. What the kernel refuses is logged and left:
+/// its owner learns by a timeout.
+pub fn apply_end(
     namespaces: &mut Namespaces,
-    victims: BTreeMap<u64, Victims>,
+    victims: &Victims,
     dead: &mut BTreeSet<u64>,
 ) -> Result<usize, DataplaneError> {
     if victims.is_empty() {
@@ -106,26 +111,40 @@ fn destroy(
 
 /// Destroys sockets of this thread's namespace. Returns what came of it, and which were tried. A kind of socket that cannot
 /// be listed or destroyed keeps none of the other kinds.
-fn destroy_here(victims: &Victims) -> (Destroyed, Vec<u64>) {
+fn destroy_here(victims: &VictimsHere) -> (Destroyed, Vec<u64>) {
     let (mut done, mut tried) = (Destroyed::default(), Vec::new());
     for ((family, protocol), sockets) in victims {
         // A netlink socket of its own: after an error nobody knows which answers are still to come.
-        let destroy = || {
+        let mut destroy = || {
             let mut diag = Diag::open()?;
-            let mut found = diag.connected(*family, *protocol)?;
-            found.retain(|found| sockets.get(&found.cookie()) == Some(&found.peer()));
-            Ok((diag.destroy(&found)?, found))
-        };
-        match destroy() {
-            Ok((of_kind, found)) => {
-                done.count += of_kind.count;
-                done.refusal = of_kind.refusal.or(done.refusal.take());
+            let mut found: Vec<Found> = sockets.values().filter_map(Victim::found).collect();
+            let named = diag.destroy(&found)?;
+            let all_were_found = found.len() == sockets.len() && named.missing == 0;
+            done.merge(named);
+            tried.extend(found.iter().map(Found::cookie));
+            // A list costs as much as hundreds of sockets, for the kernel walks the table of all namespaces.
+            if !all_were_found {
+                found = diag.connected(*family, *protocol)?;
+                found.retain(|found| sockets.get(&found.cookie()).is_some_and(|it| it.peer == found.peer()));
+                done.merge(diag.destroy(&found)?);
                 tried.extend(found.iter().map(Found::cookie));
             }
-            Err(error) => done.refusal = Some(error),
+            std::io::Result::Ok(())
+        };
+        if let Err(error) = destroy() {
+            done.refusal = Some(error);
         }
     }
     (done, tried)
+}
+
+// === impl Victim ===
+
+impl Victim {
+    /// Its name, if it is still connected to whom it was.
+    fn found(&self) -> Option<Found> {
+        self.named.filter(|found| found.peer() == self.peer)
+    }
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use penstock_ebpf_common::{
-    AffinityKey, AffinityValue, FLOW_CLOSING, FlowKey, FlowValue, HALF_FORWARD, PROTOCOL_UDP, SocketFlowKey,
-    SocketFlowValue, map,
+    AffinityKey, AffinityValue, FLOW_CLOSING, FlowKey, FlowValue, HALF_FORWARD, PROTOCOL_UDP, Picked,
+    SocketFlowKey, SocketFlowValue, map,
 };
 
 use crate::DataplaneError;
@@ -20,40 +20,43 @@ use crate::kernel::{self, KernelMaps};
 /// Backends that left, by service.
 pub type Departed = BTreeMap<u32, BTreeSet<Endpoint>>;
 
-/// A packet may put one half of a flow back while the other is still there; the next pass takes both.
+/// A packet may put one half of a flow back while the other is still there; the next pass takes both. The last finds none.
 const PASSES_MAX: usize = 4;
 
-/// Forgets what leads to backends that left, and the connections of those that are gone. Returns how many flow halves
-/// went.
+/// Forgets what leads to backends that left, and the connections of those that are gone. Reads only maps in which something
+/// was noted for their services. Returns how many flow halves went.
 pub fn apply_departure(
     maps: &mut KernelMaps,
     departed: &Departed,
     gone: &Departed,
 ) -> Result<usize, DataplaneError> {
-    if departed.is_empty() && gone.is_empty() {
-        return Ok(0);
-    }
-    let sockets = kernel::sweep(&mut maps.socket_flows, map::SOCKET_FLOWS, |key, value| {
-        socket_flow_is_over(departed, key, value)
-    })?;
-    // First the way back is marked: until then a packet on it might put the way there back.
-    keep_ways_back(maps, departed, gone)?;
+    let noted = maps.noted(departed.keys().chain(gone.keys()))?;
     let mut flows = 0;
-    for _ in 0..PASSES_MAX {
-        let swept = kernel::sweep(&mut maps.flows, map::FLOWS, |key, value| {
-            flow_is_over(departed, gone, key, value)
-        })?;
-        flows += swept;
-        if swept == 0 {
-            break;
-        }
+    if noted.datagrams {
+        flows += sweep_socket_flows(maps, departed)?;
     }
-    kernel::sweep(&mut maps.open, map::OPEN, |key, count| {
-        // Those still counted go with a later one; zero is what a missing entry means.
-        gone.contains_key(&key.service) && *count <= 0
-    })?;
-    kernel::sweep(&mut maps.affinity, map::AFFINITY, |key, value| affinity_is_over(departed, key, value))?;
-    Ok(sockets + flows)
+    if noted.packets {
+        flows += sweep_flows(maps, departed, gone)?;
+    }
+    if noted.connects && !gone.is_empty() {
+        kernel::sweep(&mut maps.open, map::OPEN, |key, count| {
+            // Those still counted go with a later one; zero is what a missing entry means.
+            gone.contains_key(&key.service) && *count <= 0
+        })?;
+    }
+    if noted.connects || noted.datagrams || noted.packets {
+        kernel::sweep(&mut maps.affinity, map::AFFINITY, |key, value| {
+            affinity_is_over(departed, key, value)
+        })?;
+    }
+    Ok(flows)
+}
+
+/// Entries of these services.
+pub fn picked<'a>(services: impl Iterator<Item = &'a u32>) -> Picked {
+    let mut picked = Picked::NONE;
+    services.for_each(|service| picked.pick(*service));
+    picked
 }
 
 pub fn left(departed: &Departed, service: u32, endpoint: Endpoint) -> bool {
@@ -88,19 +91,48 @@ fn backend_of(key: &FlowKey, value: &FlowValue) -> Endpoint {
     }
 }
 
-fn keep_ways_back(maps: &mut KernelMaps, departed: &Departed, gone: &Departed) -> Result<(), DataplaneError> {
-    const EXIST: u64 = 2;
-    let mut back = Vec::new();
-    kernel::each(&maps.flows, map::FLOWS, |key: &FlowKey, value: &FlowValue| {
-        if only_leads_back(departed, gone, key, value) {
-            back.push((*key, FlowValue { flags: value.flags | FLOW_CLOSING, ..*value }));
+/// Forgets flows of sockets that are not connected. Returns how many halves went.
+fn sweep_socket_flows(maps: &mut KernelMaps, departed: &Departed) -> Result<usize, DataplaneError> {
+    let mut over = Vec::new();
+    maps.each_socket_flow(&picked(departed.keys()), |key, value| {
+        if socket_flow_is_over(departed, key, value) {
+            over.push(*key);
         }
     })?;
-    for (key, value) in back {
-        // Evicted meanwhile, there is nothing to keep.
-        let _ = maps.flows.insert(key, value, EXIST);
+    for key in &over {
+        kernel::gone(maps.socket_flows.remove(key), map::SOCKET_FLOWS)?;
     }
-    Ok(())
+    Ok(over.len())
+}
+
+/// Forgets flows of interfaces. Returns how many halves went.
+fn sweep_flows(maps: &mut KernelMaps, departed: &Departed, gone: &Departed) -> Result<usize, DataplaneError> {
+    const EXIST: u64 = 2;
+    let of = picked(departed.keys().chain(gone.keys()));
+    let mut swept = 0;
+    for _ in 0..PASSES_MAX {
+        let (mut over, mut back) = (Vec::new(), Vec::new());
+        maps.each_flow(&of, |key, value| {
+            if flow_is_over(departed, gone, key, value) {
+                over.push(*key);
+            } else if only_leads_back(departed, gone, key, value) {
+                back.push((*key, FlowValue { flags: value.flags | FLOW_CLOSING, ..*value }));
+            }
+        })?;
+        // First the ways back are marked: until then a packet on one might put the way there back.
+        for (key, value) in back {
+            // Evicted meanwhile, there is nothing to keep.
+            let _ = maps.flows.insert(key, value, EXIST);
+        }
+        for key in &over {
+            kernel::gone(maps.flows.remove(key), map::FLOWS)?;
+        }
+        swept += over.len();
+        if over.is_empty() {
+            break;
+        }
+    }
+    Ok(swept)
 }
 
 fn affinity_is_over(departed: &Departed, key: &AffinityKey, value: &AffinityValue) -> bool {

@@ -20,6 +20,7 @@ const OBJ_GET: libc::c_int = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
+const ITER_CREATE: libc::c_int = 33;
 const LINK_DETACH: libc::c_int = 34;
 
 /// `f_type` of a bpf file system.
@@ -143,6 +144,24 @@ pub fn create_link(
 /// Puts a program in the place of the one a link has; no packet sees neither or both.
 pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     bpf(LINK_UPDATE, &Attr::new().fd(0, link).fd(4, program)).map(drop)
+}
+
+/// Has a program run on every entry of a map, as what it tells is read.
+pub fn iterate(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const TRACE_ITER: u32 = 28;
+    // union bpf_iter_link_info, whose part for maps is the map.
+    let info = map.as_raw_fd();
+    // struct { prog_fd, target_fd, attach_type, flags: u32; iter_info: u64; iter_info_len: u32 } link_create.
+    let attr = Attr::new().fd(0, program).u32(8, TRACE_ITER).u64(16, &raw const info as u64);
+    let link = bpf(LINK_CREATE, &attr.u32(24, size_of_val(&info) as u32)).map(owned)?;
+    bpf(ITER_CREATE, &Attr::new().fd(0, &link)).map(owned)
+}
+
+/// Reads from a file. None are left after zero bytes.
+pub fn read(file: BorrowedFd<'_>, to: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the buffer lives through the call and its length is given.
+    let read = unsafe { libc::read(file.as_raw_fd(), to.as_mut_ptr().cast(), to.len()) };
+    usize::try_from(read).map_err(|_| io::Error::last_os_error())
 }
 
 /// Takes a link's program off its place at once. A link that only loses its pin is taken off a little later, and the

@@ -129,7 +129,7 @@ demo/hello:http        12          0        0        0        0      0
                 evicts: false,
                 raised_by: None,
             },
-            MapFill { name: "peers_v2", entries: None, entries_max: None, evicts: false, raised_by: None },
+            MapFill { name: "peers_v3", entries: None, entries_max: None, evicts: false, raised_by: None },
             MapFill {
                 name: "flows_v1",
                 entries: Some(1),
@@ -141,7 +141,7 @@ demo/hello:http        12          0        0        0        0      0
         let expected = "\
 MAP       ENTRIES  ROOM FOR  FILLED  WHEN FULL
 vips_v1   64       128       50 %    refuses
-peers_v2  -        -         -       refuses
+peers_v3  -        -         -       refuses
 flows_v1  1        4         25 %    the oldest go
 ";
         assert_eq!(maps_table(&maps), expected);

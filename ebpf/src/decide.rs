@@ -295,7 +295,10 @@ pub fn count_done(side: Side, decision: Decision, service: u32) {
             count::event(Event::UplinkRefused);
             count::service_count(service, |count| count.refused += 1);
         }
-        Decision::Direct => count::event(Event::DirectReceived),
+        Decision::Direct => {
+            count::event(Event::DirectReceived);
+            count::service_count(service, |count| count.packets += 1);
+        }
         Decision::Ask | Decision::AskOnward => {
             count::event(match (uplink, decision) {
                 (true, Decision::Ask) => Event::UplinkToLocal,

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{artifacts, ebpf, packages, tidy, vm};
+use crate::{artifacts, command, ebpf, packages, tidy, vm};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -90,6 +90,15 @@ pub fn run(options: &Options) -> Result<()> {
             }
         }
         Ok(())
+    });
+    stage("licences and sources", &mut counts, &mut |counts| {
+        if !command::is_on_path("cargo-deny") {
+            println!("   SKIPPED: cargo-deny is not installed (`cargo install cargo-deny --locked`)");
+            counts.skipped += 1;
+            return Ok(());
+        }
+        let arguments = ["deny", "--offline", "check", "licenses", "bans", "sources"];
+        follow(artifacts::cargo().args(arguments), "licences", counts)
     });
     if !options.no_lints {
         stage("lints", &mut counts, &mut |counts| {

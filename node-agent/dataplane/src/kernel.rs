@@ -514,7 +514,7 @@ pub(crate) fn gone(answer: Result<(), MapError>, name: &'static str) -> Result<(
 fn inner_map(id: u32, set: &Set) -> Result<OwnedFd, DataplaneError> {
     let wrap =
         |source| DataplaneError::Kernel { doing: "making a set", subject: format!("set {id}"), source };
-    let table = if set.choice == Choice::Maglev { maglev::compile_table(&set.backends) } else { Vec::new() };
+    let table = set.compile_table();
     let choice = match set.choice {
         Choice::Random => CHOICE_RANDOM,
         Choice::Maglev => CHOICE_MAGLEV,

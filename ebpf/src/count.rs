@@ -4,6 +4,7 @@ use penstock_ebpf_common::{Event, Reason, SERVICE_COUNTS_PAGE, ServiceCount, Ver
 
 use crate::decide::Side;
 use crate::maps::{SERVICE_COUNTS, TALLIES};
+use crate::pod_drops;
 use crate::tell;
 
 #[inline(always)]
@@ -27,10 +28,11 @@ pub fn lost(service: u32, reason: Reason) {
     service_count(service, |count| count.drops += 1);
 }
 
-/// Counts the packet in work as dropped, and tells it.
+/// Counts the packet in work as dropped, for the pod it is of as well, and tells it.
 #[inline(always)]
 pub fn dropped(side: Side, service: u32, reason: Reason) {
     lost(service, reason);
+    pod_drops::count(side, reason);
     tell::packet(side, Verdict::Dropped, reason as u32);
 }
 

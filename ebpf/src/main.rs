@@ -36,6 +36,7 @@ mod kept;
 mod maps;
 mod masquerade;
 mod open;
+mod pod_drops;
 mod pods;
 mod ports;
 mod rewrite;

@@ -3,7 +3,9 @@
 //! Sizes here are defaults; user space overrides them when it creates a map. Those in [`crate::kept`] are used through it.
 
 use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{
+    Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, LruPerCpuHashMap, PerCpuArray, RingBuf,
+};
 use aya_ebpf::macros::btf_map;
 use penstock_ebpf_common as shared;
 
@@ -98,6 +100,10 @@ pub static PICKED: Array<shared::Picked, 1> = Array::new();
 
 #[btf_map(name = "tallies_v1")]
 pub static TALLIES: PerCpuArray<u64, { shared::TALLIES_MAX as usize }> = PerCpuArray::new();
+
+/// Of a few hundred pods with some reasons each; written only when something is dropped.
+#[btf_map(name = "pod_drops_v1")]
+pub static POD_DROPS: LruPerCpuHashMap<shared::PodDropKey, u64, 4_096> = LruPerCpuHashMap::new();
 
 /// Seldom more than a few: what all nodes announce is divided among them.
 #[btf_map(name = "announced_v1")]

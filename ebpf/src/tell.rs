@@ -92,16 +92,22 @@ extern "C" fn penstock_tell(side: u32, verdict: u32, reason: u32) -> u32 {
 #[inline(always)]
 fn is_decided(verdict: u32, reason: u32) -> bool {
     if verdict == Verdict::Dropped as u32 {
-        return matches!(
-            Reason::from_number(reason),
-            Reason::NoRoute
-                | Reason::HopsExceeded
-                | Reason::TooBig
-                | Reason::NoSourcePort
-                | Reason::FlowNotRecorded
-        );
+        return is_dropped_decided(reason);
     }
     verdict != Verdict::Refused as u32 && verdict != Verdict::Passed as u32
+}
+
+/// The same of a packet that was dropped for a reason.
+#[inline(always)]
+pub fn is_dropped_decided(reason: u32) -> bool {
+    matches!(
+        Reason::from_number(reason),
+        Reason::NoRoute
+            | Reason::HopsExceeded
+            | Reason::TooBig
+            | Reason::NoSourcePort
+            | Reason::FlowNotRecorded
+    )
 }
 
 /// Tells of a socket call about an address.

@@ -12,17 +12,20 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use penstock_network::{observe_attachments, observe_links};
 use penstock_observe::Format;
 
 use crate::kernel::PIN_DIR;
-use crate::options::Inspect;
+use crate::options::{Counters, Inspect};
 
 pub use explain::explain;
 pub use observe::observe;
 
 /// Packets, connections and drops.
-pub fn counters(options: &Inspect) -> anyhow::Result<()> {
-    print(&penstock_observe::show_counters(&pins(options)?, format(options))?)
+pub fn counters(options: &Counters) -> anyhow::Result<()> {
+    let pods = observe_links(&observe_attachments(&options.state_dir));
+    let pod = |link| pods.get(&link).cloned();
+    print(&penstock_observe::show_counters(&pins(&options.inspect)?, pod, format(&options.inspect))?)
 }
 
 /// Maps and their fill.

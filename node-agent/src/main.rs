@@ -27,7 +27,7 @@ fn main() -> ExitCode {
             log_to_stderr(run.log_format);
             start(run)
         }
-        Command::Counters(inspect) => inspect::counters(&inspect),
+        Command::Counters(counters) => inspect::counters(&counters),
         Command::Status(inspect) => inspect::status(&inspect),
         Command::Maps(inspect) => inspect::maps(&inspect),
         Command::Explain(explain) => inspect::explain(&explain),

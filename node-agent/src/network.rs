@@ -160,8 +160,12 @@ pub async fn run(
     }
     let programming = metrics::Programming::default();
     if let Some(address) = metrics {
-        let pins = options.bpffs.join(crate::kernel::PIN_DIR);
-        tasks.spawn(metrics::run(address, pins, programming.clone()));
+        let sources = metrics::Sources {
+            pins: options.bpffs.join(crate::kernel::PIN_DIR),
+            attachments: network.attachments(),
+            programming: programming.clone(),
+        };
+        tasks.spawn(metrics::run(address, sources));
     }
     let health_checks = HealthChecks::new(proxy_health.clone());
     let checking =

@@ -26,8 +26,8 @@ pub struct Options {
 pub enum Command {
     /// Run a node until told to stop (SIGTERM or SIGINT); pods and connections live on.
     Run(Box<Run>),
-    /// What the kernel programs did: packets and connections by program, and drops by reason.
-    Counters(Inspect),
+    /// What the kernel programs did: packets and connections by program, and drops by reason and pod.
+    Counters(Counters),
     /// Where packets from outside are met: by which kind of XDP, or at tc alone.
     Status(Inspect),
     /// What the kernel programs know: each map with its size and how full it is.
@@ -38,6 +38,15 @@ pub enum Command {
     /// What would become of a new connection, step by step, and why; which of the client's are there already, and which
     /// backend affinity holds it to.
     Explain(Explain),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Counters {
+    #[command(flatten)]
+    pub inspect: Inspect,
+    /// The agent's own files, which name this node's pods.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/penstock")]
+    pub state_dir: PathBuf,
 }
 
 #[derive(Debug, Clone, Args)]

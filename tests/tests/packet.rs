@@ -39,6 +39,7 @@ mod packet {
     mod nodeport_local;
     mod nodeport_remote;
     mod not_for_us;
+    mod pod_drops;
     mod random;
     mod sctp;
     mod settled;

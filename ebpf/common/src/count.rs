@@ -176,7 +176,18 @@ pub struct ServiceCount {
     pub drops: u64,
 }
 
+/// Whose packets are dropped, and why.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct PodDropKey {
+    /// The node's end of the pod's link.
+    pub ifindex: u32,
+    /// The number of a [`Reason`].
+    pub reason: u32,
+}
+
 shared!(ServiceCount, 48, [u64, u64, u64, u64, u64, u64]);
+shared!(PodDropKey, 8, [u32, u32]);
 
 const _: () = assert!(Event::ALL.len() as u32 <= REASONS_START, "events reach into the reasons");
 const _: () =

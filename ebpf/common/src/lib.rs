@@ -23,7 +23,7 @@ pub use config::{
     CONFIG_MASQUERADE, CONFIG_SHARED_PORTS, Config, INSIDE_NEIGHBOURS, INSIDE_NODES, INSIDE_PODS,
     INSIDE_SERVICES, InsideKey,
 };
-pub use count::{Event, Reason, SERVICE_COUNTS_PAGE, ServiceCount, TALLIES_MAX};
+pub use count::{Event, PodDropKey, Reason, SERVICE_COUNTS_PAGE, ServiceCount, TALLIES_MAX};
 pub use flow::{
     AffinityKey, AffinityValue, FLOW_CLOSING, FLOW_DIRECT, FLOW_MASQUERADE, FLOW_TELLS, FlowKey, FlowValue,
     FragmentKey, FragmentValue, HALF_FORWARD, HALF_REPLY,

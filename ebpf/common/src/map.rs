@@ -35,6 +35,8 @@ pub const AFFINITY: &str = "affinity_v1";
 pub const TALLIES: &str = "tallies_v1";
 /// Page of [`crate::SERVICE_COUNTS_PAGE`] service numbers to a map of as many [`crate::ServiceCount`]s.
 pub const SERVICE_COUNTS: &str = "service_counts_v2";
+/// [`crate::PodDropKey`] to how many packets were dropped, as u64.
+pub const POD_DROPS: &str = "pod_drops_v1";
 /// [`crate::Address`] to [`crate::Announced`].
 pub const ANNOUNCED: &str = "announced_v1";
 /// [`crate::ANYBODY`] and the number of each observer to [`crate::Observer`].
@@ -70,6 +72,7 @@ pub const ALL: &[&str] = &[
     AFFINITY,
     TALLIES,
     SERVICE_COUNTS,
+    POD_DROPS,
     ANNOUNCED,
     OBSERVERS,
     RINGS,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 pub use penstock_ebpf_common::SETS_PER_SERVICE;
 use penstock_ebpf_common::{Address, Backend, VipKey, VipValue};
 
-use crate::{Choice, ServiceKey};
+use crate::{Choice, ServiceKey, maglev};
 
 /// The contents of all maps that user space writes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -106,6 +106,11 @@ impl Set {
     /// Its backends as flows name them.
     pub fn endpoints(&self) -> impl Iterator<Item = Endpoint> + '_ {
         self.backends.iter().map(|backend| (backend.address, backend.port))
+    }
+
+    /// The table by which it chooses: for each place the number of a backend, from one. Empty where it chooses otherwise.
+    pub fn compile_table(&self) -> Vec<u16> {
+        if self.choice == Choice::Maglev { maglev::compile_table(&self.backends) } else { Vec::new() }
     }
 }
 

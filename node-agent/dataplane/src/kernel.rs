@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
 use penstock_ebpf_common::{
     Address, AffinityKey, AffinityValue, Backend, CHOICE_LEAST_CONNECTIONS, CHOICE_MAGLEV, CHOICE_RANDOM,
     CONFIG_SHARED_PORTS, Config, FlowKey, FlowValue, INSIDE_NODES, InsideKey, LocalPod, OpenKey, Peer,
-    Picked, PickedPeer, ServiceCount, ServiceName, SetHeader, SocketFlowKey, SocketFlowValue, SourceRangeKey,
-    TABLE_PLACES, TablePiece, VipKey, VipValue, map,
+    Picked, PickedPeer, PodDropKey, ServiceCount, ServiceName, SetHeader, SocketFlowKey, SocketFlowValue,
+    SourceRangeKey, TABLE_PLACES, TablePiece, VipKey, VipValue, map,
 };
 
 use crate::counts::Counts;
@@ -55,6 +55,7 @@ pub struct KernelMaps {
     settling: Settling,
     pub(crate) tallies: PerCpuArray<MapData, u64>,
     pods: HashMap<MapData, Address, LocalPod>,
+    pod_drops: PerCpuHashMap<MapData, PodDropKey, u64>,
     changes: Array<MapData, u32>,
     pub(crate) flows: HashMap<MapData, FlowKey, FlowValue>,
     pub(crate) socket_flows: HashMap<MapData, SocketFlowKey, SocketFlowValue>,
@@ -126,6 +127,7 @@ impl KernelMaps {
             settling: Settling::default(),
             tallies: open(directory, map::TALLIES)?,
             pods: open(directory, map::PODS)?,
+            pod_drops: open(directory, map::POD_DROPS)?,
             changes: open(directory, map::CHANGES)?,
             flows: open(directory, map::FLOWS)?,
             socket_flows: open(directory, map::SOCKET_FLOWS)?,
@@ -238,9 +240,25 @@ impl KernelMaps {
         Ok(())
     }
 
-    /// Forgets the addresses of pods that are not to be kept.
-    pub fn keep_pods(&mut self, is_kept: impl Fn(&LocalPod) -> bool) -> Result<(), DataplaneError> {
-        sweep(&mut self.pods, map::PODS, |_, pod| !is_kept(pod)).map(drop)
+    /// Forgets the addresses of pods whose links are not to be kept, and what was dropped of them.
+    pub fn keep_pods(&mut self, is_kept: impl Fn(u32) -> bool) -> Result<(), DataplaneError> {
+        sweep(&mut self.pods, map::PODS, |_, pod| !is_kept(pod.ifindex))?;
+        for (key, _) in self.pod_drops()? {
+            if !is_kept(key.ifindex) {
+                gone(self.pod_drops.remove(&key), map::POD_DROPS)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What was dropped of each pod's packets and why, over all CPUs.
+    pub fn pod_drops(&self) -> Result<Vec<(PodDropKey, u64)>, DataplaneError> {
+        let read = |error| failed("reading a map", map::POD_DROPS, error);
+        let entries = self.pod_drops.iter().map(|entry| {
+            let (key, counts) = entry.map_err(read)?;
+            Ok((key, counts.iter().sum()))
+        });
+        entries.collect()
     }
 
     /// Service numbers and their names.
@@ -554,7 +572,7 @@ pub(crate) fn gone(answer: Result<(), MapError>, name: &'static str) -> Result<(
 fn inner_map(id: u32, set: &Set) -> Result<OwnedFd, DataplaneError> {
     let wrap =
         |source| DataplaneError::Kernel { doing: "making a set", subject: format!("set {id}"), source };
-    let table = if set.choice == Choice::Maglev { maglev::compile_table(&set.backends) } else { Vec::new() };
+    let table = set.compile_table();
     let choice = match set.choice {
         Choice::Random => CHOICE_RANDOM,
         Choice::Maglev => CHOICE_MAGLEV,

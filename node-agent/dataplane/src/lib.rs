@@ -58,7 +58,7 @@ pub use load::{Dataplane, Inside, InsideRange, Limits, LoadOptions, PodLink, det
 pub use migrate::{CONVERSIONS, Conversion};
 pub use names::ServiceNames;
 pub use observed::{
-    Counters, MapFill, ServiceTraffic, observe_counters, observe_image, observe_maps, observe_xdp,
+    Counters, MapFill, PodDrops, ServiceTraffic, observe_counters, observe_image, observe_maps, observe_xdp,
 };
 pub use observer::{Observer, TIME as OBSERVER_TIME, Wanted, is_observed};
 pub use penstock_ebpf_common::Verdict;

@@ -205,7 +205,7 @@ impl Dataplane {
     /// Takes a pod's addresses and the program off its link; a link that is already gone is no error.
     pub fn detach_pod(&self, ifindex: u32) -> Result<(), DataplaneError> {
         // First the addresses: nothing is sent into a link that goes.
-        self.state().maps.keep_pods(|pod| pod.ifindex != ifindex && uplink::exists(pod.ifindex))?;
+        self.state().maps.keep_pods(|link| link != ifindex && uplink::exists(link))?;
         self.links.remove_pod(ifindex)
     }
 
@@ -270,7 +270,7 @@ fn load_plain(options: &LoadOptions) -> Result<Loaded, DataplaneError> {
     let limits = maps.limits()?;
     let pods = attach(options, &programs)?;
     // Of links that went while no agent was there.
-    maps.keep_pods(|pod| uplink::exists(pod.ifindex))?;
+    maps.keep_pods(uplink::exists)?;
     Ok(Loaded { programs, maps, limits, pods })
 }
 

@@ -23,6 +23,21 @@ pub struct Counters {
     pub drops: BTreeMap<&'static str, u64>,
     /// By service port, in the order of names.
     pub services: Vec<ServiceTraffic>,
+    /// By pod of this node, in the order of their links.
+    pub pods: Vec<PodDrops>,
+}
+
+/// What was dropped of a pod's packets for one reason: of those it sent, and of those to it whose receiver it was sure to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PodDrops {
+    /// The node's end of its link.
+    pub ifindex: u32,
+    /// `namespace/name`; none while nobody has named it.
+    pub pod: Option<String>,
+    /// Why.
+    pub reason: &'static str,
+    /// How many packets.
+    pub drops: u64,
 }
 
 /// What was counted for one service port.
@@ -86,7 +101,21 @@ fn counters(maps: &mut KernelMaps) -> Result<Counters, DataplaneError> {
         });
     }
     counters.services.sort_by(|a, b| a.service.cmp(&b.service));
+    let drops = maps.pod_drops()?;
+    counters.pods.extend(drops.into_iter().filter_map(|(key, drops)| {
+        // A newer program may have a reason that has no name here.
+        let reason = Reason::ALL.get(key.reason as usize)?.name();
+        Some(PodDrops { ifindex: key.ifindex, pod: None, reason, drops })
+    }));
+    counters.pods.sort_by_key(|it| (it.ifindex, it.reason));
     Ok(counters)
+}
+
+impl Counters {
+    /// Names pods by their links.
+    pub fn name_pods(&mut self, name: impl Fn(u32) -> Option<String>) {
+        self.pods.iter_mut().for_each(|it| it.pod = name(it.ifindex));
+    }
 }
 
 impl Dataplane {
@@ -120,7 +149,7 @@ fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError>
     let entries_max = Some(u64::from(info.max_entries())).filter(|max| *max > 0);
     let count =
         |keys: &mut dyn Iterator<Item = Result<(), MapError>>| keys.take_while(Result::is_ok).count() as u64;
-    use aya::maps::{HashMap, Map, lpm_trie::LpmTrie, of_maps::ArrayOfMaps};
+    use aya::maps::{HashMap, Map, PerCpuHashMap, lpm_trie::LpmTrie, of_maps::ArrayOfMaps};
     use penstock_ebpf_common as shared;
     /// Counts the keys of a map of known types: a hash map, or what is named.
     macro_rules! keys {
@@ -146,6 +175,7 @@ fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError>
         map::PEERS => Some(keys!(u64, shared::Peer)),
         map::OPEN => Some(keys!(shared::OpenKey, i64)),
         map::AFFINITY => Some(keys!(shared::AffinityKey, shared::AffinityValue)),
+        map::POD_DROPS => Some(keys!(PerCpuHashMap, shared::PodDropKey, u64)),
         map::ANNOUNCED => Some(keys!(shared::Address, shared::Announced)),
         map::SETS | map::RINGS => {
             let sets = Map::from_map_data(data)
@@ -155,7 +185,8 @@ fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError>
         }
         _ => None,
     };
-    let evicts = [map::FLOWS, map::FRAGMENTS, map::SOCKET_FLOWS, map::AFFINITY].contains(&name);
+    let evicts =
+        [map::FLOWS, map::FRAGMENTS, map::SOCKET_FLOWS, map::AFFINITY, map::POD_DROPS].contains(&name);
     let raised_by = match name {
         map::SETS | map::NAMES | map::SERVICE_COUNTS => Some("--services-max"),
         map::VIPS => Some("--service-addresses-max"),

@@ -50,6 +50,11 @@ impl Connections {
         Held { connections: self.clone(), key, ended: entry.ended.clone(), holder }
     }
 
+    /// How many hold a backend.
+    pub fn count(&self, service: u32, backend: SocketAddr) -> usize {
+        self.in_use.lock().get(&(service, backend)).map_or(0, |used| used.holders.len())
+    }
+
     /// Ends everything that depends on a backend; who holds it from now on does so anew.
     pub fn end(&self, service: u32, backend: SocketAddr) -> Option<Ending> {
         self.in_use.lock().remove(&(service, backend)).map(Use::end)

@@ -6,7 +6,8 @@
 //! packet filter rule. What is served, by whom, and who may ask is planned by the same code as for the kernel's maps:
 //! here the image is read by listeners instead of programs.
 //!
-//! Must not know the Kubernetes API, pods' links, or anything of eBPF but the shape of the image.
+//! Must not know the Kubernetes API, pods' links, or anything of eBPF but the shape of the image and the hash of a
+//! connection.
 
 mod affinity;
 mod connections;

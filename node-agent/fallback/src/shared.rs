@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use penstock_dataplane::Choice as How;
 use penstock_ebpf_common::VipKey;
 use rand::seq::SliceRandom;
 use tokio::sync::Semaphore;
@@ -49,21 +50,35 @@ impl Shared {
         }
     }
 
-    /// Whom to try for a client that asked an address: the one it had, then others at random.
-    pub fn choose(&self, vip: &VipKey, client: IpAddr) -> Result<Choice, Refusal> {
+    /// Whom to try for a client that asked an address: the one it had, then the one that is chosen as the Service wants it,
+    /// then others at random.
+    pub fn choose(&self, vip: &VipKey, peer: SocketAddr) -> Result<Choice, Refusal> {
+        let client = peer.ip();
         let is_node = is_of_this_node(client);
         // Held under the table's lock: a backend that leaves from now on ends what was chosen here.
         let table = self.table.lock();
-        let mut candidates = table.candidates(vip, client, is_node)?;
+        let mut candidates = table.candidates(vip, peer, is_node)?;
         let (chosen, _) = candidates.backends.partial_shuffle(&mut rand::rng(), TRIES);
         let mut backends = chosen.to_vec();
+        match (candidates.choice, candidates.by_table) {
+            (How::Maglev, Some(first)) => put_first(&mut backends, first),
+            (How::LeastConnections, _) => {
+                let busy = |backend: &SocketAddr| self.connections.count(candidates.service, *backend);
+                // Of two, as the programs do.
+                if let [one, other, ..] = backends.as_mut_slice()
+                    && busy(other) < busy(one)
+                {
+                    std::mem::swap(one, other);
+                }
+            }
+            _ => {}
+        }
         if let Some(seconds) = candidates.affinity_seconds {
             let timeout = Duration::from_secs(seconds.into());
             let kept = self.affinity.lock().kept(candidates.set, client, timeout, Instant::now());
             // What is kept may have left the set since.
             if let Some(kept) = kept.filter(|kept| candidates.backends.contains(kept)) {
-                backends.retain(|backend| *backend != kept);
-                backends.insert(0, kept);
+                put_first(&mut backends, kept);
             }
         }
         let hold = |backend| (backend, self.connections.hold(candidates.service, backend));
@@ -78,6 +93,12 @@ impl Shared {
             self.affinity.lock().keep(set, client, backend, Instant::now());
         }
     }
+}
+
+/// Has a backend be tried before the others.
+fn put_first(backends: &mut Vec<SocketAddr>, first: SocketAddr) {
+    backends.retain(|backend| *backend != first);
+    backends.insert(0, first);
 }
 
 /// Whether a client is a process of the node: which of its addresses it comes from when it asks one that no interface has,

@@ -9,10 +9,13 @@ use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use penstock_dataplane::{
-    Applied, Limits, Listing, MapImage, NodeFacts, Operation, Planner, Protocol, Service, ServiceChange,
-    ServiceKey, service_of,
+    Applied, Choice, Limits, Listing, MapImage, NodeFacts, Operation, Planner, Protocol, Service,
+    ServiceChange, ServiceKey, Set, service_of,
 };
-use penstock_ebpf_common::{Address, PROTOCOL_TCP, PROTOCOL_UDP, VIP_HOST_ONLY, VIP_SOURCE_RANGES, VipKey};
+use penstock_ebpf_common::{
+    Address, FlowKey, PROTOCOL_TCP, PROTOCOL_UDP, VIP_HOST_ONLY, VIP_SOURCE_RANGES, VipKey,
+};
+use penstock_ebpf_packet::hash;
 
 /// The services of this node.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub struct Table {
     vips: BTreeMap<u32, BTreeSet<VipKey>>,
     /// The other way round.
     owners: HashMap<VipKey, u32>,
+    /// The tables of the sets that choose by one.
+    places: BTreeMap<u32, Vec<u16>>,
     /// Backends that left their sets and still serve whom they have.
     lingering: BTreeMap<u32, BTreeSet<SocketAddr>>,
     /// Addresses of clients that count as inside as the node itself does: pods of this node.
@@ -48,6 +53,10 @@ pub struct Candidates {
     pub set: u32,
     /// How long the client keeps its backend; none without affinity.
     pub affinity_seconds: Option<u32>,
+    /// How one of them is chosen.
+    pub choice: Choice,
+    /// The one that the set's table gives this connection, where it has a table: the same as on every other node.
+    pub by_table: Option<SocketAddr>,
     /// In the order of their addresses, never empty.
     pub backends: Vec<SocketAddr>,
 }
@@ -74,6 +83,7 @@ impl Table {
             planner,
             vips: BTreeMap::new(),
             owners: HashMap::new(),
+            places: BTreeMap::new(),
             lingering: BTreeMap::new(),
             inside: Vec::new(),
         }
@@ -107,6 +117,12 @@ impl Table {
                     changed.vips.insert(*vip);
                 }
                 Operation::PutSet(id, _) | Operation::DeleteSet(id) => {
+                    let set = self.planner.image().sets.get(id);
+                    let places = set.map(Set::compile_table).filter(|places| !places.is_empty());
+                    match places {
+                        Some(places) => drop(self.places.insert(*id, places)),
+                        None => drop(self.places.remove(id)),
+                    }
                     changed.vips.extend(self.vips.get(&service_of(*id)).into_iter().flatten());
                 }
                 _ => {}
@@ -141,10 +157,10 @@ impl Table {
     }
 
     /// Who may have a client that asked an address, and that is a process of the node itself or not.
-    pub fn candidates(&self, vip: &VipKey, client: IpAddr, is_node: bool) -> Result<Candidates, Refusal> {
+    pub fn candidates(&self, vip: &VipKey, peer: SocketAddr, is_node: bool) -> Result<Candidates, Refusal> {
         let image = self.planner.image();
         let value = image.vips.get(vip).ok_or(Refusal::NotServed)?;
-        let client = client.to_canonical();
+        let client = peer.ip().to_canonical();
         let is_inside = is_node || self.inside.iter().any(|range| range.contains(client));
         let set = if is_inside { value.inside } else { value.outside };
         if set == 0 || value.flags & VIP_HOST_ONLY != 0 && !is_node {
@@ -167,7 +183,20 @@ impl Table {
             return Err(Refusal::NoBackend);
         }
         let affinity_seconds = (found.affinity_seconds != 0).then_some(found.affinity_seconds);
-        Ok(Candidates { service: value.service, set, affinity_seconds, backends })
+        let by_table = self.by_table(set, found, &flow(vip, client, peer.port()));
+        // Not one that was left out.
+        let by_table = by_table.filter(|backend| backends.contains(backend));
+        let choice = found.choice;
+        Ok(Candidates { service: value.service, set, affinity_seconds, choice, by_table, backends })
+    }
+
+    /// The backend that has a connection's place in a set's table, if it has a table. As the programs find it.
+    fn by_table(&self, number: u32, set: &Set, flow: &FlowKey) -> Option<SocketAddr> {
+        let places = self.places.get(&number)?;
+        let place = hash::reduce(hash::flow(flow), places.len() as u32);
+        let entry = usize::from(*places.get(place as usize)?);
+        let backend = set.backends.get(entry.checked_sub(1)?)?;
+        Some(socket_address((backend.address, backend.port)))
     }
 
     /// Takes an address from the service it was of, if it was of any.
@@ -215,6 +244,18 @@ impl Table {
 fn serving(service: &Service) -> BTreeSet<SocketAddr> {
     let backends = service.backends.iter().filter(|it| it.serving && service.protocol == Protocol::Tcp);
     backends.map(|it| SocketAddr::new(it.address.to_canonical(), it.port)).collect()
+}
+
+/// A client's connection as its packets have it.
+fn flow(vip: &VipKey, client: IpAddr, port: u16) -> FlowKey {
+    FlowKey {
+        source: client.into(),
+        destination: vip.address,
+        source_port: port.to_be(),
+        destination_port: vip.port,
+        protocol: vip.protocol,
+        ..FlowKey::default()
+    }
 }
 
 /// An address and a port in network order as sockets have them.

@@ -66,7 +66,7 @@ async fn carry(mut client: TcpStream, peer: SocketAddr, vip: VipKey, shared: &Sh
 
 /// A connection to a backend that may have the client.
 async fn connect(peer: SocketAddr, vip: &VipKey, shared: &Shared) -> Option<(TcpStream, Held)> {
-    let choice = match shared.choose(vip, peer.ip()) {
+    let choice = match shared.choose(vip, peer) {
         Ok(choice) => choice,
         Err(refusal) => {
             tracing::debug!(?refusal, %peer, "a connection is refused");

@@ -88,7 +88,7 @@ fn receive(listener: &UdpSocket, sessions: &Sessions) -> Option<(SocketAddr, Vec
 
 /// Chooses a backend for a client.
 async fn open(client: SocketAddr, vip: &VipKey, shared: &Shared) -> Option<(Arc<Session>, Held)> {
-    let choice = match shared.choose(vip, client.ip()) {
+    let choice = match shared.choose(vip, client) {
         Ok(choice) => choice,
         Err(refusal) => {
             tracing::debug!(?refusal, %client, "a datagram is dropped");

@@ -3,6 +3,7 @@
 //! It exists because everything about an attachment must be found again after a crash from one small file. It must
 //! not know where the file is.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use penstock_cni::protocol::{AddRequest, AttachmentId, Bandwidth, PodName, PortMapping};
@@ -70,6 +71,16 @@ impl Attachment {
         let [a, b, c, d] = self.address.octets();
         Mac([0x0e, 0x58, a, b, c, d])
     }
+}
+
+/// `namespace/name` of the pods whose links are there, by the number of the node's end. To be called in the node's network
+/// namespace.
+pub fn observe_links(attachments: &[Attachment]) -> BTreeMap<u32, String> {
+    let named = attachments.iter().filter_map(|it| {
+        let link = nix::net::if_::if_nametoindex(it.host_link().as_str()).ok()?;
+        Some((link, format!("{}/{}", it.pod.namespace, it.pod.name)))
+    });
+    named.collect()
 }
 
 /// Name of the node's end for an attachment: the prefix and 48 bits of a hash, 15 bytes, the kernel's limit. At

@@ -20,7 +20,7 @@ mod routes;
 mod server;
 mod sysctl;
 
-pub use attachment::Attachment;
+pub use attachment::{Attachment, observe_links};
 pub use hooks::{HookError, NoHooks, PodHooks, PodLink};
 pub use install::{InstallError, ensure_conflist, ensure_plugin};
 pub use ipam::{IpamError, observe_attachments};

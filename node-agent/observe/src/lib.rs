@@ -24,7 +24,7 @@ pub use live::{ObserveError, Show, observe};
 pub use metrics::{counters_metrics, maps_metrics};
 pub use names::Names;
 pub use penstock_dataplane::{
-    Counters, DataplaneError, MapFill, ServiceTraffic, observe_counters, observe_maps,
+    Counters, DataplaneError, MapFill, PodDrops, ServiceTraffic, observe_counters, observe_maps,
 };
 pub use sighting::{Clock, End, Sighting, protocol_name};
 pub use status::{Status, status_table};
@@ -42,9 +42,15 @@ pub enum Format {
     Metrics,
 }
 
-/// `node-agent counters`: `directory` is the agent's own on its bpf file system, such as `/sys/fs/bpf/penstock`.
-pub fn show_counters(directory: &Path, format: Format) -> Result<String, DataplaneError> {
-    let counters = observe_counters(directory)?;
+/// `node-agent counters`: `directory` is the agent's own on its bpf file system, such as `/sys/fs/bpf/penstock`; `pod` says
+/// which pod's link has a number.
+pub fn show_counters(
+    directory: &Path,
+    pod: impl Fn(u32) -> Option<String>,
+    format: Format,
+) -> Result<String, DataplaneError> {
+    let mut counters = observe_counters(directory)?;
+    counters.name_pods(pod);
     Ok(match format {
         Format::Table => counters_table(&counters),
         Format::Json => json(&counters),

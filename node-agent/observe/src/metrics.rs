@@ -1,5 +1,6 @@
 //! The Prometheus text format, written directly: the numbers live in the kernel, not in a registry.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use penstock_dataplane::{Counters, MapFill, ServiceTraffic, XdpKind};
@@ -24,6 +25,22 @@ pub fn counters_metrics(counters: &Counters) -> String {
     );
     for (name, count) in &counters.drops {
         sample(&mut text, "penstock_dataplane_drops_total", &[("reason", name)], *count);
+    }
+    let name = "penstock_pod_drops_total";
+    head(
+        &mut text,
+        name,
+        "counter",
+        "Packets of a pod of this node that the kernel programs dropped, by reason",
+    );
+    // Of pods that nobody has a name for all together: two series must not have the same labels.
+    let mut drops: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for it in &counters.pods {
+        *drops.entry((it.pod.as_deref().unwrap_or_default(), it.reason)).or_default() += it.drops;
+    }
+    for ((pod, reason), count) in drops {
+        let (namespace, pod) = pod.split_once('/').unwrap_or(("", pod));
+        sample(&mut text, name, &[("namespace", namespace), ("pod", pod), ("reason", reason)], count);
     }
     head(
         &mut text,
@@ -107,6 +124,8 @@ fn escaped(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use penstock_dataplane::PodDrops;
+
     use super::*;
 
     #[test]
@@ -119,12 +138,22 @@ mod tests {
                 replies: 7,
                 ..ServiceTraffic::default()
             }],
+            pods: [(7, Some("demo/web"), 2), (8, None, 3), (9, None, 4)]
+                .map(|(ifindex, pod, drops)| PodDrops {
+                    ifindex,
+                    pod: pod.map(str::to_owned),
+                    reason: "no_route",
+                    drops,
+                })
+                .into(),
         };
         let text = counters_metrics(&counters);
         for line in [
             "# TYPE penstock_dataplane_events_total counter",
             "penstock_dataplane_events_total{event=\"connect_translated\"} 2",
             "penstock_dataplane_drops_total{reason=\"no_backend\"} 1",
+            "penstock_pod_drops_total{namespace=\"demo\",pod=\"web\",reason=\"no_route\"} 2",
+            "penstock_pod_drops_total{namespace=\"\",pod=\"\",reason=\"no_route\"} 7",
             "penstock_service_traffic_total{service=\"a/b:c\",kind=\"replies\"} 7",
         ] {
             assert!(text.lines().any(|it| it == line), "{line}\nis not in\n{text}");

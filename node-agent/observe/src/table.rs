@@ -1,4 +1,4 @@
-//! Tables for people: aligned columns, nothing that is zero in lists of names, services always.
+//! Tables for people: aligned columns, nothing that is zero in lists of names and pods, services always.
 
 use std::fmt::Write;
 
@@ -19,9 +19,18 @@ pub fn counters_table(counters: &Counters) -> String {
             std::iter::once(it.service.clone()).chain(counts.map(|count| count.to_string())).collect()
         })
         .collect();
+    let pods: Vec<_> = counters
+        .pods
+        .iter()
+        .map(|it| {
+            let pod = it.pod.clone().unwrap_or_else(|| format!("interface {}", it.ifindex));
+            vec![pod, it.reason.to_owned(), it.drops.to_string()]
+        })
+        .collect();
     let heads = ["SERVICE", "CONNECTS", "DATAGRAMS", "PACKETS", "REPLIES", "REFUSED", "DROPS"];
-    [named("EVENT", &counters.events), named("DROP REASON", &counters.drops), columns(&heads, &services)]
-        .join("\n")
+    let pods = (!pods.is_empty()).then(|| columns(&["POD", "DROP REASON", "COUNT"], &pods));
+    let totals = [named("EVENT", &counters.events), named("DROP REASON", &counters.drops)];
+    totals.into_iter().chain(pods).chain([columns(&heads, &services)]).collect::<Vec<_>>().join("\n")
 }
 
 /// From how many hundredths on a map that refuses when full is worth a word.
@@ -91,7 +100,7 @@ fn columns(heads: &[&str], rows: &[Vec<String>]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use penstock_dataplane::ServiceTraffic;
+    use penstock_dataplane::{PodDrops, ServiceTraffic};
 
     use super::*;
 
@@ -105,6 +114,7 @@ mod tests {
                 connects: 12,
                 ..ServiceTraffic::default()
             }],
+            pods: vec![PodDrops { ifindex: 7, pod: Some("demo/web".into()), reason: "no_backend", drops: 2 }],
         };
         let expected = "\
 EVENT               COUNT
@@ -112,6 +122,9 @@ connect_translated     12
 
 DROP REASON  COUNT
 no_backend       3
+
+POD       DROP REASON  COUNT
+demo/web  no_backend       2
 
 SERVICE          CONNECTS  DATAGRAMS  PACKETS  REPLIES  REFUSED  DROPS
 demo/hello:http        12          0        0        0        0      0

@@ -12,12 +12,14 @@ use std::time::{Duration, Instant};
 use hyper::StatusCode;
 use k8s_openapi::jiff::Timestamp;
 use parking_lot::Mutex;
+use penstock_network::{Attachment, observe_links};
 use penstock_observe::{
     Histogram, MapFill, NETWORK_PROGRAMMING_BOUNDS, PROGRAMMING_BOUNDS, counters_metrics, maps_metrics,
     observe_counters, observe_maps,
 };
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use super::health_server::{Reply, serve};
 
@@ -96,15 +98,24 @@ impl Programming {
     }
 }
 
-/// Serves until it is dropped; `pins` is the agent's directory on its bpf file system.
-pub async fn run(address: SocketAddr, pins: PathBuf, programming: Programming) {
+/// What metrics are made of.
+pub struct Sources {
+    /// The agent's directory on its bpf file system.
+    pub pins: PathBuf,
+    /// This node's pods.
+    pub attachments: watch::Receiver<Arc<Vec<Attachment>>>,
+    pub programming: Programming,
+}
+
+/// Serves until it is dropped.
+pub async fn run(address: SocketAddr, sources: Sources) {
     let mut said = false;
     loop {
         match TcpListener::bind(address).await {
             Ok(listener) => {
                 tracing::info!(%address, "metrics are served");
                 let fill = Mutex::new(None);
-                return serve(listener, move |path| reply(path, &pins, &programming, &fill)).await;
+                return serve(listener, move |path| reply(path, &sources, &fill)).await;
             }
             Err(error) if !std::mem::replace(&mut said, true) => {
                 tracing::error!(
@@ -119,24 +130,28 @@ pub async fn run(address: SocketAddr, pins: PathBuf, programming: Programming) {
 
 type Fill = Mutex<Option<(Instant, Vec<MapFill>)>>;
 
-fn reply(path: &str, pins: &std::path::Path, programming: &Programming, fill: &Fill) -> Reply {
+fn reply(path: &str, sources: &Sources, fill: &Fill) -> Reply {
     let (status, body) = match path {
-        "/metrics" => (StatusCode::OK, tokio::task::block_in_place(|| metrics(pins, programming, fill))),
+        "/metrics" => (StatusCode::OK, tokio::task::block_in_place(|| metrics(sources, fill))),
         _ => (StatusCode::NOT_FOUND, "metrics are at /metrics\n".to_owned()),
     };
     Reply { status, body: Value::String(body), weight: None }
 }
 
 /// What can be read; without programs there are no counters, and the rest is told all the same.
-fn metrics(pins: &std::path::Path, programming: &Programming, fill: &Fill) -> String {
-    let mut text = programming.metrics();
-    if let Ok(counters) = observe_counters(pins) {
+fn metrics(sources: &Sources, fill: &Fill) -> String {
+    let mut text = sources.programming.metrics();
+    if let Ok(mut counters) = observe_counters(&sources.pins) {
+        if !counters.pods.is_empty() {
+            let pods = observe_links(&sources.attachments.borrow().clone());
+            counters.name_pods(|link| pods.get(&link).cloned());
+        }
         text.push_str(&counters_metrics(&counters));
     }
     // One at a time: who asks meanwhile waits for the answer instead of counting again.
     let mut kept = fill.lock();
     if kept.as_ref().is_none_or(|(at, _)| at.elapsed() >= FILL_KEPT)
-        && let Ok(maps) = observe_maps(pins)
+        && let Ok(maps) = observe_maps(&sources.pins)
     {
         *kept = Some((Instant::now(), maps));
     }
@@ -156,7 +171,9 @@ mod tests {
         programming.done(Duration::from_millis(3));
         programming.failed();
         programming.arrived([Timestamp::now(), Timestamp::MAX].into_iter());
-        let text = metrics("/nowhere".as_ref(), &programming, &Mutex::new(None));
+        let sources =
+            Sources { pins: "/nowhere".into(), attachments: watch::channel(Arc::default()).1, programming };
+        let text = metrics(&sources, &Mutex::new(None));
         for line in [
             "kubeproxy_sync_proxy_rules_duration_seconds_count 1",
             "kubeproxy_sync_proxy_rules_duration_seconds_bucket{le=\"0.001\"} 0",

@@ -141,3 +141,62 @@ fn a_client_keeps_its_backend_where_the_service_wants_that() {
         assert_eq!(answers().len(), 2);
     });
 }
+
+/// Connects from a port and returns what the backend says first. The port is free again at once.
+fn ask_from(port: u16, to: &str) -> String {
+    use nix::sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, sockopt,
+    };
+
+    let to: SocketAddr = to.parse().expect("an address in the test");
+    let (SocketAddr::V4(to), any) = (to, std::net::SocketAddrV4::new([0; 4].into(), port)) else {
+        panic!("an IPv4 address")
+    };
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = nix::sys::socket::socket(AddressFamily::Inet, SockType::Stream, flags, None);
+    let socket = socket.expect("a socket");
+    setsockopt(&socket, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 })
+        .expect("no lingering");
+    bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrIn::from(any)).expect("a port");
+    connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrIn::from(to)).expect("a connection");
+    said(&mut TcpStream::from(socket))
+}
+
+#[test]
+fn backends_are_chosen_by_table_or_by_their_connections_where_the_service_wants_that() {
+    on_a_node(|node| {
+        node.serve_tcp(&["10.244.1.2:8080", "10.244.1.3:8080"]);
+        let services = |choice: &str| {
+            format!(
+                r#"
+  demo/web:http:
+    cluster_ips: [10.96.0.5]
+    port: 80
+    choice: {choice}
+    backends:
+      - {{ address: 10.244.1.2, port: 8080, local: true }}
+      - {{ address: 10.244.1.3, port: 8080, local: true }}
+"#
+            )
+        };
+        let proxy = node.serving(&services("least-connections"));
+        // Held open, so that whoever has fewer gets the next.
+        let (mut held, mut counts) = (Vec::new(), BTreeMap::<String, usize>::new());
+        for _ in 0..20 {
+            let mut stream = node.pods.run(|| TcpStream::connect("10.96.0.5:80").expect("a connection"));
+            *counts.entry(said(&mut stream)).or_default() += 1;
+            held.push(stream);
+        }
+        assert_eq!(counts.values().copied().collect::<Vec<_>>(), [10, 10], "{counts:?}");
+
+        node.apply(&proxy, &services("maglev"));
+        // The same port twice is the same connection to whoever chooses by it.
+        let mut answers = std::collections::BTreeSet::new();
+        for port in 20_000..20_020 {
+            let again: Vec<_> = (0..2).map(|_| node.pods.run(|| ask_from(port, "10.96.0.5:80"))).collect();
+            assert_eq!(again[0], again[1], "{port}");
+            answers.insert(again[0].clone());
+        }
+        assert_eq!(answers.len(), 2);
+    });
+}

@@ -49,7 +49,8 @@ fn ask(table: &Table, address: &str, client: &str) -> Result<Vec<String>, Refusa
         NODE => (true, "10.240.0.11"),
         client => (false, client),
     };
-    let found = table.candidates(&vip(address, PROTOCOL_TCP), client.parse().unwrap(), is_node)?;
+    let peer = SocketAddr::new(client.parse().unwrap(), 40_000);
+    let found = table.candidates(&vip(address, PROTOCOL_TCP), peer, is_node)?;
     Ok(found.backends.iter().map(ToString::to_string).collect())
 }
 
@@ -198,4 +199,40 @@ fn ranges_of_both_families_cover_what_they_should() {
     assert!(!within("10.0.0.0/8", "11.0.0.0") && !within("0.0.0.0/0", "2001:db8::1"));
     assert!(within("::/0", "2001:db8::1") && within("2001:db8::/32", "2001:db8:ffff::"));
     assert!(within("192.0.2.1/32", "192.0.2.1") && !within("192.0.2.1/32", "192.0.2.0"));
+}
+
+#[test]
+fn a_service_that_chooses_by_table_gives_a_connection_the_backend_that_the_programs_give_it() {
+    let mut table = table();
+    let backends = || ["10.244.2.1", "10.244.2.2", "10.244.2.3"].map(|it| backend(it, false)).to_vec();
+    let by_table = |table: &Table, port| {
+        let peer = SocketAddr::new(OUTSIDE.parse().unwrap(), port);
+        table.candidates(&vip(NODE_PORT, PROTOCOL_TCP), peer, false).unwrap().by_table
+    };
+    let service = |choice| Service { choice, ..web(backends()) };
+    table.change(&[change("web", Some(service(Choice::Maglev)))], &facts(), Listing::Complete);
+    let image = table.planner.image();
+    let value = image.vips[&vip(NODE_PORT, PROTOCOL_TCP)];
+    let set = &image.sets[&value.outside];
+    let places = set.compile_table();
+    let mut seen = BTreeSet::new();
+    for port in 40_000..40_100 {
+        let flow = FlowKey {
+            source: OUTSIDE.parse::<IpAddr>().unwrap().into(),
+            destination: "10.240.0.11".parse::<IpAddr>().unwrap().into(),
+            source_port: u16::to_be(port),
+            destination_port: 30080_u16.to_be(),
+            protocol: PROTOCOL_TCP,
+            ..FlowKey::default()
+        };
+        let place = hash::reduce(hash::flow(&flow), places.len() as u32);
+        let chosen = set.backends[usize::from(places[place as usize]) - 1];
+        let chosen = socket_address((chosen.address, chosen.port));
+        assert_eq!(by_table(&table, port), Some(chosen), "{port}");
+        seen.insert(chosen);
+    }
+    assert_eq!(seen.len(), 3, "each has its share");
+    table.change(&[change("web", Some(service(Choice::Random)))], &facts(), Listing::Complete);
+    assert_eq!(by_table(&table, 40_000), None);
+    assert!(table.places.is_empty());
 }

@@ -1,4 +1,7 @@
 //! Gives every node a range of pod addresses of each family, cut from the cluster's ranges.
+//!
+//! As upstream, a node keeps what it was given: its pods have addresses of it. One that was registered before the cluster had a
+//! second family goes on with one, and is told what to do.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -21,6 +24,7 @@ pub async fn run(context: Context) {
         nodes: context.informers.cache(),
         cluster: context.config.cluster_cidrs.clone(),
         given: Mutex::new(vec![BTreeSet::new(); context.config.cluster_cidrs.len()]),
+        told: Mutex::default(),
         recorder: context.recorder("cidrAllocator"),
     });
     let queue = Arc::new(WorkQueue::new());
@@ -31,6 +35,7 @@ pub async fn run(context: Context) {
         match delta {
             Delta::Deleted(_) => {
                 handler.ranges().iter_mut().for_each(|given| given.retain(|(_, name)| name != node.name()));
+                handler.told().remove(node.uid_str());
             }
             _ => handler.note(node),
         }
@@ -50,12 +55,34 @@ struct Controller {
     cluster: Vec<NodeRanges>,
     /// In the order of `cluster`.
     given: Mutex<Vec<Given>>,
+    /// The uids of the nodes that were told once that they lack a family.
+    told: Mutex<BTreeSet<String>>,
     recorder: Recorder,
 }
 
 impl Controller {
     fn ranges(&self) -> std::sync::MutexGuard<'_, Vec<Given>> {
         self.given.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn told(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.told.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Tells a node once that it lacks the range of a family.
+    fn tell_lack(&self, node: &Node) {
+        let ranges = ranges_of(node);
+        let Some(lacks) = lacking(&self.cluster, &ranges) else { return };
+        if !self.told().insert(node.uid_str().to_owned()) {
+            return;
+        }
+        let message = format!(
+            "Node {} was given {} before the cluster had {lacks}, and keeps it: its pods have no address of that family. Drain \
+             it, delete the Node and start its agent again for ranges of both",
+            node.name(),
+            ranges[0]
+        );
+        self.recorder.record(node, EventType::Warning, "PodRangeOfFamilyMissing", message);
     }
 
     fn note(&self, node: &Node) {
@@ -74,6 +101,13 @@ fn ranges_of(node: &Node) -> Vec<Cidr> {
     let Some(spec) = &node.spec else { return Vec::new() };
     let all = spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr);
     all.filter_map(|text| text.parse().ok()).collect()
+}
+
+/// The cluster's range of a family of which a node that has ranges has none.
+fn lacking<'a>(cluster: &'a [NodeRanges], ranges: &[Cidr]) -> Option<&'a Cidr> {
+    let has = |family: bool| ranges.iter().any(|range| range.address.is_ipv6() == family);
+    let lacks = cluster.iter().map(|it| &it.range).find(|range| !has(range.address.is_ipv6()));
+    lacks.filter(|_| !ranges.is_empty())
 }
 
 /// The lowest range no one has; the one the node was promised before, if any.
@@ -99,7 +133,11 @@ impl Reconcile for Controller {
         let Some(node) = self.nodes.get(key) else {
             return Ok(Next::Done);
         };
-        if node.deleting() || node.spec.as_ref().is_some_and(|s| s.pod_cidr.is_some()) {
+        if node.deleting() {
+            return Ok(Next::Done);
+        }
+        if node.spec.as_ref().is_some_and(|s| s.pod_cidr.is_some()) {
+            self.tell_lack(&node);
             return Ok(Next::Done);
         }
         let mut chosen = Vec::new();
@@ -141,5 +179,16 @@ mod tests {
         assert_eq!(plan_range(&given(&[(0, "a"), (2, "b")]), 4, "c"), Some(1));
         assert_eq!(plan_range(&given(&[(0, "a"), (2, "b")]), 4, "b"), Some(2));
         assert_eq!(plan_range(&given(&[(0, "a"), (1, "b")]), 2, "c"), None);
+    }
+
+    #[test]
+    fn a_node_that_was_given_one_family_of_two_lacks_the_other() {
+        let range = |text: &str| text.parse::<Cidr>().unwrap();
+        let both = ["10.244.0.0/16", "fd00:244::/48"].map(|text| NodeRanges::new(range(text)));
+        let (four, six) = (range("10.244.1.0/24"), range("fd00:244:0:1::/64"));
+        assert_eq!(lacking(&both, &[four]), Some(&both[1].range));
+        assert_eq!(lacking(&both, &[four, six]), None);
+        assert_eq!(lacking(&both[..1], &[four]), None);
+        assert_eq!(lacking(&both, &[]), None, "it is about to be given some");
     }
 }

@@ -50,7 +50,7 @@ pub(super) async fn ensure(registry: &Registry) -> Result<(), RegistryError> {
     let config = registry.config();
     let cidr = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
         "spec": {"cidrs": config.service_cidrs.iter().map(ToString::to_string).collect::<Vec<_>>()}});
-    ensure_object(registry, cidr, keep).await?;
+    ensure_object(registry, cidr, widen).await?;
     ensure_object(registry, kubernetes_service(registry), keep).await?;
     ensure_object(registry, endpoints(registry), own("subsets")).await?;
     ensure_object(registry, endpoint_slice(registry), |have, want| {
@@ -64,6 +64,30 @@ pub(super) async fn ensure(registry: &Registry) -> Result<(), RegistryError> {
 
 /// Leaves an object that exists alone.
 fn keep(_have: &mut Value, _want: &Value) {}
+
+/// Adds the range of a second family to the ranges of Services, as upstream does (KEP-1880, kubernetes/kubernetes#131263):
+/// it takes no address from anybody. Any other difference stays, and is told.
+fn widen(have: &mut Value, want: &Value) {
+    let ranges = |object: &Value| -> Vec<String> {
+        items_at(object, "/spec/cidrs").iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let (had, wanted) = (ranges(have), ranges(want));
+    if had == wanted {
+        return;
+    }
+    match (had.as_slice(), wanted.as_slice()) {
+        ([had], [wanted, second]) if had == wanted => {
+            tracing::info!("the cluster's Services have the range {second} beside {had} from now on");
+            have["spec"]["cidrs"] = want["spec"]["cidrs"].clone();
+        }
+        _ => tracing::warn!(
+            "--service-cidr {} is not what the store's Services were given addresses of, {} (ServiceCIDR kubernetes): those \
+             outside of it keep theirs; a second range can only be added behind the first",
+            wanted.join(","),
+            had.join(",")
+        ),
+    }
+}
 
 /// Puts one field right.
 fn own(field: &'static str) -> fn(&mut Value, &Value) {
@@ -180,4 +204,26 @@ fn dns_service(registry: &Registry) -> Value {
 pub(super) fn missing_rules(have: &Value, want: &Value) -> Vec<Value> {
     let had = items_at(have, "/rules");
     items_at(want, "/rules").iter().filter(|r| !had.contains(r)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_range_is_added_and_nothing_else_is_changed() {
+        let object = |cidrs: &[&str]| json!({"spec": {"cidrs": cidrs}});
+        let (one, other, six) = ("10.96.0.0/16", "10.97.0.0/16", "fd00:96::/112");
+        for (had, wanted, has) in [
+            (&[one][..], &[one, six][..], &[one, six][..]),
+            (&[one], &[one], &[one]),
+            (&[one], &[six, one], &[one]),
+            (&[one], &[other, six], &[one]),
+            (&[one, six], &[one], &[one, six]),
+        ] {
+            let mut have = object(had);
+            widen(&mut have, &object(wanted));
+            assert_eq!(have, object(has), "{had:?} with {wanted:?}");
+        }
+    }
 }

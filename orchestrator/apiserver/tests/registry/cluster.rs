@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 pub struct Cluster {
     pub registry: Arc<Registry>,
+    store: Arc<Embedded>,
     _dir: tempfile::TempDir,
 }
 
@@ -38,8 +39,16 @@ impl Cluster {
     pub async fn start_with(config: RegistryConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Embedded::open(&dir.path().join("t.redb")).await.unwrap();
-        let registry = Registry::new(store, config).await.unwrap();
-        Self { registry, _dir: dir }
+        let registry = Registry::new(store.clone(), config).await.unwrap();
+        Self { registry, store, _dir: dir }
+    }
+
+    /// Another start over what is in the store.
+    pub async fn start_again_with(self, config: RegistryConfig) -> Self {
+        let Self { registry, store, _dir } = self;
+        drop(registry);
+        let registry = Registry::new(store.clone(), config).await.unwrap();
+        Self { registry, store, _dir }
     }
 
     pub fn kind(&self, plural: &str) -> Arc<Definition> {

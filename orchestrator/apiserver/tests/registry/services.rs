@@ -1,6 +1,6 @@
 //! Services: addresses and node ports are given once.
 
-use penstock_apiserver::registry::{DeleteOptions, Target};
+use penstock_apiserver::registry::{DeleteOptions, RegistryConfig, Target};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, config, context};
@@ -180,11 +180,15 @@ async fn only_a_load_balancer_has_addresses_of_one_and_they_say_how_they_are_rea
     }
 }
 
-async fn dual() -> Cluster {
+fn of_two_families() -> RegistryConfig {
     let mut config = config();
     config.service_cidrs.push("fd00:10:96::/112".parse().unwrap());
     config.cluster_dns.push("fd00:10:96::a".parse().unwrap());
-    Cluster::start_with(config).await
+    config
+}
+
+async fn dual() -> Cluster {
+    Cluster::start_with(of_two_families()).await
 }
 
 fn text(object: &Value, pointer: &str) -> String {
@@ -286,4 +290,23 @@ async fn one_family_is_enough_where_two_are_only_preferred() {
     let selects = headless(json!({"selector": {"a": "b"}}));
     let selects = cluster.create("services", service("i", selects)).await.unwrap();
     assert_eq!(selects["spec"]["ipFamilies"], json!(["IPv4"]));
+}
+
+#[tokio::test]
+async fn a_kept_store_gains_a_second_range_and_its_services_keep_what_they_have() {
+    let both = json!({"ports": [{"port": 80}], "ipFamilyPolicy": "PreferDualStack"});
+    let cluster = Cluster::start().await;
+    let before = cluster.create("services", service("before", both.clone())).await.unwrap();
+    assert_eq!(before["spec"]["ipFamilies"], json!(["IPv4"]));
+
+    let cluster = cluster.start_again_with(of_two_families()).await;
+    let ranges = json!(["10.96.0.0/16", "fd00:10:96::/112"]);
+    assert_eq!(cluster.get("servicecidrs", "kubernetes").await.unwrap()["spec"]["cidrs"], ranges);
+    assert_eq!(cluster.get("services", "before").await.unwrap()["spec"], before["spec"]);
+    let after = cluster.create("services", service("after", both)).await.unwrap();
+    assert_eq!(after["spec"]["ipFamilies"], json!(["IPv4", "IPv6"]));
+
+    let cluster = cluster.start_again_with(config()).await;
+    assert_eq!(cluster.get("servicecidrs", "kubernetes").await.unwrap()["spec"]["cidrs"], ranges);
+    assert_eq!(cluster.get("services", "after").await.unwrap()["spec"], after["spec"]);
 }

@@ -79,7 +79,6 @@ type Find = (u64, File);
 
 /// Acts in one namespace after the other, until no more are found.
 fn act_in_found(finds: &Mutex<Receiver<Find>>, act: impl Fn(u64)) {
-    hurry();
     loop {
         let find = finds.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((cookie, namespace)) = find else { return };
@@ -89,7 +88,7 @@ fn act_in_found(finds: &Mutex<Receiver<Find>>, act: impl Fn(u64)) {
     }
 }
 
-/// Lets this thread run first. Else every client that is woken takes the processor from those that are to wake the others.
+/// Lets this thread run first, and those that it starts. Else every client that is woken takes the processor from those that are to wake the others.
 /// Without the right to it the last of thousands waits some milliseconds longer.
 fn hurry() {
     if let Err(error) = sys::raise_priority() {

@@ -10,6 +10,7 @@ use penstock_pods::PodsConfig;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::memory;
 use crate::network;
 use crate::options::{Half, Run};
 use crate::rotation::Rotation;
@@ -21,6 +22,7 @@ pub async fn run(options: Box<Run>) -> anyhow::Result<()> {
     let client = kube::Client::try_from(config).with_context(|| unusable(&options))?;
     let shutdown = CancellationToken::new();
     tokio::spawn(cancel_on_signal(shutdown.clone())?);
+    tokio::spawn(memory::trim_regularly(shutdown.clone()));
 
     options.check_node_ips()?;
     let mut halves = tokio::task::JoinSet::new();

@@ -41,12 +41,17 @@ impl Netns {
         let make = || -> Result<Self> {
             unshare(CloneFlags::CLONE_NEWNET).context("making a network namespace")?;
             ip("link set lo up")?;
-            Ok(Self { file: File::open("/proc/thread-self/ns/net").context("opening the namespace")? })
+            Self::current()
         };
         thread::scope(|scope| match scope.spawn(make).join() {
             Ok(made) => made,
             Err(panic) => resume_unwind(panic),
         })
+    }
+
+    /// The one this thread is in.
+    pub fn current() -> Result<Self> {
+        Ok(Self { file: File::open("/proc/thread-self/ns/net").context("opening the namespace")? })
     }
 
     /// What it is entered by, for processes that are started inside.

@@ -41,6 +41,7 @@ pub use options::{DeleteOptions, ListOptions};
 
 use crate::admission::Chain;
 use crate::error::ApiError;
+use kinds::core::services::Ledger as ServiceLedger;
 use served::Served;
 
 /// What the registry must know of the cluster.
@@ -136,7 +137,7 @@ pub struct Registry {
     cleanups: Mutex<HashSet<String>>,
     admission: Chain,
     /// Whoever allocates addresses or node ports holds this until they are stored.
-    allocations: Arc<tokio::sync::Mutex<()>>,
+    allocations: Arc<tokio::sync::Mutex<ServiceLedger>>,
 }
 
 impl Registry {
@@ -210,7 +211,7 @@ impl Registry {
         self.cleanups.lock().remove(name);
     }
 
-    pub(crate) fn allocations(&self) -> Arc<tokio::sync::Mutex<()>> {
+    pub(crate) fn allocations(&self) -> Arc<tokio::sync::Mutex<ServiceLedger>> {
         self.allocations.clone()
     }
 

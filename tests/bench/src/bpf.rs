@@ -11,6 +11,8 @@ use nix::libc;
 
 const MAP_CREATE: libc::c_int = 0;
 const MAP_UPDATE_ELEM: libc::c_int = 2;
+const MAP_LOOKUP_ELEM: libc::c_int = 1;
+const MAP_GET_FD_BY_ID: libc::c_int = 14;
 const PROG_LOAD: libc::c_int = 5;
 const PROG_TEST_RUN: libc::c_int = 10;
 
@@ -132,6 +134,22 @@ fn restoring(hook: Hook, template: i32, callee: i32, vary: bool) -> Vec<u64> {
     code.extend(load_map(2, callee));
     code.extend([mov_imm(3, 0), call(HELPER_TAIL_CALL), mov_imm(0, 2), exit()]);
     code
+}
+
+/// The map of this number.
+pub fn map_by_id(id: u32) -> io::Result<OwnedFd> {
+    bpf(MAP_GET_FD_BY_ID, &mut Attr::new().u32(0, id)).map(owned)
+}
+
+/// The numbers of the maps in an array of maps with so many entries.
+pub fn maps_in(outer: BorrowedFd<'_>, entries: u32) -> Vec<u32> {
+    let lookup = |key: u32| {
+        let mut id = 0_u32;
+        // struct { map_fd: u32; key, value, flags: u64 }.
+        let attr = Attr::new().u32(0, outer.as_raw_fd() as u32).u64(8, &raw const key as u64);
+        bpf(MAP_LOOKUP_ELEM, &mut attr.u64(16, &raw mut id as u64)).is_ok().then_some(id)
+    };
+    (0..entries).filter_map(lookup).collect()
 }
 
 // === Instructions: struct bpf_insn { code: u8, dst: 4, src: 4, off: i16, imm: i32 } ===

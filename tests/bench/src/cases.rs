@@ -2,6 +2,7 @@
 //!
 //! Every case has a name that `--only` picks it by and `--list` prints; rows' names begin with it.
 
+mod api;
 mod connect;
 mod packets;
 mod programming;
@@ -28,6 +29,9 @@ const GROUPS: &[Group] = &[
     Group { name: "connect()", cases: connect::cases, run: connect::run },
     Group { name: "cold start", cases: programming::cold_start_cases, run: programming::cold_start },
     Group { name: "endpoint change", cases: programming::change_cases, run: programming::change },
+    Group { name: "memory", cases: api::memory_cases, run: api::memory },
+    Group { name: "cold start through the API", cases: api::cold_start_cases, run: api::cold_start },
+    Group { name: "endpoint change through the API", cases: api::change_cases, run: api::change },
 ];
 
 /// The names of all cases whose name contains `only`; an error when it picks none.

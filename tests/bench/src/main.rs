@@ -5,8 +5,10 @@
 
 mod bpf;
 mod cases;
+mod cluster;
 mod fleet;
 mod guard;
+mod map_memory;
 mod peer;
 mod process;
 mod report;
@@ -52,6 +54,9 @@ enum Role {
     /// The asking end of a path
     #[command(hide = true)]
     Client(End),
+    /// A client that watches where a service leads
+    #[command(hide = true)]
+    Prober,
 }
 
 #[derive(Args)]
@@ -93,6 +98,7 @@ fn main() -> ExitCode {
         Role::List(selection) => list(&selection).map(|()| ExitCode::SUCCESS),
         Role::Measure(options) => measure(&options).map(|()| ExitCode::SUCCESS),
         Role::Server(end) => worker::server::run(end.cpu, end.address).map(|()| ExitCode::SUCCESS),
+        Role::Prober => worker::prober::run().map(|()| ExitCode::SUCCESS),
         Role::Client(end) => worker::client::run(end.cpu).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {

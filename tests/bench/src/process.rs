@@ -5,10 +5,17 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::libc;
+use penstock_tests::eventually::until;
 use penstock_tests::netns::Netns;
+
+/// Threads of an agent that go on with a change when the maps have it: they wait for the kernel's answer, and act once
+/// more on backends that left.
+const AFTERWARDS: [&str; 2] = ["settle", "sweep"];
+const AFTERWARDS_MAX: Duration = Duration::from_secs(10);
 
 /// Has a command run in a namespace and a cgroup, and end with the thread that starts it.
 pub fn place(command: &mut Command, netns: &Netns, cgroup: Option<&Path>) -> Result<()> {
@@ -39,6 +46,26 @@ pub fn place(command: &mut Command, netns: &Netns, cgroup: Option<&Path>) -> Res
         });
     }
     Ok(())
+}
+
+/// Returns when a process has done with a change what it does on threads of their own.
+pub fn wait_until_settled(pid: u32) -> Result<()> {
+    until(AFTERWARDS_MAX, "the end of the threads of a change", || {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        !tasks
+            .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+            .any(|name| AFTERWARDS.contains(&name.trim_end()))
+    })
+}
+
+/// Resident bytes of a process.
+pub fn resident_bytes(pid: u32) -> Result<u64> {
+    let file = format!("/proc/{pid}/status");
+    let status = std::fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    Ok(kib.context("a process without VmRSS")? * 1024)
 }
 
 /// CPU nanoseconds of a process: all its threads, and what the kernel did on their behalf.

@@ -4,6 +4,7 @@
 //! cgroup and namespace it was started in. Must not know what lies between them.
 
 pub mod client;
+pub mod prober;
 pub mod server;
 
 use std::io::{BufRead, BufReader, Write};
@@ -44,19 +45,26 @@ pub struct Slice {
 impl Worker {
     /// Starts a server in a pod.
     pub fn server(pod: &Netns, cgroup: Option<&Path>, cpu: usize, address: Ipv4Addr) -> Result<Worker> {
-        Self::start("server", &address.to_string(), pod, cgroup, cpu)
+        let (cpu, address) = (cpu.to_string(), address.to_string());
+        Self::start(&["server", "--cpu", &cpu, "--address", &address], pod, cgroup)
     }
 
     /// Starts a client in a pod, whose sockets have this address.
     pub fn client(pod: &Netns, cgroup: Option<&Path>, cpu: usize) -> Result<Worker> {
-        Self::start("client", "0.0.0.0", pod, cgroup, cpu)
+        Self::start(&["client", "--cpu", &cpu.to_string(), "--address", "0.0.0.0"], pod, cgroup)
     }
 
-    fn start(role: &str, address: &str, pod: &Netns, cgroup: Option<&Path>, cpu: usize) -> Result<Worker> {
+    /// Starts a client that watches where a service leads.
+    pub fn prober(netns: &Netns, cgroup: &Path) -> Result<Worker> {
+        Self::start(&["prober"], netns, Some(cgroup))
+    }
+
+    fn start(arguments: &[&str], netns: &Netns, cgroup: Option<&Path>) -> Result<Worker> {
+        let role = arguments.first().copied().unwrap_or_default();
         let mut command = Command::new("/proc/self/exe");
-        command.args([role, "--cpu", &cpu.to_string(), "--address", address]);
+        command.args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        process::place(&mut command, pod, cgroup)?;
+        process::place(&mut command, netns, cgroup)?;
         let mut child = command.spawn().with_context(|| format!("starting a {role}"))?;
         let (hears, says) = (child.stdin.take(), child.stdout.take());
         let mut worker = Worker {
@@ -90,6 +98,20 @@ impl Worker {
             [p50_ns, cpu_ns] => Ok(Slice { p50_ns, cpu_ns }),
             _ => bail!("{said}"),
         }
+    }
+
+    /// Has a prober watch for the first connection from a service to a /24; returns when it does.
+    pub fn watch(&mut self, service: SocketAddrV4, prefix: Ipv4Addr) -> Result<()> {
+        match self.ask(&format!("watch {service} {prefix}"))?.as_str() {
+            "watching" => Ok(()),
+            said => bail!("{said}"),
+        }
+    }
+
+    /// When that was, in nanoseconds of the monotonic clock.
+    pub fn seen_at_ns(&mut self) -> Result<u64> {
+        let said = self.answer()?;
+        said.parse().with_context(|| said)
     }
 
     fn ask(&mut self, question: &str) -> Result<String> {

@@ -88,10 +88,13 @@ pub fn run(options: &Options) -> Result<Option<Report>> {
     Ok(Some(report))
 }
 
-/// Builds the measuring program, and returns where it is.
+/// Builds the measuring program, and ours beside it that it starts, and returns where it is.
 fn build(options: &Options) -> Result<PathBuf> {
     let mut build = artifacts::cargo();
-    build.args(["build", "--locked", "--package", PACKAGE, "--bin", PROGRAM, "--profile", &options.profile]);
+    build.args(["build", "--locked", "--profile", &options.profile]);
+    for package in [PACKAGE, "orchestrator", "node-agent", "cni"] {
+        build.args(["--package", package]);
+    }
     command::show(&mut build).context("the measuring program does not build")?;
     let folder = if options.profile == "dev" { "debug" } else { options.profile.as_str() };
     Ok(artifacts::target().join(folder).join(PROGRAM))

@@ -12,8 +12,9 @@ use penstock_tests::netns::Netns;
 
 use crate::fleet::{desired, fleet};
 use crate::peer::ours::Base;
+use crate::process;
 use crate::report::Row;
-use crate::rounds::{median, process_cpu_ns, quantile};
+use crate::rounds::{median, process_cpu_ns, quantile, thread_cpu_ns};
 use crate::stage::Stage;
 use crate::worker;
 
@@ -55,7 +56,7 @@ pub fn cold_start(stage: &Stage) -> Result<Vec<Row>> {
     let both = loads.iter().zip(&applies).map(|(load, apply)| load + apply).collect();
     let endpoints = u64::from(services) * u64::from(COLD_BACKENDS);
     let size = format!("{services} services, {endpoints} endpoints");
-    let in_all = Row::of(format!("cold start: {size}, in all"), median(both)?, "s");
+    let in_all = Row::of(format!("cold start of the library: {size}, in all"), median(both)?, "s");
     let begin = Instant::now();
     let compiled = compile(&wanted, &Ids::new(&Limits { services_max: services * 2, ..Limits::default() }));
     let compiling = begin.elapsed().as_secs_f64();
@@ -63,10 +64,18 @@ pub fn cold_start(stage: &Stage) -> Result<Vec<Row>> {
     let operations = diff(&MapImage::default(), &compiled.image).len();
     let comparing = begin.elapsed().as_secs_f64();
     Ok(vec![
-        Row::of("cold start: programs and empty maps", median(loads)?, "s"),
-        Row::of(format!("cold start: {size}, compiled only"), compiling, "s"),
-        Row::of(format!("cold start: {size}, compared only ({operations} operations)"), comparing, "s"),
-        Row::of(format!("cold start: {size}, compiled, compared and written"), median(applies)?, "s"),
+        Row::of("cold start of the library: programs and empty maps", median(loads)?, "s"),
+        Row::of(format!("cold start of the library: {size}, compiled only"), compiling, "s"),
+        Row::of(
+            format!("cold start of the library: {size}, compared only ({operations} operations)"),
+            comparing,
+            "s",
+        ),
+        Row::of(
+            format!("cold start of the library: {size}, compiled, compared and written"),
+            median(applies)?,
+            "s",
+        ),
         if stage.quick { in_all } else { in_all.at_most(COLD_GOAL_S) },
     ])
 }
@@ -96,30 +105,32 @@ pub fn change(stage: &Stage) -> Result<Vec<Row>> {
         backend.address = IpAddr::from([12, 0, (change >> 8) as u8, change as u8]);
         let ports = [(key.port.clone(), service.clone())].into();
         let said = ServiceChange { namespace: key.namespace.clone(), name: key.name.clone(), ports };
-        // Of the whole process: a thread of its own waits for the kernel's answer.
+        // Of the whole process, less the waiting: threads of their own wait for the kernel's answer and act once more.
         let (begin, begin_cpu) = (Instant::now(), process_cpu_ns());
         dataplane.apply_changes(&[said], &facts, Listing::Unfinished).context("telling of a change")?;
         took.push(begin.elapsed().as_secs_f64() * 1e3);
-        cpu.push((process_cpu_ns() - begin_cpu) as f64 / 1e6);
+        let waiting = thread_cpu_ns();
+        process::wait_until_settled(std::process::id())?;
+        let waiting = thread_cpu_ns() - waiting;
+        cpu.push((process_cpu_ns() - begin_cpu - waiting) as f64 / 1e6);
     }
     let endpoints = u64::from(services) * u64::from(CHANGE_BACKENDS);
-    let size =
-        format!("endpoint change at {services} services, {endpoints} endpoints ({} changes)", took.len());
+    let size = format!(
+        "endpoint change of the library at {services} services, {endpoints} endpoints ({} changes)",
+        took.len()
+    );
     let p99 = quantile(took.clone(), 0.99).context("no change was made")?;
     Ok(vec![
         Row::of(
-            format!("endpoint change: filling {services} services, {endpoints} endpoints before"),
+            format!(
+                "endpoint change of the library: filling {services} services, {endpoints} endpoints before"
+            ),
             filling,
             "s",
         ),
         Row::of(format!("{size}: desired to maps, p50"), median(took)?, "ms"),
         Row::of(format!("{size}: desired to maps, p99"), p99, "ms").at_most(CHANGE_P99_GOAL_MS),
-        Row::of(format!("{size}: CPU"), median(cpu)?, "ms").at_most(CHANGE_CPU_GOAL_MS),
-        Row::missing(
-            "endpoint change: acknowledged API write to first connection, every node, p99",
-            "ms",
-            "needs a cluster; the measure end to end is not built yet",
-        ),
+        Row::of(format!("{size}: CPU of all threads, p50"), median(cpu)?, "ms").at_most(CHANGE_CPU_GOAL_MS),
     ])
 }
 

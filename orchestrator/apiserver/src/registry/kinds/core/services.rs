@@ -14,7 +14,10 @@ use crate::tables::network::SERVICES;
 
 mod allocation;
 mod families;
+mod ledger;
 mod validation;
+
+pub(crate) use ledger::Ledger;
 
 const PROXY: Subresource = Subresource {
     name: "proxy",

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 
 use super::families::{self, family_of};
+use super::ledger::{Held, Ledger};
 use super::{is_headless, kind, may_have_node_ports, wants_address, wants_health_port, wants_node_ports};
 use crate::error::{ApiError, FieldError};
 use crate::registry::Registry;
@@ -24,7 +25,7 @@ use crate::registry::strategy::Reservation;
 
 /// What one write took, until it is stored.
 pub(super) struct Taken {
-    _turn: OwnedMutexGuard<()>,
+    _turn: OwnedMutexGuard<Ledger>,
     claimed: Vec<String>,
     /// Addresses of the old form that the new one does not have.
     released: Vec<String>,
@@ -46,10 +47,32 @@ impl Reservation for Taken {
 }
 
 /// Everything other Services have.
-struct Used {
-    ips: BTreeSet<String>,
-    /// `(port, protocol)`.
-    ports: BTreeSet<(u16, String)>,
+struct Used<'a> {
+    ledger: &'a Ledger,
+    /// What the Service itself has, which is no other's.
+    own: Held,
+}
+
+impl Used<'_> {
+    fn has_ip(&self, ip: &str) -> bool {
+        self.ledger.has_ip(ip, &self.own)
+    }
+
+    fn has_port(&self, port: u16, protocol: &str) -> bool {
+        self.ledger.has_port(&(port, protocol.to_owned()), &self.own)
+    }
+
+    /// Whether the port is taken by any protocol.
+    fn has_number(&self, port: u16) -> bool {
+        ["TCP", "UDP", "SCTP"].into_iter().any(|protocol| self.has_port(port, protocol))
+    }
+}
+
+pub(super) fn held_by(service: &Value) -> Held {
+    Held {
+        ips: families::list(service, "clusterIPs").into_iter().map(canonical).collect(),
+        ports: node_ports(service),
+    }
 }
 
 pub(super) async fn reserve(
@@ -58,20 +81,13 @@ pub(super) async fn reserve(
     new: &mut Value,
     old: Option<&Value>,
 ) -> Result<Taken, ApiError> {
-    let turn = registry.allocations().lock_owned().await;
-    let own = meta_str(new, "uid").to_string();
-    let mut used = Used { ips: BTreeSet::new(), ports: BTreeSet::new() };
-    for service in registry.all("", "services", None).await? {
-        if service.uid == own {
-            continue;
-        }
-        let value = service.value();
-        used.ips.extend(families::list(&value, "clusterIPs").into_iter().map(canonical));
-        for port in node_ports(&value) {
-            used.ports.insert(port);
-        }
-    }
-    let mut taken = Taken { _turn: turn, claimed: Vec::new(), released: Vec::new() };
+    let mut turn = registry.allocations().lock_owned().await;
+    turn.follow(registry.all("", "services", None).await?);
+    // Only a Service that is there already has something.
+    let own = old.and_then(|_| turn.find(meta_str(new, "uid")));
+    let own = own.map(|service| held_by(&service.value())).unwrap_or_default();
+    let used = Used { ledger: &turn, own };
+    let mut claimed = Vec::new();
     let had: Vec<String> = old
         .map(|o| {
             items_at(o, "/spec/clusterIPs").iter().filter_map(|v| v.as_str().map(str::to_string)).collect()
@@ -82,9 +98,10 @@ pub(super) async fn reserve(
     let settled = families::settle(new, old, &configured)
         .map_err(|errors| ApiError::invalid("", "Service", meta_str(new, "name"), errors));
     let result = match settled {
-        Ok(()) => take(registry, context, new, &had, &used, &mut taken).await,
+        Ok(()) => take(registry, context, new, &had, &used, &mut claimed).await,
         Err(e) => Err(e),
     };
+    let mut taken = Taken { _turn: turn, claimed, released: Vec::new() };
     if let Err(e) = result {
         Box::new(taken).cancel(registry).await;
         return Err(e);
@@ -99,8 +116,8 @@ async fn take(
     context: &Context,
     new: &mut Value,
     had: &[String],
-    used: &Used,
-    taken: &mut Taken,
+    used: &Used<'_>,
+    claimed: &mut Vec<String>,
 ) -> Result<(), ApiError> {
     if wants_address(new) {
         let mut ips: Vec<String> = families::list(new, "clusterIPs").into_iter().map(str::to_owned).collect();
@@ -112,7 +129,7 @@ async fn take(
             }
             let ip = take_address(registry, context, new, family, &asked, used).await?;
             if !context.dry_run {
-                taken.claimed.push(ip.clone());
+                claimed.push(ip.clone());
             }
             match ips.get_mut(i) {
                 Some(place) => *place = ip,
@@ -133,7 +150,7 @@ async fn take_address(
     service: &Value,
     family: &str,
     asked: &str,
-    used: &Used,
+    used: &Used<'_>,
 ) -> Result<String, ApiError> {
     let refuse = |why: String| {
         let value = if asked.is_empty() { Value::Null } else { json!([asked]) };
@@ -151,7 +168,7 @@ async fn take_address(
             )));
         }
         let ip = canonical(asked);
-        if used.ips.contains(&ip) || !claim(registry, context, service, &ip).await? {
+        if used.has_ip(&ip) || !claim(registry, context, service, &ip).await? {
             return Err(refuse(format!("failed to allocate IP {asked}: provided IP is already allocated")));
         }
         return Ok(asked.to_string());
@@ -164,7 +181,7 @@ async fn take_address(
     let upper = (start..size).chain(reserved..start);
     for offset in upper.chain(0..reserved) {
         let ip = nth(range, offset).to_string();
-        if used.ips.contains(&ip) || is_dns(&ip) || offset == 0 {
+        if used.has_ip(&ip) || is_dns(&ip) || offset == 0 {
             continue;
         }
         if claim(registry, context, service, &ip).await? {
@@ -295,7 +312,7 @@ fn node_ports(service: &Value) -> Vec<(u16, String)> {
     all
 }
 
-fn take_ports(registry: &Registry, service: &mut Value, used: &Used) -> Result<(), ApiError> {
+fn take_ports(registry: &Registry, service: &mut Value, used: &Used<'_>) -> Result<(), ApiError> {
     if !may_have_node_ports(service) {
         return Ok(());
     }
@@ -308,12 +325,12 @@ fn take_ports(registry: &Registry, service: &mut Value, used: &Used) -> Result<(
     let check = |n: u16, protocol: &str, path: String, errors: &mut Vec<FieldError>| {
         if !(low..=high).contains(&n) {
             errors.push(FieldError::invalid(path, i64::from(n), range.as_str()));
-        } else if used.ports.contains(&(n, protocol.to_string())) {
+        } else if used.has_port(n, protocol) {
             errors.push(FieldError::invalid(path, i64::from(n), "provided port is already allocated"));
         }
     };
     let free = |own: &BTreeSet<(u16, String)>| -> Option<u16> {
-        let taken = |n: u16| used.ports.iter().chain(own).any(|(port, _)| *port == n);
+        let taken = |n: u16| used.has_number(n) || own.iter().any(|(port, _)| *port == n);
         let start = rand::rng().random_range(low..=high);
         (start..=high).chain(low..start).find(|n| !taken(*n))
     };
@@ -335,9 +352,7 @@ fn take_ports(registry: &Registry, service: &mut Value, used: &Used) -> Result<(
                     let sibling = by_port
                         .iter()
                         .find(|(n, other, node_port)| {
-                            *n == port
-                                && *other != protocol
-                                && !used.ports.contains(&(*node_port, protocol.clone()))
+                            *n == port && *other != protocol && !used.has_port(*node_port, &protocol)
                         })
                         .map(|(_, _, n)| *n);
                     let n = match sibling {

@@ -1,0 +1,131 @@
+//! A node agent with its network half alone, and how far it is.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use aya::maps::{HashMap, Map, MapData};
+use penstock_ebpf_common::{Address, VipKey, VipValue, map};
+
+use super::{
+    API_PORT, CLUSTER_CIDR, CLUSTER_DNS, CONTROL, Node, Running, SERVICE_CIDR, SERVICE_PORT, command,
+};
+use crate::process;
+use crate::stage::Stage;
+
+const METRICS: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 10_249);
+/// When the kernel last had all there was, as the agent tells it.
+const PROGRAMMED_AT: &str = "kubeproxy_sync_proxy_rules_last_timestamp_seconds";
+const PROGRAM_MAX: Duration = Duration::from_secs(180);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+const TCP: u8 = 6;
+
+/// A running agent.
+pub struct Agent {
+    process: Running,
+    /// By the clock on the wall.
+    started: Duration,
+    log: PathBuf,
+    pins: PathBuf,
+}
+
+impl Agent {
+    pub(super) fn start(node: &Node, control: &Path, stage: &Stage) -> Result<Agent> {
+        let kubeconfig = node.folder.join("kubeconfig");
+        let mut credentials = Command::new(std::env::current_exe()?.with_file_name("orchestrator"));
+        credentials.args(["credentials", "node", &node.name, "--data-dir"]).arg(control);
+        credentials.arg(format!("--server=https://{CONTROL}:{API_PORT}"));
+        credentials.arg(format!("--address={}", node.address)).arg("--out").arg(&kubeconfig);
+        let output = credentials.output().context("issuing a node's credentials")?;
+        if !output.status.success() {
+            bail!("a node's credentials: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        let at = |name: &str| node.folder.join(name);
+        let cgroup = node.cgroup.strip_prefix(&stage.cgroup_root).context("a cgroup elsewhere")?;
+        let mut agent = command("node-agent")?;
+        agent.args(["run", "--halves=network"]).args([
+            format!("--node-name={}", node.name),
+            format!("--node-ip={}", node.address),
+            format!("--cgroup-parent={}", cgroup.display()),
+            format!("--cluster-dns={CLUSTER_DNS}"),
+            format!("--service-cidr={SERVICE_CIDR}"),
+            format!("--cluster-cidr={CLUSTER_CIDR}"),
+        ]);
+        for (option, path) in [
+            ("--kubeconfig", kubeconfig),
+            ("--state-dir", at("state")),
+            ("--cni-conf-dir", at("cni-conf")),
+            ("--cni-bin-dir", at("cni-bin")),
+            ("--bpffs", at("bpf")),
+            ("--ebpf-object", stage.object.clone()),
+        ] {
+            agent.arg(option).arg(path);
+        }
+        let log = at("agent.log");
+        let started = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let process = Running::spawn(agent, &node.netns, None, &log)?;
+        Ok(Agent { process, started, log, pins: node.pins() })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Waits until the kernel has every Service, of which the last by name has this address. Returns the seconds from the
+    /// start of the process until then, as the agent noted it.
+    pub fn wait_until_programmed(&self, node: &Node, last: Ipv4Addr) -> Result<f64> {
+        let deadline = Instant::now() + PROGRAM_MAX;
+        // At first only one key is looked up: to ask for metrics takes the agent time that is measured.
+        while !self.has_address(last) {
+            self.wait_a_little(deadline)?;
+        }
+        loop {
+            let at = node.netns.run(programmed_at);
+            match at {
+                Ok(at) if at > 0.0 => return Ok(at - self.started.as_secs_f64()),
+                _ => self.wait_a_little(deadline)?,
+            }
+        }
+    }
+
+    fn wait_a_little(&self, deadline: Instant) -> Result<()> {
+        if Instant::now() > deadline || !Path::new(&format!("/proc/{}/fd/0", self.pid())).exists() {
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            bail!(
+                "the agent did not program its services; it said last: {}",
+                log.lines().last().unwrap_or("")
+            );
+        }
+        std::thread::sleep(LOOK_EVERY);
+        Ok(())
+    }
+
+    fn has_address(&self, vip: Ipv4Addr) -> bool {
+        let vips = || -> Result<HashMap<MapData, VipKey, VipValue>> {
+            let data = MapData::from_pin(self.pins.join("maps").join(map::VIPS))?;
+            Ok(HashMap::try_from(Map::from_map_data(data)?)?)
+        };
+        let address = Address::from(std::net::IpAddr::V4(vip));
+        let key = VipKey { address, port: SERVICE_PORT.to_be(), protocol: TCP, ..VipKey::default() };
+        vips().is_ok_and(|vips| vips.get(&key, 0).is_ok())
+    }
+
+    /// CPU nanoseconds until now, when nothing of a change is under way any more.
+    pub fn settled_cpu_ns(&self) -> Result<u64> {
+        process::wait_until_settled(self.pid())?;
+        Ok(process::cpu_ns(self.pid()))
+    }
+}
+
+/// In seconds since 1970; zero when the kernel never had all.
+fn programmed_at() -> Result<f64> {
+    let mut stream = TcpStream::connect(METRICS)?;
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let line = answer.lines().find_map(|line| line.strip_prefix(PROGRAMMED_AT));
+    line.with_context(|| format!("no {PROGRAMMED_AT}"))?.trim().parse().context("a time")
+}

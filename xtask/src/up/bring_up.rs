@@ -116,13 +116,17 @@ fn start_supervisor(layout: &Layout) -> Result<()> {
         .with_context(|| format!("cannot make the cgroup {}", folder.display()))?;
     let log = std::fs::File::create(layout.logs().join("supervisor.log"))
         .context("cannot write the supervisor's log")?;
-    let child = Command::new(std::env::current_exe().context("cannot find this program")?)
+    let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
+    // SAFETY: between fork and exec only setsid(2) is called.
+    unsafe {
+        command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(std::io::Error::from));
+    }
+    let child = command
         .args(["supervise", "--name", &layout.name])
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
-        .process_group(0)
         .spawn()
         .context("cannot start the supervisor")?;
     std::fs::write(folder.join("cgroup.procs"), child.id().to_string())

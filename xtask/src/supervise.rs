@@ -52,7 +52,6 @@ pub fn run(options: &Options) -> Result<()> {
         // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
         unsafe { sigaction(signal, &action) }.context("cannot handle signals")?;
     }
-    come_before_other_sessions();
     let tree = preflight::cgroup_v2_mount()?;
     let mut running: Vec<Running> =
         plan_processes(&layout).into_iter().map(|process| start_first(&tree, process)).collect();
@@ -64,17 +63,6 @@ pub fn run(options: &Options) -> Result<()> {
     }
     stop_all(&mut running);
     Ok(())
-}
-
-/// Where the kernel shares out the processors among sessions (autogroup), a process' niceness counts within its own session
-/// only; the supervisor leads one of its own, which is all that is of the cluster but its pods. See `before_others`.
-fn come_before_other_sessions() {
-    // Absent where there are no such groups, and then there is nothing to do.
-    if let Err(error) = std::fs::write("/proc/self/autogroup", "-10")
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        eprintln!("the cluster's processes wait their turn like all others: /proc/self/autogroup: {error}");
-    }
 }
 
 fn start_first(tree: &Path, process: Process) -> Running {

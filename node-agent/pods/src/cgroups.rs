@@ -102,10 +102,12 @@ impl Cgroups {
         seen
     }
 
-    /// A process of the pod, if one runs.
-    pub fn any_process(&self, qos: Qos, uid: &str) -> Option<u32> {
+    /// The processes of the pod.
+    pub fn processes(&self, qos: Qos, uid: &str) -> Vec<u32> {
         let path = self.path(qos, uid);
-        self.dirs(&path).find_map(|(_, dir)| any_process_in(&dir))
+        // Every tree that has the pod has all of them.
+        let trees = self.dirs(&path).map(|(_, dir)| processes_in(&dir));
+        trees.max_by_key(Vec::len).unwrap_or_default()
     }
 
     /// The trees that can hold limits, each with its directory of this path.
@@ -125,16 +127,17 @@ impl Cgroups {
     }
 }
 
-fn any_process_in(dir: &Path) -> Option<u32> {
+fn processes_in(dir: &Path) -> Vec<u32> {
     let here = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
     // A process of another PID namespace than ours is shown as 0.
-    let here = here.lines().find_map(|line| line.parse().ok().filter(|pid| *pid != 0));
-    here.or_else(|| {
-        let below = fs::read_dir(dir).ok()?.flatten();
-        below
-            .filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir()))
-            .find_map(|it| any_process_in(&it.path()))
-    })
+    let mut all: Vec<u32> =
+        here.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid != 0).collect();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            all.extend(processes_in(&entry.path()));
+        }
+    }
+    all
 }
 
 fn remove_tree(dir: &Path) {

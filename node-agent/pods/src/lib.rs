@@ -32,10 +32,10 @@ mod hosts;
 mod images;
 mod probes;
 mod quantity;
+mod quiet;
 pub mod resources;
 mod rotation;
 mod sandbox;
-mod unread;
 mod volumes;
 
 mod events;

@@ -18,7 +18,7 @@ use crate::objects::Age;
 use crate::probes::check::{Checker, Outcome};
 use crate::resources::Limits;
 use crate::volumes::{self, VolumeError};
-use crate::{container, env, hosts, last_words, names, resources, rotation, unread};
+use crate::{container, env, hosts, last_words, names, quiet, resources, rotation};
 
 /// How an operation ended.
 pub(super) enum Done {
@@ -398,9 +398,7 @@ impl Job {
             // The node's own sockets are not the pod's.
             if rotation.left(uid).await && !self.desired.host_network() {
                 let qos = resources::qos(self.desired.spec());
-                if let Some(pid) = self.context.cgroups.any_process(qos, uid) {
-                    unread::all_read(pid).await;
-                }
+                quiet::was_quiet(self.context.cgroups.processes(qos, uid)).await;
             }
         };
         if !rotation::leave(&self.left, wait, leaves).await {

@@ -1,35 +1,54 @@
-//! What a pod was sent and has not read: connections that nobody accepted, bytes and datagrams that wait.
+//! What a pod has still to do that it was sent: connections that nobody accepted, bytes and datagrams that wait to be read,
+//! threads that wait for their turn.
 //!
 //! It exists because a pod that no node sends anything any more may still have some of it before it, on a machine where
 //! processes wait for their turn. Whoever stops it then loses what was delivered. It must not know why a pod ends.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long a pod is given to read what it has. One that never reads a socket is not waited for longer.
-const READ_WITHIN: Duration = Duration::from_secs(2);
+/// How long a pod is given. One that never reads a socket, or always computes, is not waited for longer.
+const QUIET_WITHIN: Duration = Duration::from_secs(5);
 /// How often is looked. A look walks the kernel's table of connections, some milliseconds.
 const PERIOD: Duration = Duration::from_millis(50);
 
-/// Returns when nothing waits in the network namespace of a process, or some time has passed.
-pub async fn all_read(pid: u32) {
-    let network = Path::new("/proc").join(pid.to_string()).join("net");
-    let read_up = async {
+/// Returns when a moment was seen in which nothing waited in the network namespace of these processes of a pod, and none of
+/// them wanted a processor; or when some time has passed.
+pub async fn was_quiet(pids: Vec<u32>) {
+    let processes: Vec<PathBuf> = pids.iter().map(|pid| Path::new("/proc").join(pid.to_string())).collect();
+    let quiet = async {
         loop {
-            let network = network.clone();
-            let look = tokio::task::spawn_blocking(move || any_in(&network));
+            let processes = processes.clone();
+            let look = tokio::task::spawn_blocking(move || {
+                processes.first().is_some_and(|it| any_unread_in(&it.join("net")))
+                    || processes.iter().any(|it| any_runs(it))
+            });
             if !look.await.unwrap_or(false) {
                 return;
             }
             tokio::time::sleep(PERIOD).await;
         }
     };
-    if tokio::time::timeout(READ_WITHIN, read_up).await.is_err() {
-        tracing::debug!(pid, "stopped with something unread");
+    if tokio::time::timeout(QUIET_WITHIN, quiet).await.is_err() {
+        tracing::debug!(?pids, "stopped with something to do");
     }
 }
 
-fn any_in(network: &Path) -> bool {
+/// Whether a thread of a process runs, or would if it had its turn.
+fn any_runs(process: &Path) -> bool {
+    // Absent: the process ended.
+    let threads = std::fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+    threads
+        .into_iter()
+        .any(|thread| std::fs::read_to_string(thread.path().join("stat")).is_ok_and(|stat| is_running(&stat)))
+}
+
+/// The state in a thread's `stat`, which stands behind its name; a name may have anything in it, parentheses too.
+fn is_running(stat: &str) -> bool {
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('R'))
+}
+
+fn any_unread_in(network: &Path) -> bool {
     ["udp", "udp6", "tcp", "tcp6"].iter().any(|table| {
         // Absent: the family is switched off, or the process ended.
         std::fs::read_to_string(network.join(table)).is_ok_and(|text| any_unread(&text))
@@ -54,6 +73,31 @@ mod tests {
 
     const HEAD: &str =
         "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
+
+    #[test]
+    fn a_thread_s_state_is_behind_its_name_whatever_that_is() {
+        assert!(is_running("7 (demo) R 1 7 7"));
+        assert!(!is_running("7 (demo) S 1 7 7"));
+        assert!(!is_running("7 (a) R (b) S 1 7 7"));
+        assert!(!is_running("nonsense"));
+    }
+
+    #[test]
+    fn who_computes_runs_and_who_waits_does_not() {
+        let own = Path::new("/proc/self");
+        assert!(any_runs(own), "this test");
+        let waits = std::process::Command::new("sleep").arg("60").spawn();
+        let mut waits = waits.expect("a process");
+        let process = Path::new("/proc").join(waits.id().to_string());
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while any_runs(&process) && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let runs = any_runs(&process);
+        waits.kill().expect("killed");
+        waits.wait().expect("its end");
+        assert!(!runs);
+    }
 
     #[test]
     fn only_what_waits_to_be_read_counts() {

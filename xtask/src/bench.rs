@@ -3,6 +3,7 @@
 //! A bench exits 0 when it could measure, whether goals are met or not, and says how many are.
 
 mod dataplane;
+mod plots;
 pub mod report;
 mod start;
 
@@ -17,6 +18,9 @@ pub struct Options {
     /// Also write the rows to this file: [{case, value, unit, peer, ratio, goal, met}]
     #[arg(long, global = true)]
     json: Option<PathBuf>,
+    /// Also draw the rows into this folder: an SVG with bars for each measure
+    #[arg(long, global = true, value_name = "DIR")]
+    plots: Option<PathBuf>,
 }
 
 #[derive(clap::Subcommand)]
@@ -36,6 +40,9 @@ pub fn run(options: &Options) -> Result<()> {
     report.print();
     if let Some(file) = &options.json {
         report.write(file)?;
+    }
+    if let Some(folder) = &options.plots {
+        plots::write(folder, &report.rows)?;
     }
     Ok(())
 }

@@ -266,3 +266,26 @@ fn a_pod_tells_nothing_that_is_listened_to() {
         node.assert_events(&[]);
     });
 }
+
+/// A backend that is a process of the node itself answers by the uplink.
+#[test]
+fn a_host_s_own_backend_answers_from_the_address_that_was_asked() {
+    let services = "
+  demo/hello:
+    port: 80
+    node_port: 30080
+    forwarding: dsr
+    backends: [{ address: 10.240.0.11, port: 8080, local: true }, { address: \"fd00:240::11\", port: 8080, local: true }]
+";
+    on_node(services, |node| {
+        for Family { client, entry, other_entry, .. } in FAMILIES {
+            let mut sent = Packet::new(Transport::Tcp(SYN), client, entry);
+            sent.destination.set_port(8080);
+            let outcome = node.run_frame(At::Uplink, &telling(&sent, at(other_entry), 40_000));
+            assert_eq!((outcome.verdict, outcome.frame), (NEXT, sent.bytes()));
+            let answer = Packet::new(Transport::Tcp(SYN), client, other_entry).reply();
+            assert_eq!(node.run(At::Leaving, &sent.reply()), (NEXT, answer));
+        }
+        node.assert_drops(&[]);
+    });
+}

@@ -8,6 +8,7 @@ use penstock_ebpf_common::Address;
 
 use crate::header::{
     AskedV4, AskedV6, Frame, IP_OFFSET, IPV4_LENGTH, IPV6_LENGTH, Ipv4, Ipv6, NEXT_DESTINATION,
+    NEXT_HOP_BY_HOP,
 };
 use crate::{Kind, Packet};
 
@@ -21,7 +22,6 @@ const V4_WORDS_MAX: u8 = 15 - (V4_LENGTH / 4) as u8;
 const EXPERIMENT: u8 = 30;
 /// Others experiment, too.
 const MARK: u16 = u16::from_ne_bytes(*b"PD");
-const NEXT_HOP_BY_HOP: u8 = 0;
 
 /// What the client asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -99,6 +99,8 @@ pub struct AskedV6 {
     pub service: [u32; 4],
 }
 
+/// The next header is one of hop-by-hop options, which comes first or not at all.
+pub const NEXT_HOP_BY_HOP: u8 = 0;
 /// The next header is one of destination options.
 pub const NEXT_DESTINATION: u8 = 60;
 

@@ -9,7 +9,7 @@ use penstock_ebpf_common::{
 
 use crate::header::{
     ETHERTYPE_IPV4, ETHERTYPE_IPV6, Fragment, Frame, ICMP_LENGTH, IP_OFFSET, IPV4_LENGTH, IPV6_LENGTH, Icmp,
-    Ipv4, Ipv6, NEXT_DESTINATION, Routing, Sctp, Tcp, Udp,
+    Ipv4, Ipv6, NEXT_DESTINATION, NEXT_HOP_BY_HOP, Routing, Sctp, Tcp, Udp,
 };
 
 const FRAGMENT_MORE_V4: u16 = 0x2000;
@@ -18,7 +18,6 @@ const FRAGMENT_MORE_V6: u16 = 1;
 const FRAGMENT_OFFSET_V6: u16 = 0xfff8;
 /// More extension headers than any packet has that means well (RFC 8504, 5.3 lets a host refuse more than eight).
 const EXTENSIONS_MAX: u32 = 8;
-const NEXT_HOP_BY_HOP: u8 = 0;
 const NEXT_ROUTING: u8 = 43;
 const NEXT_FRAGMENT: u8 = 44;
 

@@ -303,6 +303,24 @@ mod tests {
     }
 
     #[test]
+    fn the_processes_of_a_pod_are_those_of_all_its_containers_in_the_tree_that_has_them() {
+        let pod = "n/kubepods/burstable/podu";
+        let at = |tree: &str, below: &str| format!("{tree}/{pod}/{below}cgroup.procs");
+        let files = [
+            (at("cpu", ""), ""),
+            (at("cpu", "a/"), "7\n9\n"),
+            (at("cpu", "b/"), "0\n8\n"),
+            (at("v2", ""), ""),
+        ];
+        let files = Files::new("processes", &files);
+        let cgroups = files.cgroups(&[("v2", true, &[]), ("cpu", false, &["cpu"])]);
+        let mut found = cgroups.processes(Qos::Burstable, "u");
+        found.sort_unstable();
+        assert_eq!(found, [7, 8, 9]);
+        assert!(cgroups.processes(Qos::Burstable, "another").is_empty());
+    }
+
+    #[test]
     fn what_is_in_force_reads_the_same_from_v1_and_from_v2() {
         let pod = "n/kubepods/burstable/podu/c";
         let at = |tree: &str, file: &str| format!("{tree}/{pod}/{file}");

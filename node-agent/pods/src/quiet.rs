@@ -111,7 +111,7 @@ mod tests {
         assert!(!any_unread("nonsense\nmore of it\n"));
     }
 
-    /// The tables are those of the kernel, found by a socket's inode: other tests have sockets too.
+    /// The tables are those of the kernel, of which only lines with the test's ports count: other tests have sockets too.
     #[test]
     fn the_kernel_s_tables_tell_of_each_kind_until_it_is_read() {
         let waits = |table: &str, port: u16| {

@@ -23,8 +23,9 @@ use crate::{Limits, listen, tcp, udp};
 
 /// When to try again to open what could not be opened.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
-/// How long connections that are told to end may take.
-const END_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long connections that are told to end may take. Nothing they wait for takes any time, but a turn on a processor
+/// that has much else to do.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The proxy. Dropping it closes its listeners; its routes stay until [`Fallback::stop`], or for the next.
 #[derive(Debug)]

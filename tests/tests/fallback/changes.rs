@@ -1,5 +1,8 @@
 //! What changes while clients are there.
 
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+
+use nix::sys::socket::{SockaddrIn, SockaddrStorage, getpeername};
 use penstock_tests::eventually::until;
 
 use crate::*;
@@ -52,6 +55,39 @@ fn a_connection_ends_with_its_backend_but_not_while_that_still_serves() {
         node.apply(&proxy, "  {}");
         assert_eq!(said(&mut other), "ConnectionReset", "a Service that is gone ends what is left of it");
     });
+}
+
+#[test]
+fn a_reset_does_not_wait_for_others_who_have_the_descriptor_too() {
+    on_a_node(|node| {
+        node.serve_tcp(&["10.244.1.2:8080"]);
+        let proxy = node.serving(&web(FIRST));
+        let mut stream = node.pods.run(|| TcpStream::connect("10.96.0.5:80")).expect("connected");
+        assert_eq!(said(&mut stream), "10.244.1.2:8080 sees 10.244.1.1");
+        let inherited = descriptors_connected_to(stream.local_addr().expect("an address"));
+        assert!(!inherited.is_empty(), "the proxy has the other end");
+        node.apply(&proxy, "  {}");
+        assert_eq!(said(&mut stream), "ConnectionReset");
+    });
+}
+
+/// Copies of this process's descriptors with that peer, as a process has that was forked and runs nothing yet.
+fn descriptors_connected_to(peer: SocketAddr) -> Vec<OwnedFd> {
+    let ours = std::fs::read_dir("/proc/self/fd").expect("this process's descriptors");
+    ours.flatten()
+        .filter_map(|it| it.file_name().to_str()?.parse::<RawFd>().ok())
+        .filter(|it| {
+            getpeername::<SockaddrStorage>(*it).ok().and_then(|it| it.as_sockaddr_in().copied())
+                == match peer {
+                    SocketAddr::V4(it) => Some(SockaddrIn::from(it)),
+                    SocketAddr::V6(_) => None,
+                }
+        })
+        .map(|it| {
+            // SAFETY: it was open a moment ago, and is borrowed for this call alone.
+            unsafe { BorrowedFd::borrow_raw(it) }.try_clone_to_owned().expect("a copy")
+        })
+        .collect()
 }
 
 #[test]

@@ -104,7 +104,8 @@ fn prepare(stream: &TcpStream) {
 fn abort(stream: &TcpStream) {
     let nobody = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
     // SAFETY: the address is alive during the call and as long as is said.
-    let outcome = unsafe { libc::connect(stream.as_raw_fd(), &nobody, size_of_val(&nobody) as libc::socklen_t) };
+    let outcome =
+        unsafe { libc::connect(stream.as_raw_fd(), &nobody, size_of_val(&nobody) as libc::socklen_t) };
     if outcome != 0 {
         tracing::debug!(error = %std::io::Error::last_os_error(), "a connection is closed instead of reset");
     }

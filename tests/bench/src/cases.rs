@@ -3,6 +3,7 @@
 //! Every case has a name that `--only` picks it by and `--list` prints; rows' names begin with it.
 
 mod api;
+mod beside;
 mod connect;
 mod packets;
 mod programming;
@@ -11,13 +12,13 @@ mod traffic;
 use anyhow::{Result, bail};
 
 use crate::report::Row;
-use crate::stage::{Stage, is_wanted};
+use crate::stage::{Scope, Stage, is_wanted};
 
 /// Cases that are measured together.
 struct Group {
     name: &'static str,
-    /// The names of its cases; with `quick` there may be fewer.
-    cases: fn(quick: bool) -> Vec<String>,
+    /// The names of its cases.
+    cases: fn(&Scope) -> Vec<String>,
     /// Measures those of them that the stage wants.
     run: fn(&Stage) -> Result<Vec<Row>>,
 }
@@ -32,11 +33,12 @@ const GROUPS: &[Group] = &[
     Group { name: "memory", cases: api::memory_cases, run: api::memory },
     Group { name: "cold start through the API", cases: api::cold_start_cases, run: api::cold_start },
     Group { name: "endpoint change through the API", cases: api::change_cases, run: api::change },
+    Group { name: "endpoint change beside kube-proxy", cases: beside::cases, run: beside::run },
 ];
 
 /// The names of all cases whose name contains `only`; an error when it picks none.
-pub fn select(only: Option<&str>, quick: bool) -> Result<Vec<String>> {
-    let all: Vec<String> = GROUPS.iter().flat_map(|group| (group.cases)(quick)).collect();
+pub fn select(only: Option<&str>, scope: &Scope) -> Result<Vec<String>> {
+    let all: Vec<String> = GROUPS.iter().flat_map(|group| (group.cases)(scope)).collect();
     let picked: Vec<String> = all.iter().filter(|case| is_wanted(only, case)).cloned().collect();
     if let (Some(only), true) = (only, picked.is_empty()) {
         bail!("no case has {only:?} in its name; there are:\n  {}", all.join("\n  "));
@@ -48,7 +50,7 @@ pub fn select(only: Option<&str>, quick: bool) -> Result<Vec<String>> {
 pub fn run(stage: &Stage) -> Vec<Row> {
     let mut rows = Vec::new();
     for group in GROUPS {
-        if !(group.cases)(stage.quick).iter().any(|case| stage.wants(case)) {
+        if !(group.cases)(&stage.scope).iter().any(|case| stage.wants(case)) {
             continue;
         }
         eprintln!("{}", group.name);
@@ -68,17 +70,19 @@ mod tests {
 
     #[test]
     fn names_are_picked_by_a_part_and_a_part_of_none_is_refused_with_the_list() {
-        assert!(select(None, true).expect("all").len() > 20);
-        let picked = select(Some("nodeport TCP_CRR: penstock @3"), true).expect("one");
+        let quick = Scope { quick: true, kube_proxy: None };
+        assert!(select(None, &quick).expect("all").len() > 20);
+        let picked = select(Some("nodeport TCP_CRR: penstock @3"), &quick).expect("one");
         assert_eq!(picked, ["nodeport TCP_CRR: penstock @3"]);
-        let refusal = select(Some("nodeprot"), true).expect_err("none").to_string();
+        let refusal = select(Some("nodeprot"), &quick).expect_err("none").to_string();
         assert!(refusal.contains("nodeprot") && refusal.contains("nodeport TCP_CRR"), "{refusal}");
     }
 
     #[test]
     fn no_two_cases_have_one_name() {
         for quick in [true, false] {
-            let all = select(None, quick).expect("all");
+            let scope = Scope { quick, kube_proxy: Some("kube-proxy".into()) };
+            let all = select(None, &scope).expect("all");
             let names: std::collections::BTreeSet<_> = all.iter().collect();
             assert_eq!(names.len(), all.len());
         }

@@ -6,11 +6,13 @@
 mod bpf;
 mod cases;
 mod cluster;
+mod control;
 mod fleet;
 mod guard;
 mod map_memory;
 mod peer;
 mod process;
+mod programmed;
 mod report;
 mod rounds;
 mod stage;
@@ -26,7 +28,7 @@ use clap::{Args, Parser, Subcommand};
 use peer::RealPeer;
 use penstock_tests::netns;
 use report::Report;
-use stage::Stage;
+use stage::{Scope, Stage};
 
 const ROUNDS: usize = 201;
 const QUICK_ROUNDS: usize = 31;
@@ -66,9 +68,6 @@ struct Options {
     rounds: Option<usize>,
     #[command(flatten)]
     selection: Selection,
-    /// A real peer: kube-proxy=PATH
-    #[arg(long, value_name = "NAME=PATH")]
-    peer: Vec<RealPeer>,
     /// The CPU on which both ends of a path run [default: the last]
     #[arg(long)]
     cpu: Option<usize>,
@@ -82,6 +81,15 @@ struct Selection {
     /// Fewer rounds, fewer peers, smaller clusters
     #[arg(long)]
     quick: bool,
+    /// A real peer in the place of the renderings of its rules: kube-proxy=PATH
+    #[arg(long, value_name = "NAME=PATH")]
+    peer: Option<RealPeer>,
+}
+
+impl Selection {
+    fn scope(&self) -> Scope {
+        Scope { quick: self.quick, kube_proxy: self.peer.as_ref().map(|peer| peer.program.clone()) }
+    }
 }
 
 #[derive(Args)]
@@ -109,13 +117,12 @@ fn main() -> ExitCode {
 
 fn watched(options: &Options) -> Result<ExitCode> {
     // What cannot be measured is refused before anything is made.
-    cases::select(options.selection.only.as_deref(), options.selection.quick)?;
-    peer::refuse(&options.peer)?;
+    cases::select(options.selection.only.as_deref(), &options.selection.scope())?;
     guard::run(&std::env::args().skip(2).collect::<Vec<_>>())
 }
 
 fn list(selection: &Selection) -> Result<()> {
-    for case in cases::select(selection.only.as_deref(), selection.quick)? {
+    for case in cases::select(selection.only.as_deref(), &selection.scope())? {
         println!("{case}");
     }
     Ok(())
@@ -130,7 +137,7 @@ fn measure(options: &Options) -> Result<()> {
         variable("PENSTOCK_BENCH_PREFIX")?,
         options.cpu.unwrap_or(processors - 1),
         rounds,
-        options.selection.quick,
+        options.selection.scope(),
         options.selection.only.clone(),
     )?;
     let rows = netns::isolated(|| cases::run(&stage));
@@ -150,10 +157,15 @@ fn configuration(stage: &Stage, processors: usize) -> Result<String> {
             |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
         )
     };
+    let proxy = stage.scope.kube_proxy.as_ref().map(|program| program.display().to_string());
+    let proxy = proxy.map_or_else(
+        || "renderings of kube-proxy's rules".to_owned(),
+        |program| format!("kube-proxy {}", version(&program)),
+    );
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     Ok(format!(
         "Linux {}, {processors} processors ({}), both ends of every path on CPU {} at SCHED_FIFO, {} interleaved rounds, \
-         load {}\npeers in the same run: bare hops; {}; {}; congestion control cubic",
+         load {}\npeers in the same run: bare hops; {proxy}; {}; {}; congestion control cubic",
         kernel.release().to_string_lossy(),
         model.map_or("unknown", |(_, name)| name),
         stage.cpu,

@@ -2,6 +2,7 @@
 
 pub mod conntrack;
 pub mod iptables;
+pub mod kube_proxy;
 pub mod nftables;
 pub mod ours;
 
@@ -13,8 +14,9 @@ use anyhow::{Context, Result};
 use penstock_tests::netns::Netns;
 
 use crate::fleet::fleet;
-use crate::stage::Stage;
+use crate::stage::{Scope, Stage};
 use crate::world::{Ends, World};
+use kube_proxy::Mode;
 use ours::Ours;
 
 /// Backends of every service that is not used.
@@ -31,6 +33,8 @@ pub enum Peer {
     Iptables,
     /// Rules as kube-proxy's nftables mode documents them, written by us.
     Nftables,
+    /// The real kube-proxy, in one of its modes.
+    KubeProxy(Mode),
 }
 
 /// Somebody else's program to run as a peer.
@@ -73,18 +77,6 @@ impl FromStr for RealPeer {
     }
 }
 
-/// Refuses what cannot be measured beside: better than rows that look as if it had been.
-pub fn refuse(peers: &[RealPeer]) -> Result<()> {
-    if let Some(RealPeer { name, program }) = peers.first() {
-        anyhow::bail!(
-            "--peer {name}={}: this bench cannot run the real {name} yet; leave --peer out, and renderings of its \
-             documented rules take its place",
-            program.display()
-        );
-    }
-    Ok(())
-}
-
 impl Peer {
     pub fn name(self) -> &'static str {
         match self {
@@ -92,7 +84,18 @@ impl Peer {
             Peer::Ours => "penstock",
             Peer::Iptables => "iptables rendering",
             Peer::Nftables => "nftables rendering",
+            Peer::KubeProxy(Mode::Iptables) => "kube-proxy iptables",
+            Peer::KubeProxy(Mode::Nftables) => "kube-proxy nftables",
         }
+    }
+
+    /// Those beside whom ours is measured: the real ones, where there are such.
+    pub fn others(scope: &Scope) -> std::array::IntoIter<Peer, 2> {
+        let others = match scope.kube_proxy {
+            Some(_) => Mode::ALL.map(Peer::KubeProxy),
+            None => [Peer::Iptables, Peer::Nftables],
+        };
+        others.into_iter()
     }
 }
 
@@ -118,7 +121,7 @@ impl Place {
     /// Forgets tracked connections, so that no path pays for another's.
     pub fn flush(&self) -> Result<()> {
         match self.peer {
-            Peer::Iptables | Peer::Nftables => self.world.node.run(conntrack::flush),
+            Peer::Iptables | Peer::Nftables | Peer::KubeProxy(_) => self.world.node.run(conntrack::flush),
             Peer::Bare | Peer::Ours => Ok(()),
         }
     }
@@ -131,6 +134,7 @@ fn serve(stage: &Stage, peer: Peer, services: u32, world: &World) -> Result<Opti
         Peer::Ours => Ours::serve(stage, world, &ports()).map(Some),
         Peer::Iptables => feed(&world.node, stage, "iptables-restore", &[], &iptables::render(&ports())),
         Peer::Nftables => feed(&world.node, stage, "nft", &["-f"], &nftables::render(&ports())),
+        Peer::KubeProxy(mode) => kube_proxy::serve(stage, world, &ports(), mode).map(|()| None),
     }
 }
 

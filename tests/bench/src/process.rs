@@ -4,10 +4,10 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::libc;
 use penstock_tests::eventually::until;
 use penstock_tests::netns::Netns;
@@ -16,6 +16,28 @@ use penstock_tests::netns::Netns;
 /// more on backends that left.
 const AFTERWARDS: [&str; 2] = ["settle", "sweep"];
 const AFTERWARDS_MAX: Duration = Duration::from_secs(10);
+
+/// Control plane and agents run before ordinary processes, as `cargo xtask up` has them.
+const NICE: &str = "-10";
+
+/// A process that ends when it is dropped.
+pub struct Running(Child);
+
+/// One of our own programs, which lie beside this one.
+pub fn command(program: &str) -> Result<Command> {
+    let beside = std::env::current_exe().context("finding this program")?.with_file_name(program);
+    if !beside.is_file() {
+        bail!("{} is not built: run this by `cargo xtask bench dataplane`", beside.display());
+    }
+    Ok(preferred(&beside))
+}
+
+/// A program that runs before ordinary processes.
+pub fn preferred(program: &Path) -> Command {
+    let mut command = Command::new("nice");
+    command.args(["-n", NICE]).arg(program);
+    command
+}
 
 /// Has a command run in a namespace and a cgroup, and end with the thread that starts it.
 pub fn place(command: &mut Command, netns: &Netns, cgroup: Option<&Path>) -> Result<()> {
@@ -78,4 +100,33 @@ pub fn cpu_ns(pid: u32) -> u64 {
             && libc::clock_gettime(clock, &mut time) == 0
     };
     if read { time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64 } else { 0 }
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Starts a command whose complaints go to a file. It ends with the calling thread too.
+    pub fn spawn(mut command: Command, netns: &Netns, cgroup: Option<&Path>, log: &Path) -> Result<Running> {
+        let file = File::create(log).with_context(|| format!("making {}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        place(&mut command, netns, cgroup)?;
+        Ok(Running(command.spawn().with_context(|| format!("starting {}", command.get_program().display()))?))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Whether it runs still.
+    pub fn is_alive(&self) -> bool {
+        // What ended and was not waited for has no descriptors any more.
+        Path::new(&format!("/proc/{}/fd/0", self.pid())).exists()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -6,6 +6,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context, Result};
 use penstock_tests::dataplane::{cgroup_root, find_object};
 
+/// What is measured, and beside whom.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// Fewer rounds, fewer peers, smaller clusters.
+    pub quick: bool,
+    /// The real kube-proxy; without it renderings of its rules take its place.
+    pub kube_proxy: Option<PathBuf>,
+}
+
 /// Shared by all measurements of a run.
 pub struct Stage {
     /// Gone after the run.
@@ -15,7 +24,7 @@ pub struct Stage {
     /// Both ends of every path run here.
     pub cpu: usize,
     pub rounds: usize,
-    pub quick: bool,
+    pub scope: Scope,
     only: Option<String>,
     prefix: String,
     names: AtomicU32,
@@ -27,7 +36,7 @@ impl Stage {
         prefix: String,
         cpu: usize,
         rounds: usize,
-        quick: bool,
+        scope: Scope,
         only: Option<String>,
     ) -> Result<Stage> {
         Ok(Stage {
@@ -36,7 +45,7 @@ impl Stage {
             object: find_object()?,
             cpu,
             rounds,
-            quick,
+            scope,
             only,
             prefix,
             names: AtomicU32::new(0),

@@ -23,7 +23,8 @@ pub const CLIENT_POD: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 2);
 pub const SERVER_POD: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 3);
 /// Every pod of the cluster.
 pub const PODS: &str = "10.244.0.0/16";
-const OUTSIDE: &str = "10.240.0.1/24";
+/// Of whoever is not on the node.
+pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 1);
 /// Each pod's next hop, as in node-agent/network.
 const GATEWAY: &str = "169.254.1.1";
 
@@ -54,7 +55,7 @@ impl World {
             outside: Netns::new()?,
         };
         world.node.run(|| -> Result<()> {
-            world.outside.join(UPLINK, &format!("{NODE}/24"), UPLINK, OUTSIDE)?;
+            world.outside.join(UPLINK, &format!("{NODE}/24"), UPLINK, &format!("{OUTSIDE}/24"))?;
             ip(&format!("link set {UPLINK} address {STATION}"))?;
             sysctl("net.ipv4.ip_forward", "1")?;
             sysctl(&format!("net.ipv4.conf.{UPLINK}.rp_filter"), "2")?;

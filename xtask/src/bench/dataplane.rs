@@ -37,9 +37,9 @@ pub struct Options {
     /// Both ends of every path run on this CPU [default: the last]
     #[arg(long)]
     cpu: Option<usize>,
-    /// A real peer to run beside the renderings of its rules: kube-proxy=PATH
+    /// The real peer in the place of the renderings of its rules: kube-proxy=PATH
     #[arg(long, value_name = "NAME=PATH")]
-    peer: Vec<String>,
+    peer: Option<String>,
     /// Cargo's profile for the measuring program; `dist` is what ships and takes minutes to build
     #[arg(long, default_value = "dev")]
     profile: String,
@@ -55,6 +55,9 @@ pub fn run(options: &Options) -> Result<Option<Report>> {
         }
         if let Some(only) = &options.only {
             list.args(["--only", only]);
+        }
+        if let Some(peer) = &options.peer {
+            list.args(["--peer", peer]);
         }
         command::show(&mut list).context("no case to list")?;
         return Ok(None);
@@ -76,7 +79,7 @@ pub fn run(options: &Options) -> Result<Option<Report>> {
     if let Some(only) = &options.only {
         run.args(["--only", only]);
     }
-    for peer in &options.peer {
+    if let Some(peer) = &options.peer {
         run.args(["--peer", peer]);
     }
     let output = run.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("running the bench")?;

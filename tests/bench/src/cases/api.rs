@@ -12,7 +12,7 @@ use penstock_dataplane::monotonic_ns;
 use crate::cluster::{self, Agent, Cluster, Fleet, SERVICE_PORT, moved_prefix};
 use crate::report::Row;
 use crate::rounds::{median, quantile};
-use crate::stage::Stage;
+use crate::stage::{Scope, Stage};
 use crate::worker::Worker;
 use crate::{map_memory, process};
 
@@ -37,21 +37,21 @@ const MEMORY_GOAL_MB: f64 = 80.0;
 const IDLE: Duration = Duration::from_secs(10);
 const MB: f64 = 1e6;
 
-pub fn change_cases(_quick: bool) -> Vec<String> {
+pub fn change_cases(_scope: &Scope) -> Vec<String> {
     vec![CHANGE.to_owned()]
 }
 
-pub fn cold_start_cases(_quick: bool) -> Vec<String> {
+pub fn cold_start_cases(_scope: &Scope) -> Vec<String> {
     vec![COLD.to_owned()]
 }
 
-pub fn memory_cases(_quick: bool) -> Vec<String> {
+pub fn memory_cases(_scope: &Scope) -> Vec<String> {
     vec![MEMORY.to_owned()]
 }
 
 /// Every endpoint of one Service is moved by one write: the first connection after a kernel knows it lands on a new one.
 pub fn change(stage: &Stage) -> Result<Vec<Row>> {
-    let (services, changes) = if stage.quick { (1_000, 20) } else { (10_000, 100) };
+    let (services, changes) = if stage.scope.quick { (1_000, 20) } else { (10_000, 100) };
     cluster::with(stage, CHANGE_NODES, |cluster| {
         let (fleet, filling) = fill(cluster, services, CHANGE_ENDPOINTS)?;
         let agents: Vec<Agent> =
@@ -69,18 +69,9 @@ pub fn change(stage: &Stage) -> Result<Vec<Row>> {
         let before = cpu()?;
         for change in 0..changes {
             // Far from each other, so that nothing of the last change is warm.
-            let number = change * 97 % services;
-            let target = SocketAddrV4::new(fleet.vips[number as usize], SERVICE_PORT);
-            probers.iter_mut().try_for_each(|prober| prober.watch(target, moved_prefix(change)))?;
-            writes.push(cluster.runtime.block_on(fleet.move_endpoints(number, change))?.as_secs_f64() * 1e3);
-            let acknowledged = monotonic_ns();
-            let mut last = 0.0_f64;
-            for prober in &mut probers {
-                // The kernel may know before the writer hears that it was written.
-                let after = prober.seen_at_ns()?.saturating_sub(acknowledged);
-                last = last.max(after as f64 / 1e6);
-            }
-            took.push(last);
+            let moved = move_endpoints(cluster, &fleet, &mut probers, change * 97 % services, change)?;
+            writes.push(moved.write_ms);
+            took.push(moved.last_ms);
             cpu()?;
         }
         let after = cpu()?;
@@ -90,7 +81,7 @@ pub fn change(stage: &Stage) -> Result<Vec<Row>> {
         // A smaller cluster says nothing of the goals.
         let judged = |case: String, value: f64, goal: f64| {
             let row = Row::of(case, value, "ms");
-            if stage.quick { row } else { row.at_most(goal) }
+            if stage.scope.quick { row } else { row.at_most(goal) }
         };
         let size = format!(
             "{CHANGE}, {CHANGE_NODES} nodes, {services} services, {} endpoints ({changes} changes of {CHANGE_ENDPOINTS})",
@@ -106,9 +97,38 @@ pub fn change(stage: &Stage) -> Result<Vec<Row>> {
     })
 }
 
+/// What a change took.
+pub struct Moved {
+    /// Until the write was acknowledged.
+    pub write_ms: f64,
+    /// From then until the last node's first connection led to a new endpoint.
+    pub last_ms: f64,
+}
+
+/// Moves the endpoints of one Service and watches where it leads.
+pub fn move_endpoints(
+    cluster: &Cluster,
+    fleet: &Fleet,
+    probers: &mut [Worker],
+    number: u32,
+    change: u32,
+) -> Result<Moved> {
+    let target = SocketAddrV4::new(fleet.vips[number as usize], SERVICE_PORT);
+    probers.iter_mut().try_for_each(|prober| prober.watch(target, moved_prefix(change)))?;
+    let write = cluster.control.runtime.block_on(fleet.move_endpoints(number, change))?;
+    let acknowledged = monotonic_ns();
+    let mut last_ms = 0.0_f64;
+    for prober in probers {
+        // The kernel may know before the writer hears that it was written.
+        let after = prober.seen_at_ns()?.saturating_sub(acknowledged);
+        last_ms = last_ms.max(after as f64 / 1e6);
+    }
+    Ok(Moved { write_ms: write.as_secs_f64() * 1e3, last_ms })
+}
+
 /// From the start of an agent's process until its kernel has every Service of the API server.
 pub fn cold_start(stage: &Stage) -> Result<Vec<Row>> {
-    let services = if stage.quick { COLD_SERVICES_QUICK } else { COLD_SERVICES };
+    let services = if stage.scope.quick { COLD_SERVICES_QUICK } else { COLD_SERVICES };
     cluster::with(stage, 1, |cluster| {
         let (fleet, filling) = fill(cluster, services, COLD_ENDPOINTS)?;
         let node = cluster.nodes.first().context("a cluster without nodes")?;
@@ -126,7 +146,7 @@ pub fn cold_start(stage: &Stage) -> Result<Vec<Row>> {
 
 /// What an agent holds that follows the API, and the kernel for its maps.
 pub fn memory(stage: &Stage) -> Result<Vec<Row>> {
-    let services = if stage.quick { MEMORY_SERVICES / 5 } else { MEMORY_SERVICES };
+    let services = if stage.scope.quick { MEMORY_SERVICES / 5 } else { MEMORY_SERVICES };
     cluster::with(stage, 1, |cluster| {
         let (fleet, _) = fill(cluster, services, MEMORY_ENDPOINTS)?;
         let node = cluster.nodes.first().context("a cluster without nodes")?;
@@ -142,14 +162,15 @@ pub fn memory(stage: &Stage) -> Result<Vec<Row>> {
         Ok(vec![
             Row::of(format!("{size}: resident"), resident, "MB"),
             Row::of(format!("{size}: {} maps in the kernel", maps.len()), held, "MB"),
-            if stage.quick { both } else { both.at_most(MEMORY_GOAL_MB) },
+            if stage.scope.quick { both } else { both.at_most(MEMORY_GOAL_MB) },
         ])
     })
 }
 
 /// Makes Services and slices, and returns the seconds that took.
-fn fill(cluster: &Cluster, services: u32, endpoints_each: u32) -> Result<(Fleet, f64)> {
+pub fn fill(cluster: &Cluster, services: u32, endpoints_each: u32) -> Result<(Fleet, f64)> {
     let begin = Instant::now();
-    let fleet = cluster.runtime.block_on(Fleet::make(&cluster.client, services, endpoints_each));
+    let fleet =
+        cluster.control.runtime.block_on(Fleet::make(&cluster.control.client, services, endpoints_each));
     Ok((fleet.context("filling the cluster")?, begin.elapsed().as_secs_f64()))
 }

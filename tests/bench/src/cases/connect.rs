@@ -9,7 +9,7 @@ use crate::fleet;
 use crate::peer::{Peer, Place};
 use crate::report::Row;
 use crate::rounds::{compare, interleave, quantile};
-use crate::stage::Stage;
+use crate::stage::{Scope, Stage};
 use crate::worker::Kind;
 use crate::world;
 
@@ -19,12 +19,12 @@ const GOAL_NS: f64 = 500.0;
 const LABELS: [(Kind, &str); 2] =
     [(Kind::Connect, "connect() of a new socket"), (Kind::Reconnect, "connect() again on one socket")];
 
-pub fn cases(_quick: bool) -> Vec<String> {
+pub fn cases(_scope: &Scope) -> Vec<String> {
     LABELS.map(|(_, label)| label.to_owned()).into()
 }
 
 pub fn run(stage: &Stage) -> Result<Vec<Row>> {
-    let sizes: &[u32] = if stage.quick { &[1, 5000] } else { &[1, 5000, 50_000] };
+    let sizes: &[u32] = if stage.scope.quick { &[1, 5000] } else { &[1, 5000, 50_000] };
     let mut places = vec![Place::new(stage, Peer::Bare, 0)?];
     for services in sizes {
         places.push(Place::new(stage, Peer::Ours, *services)?);

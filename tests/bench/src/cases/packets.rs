@@ -22,7 +22,7 @@ use crate::fleet::{self, fleet};
 use crate::peer::ours::Ours;
 use crate::report::Row;
 use crate::rounds::median;
-use crate::stage::Stage;
+use crate::stage::{Scope, Stage};
 use crate::worker::{self, Kind, SERVER_PORTS};
 use crate::world::{CLIENT_POD, NODE, POD_LINKS, SERVER_POD, UPLINK, World};
 
@@ -77,8 +77,8 @@ fn sizes(quick: bool) -> &'static [u32] {
     if quick { &[3] } else { &[3, 50_000] }
 }
 
-pub fn cases(quick: bool) -> Vec<String> {
-    sizes(quick).iter().flat_map(|services| NAMES.map(|name| full_name(name, *services))).collect()
+pub fn cases(scope: &Scope) -> Vec<String> {
+    sizes(scope.quick).iter().flat_map(|services| NAMES.map(|name| full_name(name, *services))).collect()
 }
 
 fn full_name(name: &str, services: u32) -> String {
@@ -87,7 +87,7 @@ fn full_name(name: &str, services: u32) -> String {
 
 pub fn run(stage: &Stage) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for &services in sizes(stage.quick) {
+    for &services in sizes(stage.scope.quick) {
         if !NAMES.iter().any(|name| stage.wants(&full_name(name, services))) {
             continue;
         }

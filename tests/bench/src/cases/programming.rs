@@ -15,7 +15,7 @@ use crate::peer::ours::Base;
 use crate::process;
 use crate::report::Row;
 use crate::rounds::{median, process_cpu_ns, quantile, thread_cpu_ns};
-use crate::stage::Stage;
+use crate::stage::{Scope, Stage};
 use crate::worker;
 
 const COLD_SERVICES: u32 = 50_000;
@@ -30,20 +30,20 @@ const CHANGES_LIMIT_QUICK: Duration = Duration::from_secs(10);
 const CHANGE_P99_GOAL_MS: f64 = 10.0;
 const CHANGE_CPU_GOAL_MS: f64 = 1.0;
 
-pub fn cold_start_cases(_quick: bool) -> Vec<String> {
+pub fn cold_start_cases(_scope: &Scope) -> Vec<String> {
     vec!["cold start of the library".to_owned()]
 }
 
-pub fn change_cases(_quick: bool) -> Vec<String> {
+pub fn change_cases(_scope: &Scope) -> Vec<String> {
     vec!["endpoint change of the library".to_owned()]
 }
 
 pub fn cold_start(stage: &Stage) -> Result<Vec<Row>> {
     worker::pin(stage.cpu)?;
-    let services = if stage.quick { COLD_SERVICES_QUICK } else { COLD_SERVICES };
+    let services = if stage.scope.quick { COLD_SERVICES_QUICK } else { COLD_SERVICES };
     let wanted = desired(&fleet(services, COLD_BACKENDS));
     let (mut loads, mut applies) = (Vec::new(), Vec::new());
-    for _ in 0..if stage.quick { 1 } else { 3 } {
+    for _ in 0..if stage.scope.quick { 1 } else { 3 } {
         let node = Netns::new()?;
         let base = Base::new(stage, services, None)?;
         let begin = Instant::now();
@@ -76,14 +76,14 @@ pub fn cold_start(stage: &Stage) -> Result<Vec<Row>> {
             median(applies)?,
             "s",
         ),
-        if stage.quick { in_all } else { in_all.at_most(COLD_GOAL_S) },
+        if stage.scope.quick { in_all } else { in_all.at_most(COLD_GOAL_S) },
     ])
 }
 
 pub fn change(stage: &Stage) -> Result<Vec<Row>> {
     worker::pin(stage.cpu)?;
     let services = CHANGE_SERVICES;
-    let limit = if stage.quick { CHANGES_LIMIT_QUICK } else { CHANGES_LIMIT };
+    let limit = if stage.scope.quick { CHANGES_LIMIT_QUICK } else { CHANGES_LIMIT };
     let mut wanted = desired(&fleet(services, CHANGE_BACKENDS));
     let node = Netns::new()?;
     let base = Base::new(stage, services, None)?;

@@ -9,7 +9,7 @@ use crate::fleet;
 use crate::peer::{Peer, Place};
 use crate::report::Row;
 use crate::rounds::{Figure, compare, interleave};
-use crate::stage::Stage;
+use crate::stage::{Scope, Stage};
 use crate::worker::{Kind, Slice};
 use crate::world;
 
@@ -81,14 +81,14 @@ fn each_way() -> impl Iterator<Item = (Way, Kind)> {
     WAYS.into_iter().flat_map(|way| KINDS.map(|kind| (way, kind)))
 }
 
-pub fn cases(quick: bool) -> Vec<String> {
+pub fn cases(scope: &Scope) -> Vec<String> {
     let served = |peer: &Peer| *peer != Peer::Bare;
     each_way()
         .flat_map(|(way, kind)| {
-            let paths = casting(quick)
+            let paths = casting(scope)
                 .into_iter()
                 .filter(|(peer, services)| served(peer) && takes_part(way, *services));
-            let flatness = (!quick && way != Way::PodToPod).then(|| flatness_case(way, kind));
+            let flatness = (!scope.quick && way != Way::PodToPod).then(|| flatness_case(way, kind));
             paths.map(|(peer, services)| case(way, kind, peer, services)).chain(flatness).collect::<Vec<_>>()
         })
         .collect()
@@ -99,9 +99,9 @@ fn is_needed(stage: &Stage, way: Way, kind: Kind, peer: Peer, services: u32) -> 
     if !takes_part(way, services) {
         return false;
     }
-    let flatness = || !stage.quick && way != Way::PodToPod && stage.wants(&flatness_case(way, kind));
+    let flatness = || !stage.scope.quick && way != Way::PodToPod && stage.wants(&flatness_case(way, kind));
     match peer {
-        Peer::Bare => cases(stage.quick)
+        Peer::Bare => cases(&stage.scope)
             .iter()
             .any(|case| case.starts_with(&format!("{} {}:", way.name(), kind.name())) && stage.wants(case)),
         _ => {
@@ -116,7 +116,7 @@ pub fn run(stage: &Stage) -> Result<Vec<Row>> {
         each_way().filter(|(way, kind)| is_needed(stage, *way, *kind, Peer::Bare, 0)).collect();
     let mut rows = Vec::new();
     let mut places = Vec::new();
-    for (peer, services) in casting(stage.quick) {
+    for (peer, services) in casting(&stage.scope) {
         if !wanted.iter().any(|(way, kind)| is_needed(stage, *way, *kind, peer, services)) {
             continue;
         }
@@ -143,13 +143,14 @@ pub fn run(stage: &Stage) -> Result<Vec<Row>> {
 }
 
 /// Who takes part: bare first, and again.
-fn casting(quick: bool) -> Vec<(Peer, u32)> {
+fn casting(scope: &Scope) -> Vec<(Peer, u32)> {
     let mut all = vec![(Peer::Bare, 0), (Peer::Bare, 0)];
-    let sizes: &[u32] = if quick { &[USUAL] } else { &[USUAL, 5000] };
+    let sizes: &[u32] = if scope.quick { &[USUAL] } else { &[USUAL, 5000] };
     for services in sizes {
-        all.extend([(Peer::Ours, *services), (Peer::Iptables, *services), (Peer::Nftables, *services)]);
+        all.push((Peer::Ours, *services));
+        all.extend(Peer::others(scope).map(|peer| (peer, *services)));
     }
-    if !quick {
+    if !scope.quick {
         all.extend([(Peer::Ours, FEW), (Peer::Ours, MANY)]);
     }
     all

@@ -1,7 +1,6 @@
 //! A node agent with its network half alone, and how far it is.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -10,16 +9,12 @@ use anyhow::{Context, Result, bail};
 use aya::maps::{HashMap, Map, MapData};
 use penstock_ebpf_common::{Address, VipKey, VipValue, map};
 
-use super::{
-    API_PORT, CLUSTER_CIDR, CLUSTER_DNS, CONTROL, Node, Running, SERVICE_CIDR, SERVICE_PORT, command,
-};
-use crate::process;
+use super::{CLUSTER_DNS, CONTROL, Node, SERVICE_PORT};
+use crate::control::{API_PORT, CLUSTER_CIDR, SERVICE_CIDR};
+use crate::process::{self, Running};
+use crate::programmed::{PROGRAM_MAX, programmed_at};
 use crate::stage::Stage;
 
-const METRICS: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 10_249);
-/// When the kernel last had all there was, as the agent tells it.
-const PROGRAMMED_AT: &str = "kubeproxy_sync_proxy_rules_last_timestamp_seconds";
-const PROGRAM_MAX: Duration = Duration::from_secs(180);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const TCP: u8 = 6;
 
@@ -45,7 +40,7 @@ impl Agent {
         }
         let at = |name: &str| node.folder.join(name);
         let cgroup = node.cgroup.strip_prefix(&stage.cgroup_root).context("a cgroup elsewhere")?;
-        let mut agent = command("node-agent")?;
+        let mut agent = process::command("node-agent")?;
         agent.args(["run", "--halves=network"]).args([
             format!("--node-name={}", node.name),
             format!("--node-ip={}", node.address),
@@ -92,7 +87,7 @@ impl Agent {
     }
 
     fn wait_a_little(&self, deadline: Instant) -> Result<()> {
-        if Instant::now() > deadline || !Path::new(&format!("/proc/{}/fd/0", self.pid())).exists() {
+        if Instant::now() > deadline || !self.process.is_alive() {
             let log = std::fs::read_to_string(&self.log).unwrap_or_default();
             bail!(
                 "the agent did not program its services; it said last: {}",
@@ -118,14 +113,4 @@ impl Agent {
         process::wait_until_settled(self.pid())?;
         Ok(process::cpu_ns(self.pid()))
     }
-}
-
-/// In seconds since 1970; zero when the kernel never had all.
-fn programmed_at() -> Result<f64> {
-    let mut stream = TcpStream::connect(METRICS)?;
-    write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let line = answer.lines().find_map(|line| line.strip_prefix(PROGRAMMED_AT));
-    line.with_context(|| format!("no {PROGRAMMED_AT}"))?.trim().parse().context("a time")
 }

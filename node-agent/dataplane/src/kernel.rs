@@ -291,10 +291,7 @@ impl KernelMaps {
         of: &Picked,
         each_one: impl FnMut(&FlowKey, &FlowValue),
     ) -> Result<(), DataplaneError> {
-        match &self.picks {
-            Some(picks) => pick(picks, &self.flows, map::FLOWS, of, each_one),
-            None => each(&self.flows, map::FLOWS, each_one),
-        }
+        self.each_of(&self.flows, map::FLOWS, of, each_one)
     }
 
     /// The same with those of sockets that are not connected.
@@ -303,9 +300,19 @@ impl KernelMaps {
         of: &Picked,
         each_one: impl FnMut(&SocketFlowKey, &SocketFlowValue),
     ) -> Result<(), DataplaneError> {
+        self.each_of(&self.socket_flows, map::SOCKET_FLOWS, of, each_one)
+    }
+
+    fn each_of<K: Pod, V: Pod>(
+        &self,
+        entries: &HashMap<MapData, K, V>,
+        name: &'static str,
+        of: &Picked,
+        each_one: impl FnMut(&K, &V),
+    ) -> Result<(), DataplaneError> {
         match &self.picks {
-            Some(picks) => pick(picks, &self.socket_flows, map::SOCKET_FLOWS, of, each_one),
-            None => each(&self.socket_flows, map::SOCKET_FLOWS, each_one),
+            Some(picks) => pick(picks, entries, name, of, each_one),
+            None => each(entries, name, each_one),
         }
     }
 

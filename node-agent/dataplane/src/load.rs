@@ -124,8 +124,9 @@ impl Default for Limits {
             source_ranges_max: 65_536,
             flows_max: 131_072,
             socket_flows_max: 65_536,
-            peers_max: 65_536,
-            affinity_max: 65_536,
+            // Read place by place, empty or not, whenever a backend leaves that was used: they begin small and grow.
+            peers_max: 32_768,
+            affinity_max: 16_384,
         }
     }
 }

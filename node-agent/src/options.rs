@@ -335,7 +335,7 @@ pub enum Overlay {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Xdp {
-    /// In the driver where it can, otherwise in the kernel's stack; a veth counts as a driver that cannot.
+    /// In the driver where it can, otherwise in the kernel's stack; on a veth not at all, where tc costs less.
     #[default]
     Auto,
     /// In the driver; the node serves no Services if it cannot.

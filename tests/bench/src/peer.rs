@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
+use penstock_dataplane::Xdp;
 use penstock_tests::netns::Netns;
 
 use crate::fleet::fleet;
@@ -131,7 +132,7 @@ fn serve(stage: &Stage, peer: Peer, services: u32, world: &World) -> Result<Opti
     let ports = || fleet(services, OTHER_BACKENDS);
     match peer {
         Peer::Bare => Ok(None),
-        Peer::Ours => Ours::serve(stage, world, &ports()).map(Some),
+        Peer::Ours => Ours::serve(stage, world, &ports(), Xdp::Auto).map(Some),
         Peer::Iptables => feed(&world.node, stage, "iptables-restore", &[], &iptables::render(&ports())),
         Peer::Nftables => feed(&world.node, stage, "nft", &["-f"], &nftables::render(&ports())),
         Peer::KubeProxy(mode) => kube_proxy::serve(stage, world, &ports(), mode).map(|()| None),

@@ -270,9 +270,7 @@ fn another_kind_of_xdp_takes_the_place_of_the_former_and_none_leaves_tc() {
             world.outside.run(|| TcpStream::connect("10.240.0.11:30082")).expect("connected");
         connection.set_read_timeout(Some(PATIENCE)).expect("a limit");
         let mut read = 0;
-        for (xdp, kind) in
-            [(Xdp::Auto, Some(XdpKind::Generic)), (Xdp::Off, None), (Xdp::Generic, Some(XdpKind::Generic))]
-        {
+        for (xdp, kind) in [(Xdp::Auto, None), (Xdp::Generic, Some(XdpKind::Generic)), (Xdp::Off, None)] {
             let mut part = vec![0; BULK / 8];
             connection.read_exact(&mut part).expect("a part");
             read += part.len();

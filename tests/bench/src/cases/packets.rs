@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use aya::maps::{HashMap, Map, MapData};
 use aya::programs::Program;
-use penstock_dataplane::Dataplane;
+use penstock_dataplane::{Dataplane, Xdp};
 use penstock_ebpf_common::{FlowKey, FlowValue, map};
 use penstock_tests::dataplane::{Early, run_early};
 use penstock_tests::netns::{ifindex, ip};
@@ -95,7 +95,7 @@ pub fn run(stage: &Stage) -> Result<Vec<Row>> {
         world.node.run(know_neighbours)?;
         let mut fleet = fleet(services, 2);
         fleet.push(remote());
-        let ours = Ours::serve(stage, &world, &fleet)?;
+        let ours = Ours::serve(stage, &world, &fleet, Xdp::Generic)?;
         rows.extend(world.node.run(|| measure(stage, &ours, services))?);
     }
     Ok(rows)

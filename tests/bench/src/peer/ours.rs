@@ -71,9 +71,10 @@ impl Drop for Base {
 
 impl Ours {
     /// Serves these services in a world.
-    pub fn serve(stage: &Stage, world: &World, fleet: &[Port]) -> Result<Ours> {
+    pub fn serve(stage: &Stage, world: &World, fleet: &[Port], xdp: Xdp) -> Result<Ours> {
         let uplink = world.node.run(|| ifindex(UPLINK))?;
-        let base = Base::new(stage, fleet.len() as u32, Some(uplink))?;
+        let mut base = Base::new(stage, fleet.len() as u32, Some(uplink))?;
+        base.options.xdp = xdp;
         let dataplane = world.node.run(|| base.load())?;
         dataplane.apply(&desired(fleet)).context("telling the data plane of its services")?;
         attach(&dataplane, &world.node, &world.pod_links()?)?;

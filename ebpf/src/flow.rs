@@ -130,6 +130,8 @@ pub fn make(hook: &impl Hook, work: &mut Work) -> Result<(), Reason> {
     let config = CONFIG.get(0).ok_or(Reason::NoSet)?;
     let (first, last) = (config.snat_port_min, config.snat_port_max);
     work.to.seen_ns = work.moment.now_ns;
+    // Its service was just looked up; of what leaves a pod there is no mark. The way back is settled by its first packet.
+    work.to.settled = work.moment.mark;
     work.packet.key.half = HALF_FORWARD;
     // What an earlier connection of the same addresses left behind.
     // SAFETY: copied at once.

@@ -75,18 +75,12 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
             let packet = &work.packet;
             let is_error = packet.kind == Kind::Error;
             let to = if is_error { &packet.error_destination } else { &packet.key.destination };
-            verdict = untranslated(&frame, work, to);
+            verdict = straight_in(&frame, work, to);
             if verdict == NEXT && side == Side::Pod && !is_error {
-                work::copy(&mut work.to.source, &work.packet.key.source);
-                work::copy(&mut work.to.destination, &work.packet.key.destination);
-                if let Some(ifindex) = way_to_pod(ctx, work)
-                    && frame.take_hop(work).is_ok()
-                {
-                    verdict = route::send(ifindex);
-                }
+                verdict = straight_out(ctx, work);
             }
         }
-        Decision::Direct => verdict = untranslated(&frame, work, &work.to.destination),
+        Decision::Direct => verdict = straight_in(&frame, work, &work.to.destination),
         Decision::Leave | Decision::Refuse => {}
         _ if onward && work.packet.hops <= 1 => return Err(Reason::HopsExceeded),
         _ if arrives
@@ -117,6 +111,7 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
                 && let Some(ifindex) = way_to_pod(ctx, work) =>
         {
             frame.rewrite(decision, true)?;
+            count::event(Event::PodSentOn);
             verdict = route::send(ifindex);
         }
         _ => frame.rewrite(decision, false)?,
@@ -125,14 +120,28 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
     Ok(verdict)
 }
 
-/// A packet that is not to be translated here: to a pod of this node it goes all the same.
+/// A packet that is not to be translated here goes straight to its pod, if that is of this node.
 #[inline(always)]
-fn untranslated(frame: &Tc<'_>, work: &Work, destination: &Address) -> i32 {
+fn straight_in(frame: &Tc<'_>, work: &Work, destination: &Address) -> i32 {
     if work.packet.hops <= 1 || !work.packet.whole {
         return NEXT;
     }
     match pods::find(destination) {
         Some(pod) if frame.take_hop(work).is_ok() => pods::reach(frame.0, &pod),
+        _ => NEXT,
+    }
+}
+
+/// A pod's packet that is not to be translated goes straight out to its pod, if that is of another node.
+#[inline(always)]
+fn straight_out(ctx: &TcContext, work: &mut Work) -> i32 {
+    work::copy(&mut work.to.source, &work.packet.key.source);
+    work::copy(&mut work.to.destination, &work.packet.key.destination);
+    match way_to_pod(ctx, work) {
+        Some(ifindex) if Tc(ctx).take_hop(work).is_ok() => {
+            count::event(Event::PodSentOn);
+            route::send(ifindex)
+        }
         _ => NEXT,
     }
 }
@@ -146,9 +155,7 @@ fn way_to_pod(ctx: &TcContext, work: &mut Work) -> Option<u32> {
         && pods::find(&work.to.source).is_some_and(|pod| pod.ifindex == work.ifindex)
         && masquerade::range(&work.to.destination) == Some(INSIDE_PODS);
     work.told_length = 0;
-    let ifindex = if goes { way(ctx, work).ok()? } else { return None };
-    count::event(Event::PodSentOn);
-    Some(ifindex)
+    if goes { way(ctx, work).ok() } else { None }
 }
 
 /// The interface by which the translated packet leaves.

@@ -8,11 +8,12 @@ use penstock_ebpf_common::{Address, Event, PEER_COUNTED, Peer, Point, TOLD_FIRST
 use crate::clock;
 use crate::count;
 use crate::hash;
-use crate::kept::PEERS;
+use crate::kept::{self, PEERS};
 use crate::open;
 use crate::service::{self, Choice};
 use crate::socket::{self, Family, V4, V6};
 use crate::tell;
+use crate::work;
 
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
@@ -80,17 +81,25 @@ fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
 }
 
 /// Records the peer of a socket that connects again, after a failure or as UDP sockets do: its former connection is over.
+/// In the entry's place, which saves taking a new one and giving back the old: who reads it meanwhile is user space
+/// alone, which looks twice.
 #[inline(always)]
 fn record_again(cookie: u64, peer: &Peer) -> Result<(), i32> {
-    let former = PEERS.get_ptr(&cookie);
+    let Some(former) = PEERS.get_ptr_mut(&cookie) else {
+        // There was no room, and there may be some now.
+        return PEERS.insert(&cookie, peer, BPF_ANY as u64);
+    };
     // SAFETY: the pointer is valid while the program runs; the entry is this socket's, which is here.
-    let counted = former.map(|former| unsafe { ((*former).flags, (*former).service, (*former).backend_id) });
-    let recorded = PEERS.insert(&cookie, peer, BPF_ANY as u64);
-    match counted {
-        // Without room nothing is known of the socket any more.
-        _ if recorded.is_err() => open::forget(cookie),
-        Some((flags, service, backend)) if flags & PEER_COUNTED != 0 => open::add(service, backend, -1),
-        _ => {}
+    let former = unsafe { &mut *former };
+    let (flags, service, backend) = (former.flags, former.service, former.backend_id);
+    if kept::carries() {
+        // Two maps have it. Without room in them nothing is known of the socket any more.
+        PEERS.insert(&cookie, peer, BPF_ANY as u64).inspect_err(|_| open::forget(cookie))?;
+    } else {
+        work::copy(former, peer);
     }
-    recorded
+    if flags & PEER_COUNTED != 0 {
+        open::add(service, backend, -1);
+    }
+    Ok(())
 }

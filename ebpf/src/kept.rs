@@ -17,8 +17,9 @@ use crate::maps;
 #[unsafe(no_mangle)]
 static CARRY: u32 = 0;
 
+/// Whether maps are being replaced.
 #[inline(always)]
-fn carries() -> bool {
+pub fn carries() -> bool {
     // SAFETY: a valid place; volatile, for the loader changes the value behind the compiler's back.
     unsafe { (&raw const CARRY).read_volatile() != 0 }
 }

@@ -184,9 +184,12 @@ extern "C" fn penstock_announce_discovery(skb: *mut __sk_buff) -> i32 {
 #[inline(never)]
 extern "C" fn penstock_announce_advertise(skb: *mut __sk_buff) -> i32 {
     let ctx = TcContext::new(skb);
-    let (Some((about, _)), Some(work)) = (neighbour::discovery(&Tc(&ctx)), work::get()) else {
+    let Some(work) = work::get() else {
         return FAILED;
     };
+    // As the step before has found and noted it: to read the message once more would take more stack than there is.
+    let key = &work.packet.key;
+    let about = About { message: Message::Question, address: key.destination, sender: key.source };
     match announced(skb, &about) {
         Some(announced) => sent(&announced, advertise(&ctx, &announced, &about, &work.asker)),
         // It ran out this very moment.

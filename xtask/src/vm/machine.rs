@@ -35,7 +35,7 @@ pub fn boot(kernel: &Kernel, initramfs: &Path, verbose: bool) -> Result<Outcome>
         .arg(kernel.image()?)
         .arg("-initrd")
         .arg(initramfs)
-        .args(["-append", "console=ttyS0 quiet panic=-1 rdinit=/init"])
+        .args(["-append", "console=ttyS0 quiet panic=-1 no_timer_check rdinit=/init"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())

@@ -41,6 +41,7 @@ mod pods;
 mod ports;
 mod rewrite;
 mod route;
+mod sent;
 mod service;
 mod settled;
 mod socket;

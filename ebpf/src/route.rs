@@ -6,8 +6,10 @@ use aya_ebpf::bindings::{
     self, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup,
 };
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_redirect_neigh};
+use aya_ebpf::programs::TcContext;
 use penstock_ebpf_common::Reason;
 
+use crate::sent;
 use crate::way;
 use crate::work::{self, Work};
 
@@ -61,7 +63,8 @@ pub const WITHOUT_NEIGHBOUR: u32 = bindings::BPF_FIB_LOOKUP_SKIP_NEIGH;
 
 /// Sends the packet out by an interface; the kernel finds the neighbour.
 #[inline(always)]
-pub fn send(ifindex: u32) -> i32 {
+pub fn send(ctx: &TcContext, ifindex: u32) -> i32 {
+    sent::mark(ctx);
     // SAFETY: without parameters the helper takes numbers only.
     unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32 }
 }

@@ -18,8 +18,10 @@ use crate::direct;
 use crate::masquerade;
 use crate::pods;
 use crate::route;
+use crate::sent;
 use crate::tc::Tc;
 use crate::too_big;
+use crate::uplink;
 use crate::work::{self, Work};
 
 /// Leaves the packet to the next program, and then to the kernel.
@@ -37,6 +39,9 @@ pub fn packet(ctx: &TcContext, side: Side) -> i32 {
     // Every node serves a load balancer's address, but only the one it is sent to: else one packet would become several.
     if side == Side::Uplink && frame.is_for_another() {
         return NEXT;
+    }
+    if side != Side::Leaving {
+        sent::forget(ctx);
     }
     if !frame.parse() {
         return if side == Side::Uplink { announce::answer(ctx) } else { NEXT };
@@ -83,8 +88,10 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
         Decision::Direct => verdict = straight_in(&frame, work, &work.to.destination),
         Decision::Leave | Decision::Refuse => {}
         _ if onward && work.packet.hops <= 1 => return Err(Reason::HopsExceeded),
+        // Who asked from outside is no pod of this node.
         _ if arrives
             && work.packet.hops > 1
+            && !(decision == Decision::Send && uplink::is_uplink(work.to.client_ifindex))
             && let Some(pod) = pods::find(&work.to.destination) =>
         {
             frame.rewrite(decision, true)?;
@@ -104,7 +111,7 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
             if tells {
                 direct::tell(ctx)?;
             }
-            verdict = route::send(ifindex);
+            verdict = route::send(ctx, ifindex);
         }
         Decision::Ask
             if side == Side::Pod
@@ -112,7 +119,7 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
         {
             frame.rewrite(decision, true)?;
             count::event(Event::PodSentOn);
-            verdict = route::send(ifindex);
+            verdict = route::send(ctx, ifindex);
         }
         _ => frame.rewrite(decision, false)?,
     }
@@ -140,7 +147,7 @@ fn straight_out(ctx: &TcContext, work: &mut Work) -> i32 {
     match way_to_pod(ctx, work) {
         Some(ifindex) if Tc(ctx).take_hop(work).is_ok() => {
             count::event(Event::PodSentOn);
-            route::send(ifindex)
+            route::send(ctx, ifindex)
         }
         _ => NEXT,
     }

@@ -5,6 +5,7 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 
 use crate::decide::Side;
+use crate::sent;
 use crate::translate;
 
 #[classifier]
@@ -14,5 +15,16 @@ pub fn uplink_ingress(ctx: TcContext) -> i32 {
 
 #[classifier]
 pub fn uplink_egress(ctx: TcContext) -> i32 {
-    translate::packet(&ctx, Side::Leaving)
+    if sent::is_marked(&ctx) { translate::NEXT } else { translate::packet(&ctx, Side::Leaving) }
+}
+
+/// The interface's number, which user space gives when it loads the programs; zero when there is none.
+#[unsafe(no_mangle)]
+static PENSTOCK_UPLINK: u32 = 0;
+
+/// Whether an interface is the uplink.
+#[inline(always)]
+pub fn is_uplink(ifindex: u32) -> bool {
+    // SAFETY: a valid place; volatile, for the loader changes the value behind the compiler's back.
+    ifindex == unsafe { (&raw const PENSTOCK_UPLINK).read_volatile() }
 }

@@ -381,6 +381,8 @@ fn load_object(options: &LoadOptions, exchange: Option<&Exchange>) -> Result<Ebp
     let mac = options.uplink_ifindex.map(describe).transpose()?.map_or([0; 6], |uplink| uplink.mac);
     let mac = u64::from_ne_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0]);
     loader.override_global("PENSTOCK_UPLINK_MAC", &mac, true);
+    let uplink = options.uplink_ifindex.unwrap_or_default();
+    loader.override_global("PENSTOCK_UPLINK", &uplink, true);
     let mut programs = loader.load(&bytes).map_err(|error| refused(&error))?;
     for (_, program) in programs.programs_mut() {
         load_program(program).map_err(|error| refused(&error))?;

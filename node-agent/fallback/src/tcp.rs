@@ -13,6 +13,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use penstock_ebpf_common::VipKey;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 use crate::connections::Held;
 use crate::shared::Shared;
@@ -24,8 +25,16 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(120);
 /// Pause after a connection could not be taken, which is for want of descriptors or memory.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// Serves an address until dropped. Connections under way go on then.
-pub async fn serve(listener: TcpListener, vip: VipKey, shared: Arc<Shared>) {
+/// Serves an address until it is closed or dropped. Connections under way go on then.
+pub async fn serve(listener: TcpListener, vip: VipKey, shared: Arc<Shared>, closing: CancellationToken) {
+    tokio::select! {
+        () = take_all(&listener, vip, &shared) => {}
+        () = closing.cancelled() => {}
+    }
+}
+
+/// Takes connections until the process goes.
+async fn take_all(listener: &TcpListener, vip: VipKey, shared: &Arc<Shared>) {
     loop {
         match listener.accept().await {
             Ok((client, peer)) => {
@@ -104,7 +113,8 @@ fn prepare(stream: &TcpStream) {
 fn abort(stream: &TcpStream) {
     let nobody = libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
     // SAFETY: the address is alive during the call and as long as is said.
-    let outcome = unsafe { libc::connect(stream.as_raw_fd(), &nobody, size_of_val(&nobody) as libc::socklen_t) };
+    let outcome =
+        unsafe { libc::connect(stream.as_raw_fd(), &nobody, size_of_val(&nobody) as libc::socklen_t) };
     if outcome != 0 {
         tracing::debug!(error = %std::io::Error::last_os_error(), "a connection is closed instead of reset");
     }

@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::lab::{Namespace, Node, PATIENCE, is_root, reaches};
 use arc_swap::ArcSwap;

@@ -6,7 +6,8 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
@@ -97,10 +98,25 @@ impl Netns {
     }
 }
 
+/// Taken by whoever starts a process here.
+static STARTING: RwLock<()> = RwLock::new(());
+
+/// Keeps [`ip`] from starting processes in any thread, this one included, for as long as what it returns is there. A process
+/// that was forked and runs nothing yet has every socket of this one: what is closed meanwhile is not closed.
+pub fn without_forks() -> RwLockWriteGuard<'static, ()> {
+    STARTING.write().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs `ip` with words separated by spaces, in the namespace of this thread.
 pub fn ip(words: &str) -> Result<String> {
-    let output =
-        Command::new("ip").args(words.split_whitespace()).output().context("running ip (iproute2)")?;
+    let mut command = Command::new("ip");
+    command.args(words.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let started = {
+        let _starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
+        // It returns when the other program runs.
+        command.spawn()
+    };
+    let output = started.and_then(Child::wait_with_output).context("running ip (iproute2)")?;
     if !output.status.success() {
         bail!("ip {words}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }

@@ -22,8 +22,8 @@ mod dataplane {
     mod udp;
 }
 
-/// No step of a test takes as long.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// No step of a test takes as long, also where others have the processors for seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs a test in namespaces of its own that hold a node's address and those of two backends, which `serve` starts.
 /// Without an eBPF object there is nothing to test.
@@ -94,6 +94,7 @@ fn wait_until(what: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
-        std::thread::yield_now();
+        // What is waited for may need this processor.
+        std::thread::sleep(Duration::from_millis(1));
     }
 }

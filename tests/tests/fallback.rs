@@ -26,12 +26,15 @@ mod fallback {
 }
 
 /// No step of a test takes as long.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Bounds that fit whatever number of files a test may open.
 const FEW: Limits =
     Limits { services_max: 64, listeners_max: 64, connections_max: 64, sessions_max: 64, affinity_max: 64 };
 /// How long nobody may answer who shall not.
 const SILENCE: Duration = Duration::from_millis(300);
+
+/// Threads that serve in a test.
+const WORKERS: usize = 2;
 
 /// The node of a test.
 struct Node {
@@ -67,7 +70,8 @@ fn on_a_node(test: impl FnOnce(&Node) + Send) {
             }
         });
         // Its threads are made here, and so are in this namespace.
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
         test(&Node { runtime: runtime.expect("a runtime"), outside, pods });
     });
 }
@@ -177,7 +181,17 @@ fn said(stream: &mut TcpStream) -> String {
 
 /// Asks by UDP and returns who answers; only an answer from the address that was asked is seen.
 fn ask_udp(socket: &UdpSocket) -> String {
+    ask_udp_for(socket, PATIENCE)
+}
+
+/// The same of somebody who may not answer: it is asked again, or silence is what is expected.
+fn ask_udp_briefly(socket: &UdpSocket) -> String {
+    ask_udp_for(socket, SILENCE)
+}
+
+fn ask_udp_for(socket: &UdpSocket, patience: Duration) -> String {
     let mut answer = [0; 64];
+    socket.set_read_timeout(Some(patience)).expect("a timeout");
     let _ = socket.send(b"who");
     match socket.recv(&mut answer) {
         Ok(length) => String::from_utf8_lossy(&answer[..length]).into_owned(),
@@ -192,6 +206,5 @@ fn udp_client(to: &str) -> UdpSocket {
     let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
     let socket = UdpSocket::bind((any, 0)).expect("a client");
     socket.connect(to).expect("a client");
-    socket.set_read_timeout(Some(SILENCE)).expect("a timeout");
     socket
 }

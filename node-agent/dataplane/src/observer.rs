@@ -18,8 +18,8 @@ use crate::kernel::{failed, open, pin};
 use crate::{DataplaneError, sys};
 
 /// How long the programs tell an observer that says nothing more.
-pub const TIME: Duration = Duration::from_secs(3);
-/// How often an observer says that it lives.
+pub const TIME: Duration = Duration::from_secs(5);
+/// How often an observer says that it lives: also one that gets no processor for seconds is told on.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 /// Room for what an observer has not read yet: 7,700 packets.
 const RING_BYTES: u32 = 1 << 20;

@@ -8,11 +8,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use ipnetwork::IpNetwork;
 use penstock_dataplane::{Applied, Listing, NodeFacts, Protocol, ServiceChange};
 use penstock_ebpf_common::{PROTOCOL_TCP, PROTOCOL_UDP, VipKey};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::connections::Ending;
 use crate::routes::{RouteError, Routes};
@@ -53,11 +55,24 @@ struct State {
 
 /// A task that serves an address, ended with this.
 #[derive(Debug)]
-struct Listener(JoinHandle<()>);
+struct Listener {
+    task: JoinHandle<()>,
+    closing: CancellationToken,
+}
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
+    }
+}
+
+impl Listener {
+    /// Returns when the address is free: a socket is closed when the task that has it gets its turn, and not before.
+    async fn close(mut self) {
+        self.closing.cancel();
+        if let Err(error) = (&mut self.task).await {
+            tracing::error!(%error, "a listener of the userspace proxy failed");
+        }
     }
 }
 
@@ -105,7 +120,7 @@ impl Fallback {
         let sockets_destroyed = ended(ending.collect()).await;
         self.route(&mut state, &changed.vips).await;
         for vip in &changed.vips {
-            self.follow(&mut state, vip);
+            self.follow(&mut state, vip).await;
         }
         if listing == Listing::Complete
             && let Err(error) = self.forget_foreign_routes(&state).await
@@ -124,7 +139,7 @@ impl Fallback {
             let again: Vec<_> = state.refused.iter().filter(|(_, why)| **why != Why::Protocol).collect();
             let again: Vec<_> = again.into_iter().map(|(vip, _)| *vip).collect();
             for vip in &again {
-                self.follow(&mut state, vip);
+                self.follow(&mut state, vip).await;
             }
             let unrouted: Vec<_> = state.unrouted.keys().copied().collect();
             for address in &unrouted {
@@ -139,7 +154,7 @@ impl Fallback {
     /// Closes every listener, ends every connection and removes every route: somebody else serves from now on.
     pub async fn stop(&self) -> Result<(), RouteError> {
         let mut state = self.state.lock().await;
-        *state = State::default();
+        join_all(std::mem::take(&mut *state).open.into_values().map(Listener::close)).await;
         ended(self.shared.connections.end_all()).await;
         self.tell(&state);
         for address in self.routes.observe().await? {
@@ -149,9 +164,12 @@ impl Fallback {
     }
 
     /// Opens or closes an address's listener, as the table has it.
-    fn follow(&self, state: &mut State, vip: &VipKey) {
+    async fn follow(&self, state: &mut State, vip: &VipKey) {
         if !self.shared.table.lock().is_answered(vip) {
-            state.open.remove(vip);
+            if let Some(listener) = state.open.remove(vip) {
+                // The address may be wanted again at once, by this proxy or by another process.
+                listener.close().await;
+            }
             state.refused.remove(vip);
             return;
         }
@@ -179,11 +197,15 @@ impl Fallback {
             std::io::ErrorKind::AddrInUse => Why::InUse,
             _ => Why::Refused(format!("the kernel does not let us listen: {error}")),
         };
-        let (vip, shared) = (*vip, self.shared.clone());
-        Ok(Listener(match vip.protocol {
-            PROTOCOL_UDP => tokio::spawn(udp::serve(listen::udp(address).map_err(refused)?, vip, shared)),
-            _ => tokio::spawn(tcp::serve(listen::tcp(address).map_err(refused)?, vip, shared)),
-        }))
+        let (vip, shared, closing) = (*vip, self.shared.clone(), CancellationToken::new());
+        let until = closing.clone();
+        let task = match vip.protocol {
+            PROTOCOL_UDP => {
+                tokio::spawn(udp::serve(listen::udp(address).map_err(refused)?, vip, shared, until))
+            }
+            _ => tokio::spawn(tcp::serve(listen::tcp(address).map_err(refused)?, vip, shared, until)),
+        };
+        Ok(Listener { task, closing })
     }
 
     /// Makes the addresses of changed keys the node's own, or no more.

@@ -13,6 +13,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use penstock_ebpf_common::VipKey;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 use crate::connections::Held;
 use crate::shared::Shared;
@@ -24,8 +25,16 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(120);
 /// Pause after a connection could not be taken, which is for want of descriptors or memory.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// Serves an address until dropped. Connections under way go on then.
-pub async fn serve(listener: TcpListener, vip: VipKey, shared: Arc<Shared>) {
+/// Serves an address until it is closed or dropped. Connections under way go on then.
+pub async fn serve(listener: TcpListener, vip: VipKey, shared: Arc<Shared>, closing: CancellationToken) {
+    tokio::select! {
+        () = take_all(&listener, vip, &shared) => {}
+        () = closing.cancelled() => {}
+    }
+}
+
+/// Takes connections until the process goes.
+async fn take_all(listener: &TcpListener, vip: VipKey, shared: &Arc<Shared>) {
     loop {
         match listener.accept().await {
             Ok((client, peer)) => {

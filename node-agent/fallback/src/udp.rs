@@ -17,6 +17,7 @@ use penstock_ebpf_common::VipKey;
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::connections::Held;
 use crate::shared::Shared;
@@ -42,11 +43,26 @@ struct Session {
     passed_ms: AtomicU64,
 }
 
-/// Serves an address until dropped, and its sessions with it.
-pub async fn serve(listener: UdpSocket, vip: VipKey, shared: Arc<Shared>) {
+/// Serves an address until it is closed or dropped, and its sessions with it. The socket is closed when this returns.
+pub async fn serve(listener: UdpSocket, vip: VipKey, shared: Arc<Shared>, closing: CancellationToken) {
     let listener = Arc::new(listener);
-    let sessions = Sessions::default();
     let mut answering = JoinSet::new();
+    tokio::select! {
+        () = take_all(&listener, &vip, &shared, &mut answering) => {}
+        () = closing.cancelled() => {}
+    }
+    // Every session has the socket too.
+    answering.shutdown().await;
+}
+
+/// Takes datagrams until the socket fails.
+async fn take_all(
+    listener: &Arc<UdpSocket>,
+    vip: &VipKey,
+    shared: &Arc<Shared>,
+    answering: &mut JoinSet<()>,
+) {
+    let sessions = Sessions::default();
     loop {
         // Under a flood others have their turn too.
         tokio::task::consume_budget().await;
@@ -54,18 +70,20 @@ pub async fn serve(listener: UdpSocket, vip: VipKey, shared: Arc<Shared>) {
         if listener.readable().await.is_err() {
             return;
         }
-        let Some((client, first)) = receive(&listener, &sessions) else { continue };
+        let Some((client, first)) = receive(listener, &sessions) else { continue };
         let Ok(permit) = shared.udp.clone().try_acquire_owned() else {
             tracing::debug!(%client, "a datagram is dropped: there are as many sessions as may be");
             continue;
         };
-        let Some((session, held)) = open(client, &vip, &shared).await else { continue };
+        let Some((session, held)) = open(client, vip, shared).await else { continue };
         session.pass(&first);
         sessions.lock().insert(client, session.clone());
         let (listener, sessions) = (listener.clone(), sessions.clone());
         answering.spawn(async move {
-            answer(&session, held, &listener, client).await;
+            answer(&session, &held, &listener, client).await;
             sessions.lock().remove(&client);
+            // Whoever waits for the end of the backend's use sends the next datagram elsewhere.
+            drop(held);
             drop(permit);
         });
     }
@@ -121,7 +139,7 @@ async fn connected(backend: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// Passes on what the backend says until the session ends.
-async fn answer(session: &Session, held: Held, listener: &UdpSocket, client: SocketAddr) {
+async fn answer(session: &Session, held: &Held, listener: &UdpSocket, client: SocketAddr) {
     loop {
         let silent_until = session.passed() + SILENT_MAX;
         tokio::select! {

@@ -86,10 +86,10 @@ mod tests {
     fn who_computes_runs_and_who_waits_does_not() {
         let own = Path::new("/proc/self");
         assert!(any_runs(own), "this test");
-        let waits = std::process::Command::new("sleep").arg("60").spawn();
+        let waits = std::process::Command::new("sleep").arg("600").spawn();
         let mut waits = waits.expect("a process");
         let process = Path::new("/proc").join(waits.id().to_string());
-        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
         while any_runs(&process) && std::time::Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -129,7 +129,7 @@ mod tests {
                     ip("address del 192.0.2.7/32 dev lo").unwrap();
                     assert_eq!(next().await, ["2001:db8::7".parse::<IpAddr>().unwrap()]);
                 };
-                let patience = Duration::from_secs(10);
+                let patience = Duration::from_secs(60);
                 tokio::select! {
                     () = following => {}
                     done = tokio::time::timeout(patience, changes) => done.expect("the kernel tells of addresses"),

@@ -70,7 +70,9 @@ impl HealthChecks {
             let (owners, taken) = plan_ports(&wanted);
             let is_wanted =
                 |address: &SocketAddr| at.contains(&address.ip()) && owners.contains_key(&address.port());
-            open.retain(|address, _| is_wanted(address));
+            for (_, unwanted) in open.extract_if(.., |address, _| !is_wanted(address)) {
+                unwanted.close().await;
+            }
             let mut wrong: BTreeMap<&ObjectName, Vec<Problem>> =
                 wanted.keys().map(|it| (it, vec![])).collect();
             for (name, problem) in taken {
@@ -182,8 +184,17 @@ fn proxy_reply(proxy: &ProxyHealth, path: &str) -> Reply {
     Reply { status, body: answer.body, weight: None }
 }
 
-/// A listener; closed when dropped.
+/// A listener; closed when dropped, as soon as its task has a turn.
 struct Listening(JoinHandle<()>);
+
+impl Listening {
+    /// Returns when the port is free: it may be wanted again at once.
+    async fn close(mut self) {
+        self.0.abort();
+        // It was ended on purpose.
+        let _ = (&mut self.0).await;
+    }
+}
 
 impl Drop for Listening {
     fn drop(&mut self) {

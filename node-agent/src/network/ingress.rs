@@ -243,7 +243,8 @@ mod tests {
     #[tokio::test]
     async fn nothing_listens_until_all_is_listed_and_then_changes_arrive() {
         use penstock_ingress::{Backend, CONTROLLER, Port};
-        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        // Nobody else on this machine uses it.
+        let address = SocketAddr::from(([127, 10, 2, 58], 8080));
         let (events, changes) = mpsc::channel(8);
         let (upstreams, shutdown) = (Upstreams::default(), CancellationToken::new());
         let running = tokio::spawn(run(address, upstreams.clone(), changes, shutdown.clone()));
@@ -254,7 +255,7 @@ mod tests {
         events.send(Change::Ingress(Event::All(BTreeSet::new()))).await.unwrap();
         assert!(tokio::net::TcpStream::connect(address).await.is_err(), "endpoints are not listed yet");
         upstreams.all_listed();
-        let within = Duration::from_secs(10);
+        let within = Duration::from_secs(60);
         let first = tokio::time::timeout(within, get(address)).await.unwrap();
         assert!(first.starts_with("HTTP/1.1 404 "), "{first}");
 

@@ -92,7 +92,6 @@ impl Programs {
     pub async fn relieve_other_than(&self, kind: Kind, bpffs: &Path) {
         match kind {
             Kind::Programs => {
-                self.relieved.cancel();
                 let outcome = match self.stand_in.get() {
                     Some(fallback) => fallback.stop().await,
                     None => penstock_fallback::remove_routes().await.map(drop),
@@ -103,6 +102,8 @@ impl Programs {
                         anyhow::Error::from(error)
                     );
                 }
+                // Only now: whoever reads that the node is whole again finds nothing of the proxy.
+                self.relieved.cancel();
             }
             Kind::Userspace => match penstock_dataplane::detach(&bpffs.join(kernel::PIN_DIR)) {
                 Ok(0) => {}

@@ -16,7 +16,7 @@ use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server and its client; gone with the test.
 struct Lab {

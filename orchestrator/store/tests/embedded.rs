@@ -120,7 +120,7 @@ async fn a_record_that_ran_out_while_nobody_ran_is_deleted_at_start() {
     drop(store);
     let store = Embedded::open(&path).await.unwrap();
     let mut watch = store.watch("/", put.revision).await.unwrap();
-    let gone = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.unwrap().unwrap().unwrap();
+    let gone = tokio::time::timeout(Duration::from_secs(60), watch.next()).await.unwrap().unwrap().unwrap();
     assert!(gone.current.is_none());
     assert_eq!(keys(&store).await, Vec::<String>::new());
 }

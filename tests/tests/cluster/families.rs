@@ -19,6 +19,9 @@ pub const SCENARIOS: &[Scenario] = &[
     ("a_service_gains_and_loses_its_second_family_under_way", in_place),
 ];
 
+/// How long an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
 const SERVICE: &str = r#"
 apiVersion: v1
 kind: Service
@@ -151,8 +154,8 @@ fn dual_service(cluster: &Cluster) -> Result<()> {
 
 /// What a server of the demo answers.
 pub fn fetch(target: SocketAddr) -> Result<String> {
-    let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(5))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut stream = TcpStream::connect_timeout(&target, ANSWER_TIMEOUT)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: both\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

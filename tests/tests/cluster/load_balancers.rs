@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use penstock_tests::cluster::{Cluster, PATIENCE};
 use penstock_tests::eventually::{eventually, until};
+use penstock_tests::lateness::Lateness;
 use penstock_tests::netns::ip;
 
 use super::Scenario;
@@ -19,8 +20,11 @@ pub const SCENARIOS: &[Scenario] = &[
     ("a_pool_without_addresses_left_says_so", exhausted),
 ];
 
-/// Hosts of these tests are shared: what takes a second and a half on a quiet one may take longer here.
+/// Hosts of these tests are shared: what takes a second and a half on a quiet one may take longer here, and longer still by
+/// what this one is seen to be late.
 const FAILOVER_MAX: Duration = Duration::from_secs(4);
+/// One thread after the other is late: the agent that takes over, the pod that answers, the client.
+const LATE_ONES: u32 = 3;
 /// How long a request may take: a lost packet is noticed, and asked again, sooner than the network would.
 const REQUEST_MAX: Duration = Duration::from_millis(200);
 /// So many answers in a row are an end of the failover, not luck.
@@ -198,21 +202,24 @@ fn failover(cluster: &Cluster) -> Result<()> {
     let before = neighbour(&address)?;
 
     let cut = CutOff::node(cluster, &first)?;
-    let since = Instant::now();
+    let (since, lateness) = (Instant::now(), Lateness::watch());
     cluster.kill_9(&first, "node-agent")?;
     let mut in_a_row = 0;
-    let mut served_after = Duration::ZERO;
+    let (mut served_after, mut late) = (Duration::ZERO, Duration::ZERO);
     // What was on its way when the link went may still be answered: only the new holder's answers count.
     while in_a_row < ANSWERS_IN_A_ROW || neighbour(&address).is_ok_and(|mac| mac == before) {
         ensure!(since.elapsed() < PATIENCE, "{address} is not served any more");
         match ask(&address, 80) {
-            Ok(_) if in_a_row == 0 => (in_a_row, served_after) = (1, since.elapsed()),
+            Ok(_) if in_a_row == 0 => {
+                (in_a_row, served_after, late) = (1, since.elapsed(), lateness.so_far());
+            }
             Ok(_) => in_a_row += 1,
             Err(_) => in_a_row = 0,
         }
     }
-    println!("{address} of {first} was served again after {served_after:?}");
-    ensure!(served_after < FAILOVER_MAX, "{address} was served again only after {served_after:?}");
+    println!("{address} of {first} was served again after {served_after:?}, on a machine {late:?} late");
+    let limit = FAILOVER_MAX + LATE_ONES * late;
+    ensure!(served_after < limit, "{address} was served again only after {served_after:?}, not {limit:?}");
     let second = stage.holder("web", &[&first])?;
 
     // It takes back what is its own, and no request is lost on the way.

@@ -28,8 +28,10 @@ pub const SCENARIOS: &[Scenario] = &[
     ("the_health_of_the_service_proxy_is_answered_on_every_node", healthz),
 ];
 
+/// How long an answer may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a connection that is dropped is waited for.
-const NO_ANSWER: Duration = Duration::from_secs(2);
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// Objects of one scenario in a namespace of its own, which goes with them.
 struct Stage<'a> {
@@ -92,11 +94,15 @@ impl Drop for Stage<'_> {
 
 /// The answer to a request, or why there is none.
 fn ask(address: &str, port: &str, path: &str) -> std::io::Result<String> {
+    ask_for(ANSWER_TIMEOUT, address, port, path)
+}
+
+fn ask_for(patience: Duration, address: &str, port: &str, path: &str) -> std::io::Result<String> {
     let target: SocketAddr = format!("{address}:{port}")
         .parse()
         .map_err(|_| std::io::Error::new(ErrorKind::InvalidInput, format!("{address}:{port}")))?;
-    let mut stream = TcpStream::connect_timeout(&target, NO_ANSWER)?;
-    stream.set_read_timeout(Some(NO_ANSWER))?;
+    let mut stream = TcpStream::connect_timeout(&target, patience)?;
+    stream.set_read_timeout(Some(patience))?;
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
@@ -253,7 +259,13 @@ fn local_policy(cluster: &Cluster) -> Result<()> {
             ensure!(answer.contains(&format!("\"localEndpoints\":{count}")), "{address}: {answer}");
             Ok(())
         })?;
-        match ask(address, &port, "/") {
+        // Who asks after health is told before the kernel is: for a moment nobody knows the port yet.
+        let patience = if number == with { ANSWER_TIMEOUT } else { SILENCE };
+        until(PATIENCE, &format!("{address} knows port {port}"), || {
+            let answer = ask_for(patience, address, &port, "/");
+            !answer.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+        })?;
+        match ask_for(patience, address, &port, "/") {
             Ok(answer) => ensure!(number == with && answer.contains("hello from web"), "{address}: {answer}"),
             // Dropped, not refused: others have endpoints.
             Err(error) => {

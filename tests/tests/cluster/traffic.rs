@@ -110,7 +110,9 @@ fn by_node_port(cluster: &Cluster) -> Result<()> {
 pub fn ask_http(address: &str) -> Result<String> {
     use std::io::{Read, Write};
     let target: SocketAddr = address.parse()?;
-    let mut stream = std::net::TcpStream::connect_timeout(&target, std::time::Duration::from_secs(5))?;
+    let patience = std::time::Duration::from_secs(20);
+    let mut stream = std::net::TcpStream::connect_timeout(&target, patience)?;
+    stream.set_read_timeout(Some(patience))?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: hello\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

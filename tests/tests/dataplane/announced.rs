@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use penstock_announce::{Announcer, Answerer, Held, NodeName, Timing, Wanted, run};
 use penstock_dataplane::{Announcements, Dataplane, DataplaneError, Station};
 use penstock_tests::dataplane::{Stand, desired, object};
+use penstock_tests::lateness::Lateness;
 use penstock_tests::netns::{self, Netns, ifindex, ip};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -23,8 +24,10 @@ use crate::{PATIENCE, ask, serve, wait_until};
 
 const VIPS: [&str; 2] = ["10.240.0.200", "fd00:240::c8"];
 const NODES: [(&str, u8); 2] = [("a", 11), ("b", 12)];
-/// What takes a second and a half on a quiet host may take longer on a busy one.
+/// What takes a second and a half on a quiet host may take longer on a busy one: by what that host is seen to be late.
 const FAILOVER_MAX: Duration = Duration::from_secs(4);
+/// One thread after the other is late: the node's that takes over, and the client's.
+const LATE_ONES: u32 = 2;
 
 /// One node; it leaves with the test.
 struct Member {
@@ -161,28 +164,34 @@ fn addresses_of_both_families_are_served_by_their_holder_and_by_another_when_it_
         }
         let members = NODES.map(|node| Member::join(node, &object));
         let holders = |address: &str| members.iter().filter(|member| member.holds(address)).count();
-        wait_until("each address has a holder", || VIPS.iter().all(|address| holders(address) == 1));
+        // A node that gets no processor for a second loses its addresses for a while, as it should.
         for address in VIPS {
-            let holder = members.iter().position(|member| member.holds(address)).expect("a holder");
-            let name = NODES[holder].0;
-            assert_eq!(ask(&at(address)), format!("{name} as {}", at(address)));
+            wait_until("an address has one holder, who serves it", || {
+                let Some(holder) = members.iter().position(|member| member.holds(address)) else {
+                    return false;
+                };
+                holders(address) == 1
+                    && ask(&at(address)) == format!("{} as {}", NODES[holder].0, at(address))
+                    && members[holder].dataplane.counters().expect("counters").events["neighbour_answered"]
+                        > 0
+            });
             assert!(ip(&format!("neigh show {address}")).expect("the neighbour").contains("lladdr"));
-            let events = members[holder].dataplane.counters().expect("counters").events;
-            assert!(events["neighbour_answered"] > 0, "{address} was answered for by the program");
         }
+        wait_until("each address has a holder", || VIPS.iter().all(|address| holders(address) == 1));
 
         let first = members.iter().position(|member| member.holds(VIPS[0])).expect("a holder");
         let other = NODES[1 - first].0;
         ip(&format!("link set {} down", members[first].link)).expect("cut off");
-        let since = Instant::now();
+        let (since, lateness) = (Instant::now(), Lateness::watch());
         for address in VIPS {
             let to: SocketAddr = at(address).parse().expect("an address");
             let answered = || TcpStream::connect_timeout(&to, Duration::from_millis(100)).is_ok();
             while !answered() {
                 assert!(since.elapsed() < PATIENCE, "{address} is served no more");
             }
-            println!("{address} was served by {other} after {:?}", since.elapsed());
-            assert!(since.elapsed() < FAILOVER_MAX, "{address} was not served for {:?}", since.elapsed());
+            let (taken, late) = (since.elapsed(), lateness.so_far());
+            println!("{address} was served by {other} after {taken:?}, on a machine {late:?} late");
+            assert!(taken < FAILOVER_MAX + LATE_ONES * late, "{address} was not served for {taken:?}");
             assert_eq!(ask(&at(address)), format!("{other} as {}", at(address)));
         }
     });

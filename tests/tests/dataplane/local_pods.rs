@@ -122,16 +122,17 @@ fn what_arrives_for_a_pod_goes_straight_into_it_and_so_does_what_pods_send_each_
 #[test]
 fn a_hop_is_taken_off_and_a_packet_without_one_left_is_the_kernel_s() {
     in_world(|world| {
-        let datagram = |hops| {
+        let datagram = |hops, patience| {
             let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
             socket.set_ttl(hops).expect("hops");
-            socket.set_read_timeout(Some(Duration::from_millis(300))).expect("a limit");
+            socket.set_read_timeout(Some(patience)).expect("a limit");
             socket.send_to(b"?", TARGETS[0]).expect("sent");
             socket.recv_from(&mut [0; 64]).is_ok()
         };
-        assert!(world.pods[1].run(|| datagram(2)));
+        assert!(world.pods[1].run(|| datagram(2, PATIENCE)));
         let before = world.reached();
-        assert!(!world.pods[1].run(|| datagram(1)), "the kernel drops what has no hop left");
+        let silence = Duration::from_millis(300);
+        assert!(!world.pods[1].run(|| datagram(1, silence)), "the kernel drops what has no hop left");
         assert_eq!(world.reached(), before);
     });
 }

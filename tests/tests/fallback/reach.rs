@@ -1,6 +1,7 @@
 //! Who reaches what, by which address, and who the backend sees.
 
 use penstock_tests::eventually::until;
+use penstock_tests::netns::without_forks;
 
 use crate::*;
 
@@ -59,12 +60,12 @@ fn over_udp_the_answer_comes_from_the_address_that_was_asked() {
             ("[fd00:96::6]:53", "[fd00:244:1::2]:5353"),
             ("10.240.0.11:30053", "10.244.1.2:5353"),
         ] {
-            let asked = |client: &UdpSocket| until(PATIENCE, address, || ask_udp(client) == expected);
+            let asked = |client: &UdpSocket| until(PATIENCE, address, || ask_udp_briefly(client) == expected);
             node.pods.run(|| asked(&udp_client(address))).expect("a pod is answered");
             asked(&udp_client(address)).expect("the node is answered");
         }
         let client = node.outside.run(|| udp_client("10.240.0.11:30053"));
-        until(PATIENCE, "outside is answered", || ask_udp(&client) == "10.244.1.2:5353").unwrap();
+        until(PATIENCE, "outside is answered", || ask_udp_briefly(&client) == "10.244.1.2:5353").unwrap();
         // The first datagram of each session opens it and is not lost for that.
         for _ in 0..20 {
             assert_eq!(node.pods.run(|| ask_udp(&udp_client("10.96.0.6:53"))), "10.244.1.2:5353");
@@ -193,6 +194,8 @@ fn backends_are_chosen_by_table_or_by_their_connections_where_the_service_wants_
         // The same port twice is the same connection to whoever chooses by it.
         let mut answers = std::collections::BTreeSet::new();
         for port in 20_000..20_020 {
+            // Or the port would not be free at once.
+            let _closed_is_closed = without_forks();
             let again: Vec<_> = (0..2).map(|_| node.pods.run(|| ask_from(port, "10.96.0.5:80"))).collect();
             assert_eq!(again[0], again[1], "{port}");
             answers.insert(again[0].clone());

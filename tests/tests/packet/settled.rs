@@ -14,7 +14,7 @@ use penstock_tests::packet::{ACK, Packet, SYN, Transport, at};
 
 use crate::{At, NODE_ADDRESSES, Node, on_node, on_node_that_meets};
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const HELLO: &str = "
   demo/hello:

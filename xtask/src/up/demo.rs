@@ -17,7 +17,7 @@ use crate::cluster::layout::{DEMO_NODE_PORT, Layout};
 const NAMESPACE: &str = "demo";
 const MANIFEST: &str = include_str!("demo.yaml");
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 const ANSWER_MAX: u64 = 4096;
 
 /// Creates the demo's objects; those that a kept store has already stay as they are.

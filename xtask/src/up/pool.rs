@@ -13,7 +13,7 @@ use crate::cluster::layout::Layout;
 const NAME: &str = "nodes";
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// The kind is served once the orchestrator has installed it.
-const SERVED_TIMEOUT: Duration = Duration::from_secs(30);
+const SERVED_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Creates the pool, if the cluster does not have it from before.
 pub async fn install(layout: &Layout, client: &Client) -> Result<()> {

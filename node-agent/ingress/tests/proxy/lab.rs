@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// No exchange over loopback takes longer.
-pub const WITHIN: Duration = Duration::from_secs(10);
+pub const WITHIN: Duration = Duration::from_secs(60);
 
 pub struct Lab {
     pub address: SocketAddr,
@@ -123,9 +123,9 @@ async fn echo(name: &str, request: Request<Incoming>) -> Result<Response<Full<By
     Ok(Response::new(Full::from(text)))
 }
 
-/// An address on which nothing listens.
-pub async fn nowhere() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+/// An address on which nothing listens: of this machine's many, none that others listen on.
+pub fn nowhere() -> SocketAddr {
+    SocketAddr::from(([127, 10, 2, 59], 9))
 }
 
 pub async fn read_all(stream: &mut TcpStream) -> String {

@@ -40,7 +40,7 @@ async fn a_backend_that_is_gone_is_a_503_and_another_one_takes_over() {
     lab.set("one", &[gone]);
     assert_eq!(status(&lab.get("a", "/").await), "200");
     leaving.stop().await;
-    let unused = nowhere().await;
+    let unused = nowhere();
     lab.set("one", &[unused]);
     expect(&lab.get("a", "/").await, "503", "no endpoint of Service shop/one port 80 can be reached");
     lab.set("one", &[unused, staying.address]);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::lab::{Call, Namespace, Node, address_of, is_root, reaches};
+use crate::lab::{Call, Namespace, Node, PATIENCE, address_of, is_root, reaches};
 use penstock_network::{HookError, NoHooks, PodHooks, PodLink};
 use serde_json::{Value, json};
 
@@ -124,17 +124,24 @@ async fn a_pod_is_as_fast_as_its_bandwidth_in_each_direction() {
     }
     let at_limited: std::net::Ipv4Addr = "10.244.1.2".parse().unwrap();
     let at_free = node.add("free", &free).await;
-    let seconds = |taken: std::time::Duration| taken.as_secs_f64();
-    let inwards = seconds(send_a_mebibyte(&free, &limited, at_limited));
-    let outwards = seconds(send_a_mebibyte(&limited, &free, at_free));
-    let unlimited = seconds(send_a_mebibyte(&node.namespace, &free, at_free));
-    println!(
-        "a mebibyte: {inwards:.2} s at 16 Mbit/s, {outwards:.2} s at 8 Mbit/s, {unlimited:.2} s without a limit"
-    );
-    // The link must not be faster than asked; how much slower it may be depends on who else uses the machine.
-    assert!((0.44..2.0).contains(&inwards), "16 Mbit/s: {inwards} s");
-    assert!((0.88..4.0).contains(&outwards), "8 Mbit/s: {outwards} s");
-    assert!(unlimited < 0.4, "no limit: {unlimited} s");
+    // The link is never faster than asked. How much slower it is depends on who else uses the machine, so it is tried until
+    // it was fast enough once.
+    let check = |what: &str, seconds: std::ops::Range<f64>, send: &dyn Fn() -> std::time::Duration| {
+        let mut tries = Vec::new();
+        loop {
+            let taken = send().as_secs_f64();
+            tries.push(taken);
+            assert!(taken >= seconds.start, "{what}: a mebibyte took {tries:?} s");
+            if taken < seconds.end {
+                println!("{what}: a mebibyte took {tries:.2?} s");
+                return;
+            }
+            assert!(tries.len() < 20, "{what}: a mebibyte took {tries:?} s");
+        }
+    };
+    check("16 Mbit/s", 0.44..2.0, &|| send_a_mebibyte(&free, &limited, at_limited));
+    check("8 Mbit/s", 0.88..4.0, &|| send_a_mebibyte(&limited, &free, at_free));
+    check("no limit", 0.0..0.4, &|| send_a_mebibyte(&node.namespace, &free, at_free));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,7 +223,7 @@ async fn an_agent_that_was_killed_finds_its_pods_and_drops_what_is_left_of_other
     let address = node.add("lives", &lives).await;
     node.add("dies", &dies).await;
     let lost = node.add("halfway", &halfway).await;
-    node.kill();
+    node.kill().await;
 
     let away = node.cni("DEL", "dies", None, json!({})).await;
     assert_eq!(away.output["code"], 11, "the runtime is told to call again: {}", away.output);
@@ -376,9 +383,9 @@ async fn a_node_whose_uplink_is_down_is_limited_and_says_so() {
 
 /// Namespaces are taken apart by the kernel after their last user is gone.
 pub fn wait_for(condition: impl Fn() -> bool) {
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let until = std::time::Instant::now() + PATIENCE;
     while !condition() {
         assert!(std::time::Instant::now() < until, "waited in vain");
-        std::thread::yield_now();
+        std::thread::sleep(std::time::Duration::from_millis(1));
     }
 }

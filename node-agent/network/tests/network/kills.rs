@@ -82,7 +82,7 @@ async fn an_add_cut_off_at_any_wait_is_completed_by_the_next() {
         let (mut node, pod) = (node(), Namespace::new());
         let dying = node.start(Arc::new(NoHooks)).await;
         let done = within(polls, dying.answer(add(&pod))).await.is_some();
-        node.kill();
+        node.kill().await;
         drop(dying);
         node.start(Arc::new(NoHooks)).await;
         let address = node.add("a", &pod).await;
@@ -109,7 +109,7 @@ async fn an_add_cut_off_at_any_wait_leaves_nothing_that_a_del_or_a_new_agent_doe
         let (mut node, pod) = (node(), Namespace::new());
         let dying = node.start(Arc::new(NoHooks)).await;
         let done = within(polls, dying.answer(add(&pod))).await.is_some();
-        node.kill();
+        node.kill().await;
         drop(dying);
         let next = node.start(Arc::new(NoHooks)).await;
         assert_eq!(next.answer(del()).await, Response::Done, "after {polls} polls");
@@ -134,7 +134,7 @@ async fn a_del_cut_off_at_any_wait_is_completed_by_the_next_and_its_address_come
         let dying = node.start(Arc::new(NoHooks)).await;
         assert!(matches!(dying.answer(add(&pod)).await, Response::Attached(_)));
         let done = within(polls, dying.answer(del())).await.is_some();
-        node.kill();
+        node.kill().await;
         drop(dying);
         let next = node.start(Arc::new(NoHooks)).await;
         assert_eq!(next.answer(del()).await, Response::Done, "after {polls} polls");

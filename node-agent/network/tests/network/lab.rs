@@ -4,10 +4,11 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -23,6 +24,9 @@ pub fn is_root() -> bool {
     }
     root
 }
+
+/// No step takes as long, also where others have the processors for seconds.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A network namespace bound to a file.
 pub struct Namespace {
@@ -156,10 +160,11 @@ impl Node {
         network
     }
 
-    /// Ends the agent like a kill: nothing is waited for.
-    pub fn kill(&mut self) {
+    /// Ends the agent like a kill: nothing that it does is waited for, and when this returns nobody listens.
+    pub async fn kill(&mut self) {
         let (_, shutdown, serving) = self.agent.take().unwrap();
         serving.abort();
+        let _ = serving.await;
         shutdown.cancel();
     }
 
@@ -265,27 +270,21 @@ pub fn reaches(from: &Namespace, to: &Namespace, address: impl Into<IpAddr>) -> 
     // Takes both families.
     let listener = to.run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
     let port = listener.local_addr().unwrap().port();
-    listener.set_nonblocking(true).unwrap();
+    let server = listener.try_clone().unwrap();
     let server = std::thread::spawn(move || {
-        let until = Instant::now() + Duration::from_secs(6);
-        while Instant::now() < until {
-            match listener.accept() {
-                Ok((mut stream, _)) => {
-                    let _ = stream.write_all(b"hello");
-                    return;
-                }
-                Err(_) => std::thread::yield_now(),
-            }
+        if let Ok((mut stream, _)) = server.accept() {
+            let _ = stream.write_all(b"hello");
         }
     });
     let answered = from.run(|| {
-        let mut stream =
-            TcpStream::connect_timeout(&SocketAddr::from((address, port)), Duration::from_secs(5)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        let mut stream = TcpStream::connect_timeout(&SocketAddr::from((address, port)), PATIENCE).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
         Some(text)
     });
-    let _ = server.join();
+    // Ends the wait of a server that nobody reached.
+    nix::sys::socket::shutdown(listener.as_raw_fd(), nix::sys::socket::Shutdown::Both).unwrap();
+    server.join().unwrap();
     answered.as_deref() == Some("hello")
 }

@@ -2,9 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::lab::{Namespace, Node, is_root, reaches};
+use crate::lab::{Namespace, Node, PATIENCE, is_root, reaches};
 use arc_swap::ArcSwap;
 use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
@@ -101,7 +100,7 @@ async fn a_tunnel_can_be_asked_for_on_one_l2_and_goes_when_nobody_needs_it() {
     }
     let mut pair = pair("10.240.0.11/24", "10.240.0.12/24", Overlay::Always).await;
     assert_pods_meet(&pair).await;
-    pair.a.kill();
+    pair.a.kill().await;
     pair.a.config.overlay = Overlay::Auto;
     let agent = pair.a.start(Arc::new(NoHooks)).await;
     agent.sync_routes(&pair.peers).await.unwrap();
@@ -158,7 +157,7 @@ async fn a_pod_asks_the_cluster_s_dns_on_its_own_node() {
     let address = node.add("a", &pod).await;
     let socket = pod.run(|| UdpSocket::bind((address, 0))).unwrap();
     let answer = tokio::task::spawn_blocking(move || {
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut query = Message::new(1, MessageType::Query, OpCode::Query);
         let name = Name::from_ascii("kubernetes.default.svc.cluster.local.").unwrap();
         query.add_query(Query::query(name, RecordType::A));

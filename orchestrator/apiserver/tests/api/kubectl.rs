@@ -9,7 +9,7 @@ use tokio::process::Command;
 use crate::cluster::Cluster;
 
 pub const KUBECTL: &str = "/usr/bin/kubectl";
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// kubectl with a kubeconfig and a home of its own.
 pub struct Kubectl {
@@ -143,7 +143,7 @@ async fn kubectl_creates_reads_changes_and_deletes() -> anyhow::Result<()> {
     assert!(kubectl.refused(&["get", "pods", "--as=bob"]).await?.contains("User \"bob\" cannot list"));
 
     // A watch shows what is there; kubectl leaves when its own timeout ends the stream.
-    let watched = kubectl.run(&["get", "cm", "cm", "-w", "--request-timeout=2s"]).await?;
+    let watched = kubectl.run(&["get", "cm", "cm", "-w", "--request-timeout=5s"]).await?;
     assert!(String::from_utf8_lossy(&watched.stdout).contains("cm"));
 
     kubectl.ok(&["delete", "cm", "cm"]).await?;

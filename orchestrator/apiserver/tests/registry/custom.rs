@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, config, context};
 
 const NAME: &str = "widgets.shop.example.com";
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn widgets() -> Value {
     json!({

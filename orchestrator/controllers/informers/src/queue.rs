@@ -217,12 +217,14 @@ mod tests {
     async fn the_earlier_of_two_delays_wins() {
         let queue = WorkQueue::new();
         let start = Instant::now();
-        queue.add_after("a", Duration::from_secs(50));
-        queue.add_after("a", Duration::from_secs(5));
-        queue.add_after("a", Duration::from_secs(20));
-        queue.lock().promote(start + Duration::from_secs(4));
+        // Hours, so that it does not matter how long these lines take.
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        queue.add_after("a", hours(50));
+        queue.add_after("a", hours(5));
+        queue.add_after("a", hours(20));
+        queue.lock().promote(start + hours(4));
         assert!(queue.is_empty());
-        queue.lock().promote(start + Duration::from_secs(6));
+        queue.lock().promote(start + hours(6));
         assert_eq!(queue.next().now_or_never(), Some("a"));
         queue.done(&"a");
         assert!(queue.lock().later.is_empty(), "the other timers are gone");

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::context::Context;
 use crate::desired::{Desired, Origin};
 use crate::worker::{self, Order};
-use crate::{mirror, names, worker_cleanup};
+use crate::{mirror, names, resources, worker_cleanup};
 
 struct Handle {
     orders: watch::Sender<Order>,
@@ -171,7 +171,8 @@ impl Dispatch {
         }
         let uid = desired.uid.clone();
         if !desired.is_terminal() {
-            self.context.ledger.enter(&uid, worker::given(&desired));
+            let qos = resources::qos(desired.spec());
+            self.context.ledger.enter(&uid, qos, worker::given(&desired));
         }
         let (orders, inbox) = watch::channel(Order { desired, gone: false });
         let wake = Arc::new(Notify::new());

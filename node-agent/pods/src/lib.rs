@@ -25,6 +25,7 @@ pub mod phase;
 pub mod plan;
 
 mod cgroups;
+mod class_weights;
 mod container;
 mod env;
 mod fields;
@@ -119,6 +120,7 @@ pub async fn run(
     server::start(context.clone(), shutdown.clone()).await?;
     tasks.spawn(node::run_status(context.clone(), shutdown.clone()));
     tasks.spawn(node::run_lease(context.clone(), shutdown.clone()));
+    tasks.spawn(class_weights::run(context.clone(), shutdown.clone()));
     tasks.spawn(worker::route_events(context.clone(), shutdown.clone()));
     tasks.spawn(logs::rotate::run(context.clone(), shutdown.clone()));
     let statics = start_static_pods(&context.config, &mut tasks, shutdown.clone());

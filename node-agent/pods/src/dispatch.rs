@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::desired::{Desired, Origin};
+use crate::watch_pause::WatchPause;
 use crate::worker::{self, Order};
 use crate::{mirror, names, resources, worker_cleanup};
 
@@ -47,7 +48,7 @@ pub async fn run(
 ) {
     let pods: Api<Pod> = Api::all(context.client.clone());
     let mine = watcher::Config::default().fields(&format!("spec.nodeName={}", context.config.node_name));
-    let mut stream = watcher(pods, mine).default_backoff().boxed();
+    let mut stream = watcher(pods, mine).backoff(WatchPause::default()).boxed();
     let mut dispatch = Dispatch {
         context,
         shutdown: shutdown.clone(),

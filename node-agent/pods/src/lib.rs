@@ -50,6 +50,7 @@ mod objects;
 mod server;
 mod static_pods;
 mod status_writer;
+mod watch_pause;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -68,6 +69,7 @@ use tokio_util::sync::CancellationToken;
 pub use config::PodsConfig;
 pub use error::PodsError;
 pub use rotation::{Answer, Question, Rotation};
+pub use watch_pause::WatchPause;
 
 use context::Context;
 
@@ -156,7 +158,8 @@ fn start_services(
 ) -> Store<Service> {
     let (store, writer) = reflector::store();
     let api: Api<Service> = Api::all(client);
-    let stream = reflector::reflector(writer, watcher(api, watcher::Config::default()).default_backoff());
+    let stream =
+        reflector::reflector(writer, watcher(api, watcher::Config::default()).backoff(WatchPause::default()));
     tasks.spawn(async move {
         let mut stream = stream.boxed();
         loop {

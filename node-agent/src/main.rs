@@ -6,7 +6,6 @@ mod cluster;
 mod desired;
 mod inspect;
 mod kernel;
-mod memory;
 mod network;
 mod options;
 mod rotation;
@@ -44,7 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn start(options: Box<options::Run>) -> anyhow::Result<()> {
-    memory::limit_arenas();
+    penstock_process::memory::limit_arenas();
     // Several crates bring TLS; the process decides once which cryptography they share.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -1,7 +1,8 @@
 //! The network half: what is watched, who is told, and in which order it starts.
 //!
 //! The order: the CNI socket (so that the runtime hears "not yet" instead of nothing), the programs, the node's
-//! range, the links that are there, and only then the runtime's configuration, with which the node becomes ready.
+//! range, the links that are there, and only then the runtime's configuration, with which the node becomes ready. Watches begin
+//! with the programs, which take half a second to load; what they tell waits for those.
 //! It must not know how any part works.
 
 mod addresses;
@@ -69,6 +70,27 @@ pub async fn run(
 
     let condition = Condition::new(client.clone(), &options.node_name);
     let uplink = network.observe_uplink_index().await?;
+    let (events, changes) = mpsc::channel(EVENTS_MAX);
+    let (node_events, nodes) = mpsc::channel(EVENTS_MAX);
+    tasks.spawn(watch(
+        Api::<Service>::all(client.clone()),
+        "Services",
+        Into::into,
+        Change::Service,
+        events.clone(),
+    ));
+    let slices = Api::<EndpointSlice>::all(client.clone());
+    let node = options.node_name.clone();
+    let view = move |slice| slice_view(slice, &node);
+    tasks.spawn(watch(slices, "EndpointSlices", view, Change::Slice, events.clone()));
+    let own =
+        kube::runtime::watcher::Config::default().fields(&format!("metadata.name={}", options.node_name));
+    let nodes_api = Api::<Node>::all(client.clone());
+    tasks.spawn(watch_some(nodes_api, own, "this Node", Into::into, Change::Own, events));
+    let (both_events, both) = mpsc::channel(EVENTS_MAX);
+    let nodes_api = Api::<Node>::all(client.clone());
+    tasks.spawn(watch(nodes_api, "Nodes", announce::views, |event| event, both_events));
+
     let because = match options.service_proxy {
         ServiceProxy::Userspace => Some(Because::Chosen),
         // What goes wrong is in the condition, and tried again.
@@ -91,27 +113,7 @@ pub async fn run(
         tasks.spawn(stand_in.look_after(relieved));
     }
 
-    let (events, changes) = mpsc::channel(EVENTS_MAX);
-    let (node_events, nodes) = mpsc::channel(EVENTS_MAX);
-    tasks.spawn(watch(
-        Api::<Service>::all(client.clone()),
-        "Services",
-        Into::into,
-        Change::Service,
-        events.clone(),
-    ));
-    let slices = Api::<EndpointSlice>::all(client.clone());
-    let node = options.node_name.clone();
-    let view = move |slice| slice_view(slice, &node);
-    tasks.spawn(watch(slices, "EndpointSlices", view, Change::Slice, events.clone()));
-    let own =
-        kube::runtime::watcher::Config::default().fields(&format!("metadata.name={}", options.node_name));
-    let nodes_api = Api::<Node>::all(client.clone());
-    tasks.spawn(watch_some(nodes_api, own, "this Node", Into::into, Change::Own, events));
     let mut draining = tokio::task::JoinSet::new();
-    let (both_events, both) = mpsc::channel(EVENTS_MAX);
-    let nodes_api = Api::<Node>::all(client.clone());
-    tasks.spawn(watch(nodes_api, "Nodes", announce::views, |event| event, both_events));
     let announcing = announce::Announcing::default();
     tasks.spawn(announcing.clone().follow_nodes(both, node_events));
     let announcer = (options.announce_port != 0)

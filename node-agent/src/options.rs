@@ -184,8 +184,9 @@ pub struct Run {
     /// Container logs.
     #[arg(long, value_name = "DIR", default_value = "/var/log/pods", help_heading = "Pods")]
     pub pod_logs_dir: PathBuf,
-    /// How long a pod that ends may go on, within its grace period, until no node sends it new connections; 0 stops it
-    /// at once. Only with both halves.
+    /// How long a pod that ends may go on, within its grace period, until no node sends it new connections and it was
+    /// seen quiet: nothing unread in its sockets, no thread that wants a processor (5 s of it at most); 0 stops it at
+    /// once. Only with both halves.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = wait, help_heading = "Pods")]
     pub termination_wait: Duration,
 

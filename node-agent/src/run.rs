@@ -7,10 +7,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use penstock_pods::PodsConfig;
+use penstock_process::memory;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::memory;
 use crate::network;
 use crate::options::{Half, Run};
 use crate::rotation::Rotation;

@@ -11,7 +11,6 @@ mod election;
 mod files;
 mod kubeconfig;
 mod loops;
-mod memory;
 mod pki;
 mod run;
 
@@ -31,7 +30,7 @@ const LOG_DEFAULT: &str = "info,kube_client::client::builder=off";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    memory::limit_arenas();
+    penstock_process::memory::limit_arenas();
     match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -10,6 +10,7 @@ use penstock_apiserver::{ApiServer, Registry, RegistryConfig, ServerConfig, User
 use penstock_cloud::CloudConfig;
 use penstock_controllers::ipnet::Cidr;
 use penstock_controllers::{ControllersConfig, NodeRanges};
+use penstock_process::memory;
 use penstock_scheduler::SchedulerConfig;
 use penstock_store::Store;
 use penstock_store::embedded::Embedded;
@@ -21,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::StoreKind;
 use crate::config::{RunConfig, ServerPart};
+use crate::credentials;
 use crate::data_dir::DataDir;
 use crate::loops::Loops;
 use crate::pki::{self, Pki};
-use crate::{credentials, memory};
 
 const NODE_PORTS: (u16, u16) = (30000, 32767);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);

@@ -92,9 +92,6 @@ fn step(tree: &Path, it: &mut Running) {
 }
 
 fn start(tree: &Path, it: &mut Running) {
-    if it.process.after.as_ref().is_some_and(|file| !file.exists()) {
-        return;
-    }
     it.started = Instant::now();
     match spawn(tree, &it.process) {
         Ok(child) => it.child = Some(child),

@@ -1,4 +1,5 @@
-//! The cgroup of each pod, below the node's: `<parent>/kubepods[/<class>]/pod<uid>`, in v1 and v2 trees alike.
+//! The cgroup of each pod, below the node's: `<parent>/kubepods[/<class>]/pod<uid>`, in v1 and v2 trees alike; and those of
+//! the classes.
 //!
 //! Where controllers are mounted is read from mountinfo, never assumed. A limit that cannot be set is reported and
 //! passed over: containers still have their own, set by the runtime.
@@ -43,12 +44,33 @@ impl Cgroups {
 
     /// Path of a pod's cgroup, as runtimes want it.
     pub fn path(&self, qos: Qos, uid: &str) -> String {
+        format!("{}/pod{uid}", self.class_path(qos))
+    }
+
+    /// Path of the cgroup that holds a class's pods; that of guaranteed ones holds the other classes too.
+    fn class_path(&self, qos: Qos) -> String {
         let class = match qos {
             Qos::Guaranteed => "",
             Qos::Burstable => "/burstable",
             Qos::BestEffort => "/besteffort",
         };
-        format!("{}/kubepods{class}/pod{uid}", self.parent)
+        format!("{}/kubepods{class}", self.parent)
+    }
+
+    /// Makes the cgroup of a class and says how much it weighs when processors are short.
+    ///
+    /// # Errors
+    /// The first weight that the kernel did not take; the other trees' are set all the same.
+    pub fn weigh(&self, qos: Qos, shares: i64) -> Result<(), CgroupError> {
+        let path = self.class_path(qos);
+        let mut first = Ok(());
+        for (tree, dir) in self.dirs(&path) {
+            if let Err(error) = tree.make(&dir) {
+                tracing::debug!(path = %dir.display(), %error, "cgroup of a class is left to the runtime");
+            }
+            first = first.and(write_all(&dir, tree.cpu_share(shares)));
+        }
+        first
     }
 
     /// Makes a pod's cgroup with its limits; what cannot be set is logged.
@@ -72,15 +94,7 @@ impl Cgroups {
         let path = self.path(qos, uid);
         let mut first = Ok(());
         for (tree, dir) in self.dirs(&path) {
-            for (file, value) in tree.settings(limits) {
-                let path = dir.join(file);
-                // Absent: this tree does not have the controller here.
-                if path.exists()
-                    && let Err(source) = fs::write(&path, &value)
-                {
-                    first = first.and(Err(CgroupError { path, value, source }));
-                }
-            }
+            first = first.and(write_all(&dir, tree.settings(limits)));
         }
         first
     }
@@ -127,6 +141,24 @@ impl Cgroups {
     }
 }
 
+/// Writes to the files of a cgroup that are there; all of them, whichever fails first.
+fn write_all(
+    dir: &Path,
+    settings: impl IntoIterator<Item = (&'static str, String)>,
+) -> Result<(), CgroupError> {
+    let mut first = Ok(());
+    for (file, value) in settings {
+        let path = dir.join(file);
+        // Absent: this tree does not have the controller here.
+        if path.exists()
+            && let Err(source) = fs::write(&path, &value)
+        {
+            first = first.and(Err(CgroupError { path, value, source }));
+        }
+    }
+    first
+}
+
 fn processes_in(dir: &Path) -> Vec<u32> {
     let here = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
     // A process of another PID namespace than ours is shown as 0.
@@ -168,15 +200,13 @@ impl Tree {
     }
 
     fn settings(&self, limits: &Limits) -> Vec<(&'static str, String)> {
-        let mut out = Vec::new();
+        let mut out: Vec<_> = self.cpu_share(limits.cpu_shares).into_iter().collect();
         let or = |value: Option<i64>, none: &str| value.map_or(none.to_string(), |v| v.to_string());
         if self.unified {
-            out.push(("cpu.weight", weight(limits.cpu_shares).to_string()));
             out.push(("cpu.max", format!("{} {CPU_PERIOD_US}", or(limits.cpu_quota_us, "max"))));
             out.push(("memory.max", or(limits.memory_bytes, "max")));
         }
         if self.has("cpu") {
-            out.push(("cpu.shares", limits.cpu_shares.to_string()));
             out.push(("cpu.cfs_period_us", CPU_PERIOD_US.to_string()));
             out.push(("cpu.cfs_quota_us", or(limits.cpu_quota_us, "-1")));
         }
@@ -184,6 +214,14 @@ impl Tree {
             out.push(("memory.limit_in_bytes", or(limits.memory_bytes, "-1")));
         }
         out
+    }
+
+    /// The file that says how much a cgroup weighs, and what it says for so many shares.
+    fn cpu_share(&self, shares: i64) -> Option<(&'static str, String)> {
+        if self.unified {
+            return Some(("cpu.weight", weight(shares).to_string()));
+        }
+        self.has("cpu").then(|| ("cpu.shares", shares.to_string()))
     }
 
     fn has(&self, controller: &str) -> bool {
@@ -374,6 +412,68 @@ mod tests {
         assert_eq!(fs::read_to_string(files.0.join(max)).unwrap(), "max");
         assert_eq!(fs::read_to_string(files.0.join(shares)).unwrap(), "512");
         assert!(!files.0.join(format!("v2/{pod}/cpu.max")).exists());
+    }
+
+    #[test]
+    fn a_class_is_weighed_in_both_kinds_of_tree_and_keeps_the_rest() {
+        let (weight, shares) =
+            ("v2/n/kubepods/besteffort/cpu.weight", "cpu/n/kubepods/besteffort/cpu.shares");
+        let (burstable, max) = ("v2/n/kubepods/burstable/cpu.weight", "v2/n/kubepods/burstable/cpu.max");
+        let files = Files::new(
+            "weigh",
+            &[(weight, "100"), (shares, "1024"), (burstable, "100"), (max, "max 100000")],
+        );
+        let cgroups =
+            files.cgroups(&[("cpu", false, &["cpu"]), ("memory", false, &["memory"]), ("v2", true, &[])]);
+        cgroups.weigh(Qos::BestEffort, 2).unwrap();
+        cgroups.weigh(Qos::Burstable, 3584).unwrap();
+        let text = |file: &str| fs::read_to_string(files.0.join(file)).unwrap();
+        assert_eq!((text(weight), text(shares), text(burstable)), ("1".into(), "2".into(), "137".into()));
+        assert_eq!(text(max), "max 100000");
+    }
+
+    /// On the machine's own trees: what is written is what the kernel then says. Needs root, and says so.
+    #[test]
+    fn the_kernel_takes_the_weights_of_classes() {
+        let parent = format!("/penstock-test-weights-{}", std::process::id());
+        let cgroups = Cgroups::observe(&parent);
+        let made = Made(&cgroups, parent.trim_start_matches('/'));
+        for (qos, shares) in [(Qos::BestEffort, 2), (Qos::Burstable, 1500)] {
+            cgroups.weigh(qos, shares).unwrap();
+        }
+        let shares = |qos| {
+            let path = cgroups.class_path(qos);
+            let mut all = cgroups.dirs(&path).filter_map(|(tree, dir)| tree.read(&dir).cpu);
+            all.next()
+        };
+        let Some(best_effort) = shares(Qos::BestEffort) else {
+            eprintln!(
+                "skipped: no cgroup with the CPU controller could be made, which needs root and such a tree"
+            );
+            return;
+        };
+        let weighs = |share: CpuShare, shares: i64| match share {
+            CpuShare::Shares(is) => assert_eq!(is, shares),
+            CpuShare::Weight(is) => assert_eq!(is, weight(shares)),
+        };
+        weighs(best_effort, 2);
+        weighs(shares(Qos::Burstable).expect("the other class"), 1500);
+        // Again, as when a pod comes.
+        cgroups.weigh(Qos::Burstable, 3000).unwrap();
+        weighs(shares(Qos::Burstable).expect("the other class"), 3000);
+        drop(made);
+        assert_eq!(shares(Qos::BestEffort), None, "the test removes what it made");
+    }
+
+    /// Cgroups of a test, gone with the value.
+    struct Made<'a>(&'a Cgroups, &'a str);
+
+    impl Drop for Made<'_> {
+        fn drop(&mut self) {
+            for tree in &self.0.trees {
+                remove_tree(&tree.mount.join(self.1));
+            }
+        }
     }
 
     #[test]

@@ -16,8 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::desired::{Desired, Origin};
+use crate::watch_pause::WatchPause;
 use crate::worker::{self, Order};
-use crate::{mirror, names, worker_cleanup};
+use crate::{mirror, names, resources, worker_cleanup};
+
+/// Pause before a runtime that did not answer is asked again.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// The grace period of a pod that does not say, as in the API.
+const GRACE_SECONDS: i64 = 30;
 
 struct Handle {
     orders: watch::Sender<Order>,
@@ -42,7 +48,7 @@ pub async fn run(
 ) {
     let pods: Api<Pod> = Api::all(context.client.clone());
     let mine = watcher::Config::default().fields(&format!("spec.nodeName={}", context.config.node_name));
-    let mut stream = watcher(pods, mine).default_backoff().boxed();
+    let mut stream = watcher(pods, mine).backoff(WatchPause::default()).boxed();
     let mut dispatch = Dispatch {
         context,
         shutdown: shutdown.clone(),
@@ -54,7 +60,7 @@ pub async fn run(
     let first = statics.borrow_and_update().clone();
     dispatch.take_statics(first);
     let mut watching_statics = true;
-    let mut swept = false;
+    let (mut looked, mut looks) = (false, JoinSet::new());
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
@@ -68,13 +74,14 @@ pub async fn run(
                 let pods = statics.borrow_and_update().clone();
                 dispatch.take_statics(pods);
             }
+            // Who is known is asked after the look, which waits for the runtime: pods may have come meanwhile.
+            Some(Ok(seen)) = looks.join_next() => dispatch.sweep(&seen),
             event = stream.next() => match event {
                 Some(Ok(event)) => {
                     let complete = dispatch.take(event);
-                    if complete && !swept {
-                        swept = true;
-                        let known = dispatch.workers.keys().cloned().collect();
-                        tokio::spawn(sweep(dispatch.context.clone(), known));
+                    if complete && !looked {
+                        looked = true;
+                        looks.spawn(look(dispatch.context.clone()));
                     }
                 }
                 Some(Err(error)) => tracing::warn!(%error, "watch of this node's pods; trying again"),
@@ -171,7 +178,8 @@ impl Dispatch {
         }
         let uid = desired.uid.clone();
         if !desired.is_terminal() {
-            self.context.ledger.enter(&uid, worker::given(&desired));
+            let qos = resources::qos(desired.spec());
+            self.context.ledger.enter(&uid, qos, worker::given(&desired));
         }
         let (orders, inbox) = watch::channel(Order { desired, gone: false });
         let wake = Arc::new(Notify::new());
@@ -206,33 +214,65 @@ impl Dispatch {
         }
     }
 
+    /// Stops and removes what the runtime has of pods that no source knows.
+    fn sweep(&self, seen: &Seen) {
+        for (uid, grace_seconds) in plan_orphans(seen, |uid| self.workers.contains_key(uid)) {
+            tracing::info!(uid, "stopping a pod that was deleted while the agent was away");
+            let context = self.context.clone();
+            tokio::spawn(async move { worker_cleanup::stop_orphan(&context, &uid, grace_seconds).await });
+        }
+        let (context, known) = (self.context.clone(), self.workers.keys().cloned().collect::<Vec<_>>());
+        tokio::spawn(async move { worker_cleanup::remove_stale_dirs(&context, &known).await });
+    }
+
     fn count(&self) {
         self.context.metrics.running_pods.set(i64::try_from(self.workers.len()).unwrap_or(i64::MAX));
     }
 }
 
-/// Stops and removes pods of ours that nobody wants any more. Containers without our labels are not touched.
-async fn sweep(context: Arc<Context>, known: Vec<String>) {
-    let (sandboxes, containers) = loop {
+/// What the runtime has of pods: their labels and annotations.
+type Seen = Vec<(BTreeMap<String, String>, BTreeMap<String, String>)>;
+
+/// Looks until the runtime answers.
+async fn look(context: Arc<Context>) -> Seen {
+    loop {
         let all = ContainerFilter::default();
         match tokio::try_join!(context.runtime.list_sandboxes(&[]), context.runtime.list_containers(&all)) {
-            Ok(found) => break found,
-            Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+            Ok((sandboxes, containers)) => {
+                let sandboxes = sandboxes.into_iter().map(|s| (s.labels, s.annotations));
+                return sandboxes.chain(containers.into_iter().map(|c| (c.labels, c.annotations))).collect();
+            }
+            Err(_) => tokio::time::sleep(LOOK_AGAIN_AFTER).await,
         }
-    };
-    let mut orphans: BTreeMap<String, i64> = BTreeMap::new();
-    let labelled = sandboxes.iter().map(|s| (&s.labels, &s.annotations));
-    for (labels, annotations) in labelled.chain(containers.iter().map(|c| (&c.labels, &c.annotations))) {
-        let Some(uid) = labels.get(names::POD_UID).filter(|uid| !known.contains(*uid)) else {
-            continue;
-        };
-        let grace = annotations.get(names::POD_GRACE).and_then(|g| g.parse().ok()).unwrap_or(30);
-        orphans.insert(uid.clone(), grace);
     }
-    for (uid, grace_seconds) in orphans {
-        tracing::info!(uid, "stopping a pod that was deleted while the agent was away");
-        let context = context.clone();
-        tokio::spawn(async move { worker_cleanup::stop_orphan(&context, &uid, grace_seconds).await });
+}
+
+/// Pods of ours that nobody wants any more, with their grace periods in seconds. What has no labels of ours is not touched.
+fn plan_orphans(seen: &Seen, is_known: impl Fn(&str) -> bool) -> BTreeMap<String, i64> {
+    let mut orphans = BTreeMap::new();
+    for (labels, annotations) in seen {
+        if let Some(uid) = labels.get(names::POD_UID).filter(|uid| !is_known(uid)) {
+            let grace = annotations.get(names::POD_GRACE).and_then(|grace| grace.parse().ok());
+            orphans.insert(uid.clone(), grace.unwrap_or(GRACE_SECONDS));
+        }
     }
-    worker_cleanup::remove_stale_dirs(&context, &known).await;
+    orphans
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pods_of_ours_that_nobody_knows_are_orphans() {
+        let map = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        let seen = vec![
+            (map(names::POD_UID, "known"), map(names::POD_GRACE, "1")),
+            (map(names::POD_UID, "gone"), map(names::POD_GRACE, "7")),
+            (map(names::POD_UID, "without"), BTreeMap::new()),
+            (map("app", "another's"), map(names::POD_GRACE, "1")),
+        ];
+        let orphans = plan_orphans(&seen, |uid| uid == "known");
+        assert_eq!(orphans, BTreeMap::from([("gone".to_owned(), 7), ("without".to_owned(), GRACE_SECONDS)]));
+    }
 }

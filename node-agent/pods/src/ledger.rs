@@ -1,10 +1,14 @@
-//! What the pods of this node were given of it, so that a resize is granted only when it fits beside the others.
+//! What the pods of this node were given of it, so that a resize is granted only when it fits beside the others, and the
+//! cgroups of classes weigh what their pods do.
 //!
 //! Pods that are new are entered without a question: the scheduler placed them, or somebody who knew better.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::resources::Qos;
 
 /// CPU and memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,13 +34,15 @@ pub enum Refusal {
 pub struct Ledger {
     capacity: Amounts,
     book: Mutex<Book>,
+    /// What the burstable pods were given together, in thousandths of a processor.
+    burstable_cpu: watch::Sender<i64>,
 }
 
 #[derive(Default)]
 struct Book {
     /// Every pod of the node has been entered once.
     complete: bool,
-    given: BTreeMap<String, Amounts>,
+    given: BTreeMap<String, (Qos, Amounts)>,
     /// Pods with a deferred resize.
     waiting: BTreeSet<String>,
 }
@@ -44,7 +50,7 @@ struct Book {
 impl Ledger {
     /// For a node that can give this much.
     pub fn new(capacity: Amounts) -> Self {
-        Self { capacity, book: Mutex::default() }
+        Self { capacity, book: Mutex::default(), burstable_cpu: watch::Sender::new(0) }
     }
 
     /// Every pod of the node has been entered.
@@ -52,16 +58,31 @@ impl Ledger {
         self.book.lock().complete = true;
     }
 
-    /// A pod that has this much already.
-    pub fn enter(&self, uid: &str, given: Amounts) {
-        self.book.lock().given.entry(uid.to_string()).or_insert(given);
+    /// A pod of this class that has this much already.
+    pub fn enter(&self, uid: &str, qos: Qos, given: Amounts) {
+        let mut book = self.book.lock();
+        book.given.entry(uid.to_string()).or_insert((qos, given));
+        self.sum_up(&book);
+    }
+
+    /// What the burstable pods were given together, in thousandths of a processor, as it changes.
+    pub fn burstable_cpu(&self) -> watch::Receiver<i64> {
+        self.burstable_cpu.subscribe()
+    }
+
+    fn sum_up(&self, book: &Book) {
+        let burstable = book.given.values().filter(|(qos, _)| *qos == Qos::Burstable);
+        let sum = burstable.fold(0_i64, |sum, (_, given)| sum.saturating_add(given.cpu_milli));
+        self.burstable_cpu.send_if_modified(|known| std::mem::replace(known, sum) != sum);
     }
 
     /// A pod that has ended. Returns whether somebody waits for room.
     pub fn leave(&self, uid: &str) -> bool {
         let mut book = self.book.lock();
         book.waiting.remove(uid);
-        book.given.remove(uid).is_some() && !book.waiting.is_empty()
+        let was_there = book.given.remove(uid).is_some();
+        self.sum_up(&book);
+        was_there && !book.waiting.is_empty()
     }
 
     /// A pod no longer waits for room.
@@ -69,19 +90,19 @@ impl Ledger {
         self.book.lock().waiting.remove(uid);
     }
 
-    /// Gives a pod another amount if it fits; returns whether somebody waits for room that may be there now. Less than it
+    /// Gives a pod of this class another amount if it fits; returns whether somebody waits for room that may be there now. Less than it
     /// had always fits, however full the node is.
     ///
     /// # Errors
     /// Why it does not get it; it keeps what it had.
-    pub fn exchange(&self, uid: &str, wanted: Amounts) -> Result<bool, Refusal> {
+    pub fn exchange(&self, uid: &str, qos: Qos, wanted: Amounts) -> Result<bool, Refusal> {
         let mut book = self.book.lock();
         if !book.complete {
             return Err(Refusal::TooEarly);
         }
-        let had = book.given.get(uid).copied().unwrap_or_default();
+        let had = book.given.get(uid).map(|(_, given)| *given).unwrap_or_default();
         let others = book.given.iter().filter(|(other, _)| *other != uid);
-        let taken = others.fold(Amounts::default(), |sum, (_, a)| Amounts {
+        let taken = others.fold(Amounts::default(), |sum, (_, (_, a))| Amounts {
             cpu_milli: sum.cpu_milli.saturating_add(a.cpu_milli),
             memory_bytes: sum.memory_bytes.saturating_add(a.memory_bytes),
         });
@@ -112,7 +133,8 @@ impl Ledger {
             return Err(Refusal::Deferred(message));
         }
         book.waiting.remove(uid);
-        book.given.insert(uid.to_string(), wanted);
+        book.given.insert(uid.to_string(), (qos, wanted));
+        self.sum_up(&book);
         let shrunk = wanted.cpu_milli < had.cpu_milli || wanted.memory_bytes < had.memory_bytes;
         Ok(shrunk && !book.waiting.is_empty())
     }
@@ -162,8 +184,8 @@ mod tests {
 
     fn ledger() -> Ledger {
         let ledger = Ledger::new(cpu(2000));
-        ledger.enter("a", cpu(500));
-        ledger.enter("b", cpu(1000));
+        ledger.enter("a", Qos::Burstable, cpu(500));
+        ledger.enter("b", Qos::Burstable, cpu(1000));
         ledger.complete();
         ledger
     }
@@ -171,39 +193,54 @@ mod tests {
     #[test]
     fn what_fits_is_given_and_what_does_not_fit_now_waits() {
         let ledger = ledger();
-        assert_eq!(ledger.exchange("a", cpu(1000)), Ok(false));
+        assert_eq!(ledger.exchange("a", Qos::Burstable, cpu(1000)), Ok(false));
         assert!(
-            matches!(ledger.exchange("b", cpu(1001)), Err(Refusal::Deferred(why)) if why.contains("1000m of 2000m"))
+            matches!(ledger.exchange("b", Qos::Burstable, cpu(1001)), Err(Refusal::Deferred(why)) if why.contains("1000m of 2000m"))
         );
-        assert_eq!(ledger.exchange("a", cpu(200)), Ok(true), "b waits for this");
-        assert_eq!(ledger.exchange("b", cpu(1001)), Ok(false));
+        assert_eq!(ledger.exchange("a", Qos::Burstable, cpu(200)), Ok(true), "b waits for this");
+        assert_eq!(ledger.exchange("b", Qos::Burstable, cpu(1001)), Ok(false));
     }
 
     #[test]
     fn what_the_node_can_never_hold_is_infeasible_and_waits_for_nothing() {
         let ledger = ledger();
-        assert!(matches!(ledger.exchange("a", cpu(2001)), Err(Refusal::Infeasible(_))));
+        assert!(matches!(ledger.exchange("a", Qos::Burstable, cpu(2001)), Err(Refusal::Infeasible(_))));
         assert!(!ledger.leave("b"));
     }
 
     #[test]
     fn room_comes_when_a_pod_goes() {
         let ledger = ledger();
-        assert!(ledger.exchange("a", cpu(1500)).is_err());
+        assert!(ledger.exchange("a", Qos::Burstable, cpu(1500)).is_err());
         assert!(ledger.leave("b"), "a waits");
-        assert_eq!(ledger.exchange("a", cpu(1500)), Ok(false));
+        assert_eq!(ledger.exchange("a", Qos::Burstable, cpu(1500)), Ok(false));
     }
 
     #[test]
     fn an_overfull_node_still_takes_back() {
         let ledger = ledger();
-        ledger.enter("c", cpu(4000));
-        assert_eq!(ledger.exchange("c", cpu(3000)), Ok(false));
+        ledger.enter("c", Qos::Burstable, cpu(4000));
+        assert_eq!(ledger.exchange("c", Qos::Burstable, cpu(3000)), Ok(false));
+    }
+
+    #[test]
+    fn what_burstable_pods_have_together_follows_their_coming_changing_and_going() {
+        let ledger = ledger();
+        let mut together = ledger.burstable_cpu();
+        let mut news = || together.has_changed().unwrap().then(|| *together.borrow_and_update());
+        assert_eq!(*ledger.burstable_cpu().borrow(), 1500);
+        ledger.enter("guaranteed", Qos::Guaranteed, cpu(100));
+        ledger.enter("a", Qos::Burstable, cpu(999));
+        assert_eq!(news(), None, "another class, and one that was there");
+        ledger.exchange("a", Qos::Burstable, cpu(200)).unwrap();
+        assert_eq!(news(), Some(1200));
+        ledger.leave("b");
+        assert_eq!(news(), Some(200));
     }
 
     #[test]
     fn nothing_is_decided_before_every_pod_is_known() {
         let ledger = Ledger::new(cpu(2000));
-        assert_eq!(ledger.exchange("a", cpu(1)), Err(Refusal::TooEarly));
+        assert_eq!(ledger.exchange("a", Qos::Burstable, cpu(1)), Err(Refusal::TooEarly));
     }
 }

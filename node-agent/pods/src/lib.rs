@@ -25,6 +25,7 @@ pub mod phase;
 pub mod plan;
 
 mod cgroups;
+mod class_weights;
 mod container;
 mod env;
 mod fields;
@@ -49,6 +50,7 @@ mod objects;
 mod server;
 mod static_pods;
 mod status_writer;
+mod watch_pause;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -67,6 +69,7 @@ use tokio_util::sync::CancellationToken;
 pub use config::PodsConfig;
 pub use error::PodsError;
 pub use rotation::{Answer, Question, Rotation};
+pub use watch_pause::WatchPause;
 
 use context::Context;
 
@@ -119,6 +122,7 @@ pub async fn run(
     server::start(context.clone(), shutdown.clone()).await?;
     tasks.spawn(node::run_status(context.clone(), shutdown.clone()));
     tasks.spawn(node::run_lease(context.clone(), shutdown.clone()));
+    tasks.spawn(class_weights::run(context.clone(), shutdown.clone()));
     tasks.spawn(worker::route_events(context.clone(), shutdown.clone()));
     tasks.spawn(logs::rotate::run(context.clone(), shutdown.clone()));
     let statics = start_static_pods(&context.config, &mut tasks, shutdown.clone());
@@ -154,7 +158,8 @@ fn start_services(
 ) -> Store<Service> {
     let (store, writer) = reflector::store();
     let api: Api<Service> = Api::all(client);
-    let stream = reflector::reflector(writer, watcher(api, watcher::Config::default()).default_backoff());
+    let stream =
+        reflector::reflector(writer, watcher(api, watcher::Config::default()).backoff(WatchPause::default()));
     tasks.spawn(async move {
         let mut stream = stream.boxed();
         loop {

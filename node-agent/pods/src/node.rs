@@ -1,7 +1,7 @@
 //! The Node object: registered once, its status and lease renewed while the agent lives.
 //!
-//! Ready says what the runtime says: RuntimeReady and NetworkReady. Until both hold they are looked at twice a second,
-//! so that a node is schedulable as soon as it can run pods.
+//! Ready says what the runtime says: RuntimeReady and NetworkReady. Nothing tells when that changes, so the runtime is asked, often
+//! until the node is ready (as other kubelets do), each second after that, and a change is published at once.
 
 mod facts;
 
@@ -31,7 +31,13 @@ const LEASE_EVERY: Duration = Duration::from_secs(10);
 const STATUS_EVERY: Duration = Duration::from_secs(10);
 /// Without a change the status is written this often all the same.
 const STATUS_WRITE_EVERY: Duration = Duration::from_secs(300);
+/// How often an unready node's whole status is looked at; its reasons may change.
 const UNREADY_EVERY: Duration = Duration::from_millis(500);
+/// Pauses after a status that could not be written: the server is away, or starts with the agent.
+const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How often the runtime is asked whether it can run pods. A question takes it less than a millisecond.
+const ASK_UNREADY_EVERY: Duration = Duration::from_millis(50);
+const ASK_READY_EVERY: Duration = Duration::from_secs(1);
 /// Images reported at most, as other kubelets do.
 const IMAGES_MAX: usize = 50;
 
@@ -41,6 +47,7 @@ pub async fn run_status(context: Arc<Context>, shutdown: CancellationToken) {
     let name = context.config.node_name.clone();
     let mut previous = NodeStatus::default();
     let mut written_at: Option<tokio::time::Instant> = None;
+    let mut retry_after = RETRY_AFTER.0;
     loop {
         let status = observe_status(&context, &previous).await;
         let ready = is_ready(&status);
@@ -54,14 +61,34 @@ pub async fn run_status(context: Arc<Context>, shutdown: CancellationToken) {
                     }
                     previous = status;
                     written_at = Some(tokio::time::Instant::now());
+                    retry_after = RETRY_AFTER.0;
                 }
-                Err(error) => tracing::warn!(node = name, %error, "node status not written; trying again"),
+                Err(error) => {
+                    tracing::warn!(node = name, %error, "node status not written; trying again");
+                    tokio::select! {
+                        () = shutdown.cancelled() => return,
+                        () = tokio::time::sleep(retry_after) => {}
+                    }
+                    retry_after = (retry_after * 2).min(RETRY_AFTER.1);
+                    continue;
+                }
             }
         }
-        let settled = ready && written_at.is_some() && is_ready(&previous);
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(if settled { STATUS_EVERY } else { UNREADY_EVERY }) => {}
+            () = tokio::time::sleep(if ready { STATUS_EVERY } else { UNREADY_EVERY }) => {}
+            () = readiness_changes(&context, ready) => {}
+        }
+    }
+}
+
+/// Returns when the runtime can run pods, for a node that is not ready; when it no longer can, for one that is. Of reasons that
+/// change nothing is told at once, since a text may differ each time.
+async fn readiness_changes(context: &Context, ready: bool) {
+    loop {
+        tokio::time::sleep(if ready { ASK_READY_EVERY } else { ASK_UNREADY_EVERY }).await;
+        if readiness(&context.runtime.status().await.map_err(|e| e.to_string())).is_ok() != ready {
+            return;
         }
     }
 }
@@ -251,6 +278,18 @@ async fn observe_status(context: &Context, previous: &NodeStatus) -> NodeStatus 
     }
 }
 
+/// Whether the runtime can run pods; else why not.
+fn readiness(runtime: &Result<RuntimeStatus, String>) -> Result<(), String> {
+    let status = runtime.as_ref().map_err(|error| format!("container runtime is down: {error}"))?;
+    let wrong = |kind: &&str| match status.condition(kind) {
+        Some(c) if c.ok => None,
+        Some(c) => Some(format!("container runtime {kind}=false reason:{} message:{}", c.reason, c.message)),
+        None => Some(format!("container runtime does not report {kind}")),
+    };
+    let wrong: Vec<String> = ["RuntimeReady", "NetworkReady"].iter().filter_map(wrong).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+}
+
 fn conditions(
     context: &Context,
     runtime: Result<RuntimeStatus, String>,
@@ -258,26 +297,9 @@ fn conditions(
 ) -> Vec<NodeCondition> {
     let now = Timestamp::now();
     let (low_memory, low_disk) = facts::observe_pressure(&context.config.kubelet_dir);
-    let (ready, reason, message) = match &runtime {
-        Err(error) => (false, "KubeletNotReady", format!("container runtime is down: {error}")),
-        Ok(status) => {
-            let wrong: Vec<String> = ["RuntimeReady", "NetworkReady"]
-                .iter()
-                .filter_map(|kind| match status.condition(kind) {
-                    Some(c) if c.ok => None,
-                    Some(c) => Some(format!(
-                        "container runtime {kind}=false reason:{} message:{}",
-                        c.reason, c.message
-                    )),
-                    None => Some(format!("container runtime does not report {kind}")),
-                })
-                .collect();
-            if wrong.is_empty() {
-                (true, "KubeletReady", "the agent is posting ready status".to_string())
-            } else {
-                (false, "KubeletNotReady", wrong.join("; "))
-            }
-        }
+    let (ready, reason, message) = match readiness(&runtime) {
+        Ok(()) => (true, "KubeletReady", "the agent is posting ready status".to_string()),
+        Err(message) => (false, "KubeletNotReady", message),
     };
     let pressure = |low: bool, yes: &'static str, no: &'static str| (low, if low { yes } else { no });
     let (memory, disk) = (
@@ -307,7 +329,26 @@ fn conditions(
 
 #[cfg(test)]
 mod tests {
+    use penstock_runtime::RuntimeCondition;
+
     use super::*;
+
+    #[test]
+    fn a_node_is_ready_when_its_runtime_and_its_network_are_and_else_says_what_is_not() {
+        let condition = |kind: &str, ok| RuntimeCondition {
+            kind: kind.into(),
+            ok,
+            reason: "Because".into(),
+            message: "no conflist".into(),
+        };
+        let status = |conditions| Ok(RuntimeStatus { conditions, ..Default::default() });
+        let (runtime, network) = (condition("RuntimeReady", true), condition("NetworkReady", true));
+        assert_eq!(readiness(&status(vec![runtime.clone(), network])), Ok(()));
+        let why = readiness(&status(vec![runtime.clone(), condition("NetworkReady", false)])).unwrap_err();
+        assert!(why.contains("NetworkReady=false") && why.contains("no conflist"), "{why}");
+        assert!(readiness(&status(vec![runtime])).unwrap_err().contains("does not report NetworkReady"));
+        assert!(readiness(&Err("no socket".into())).unwrap_err().contains("no socket"));
+    }
 
     #[test]
     fn a_taint_is_read_with_and_without_a_value() {

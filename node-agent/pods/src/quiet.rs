@@ -4,34 +4,78 @@
 //! It exists because a pod that no node sends anything any more may still have some of it before it, on a machine where
 //! processes wait for their turn. Whoever stops it then loses what was delivered. It must not know why a pod ends.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long a pod is given. One that never reads a socket, or always computes, is not waited for longer.
-const QUIET_WITHIN: Duration = Duration::from_secs(5);
+pub const WITHIN: Duration = Duration::from_secs(5);
 /// How often is looked. A look walks the kernel's table of connections, some milliseconds.
 const PERIOD: Duration = Duration::from_millis(50);
+/// The tables of sockets that tell what was not read yet.
+const TABLES: [&str; 4] = ["udp", "udp6", "tcp", "tcp6"];
 
-/// Returns when a moment was seen in which nothing waited in the network namespace of these processes of a pod, and none of
-/// them wanted a processor; or when some time has passed.
-pub async fn was_quiet(pids: Vec<u32>) {
-    let processes: Vec<PathBuf> = pids.iter().map(|pid| Path::new("/proc").join(pid.to_string())).collect();
-    let quiet = async {
-        loop {
-            let processes = processes.clone();
-            let look = tokio::task::spawn_blocking(move || {
-                processes.first().is_some_and(|it| any_unread_in(&it.join("net")))
-                    || processes.iter().any(|it| any_runs(it))
-            });
-            if !look.await.unwrap_or(false) {
-                return;
-            }
-            tokio::time::sleep(PERIOD).await;
-        }
-    };
-    if tokio::time::timeout(QUIET_WITHIN, quiet).await.is_err() {
-        tracing::debug!(?pids, "stopped with something to do");
+/// What a pod has before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Busy {
+    /// A socket holds something that nobody has taken out of it.
+    Unread,
+    /// A thread runs, or waits for its turn.
+    Runs,
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unread => "its sockets hold connections, bytes or datagrams that it has not read",
+            Self::Runs => "a thread of it runs or waits for a processor",
+        })
     }
+}
+
+/// Returns when a moment was seen in which nothing waited in the network namespaces of a pod, and none of its processes
+/// wanted a processor. They are asked for at every look, since they come and go. What the pod was busy with is noted.
+pub async fn reached(processes: impl Fn() -> Vec<u32> + Clone + Send + 'static, note: impl Fn(Busy)) {
+    loop {
+        let processes = processes.clone();
+        let look = tokio::task::spawn_blocking(move || look(&processes()));
+        // A look that panicked says nothing of the pod, which is not to wait for another one like it.
+        match look.await.unwrap_or_default() {
+            Some(busy) => note(busy),
+            None => return,
+        }
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+fn look(pids: &[u32]) -> Option<Busy> {
+    let processes: Vec<PathBuf> = pids.iter().map(|pid| Path::new("/proc").join(pid.to_string())).collect();
+    // What waits in the node's own sockets is not the pod's to read, though a process of a pod may be there.
+    if any_unread_of(&processes, network_of(Path::new("/proc/self"))) {
+        return Some(Busy::Unread);
+    }
+    processes.iter().any(|process| any_runs(process)).then_some(Busy::Runs)
+}
+
+/// Whether something waits in a network namespace of these processes, other than this one.
+fn any_unread_of(processes: &[PathBuf], except: Option<PathBuf>) -> bool {
+    let mut namespaces: BTreeMap<PathBuf, Vec<&Path>> = BTreeMap::new();
+    for process in processes {
+        // Absent: the process ended.
+        if let Some(network) = network_of(process).filter(|network| Some(network) != except.as_ref()) {
+            namespaces.entry(network).or_default().push(process);
+        }
+    }
+    // A process may end before its tables are read. Those of another one in the namespace are the same.
+    namespaces
+        .values()
+        .any(|members| members.iter().find_map(|member| unread_in(&member.join("net"))) == Some(true))
+}
+
+/// What tells a network namespace from others, as the link `net:[4026531840]`.
+fn network_of(process: &Path) -> Option<PathBuf> {
+    std::fs::read_link(process.join("ns/net")).ok()
 }
 
 /// Whether a thread of a process runs, or would if it had its turn.
@@ -48,11 +92,11 @@ fn is_running(stat: &str) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('R'))
 }
 
-fn any_unread_in(network: &Path) -> bool {
-    ["udp", "udp6", "tcp", "tcp6"].iter().any(|table| {
-        // Absent: the family is switched off, or the process ended.
-        std::fs::read_to_string(network.join(table)).is_ok_and(|text| any_unread(&text))
-    })
+/// Whether something waits in these tables; none when none can be read, since the process has ended.
+fn unread_in(network: &Path) -> Option<bool> {
+    // Absent: the family is switched off, or the process ended.
+    let tables = TABLES.iter().filter_map(|table| std::fs::read_to_string(network.join(table)).ok());
+    tables.map(|text| any_unread(&text)).reduce(|one, other| one || other)
 }
 
 /// Whether a socket of a table has something in its receive queue: of a listener that is connections, of another bytes.
@@ -68,6 +112,7 @@ fn any_unread(table: &str) -> bool {
 mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
@@ -109,6 +154,45 @@ mod tests {
         assert!(!any_unread(&line("00000005:00000000")), "what it sends is not its to read");
         assert!(any_unread(&line("00000000:00000001")));
         assert!(!any_unread("nonsense\nmore of it\n"));
+    }
+
+    /// A process that has ended, and was waited for.
+    fn ended() -> PathBuf {
+        let mut child = std::process::Command::new("true").spawn().expect("a process");
+        child.wait().expect("its end");
+        Path::new("/proc").join(child.id().to_string())
+    }
+
+    /// Other tests read what they send, at once or never. So the kernel's tables can tell of this one only that it waits.
+    #[test]
+    fn who_has_ended_hides_nothing_of_the_others_in_its_network() {
+        let own = Path::new("/proc/self").to_path_buf();
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        socket.send_to(b"?", socket.local_addr().expect("an address")).expect("sent");
+        assert!(any_unread_of(&[ended(), own.clone()], None));
+        assert_eq!(unread_in(&ended().join("net")), None, "not that nothing waits");
+        assert!(!any_unread_of(&[ended()], None));
+        assert!(
+            !any_unread_of(std::slice::from_ref(&own), network_of(&own)),
+            "the node's sockets are not the pod's"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_pod_is_looked_at_anew_until_it_is_quiet_and_what_it_did_is_noted() {
+        let sleeps = || std::process::Command::new("sleep").arg("60").spawn().expect("a process");
+        let (seen, looks) = (parking_lot::Mutex::new(Vec::new()), std::sync::Arc::new(AtomicUsize::new(0)));
+        let mut waits = sleeps();
+        let (own, other) = (std::process::id(), waits.id());
+        // The thread that looks runs while it looks; it leaves the pod before the third look.
+        let processes =
+            move || if looks.fetch_add(1, Ordering::Relaxed) < 2 { vec![own] } else { vec![other] };
+        let reached = reached(processes, |busy| seen.lock().push(busy));
+        let reached = tokio::time::timeout(Duration::from_secs(10), reached).await;
+        waits.kill().expect("killed");
+        waits.wait().expect("its end");
+        reached.expect("quiet");
+        assert!(seen.lock().starts_with(&[Busy::Runs; 2]), "{seen:?}");
     }
 
     /// The tables are those of the kernel, of which only lines with the test's ports count: other tests have sockets too.

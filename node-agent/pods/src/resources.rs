@@ -109,8 +109,9 @@ pub fn compile_limits(container: &Container) -> Limits {
     }
 }
 
-fn shares(milli: i64) -> i64 {
-    (milli * 1024 / 1000).clamp(SHARES_MIN, SHARES_MAX)
+/// Shares of v1 for thousandths of a processor, within what the kernel takes.
+pub fn shares(milli: i64) -> i64 {
+    (milli.saturating_mul(1024) / 1000).clamp(SHARES_MIN, SHARES_MAX)
 }
 
 fn quota(milli: i64) -> i64 {

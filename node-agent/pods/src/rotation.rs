@@ -6,8 +6,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
+
+use crate::quiet::Busy;
 
 /// How many nodes one question may be about. A cluster of 5,000 nodes has groups of 71.
 pub const NODES_MAX: usize = 256;
@@ -89,17 +92,47 @@ pub(crate) fn plan_wait(limit: Duration, grace: Duration, is_deleting: bool) -> 
     if is_deleting { limit.min(grace / 2) } else { Duration::ZERO }
 }
 
-/// Returns when a pod has left, or after this long; whether it has, or was given its time before. All containers of a pod
-/// share `left`.
-pub(crate) async fn leave(left: &OnceCell<()>, wait: Duration, leaves: impl Future<Output = ()>) -> bool {
-    if wait.is_zero() {
-        return true;
+/// How far a pod that ends is. All of its containers share it, and their stops.
+#[derive(Debug, Default)]
+pub(crate) struct Leaving {
+    /// Set once the pod has left, or was given its time.
+    over: OnceCell<()>,
+    stage: Mutex<Stage>,
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// That every node is heard to send it no new connections.
+    #[default]
+    InRotation,
+    /// That it has done what it was sent before. What it was last seen to have before it, if it was looked at.
+    Out(Option<Busy>),
+}
+
+impl Leaving {
+    /// Notes how far it is.
+    pub fn note(&self, stage: Stage) {
+        *self.stage.lock() = stage;
     }
-    let leaves = left.get_or_init(|| leaves);
-    let has_left = tokio::time::timeout(wait, leaves).await.is_ok();
-    // Whatever of the pod is stopped later need not wait again; another may have noted it already.
-    let _ = left.set(());
-    has_left
+
+    /// How far it is.
+    pub fn stage(&self) -> Stage {
+        *self.stage.lock()
+    }
+
+    /// Returns when a pod has left, or after this long: `Err` with what was waited for when it had no more time. What is
+    /// stopped after that does not wait again.
+    pub async fn wait(&self, wait: Duration, leaves: impl Future<Output = ()>) -> Result<(), Stage> {
+        if wait.is_zero() {
+            return Ok(());
+        }
+        let leaves = self.over.get_or_init(|| leaves);
+        let has_left = tokio::time::timeout(wait, leaves).await.is_ok();
+        // Another container's stop may have noted it already.
+        let _ = self.over.set(());
+        if has_left { Ok(()) } else { Err(self.stage()) }
+    }
 }
 
 #[cfg(test)]
@@ -113,28 +146,43 @@ mod tests {
 
     #[tokio::test]
     async fn containers_of_a_pod_wait_together_and_those_stopped_later_not_again() {
-        let (asked, left) = (AtomicUsize::new(0), OnceCell::new());
-        let leave = || {
-            leave(&left, LONG, async {
+        let (asked, leaving) = (AtomicUsize::new(0), Leaving::default());
+        let wait = || {
+            leaving.wait(LONG, async {
                 asked.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(SHORT).await;
             })
         };
-        assert_eq!(tokio::join!(leave(), leave()), (true, true));
-        assert!(leave().await);
+        assert_eq!(tokio::join!(wait(), wait()), (Ok(()), Ok(())));
+        assert_eq!(wait().await, Ok(()));
         assert_eq!(asked.load(Ordering::Relaxed), 1, "asked once");
     }
 
     #[tokio::test]
     async fn who_does_not_leave_in_time_is_stopped_and_an_order_to_hurry_is_not_kept_waiting() {
-        let left = OnceCell::new();
+        let leaving = Leaving::default();
         let never = || tokio::time::sleep(LONG);
         let (slow, forced) = tokio::join!(
-            leave(&left, SHORT, never()),
-            leave(&left, plan_wait(LONG, Duration::ZERO, true), never()),
+            leaving.wait(SHORT, never()),
+            leaving.wait(plan_wait(LONG, Duration::ZERO, true), never()),
         );
-        assert_eq!((slow, forced), (false, true));
-        assert!(leave(&left, LONG, never()).await, "it had its time");
+        assert_eq!((slow, forced), (Err(Stage::InRotation), Ok(())));
+        assert_eq!(leaving.wait(LONG, never()).await, Ok(()), "it had its time");
+    }
+
+    #[tokio::test]
+    async fn who_was_out_in_time_and_is_busy_is_told_from_who_was_not_out() {
+        let leaving = Leaving::default();
+        let busy = async {
+            leaving.note(Stage::Out(None));
+            leaving.note(Stage::Out(Some(Busy::Runs)));
+            tokio::time::sleep(LONG).await;
+        };
+        // The container that did not ask tells the same.
+        let (one, other) =
+            tokio::join!(leaving.wait(SHORT, busy), leaving.wait(SHORT, tokio::time::sleep(LONG)));
+        assert_eq!(one, Err(Stage::Out(Some(Busy::Runs))));
+        assert_eq!(other, one);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use penstock_runtime::{RuntimeError, RuntimeEventKind, SandboxConfig};
-use tokio::sync::{Notify, OnceCell, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +27,7 @@ use crate::memory::{Health, Memory, StartFailure, Waiting};
 use crate::observed::{Ended, PodRuntime, observe};
 use crate::plan::{Effect, Plan, Stop, plan};
 use crate::probes::{self, Kind, Verdict, check::Checker};
+use crate::rotation::Leaving;
 use crate::status_writer::StatusWriter;
 use crate::volumes::Volumes;
 use crate::{last_words, mirror, phase, resources, sandbox};
@@ -82,7 +83,7 @@ pub async fn run(
         writer,
         probing: HashMap::new(),
         pending_stops: HashMap::new(),
-        left: Arc::default(),
+        leaving: Arc::default(),
         operations: tokio::task::JoinSet::new(),
         refreshed_at: tokio::time::Instant::now(),
         cleaned: false,
@@ -113,8 +114,8 @@ struct Worker {
     probing: HashMap<String, AbortHandle>,
     /// Grace of stops under way, by container id.
     pending_stops: HashMap<String, i64>,
-    /// Set once the pod gets no new connections any more, or enough time was given to that.
-    left: Arc<OnceCell<()>>,
+    /// How far it is when it ends.
+    leaving: Arc<Leaving>,
     operations: tokio::task::JoinSet<()>,
     refreshed_at: tokio::time::Instant,
     cleaned: bool,
@@ -412,7 +413,7 @@ impl Worker {
             context: self.context.clone(),
             desired: self.desired.clone(),
             sandbox_config: self.sandbox_config(seen),
-            left: self.left.clone(),
+            leaving: self.leaving.clone(),
         };
         let news = self.news.clone();
         match effect {
@@ -566,7 +567,7 @@ impl Worker {
             context: self.context.clone(),
             desired: self.desired.clone(),
             sandbox_config: self.sandbox_config(seen),
-            left: self.left.clone(),
+            leaving: self.leaving.clone(),
         };
         let addresses = seen.sandboxes.first().map(|s| s.addresses.clone()).unwrap_or_default();
         self.operations.spawn(async move { job.refresh(addresses).await });

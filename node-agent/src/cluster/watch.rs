@@ -9,6 +9,7 @@ use std::fmt::Debug;
 use futures::StreamExt;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
+use penstock_pods::WatchPause;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
@@ -51,7 +52,7 @@ pub async fn watch_some<K, V, T>(
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let mut stream = std::pin::pin!(watcher(api, which).default_backoff());
+    let mut stream = std::pin::pin!(watcher(api, which).backoff(WatchPause::default()));
     let mut listed = BTreeSet::new();
     let mut away = false;
     while let Some(event) = stream.next().await {

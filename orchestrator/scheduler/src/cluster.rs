@@ -168,13 +168,11 @@ impl Cluster {
         }
     }
 
-    /// Takes a pod away from wherever it is.
-    pub fn remove_pod(&mut self, uid: &str) -> bool {
-        let Some(node) = self.node_of.remove(uid) else {
-            return false;
-        };
+    /// Takes a pod away from wherever it is; returns the node it was on.
+    pub fn remove_pod(&mut self, uid: &str) -> Option<String> {
+        let node = self.node_of.remove(uid)?;
         self.take_from(&node, uid);
-        true
+        Some(node)
     }
 
     fn take_from(&mut self, node: &str, uid: &str) {

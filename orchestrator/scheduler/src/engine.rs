@@ -20,8 +20,9 @@ use crate::SchedulerConfig;
 use crate::bind::{apply_binding, apply_eviction, apply_unschedulable};
 use crate::cluster::{Cluster, Placed};
 use crate::decide::{Misfit, choose};
+use crate::helps::Change;
 use crate::preemption::{Preemption, plan_preemption};
-use crate::queue::{Change, Queue};
+use crate::queue::Queue;
 
 const REVIVE_EVERY: Duration = Duration::from_secs(30);
 
@@ -42,6 +43,13 @@ struct State {
     /// Pods sent to a node whose binding the API has not shown yet.
     assumed: HashSet<String>,
     start: usize,
+}
+
+impl State {
+    fn changed(&mut self, change: Change<'_>) {
+        let cluster = &self.cluster;
+        self.queue.changed(Instant::now(), |pod, filters| change.helps(pod, filters, cluster));
+    }
 }
 
 impl Engine {
@@ -121,7 +129,7 @@ impl Engine {
     fn storage_changed(&self, change: impl FnOnce(&mut Cluster)) {
         let mut state = self.state();
         change(&mut state.cluster);
-        state.queue.changed(Change::Storage, Instant::now());
+        state.changed(Change::Storage);
         drop(state);
         self.wake.notify_one();
     }
@@ -138,7 +146,7 @@ impl Engine {
                 }
             }
         }
-        state.queue.changed(Change::Node, Instant::now());
+        state.changed(Change::Node(delta.object().name()));
         drop(state);
         self.wake.notify_one();
     }
@@ -149,13 +157,12 @@ impl Engine {
         let gone = matches!(delta, Delta::Deleted(_)) || is_finished(pod);
         let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).filter(|n| !n.is_empty());
         let mut state = self.state();
-        let now = Instant::now();
         if gone {
             state.assumed.remove(uid);
             state.queue.remove(uid);
             state.cluster.withdraw(uid);
-            if state.cluster.remove_pod(uid) {
-                state.queue.changed(Change::PodGone, now);
+            if let Some(node) = state.cluster.remove_pod(uid) {
+                state.changed(Change::Node(&node));
             }
         } else if let Some(node) = node {
             state.queue.remove(uid);
@@ -165,10 +172,10 @@ impl Engine {
                 if old.metadata.labels != new.metadata.labels || old.spec != new.spec);
             state.cluster.put_pod(node, Placed::new(pod.clone()));
             if !assumed && (matches!(delta, Delta::Added(_)) || relabelled) {
-                state.queue.changed(Change::PodPlaced, now);
+                state.changed(Change::PodPlaced);
             }
         } else if self.is_ours(pod) && !state.assumed.contains(uid) {
-            state.queue.put(pod.clone(), now);
+            state.queue.put(pod.clone(), Instant::now());
         }
         drop(state);
         self.wake.notify_one();
@@ -271,7 +278,7 @@ impl Engine {
                     } else {
                         state.queue.back_off(pod.uid_str(), Instant::now());
                     }
-                    state.queue.changed(Change::PodGone, Instant::now());
+                    state.changed(Change::Node(&node));
                 }
                 drop(state);
                 self.wake.notify_one();

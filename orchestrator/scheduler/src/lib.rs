@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod decide;
 mod engine;
 pub mod filters;
+pub mod helps;
 pub mod preemption;
 pub mod queue;
 pub mod resources;

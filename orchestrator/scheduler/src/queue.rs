@@ -1,6 +1,11 @@
 //! Pods that wait for a node: ready to be tried, backing off after a failure, or parked until something changes
 //! that could help them. Pure but for the time it is handed.
 //!
+//! A pod that something may help now does not sit out its backoff while nobody else is ready: it gives way to pods that
+//! were not tried as often, and is tried when there are none. That is no busy loop. Only a change in the cluster brings a parked pod
+//! back, once, and trying a pod is no such change. What failed for another reason, a binding say, would fail again at
+//! once, and waits. (Upstream: `SchedulerPopFromBackoffQ`, on since 1.33.)
+//!
 //! Bound: one entry per pending pod.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -18,36 +23,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A parked pod is tried again after this even if nothing seems to have changed.
 const PARKED_MAX: Duration = Duration::from_secs(300);
 
-/// A change in the cluster that may help parked pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A node appeared, or has other labels, taints or room.
-    Node,
-    /// A pod left a node.
-    PodGone,
-    /// A pod was placed, or its labels changed.
-    PodPlaced,
-    /// A claim, volume or class changed.
-    Storage,
-}
-
-impl Change {
-    /// Whether a pod that these filters kept off could fit now.
-    fn helps(self, filters: &BTreeSet<&'static str>) -> bool {
-        filters.is_empty()
-            || filters.iter().any(|filter| match self {
-                Self::Node => true,
-                Self::PodGone => matches!(
-                    *filter,
-                    "NodeResourcesFit" | "NodePorts" | "InterPodAffinity" | "PodTopologySpread"
-                ),
-                Self::PodPlaced => matches!(*filter, "InterPodAffinity" | "PodTopologySpread"),
-                Self::Storage => *filter == "VolumeBinding",
-            })
-    }
-}
-
 type Order = (std::cmp::Reverse<i32>, Instant, String);
+/// Among pods that something may help: who failed least often first, then as among those that are ready.
+type HelpedOrder = (Duration, Order);
 
 struct Waiting {
     pod: Arc<Pod>,
@@ -56,10 +34,20 @@ struct Waiting {
     place: Place,
 }
 
+impl Waiting {
+    fn order(&self, uid: &str) -> Order {
+        (std::cmp::Reverse(priority(&self.pod)), self.since, uid.to_owned())
+    }
+}
+
 #[derive(Clone)]
 enum Place {
     Ready(Order),
-    Backoff(Instant),
+    /// `helped`: something changed since it was tried, and it may be tried earlier.
+    Backoff {
+        until: Instant,
+        helped: Option<HelpedOrder>,
+    },
     Parked {
         filters: BTreeSet<&'static str>,
         at: Instant,
@@ -75,6 +63,8 @@ enum Place {
 pub struct Queue {
     pods: HashMap<String, Waiting>,
     ready: BTreeMap<Order, String>,
+    helped: BTreeMap<HelpedOrder, String>,
+    /// All that back off, those that were helped as well.
     backoff: BTreeSet<(Instant, String)>,
 }
 
@@ -105,10 +95,12 @@ impl Queue {
         self.pods.remove(uid);
     }
 
-    /// The most important pod that is ready; the longest waiting of equals.
+    /// The most important pod that is ready, the longest waiting of equals; if none is, one that something may have helped.
     pub fn next(&mut self, now: Instant) -> Option<Arc<Pod>> {
         self.end_backoffs(now);
-        let (_, uid) = self.ready.pop_first()?;
+        let ready = self.ready.first_key_value().map(|(_, uid)| uid);
+        let uid = ready.or(self.helped.first_key_value().map(|(_, uid)| uid))?.clone();
+        self.leave(&uid);
         let waiting = self.pods.get_mut(&uid)?;
         waiting.place = Place::Trying { moved: false };
         waiting.attempts += 1;
@@ -126,7 +118,8 @@ impl Queue {
             return;
         };
         if matches!(waiting.place, Place::Trying { moved: true }) {
-            return self.back_off(uid, now);
+            let until = now + backoff(waiting.attempts);
+            return self.retry(uid, until, now);
         }
         waiting.place = Place::Parked { filters, at: now };
     }
@@ -137,12 +130,13 @@ impl Queue {
             return;
         };
         let until = now + backoff(waiting.attempts);
-        waiting.place = Place::Backoff(until);
+        waiting.place = Place::Backoff { until, helped: None };
         self.backoff.insert((until, uid.to_owned()));
     }
 
-    /// Something changed in the cluster: parked pods it may help are tried again, after their backoff.
-    pub fn changed(&mut self, change: Change, now: Instant) {
+    /// Something changed in the cluster: parked pods that it helps are tried again. `helps` is told of a pod and of the
+    /// filters that kept it off.
+    pub fn changed(&mut self, now: Instant, helps: impl Fn(&Arc<Pod>, &BTreeSet<&'static str>) -> bool) {
         let helped: Vec<(String, Instant)> = self
             .pods
             .iter_mut()
@@ -151,14 +145,14 @@ impl Queue {
                     *moved = true;
                     None
                 }
-                Place::Parked { filters, at } if change.helps(filters) => {
+                Place::Parked { filters, at } if helps(&waiting.pod, filters) => {
                     Some((uid.clone(), *at + backoff(waiting.attempts)))
                 }
                 _ => None,
             })
             .collect();
         for (uid, until) in helped {
-            self.retry_at(&uid, until, now);
+            self.retry(&uid, until, now);
         }
     }
 
@@ -180,12 +174,15 @@ impl Queue {
         self.pods.is_empty()
     }
 
-    fn retry_at(&mut self, uid: &str, until: Instant, now: Instant) {
+    /// Ready at `until`, and before if nobody else is.
+    fn retry(&mut self, uid: &str, until: Instant, now: Instant) {
         if until <= now {
             return self.make_ready(uid);
         }
         if let Some(waiting) = self.pods.get_mut(uid) {
-            waiting.place = Place::Backoff(until);
+            let order = (backoff(waiting.attempts), waiting.order(uid));
+            waiting.place = Place::Backoff { until, helped: Some(order.clone()) };
+            self.helped.insert(order, uid.to_owned());
             self.backoff.insert((until, uid.to_owned()));
         }
     }
@@ -195,15 +192,16 @@ impl Queue {
             if at > now {
                 break;
             }
-            self.backoff.pop_first();
             self.make_ready(&uid);
+            // Whatever the pod is by now, this entry is over.
+            self.backoff.remove(&(at, uid));
         }
     }
 
     fn make_ready(&mut self, uid: &str) {
         self.leave(uid);
         if let Some(waiting) = self.pods.get_mut(uid) {
-            let order = (std::cmp::Reverse(priority(&waiting.pod)), waiting.since, uid.to_owned());
+            let order = waiting.order(uid);
             waiting.place = Place::Ready(order.clone());
             self.ready.insert(order, uid.to_owned());
         }
@@ -214,8 +212,11 @@ impl Queue {
             Some(Place::Ready(order)) => {
                 self.ready.remove(&order);
             }
-            Some(Place::Backoff(until)) => {
+            Some(Place::Backoff { until, helped }) => {
                 self.backoff.remove(&(until, uid.to_owned()));
+                if let Some(order) = helped {
+                    self.helped.remove(&order);
+                }
             }
             _ => {}
         }
@@ -253,19 +254,66 @@ mod tests {
         assert_eq!(order, ["c", "a", "b"]);
     }
 
+    fn parked(queue: &mut Queue, pods: &[Arc<Pod>], now: Instant) {
+        for pod in pods {
+            queue.put(pod.clone(), now);
+            queue.next(now);
+            queue.park(pod.uid_str(), ["NodeResourcesFit"].into(), now);
+        }
+    }
+
     #[test]
-    fn a_parked_pod_waits_for_a_change_that_helps_and_for_its_backoff() {
+    fn a_parked_pod_waits_for_a_change_that_helps_and_is_tried_once_for_it() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         let at = |ms| now + Duration::from_millis(ms);
+        parked(&mut queue, &[pod("a", 0)], now);
+        queue.changed(at(10), |_, filters| filters.contains("VolumeBinding"));
+        assert!(next(&mut queue, at(5000)).is_none());
+        queue.changed(at(100), |_, filters| filters.contains("NodeResourcesFit"));
+        queue.changed(at(100), |_, _| true);
+        assert_eq!(next(&mut queue, at(100)).as_deref(), Some("a"), "nobody else is ready");
+        queue.park("a", BTreeSet::new(), at(100));
+        assert!(next(&mut queue, at(9000)).is_none(), "nothing changed since");
+        assert_eq!(queue.next_deadline(), None);
+    }
+
+    #[test]
+    fn who_was_helped_gives_way_to_who_is_ready_until_its_backoff_ends() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let at = |ms| now + Duration::from_millis(ms);
+        parked(&mut queue, &[pod("a", 9)], now);
+        queue.changed(at(100), |_, _| true);
+        queue.put(pod("b", 0), at(100));
+        queue.put(pod("c", 0), at(200));
+        assert_eq!(next(&mut queue, at(200)).as_deref(), Some("b"));
+        assert_eq!(queue.next_deadline(), Some(at(1000)));
+        assert_eq!(next(&mut queue, at(1000)).as_deref(), Some("a"), "ready, and more important");
+        assert_eq!(next(&mut queue, at(1000)).as_deref(), Some("c"));
+        assert!(next(&mut queue, at(9000)).is_none());
+    }
+
+    #[test]
+    fn of_those_that_were_helped_who_failed_less_often_is_first_then_who_is_more_important() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        parked(&mut queue, &[pod("twice", 9)], now);
+        queue.changed(now, |_, _| true);
+        queue.next(now);
+        queue.park("twice", BTreeSet::new(), now);
+        parked(&mut queue, &[pod("low", 0), pod("high", 1)], now);
+        queue.changed(now, |_, _| true);
+        let order: Vec<_> = std::iter::from_fn(|| next(&mut queue, now)).collect();
+        assert_eq!(order, ["high", "low", "twice"]);
+    }
+
+    #[test]
+    fn what_failed_for_another_reason_waits_whatever_changes() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
         queue.put(pod("a", 0), now);
         queue.next(now);
-        queue.park("a", ["NodeResourcesFit"].into(), now);
-        queue.changed(Change::Storage, at(10));
-        assert!(next(&mut queue, at(5000)).is_none());
-        queue.changed(Change::PodGone, at(100));
-        assert!(next(&mut queue, at(200)).is_none(), "its backoff has not passed");
-        assert_eq!(queue.next_deadline(), Some(at(1000)));
-        assert_eq!(next(&mut queue, at(1000)).as_deref(), Some("a"));
+        queue.back_off("a", now);
+        queue.changed(now, |_, _| true);
+        assert!(next(&mut queue, now).is_none());
+        assert_eq!(next(&mut queue, now + BACKOFF_FIRST).as_deref(), Some("a"));
     }
 
     #[test]
@@ -273,9 +321,19 @@ mod tests {
         let (mut queue, now) = (Queue::default(), Instant::now());
         queue.put(pod("a", 0), now);
         queue.next(now);
-        queue.changed(Change::Node, now);
+        queue.changed(now, |_, _| false);
         queue.park("a", BTreeSet::new(), now);
-        assert_eq!(next(&mut queue, now + Duration::from_secs(1)).as_deref(), Some("a"));
+        assert_eq!(next(&mut queue, now).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn a_pod_that_goes_while_it_waits_is_not_tried() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        parked(&mut queue, &[pod("a", 0)], now);
+        queue.changed(now, |_, _| true);
+        queue.remove("a");
+        assert!(next(&mut queue, now + BACKOFF_MAX).is_none());
+        assert_eq!(queue.next_deadline(), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("a_resize_the_node_cannot_hold_is_put_off_with_the_reason", put_off),
     ("a_memory_limit_below_what_is_used_is_kept_back", kept_back),
     ("a_resize_that_is_more_than_an_amount_is_refused", refused),
+    ("the_classes_of_pods_weigh_what_their_pods_ask_for", classes),
 ];
 
 const NODE: &str = "node-1";
@@ -248,4 +249,37 @@ fn refused(cluster: &Cluster) -> Result<()> {
         .context("a plain patch was taken")?;
     ensure!(error.to_string().contains("pod updates may not change fields"), "refused with: {error}");
     cluster.kubectl(&["delete", "pod", "fixed"]).map(drop)
+}
+
+/// Shares or weight of a class's cgroup on [`NODE`], as the kernel has them.
+fn weight(cluster: &Cluster, class: &str) -> Result<u64> {
+    for file in ["cpu.shares", "cpu.weight"] {
+        let path = format!("*/kubepods/{class}/{file}");
+        let text = cluster
+            .in_node(NODE, &["find", "/sys/fs/cgroup", "-path", &path, "-exec", "cat", "{}", ";", "-quit"])?;
+        if !text.trim().is_empty() {
+            return Ok(text.trim().parse()?);
+        }
+    }
+    anyhow::bail!("the class {class} has no cgroup with a weight on {NODE}")
+}
+
+fn classes(cluster: &Cluster) -> Result<()> {
+    // As little as there is: 2 shares of v1, a weight of 1 in v2.
+    let best_effort = weight(cluster, "besteffort")?;
+    ensure!(best_effort <= 2, "best effort weighs {best_effort}");
+    let without = weight(cluster, "burstable")?;
+    start(cluster, "weighed", "NotRequired")?;
+    until(PATIENCE, "the class weighs more with one more pod", || {
+        weight(cluster, "burstable").is_ok_and(|now| now > without)
+    })?;
+    let with = weight(cluster, "burstable")?;
+    resize(cluster, "weighed", r#"{"requests":{"cpu":"900m"},"limits":{"cpu":"1"}}"#)?;
+    until(PATIENCE, "it weighs more when the pod gets more", || {
+        weight(cluster, "burstable").is_ok_and(|now| now > with)
+    })?;
+    cluster.kubectl(&["delete", "pod", "weighed"])?;
+    until(PATIENCE, "it weighs what it did when the pod is gone", || {
+        weight(cluster, "burstable").is_ok_and(|now| now == without)
+    })
 }

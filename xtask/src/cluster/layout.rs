@@ -206,9 +206,10 @@ impl NodeLayout {
         self.run.join("ns").join(kind)
     }
 
-    /// Made when the node's containerd has every image it is to have before pods come.
-    pub fn images_loaded(&self) -> PathBuf {
-        self.run.join("images-loaded")
+    /// Where the agent looks for containerd. A link, made when containerd has every image it is to have before pods come: a pod
+    /// that comes before its image would wait for a back-off to end.
+    pub fn runtime_socket(&self) -> PathBuf {
+        self.run.join("runtime.sock")
     }
 
     pub fn kubeconfig(&self) -> PathBuf {

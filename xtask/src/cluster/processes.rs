@@ -13,8 +13,6 @@ pub struct Process {
     /// Folder in the cgroup v2 tree that it starts in; what it starts stays there.
     pub cgroup: String,
     pub log: PathBuf,
-    /// Not started before this file is there.
-    pub after: Option<PathBuf>,
     /// Processes stop in ascending order.
     pub stop_order: u8,
 }
@@ -70,7 +68,6 @@ fn etcd(layout: &Layout) -> Process {
         argv: before_others(argv.map(str::to_owned).to_vec()),
         cgroup: format!("{}/control", layout.cgroup()),
         log: layout.logs().join("etcd.log"),
-        after: None,
         stop_order: 3,
     }
 }
@@ -95,7 +92,6 @@ fn orchestrator(layout: &Layout) -> Process {
         argv: before_others(argv),
         cgroup: format!("{}/control", layout.cgroup()),
         log: layout.logs().join("orchestrator.log"),
-        after: None,
         stop_order: 2,
     }
 }
@@ -112,7 +108,6 @@ fn containerd(layout: &Layout, node: &NodeLayout) -> Process {
         argv,
         cgroup: format!("{}/system", node.cgroup),
         log: layout.logs().join(format!("containerd-{}.log", node.name)),
-        after: None,
         stop_order: 1,
     }
 }
@@ -130,7 +125,7 @@ fn node_agent(layout: &Layout, node: &NodeLayout) -> Process {
         format!("--serving-key={kubeconfig}.serving.key"),
         format!("--client-ca={kubeconfig}.ca.crt"),
         format!("--state-dir={}", node.data.join("agent").display()),
-        format!("--runtime-endpoint=unix://{}", node.containerd_socket().display()),
+        format!("--runtime-endpoint=unix://{}", node.runtime_socket().display()),
         format!("--cgroup-parent={}", node.cgroup),
         format!("--cluster-dns={}", layout.cluster_dns().join(",")),
         format!("--service-cidr={}", layout.service_cidrs().join(",")),
@@ -142,8 +137,6 @@ fn node_agent(layout: &Layout, node: &NodeLayout) -> Process {
         argv: before_others(argv),
         cgroup: format!("{}/system", node.cgroup),
         log: layout.logs().join(format!("node-agent-{}.log", node.name)),
-        // A pod that comes before its image would wait for a back-off to end.
-        after: Some(node.images_loaded()),
         stop_order: 0,
     }
 }

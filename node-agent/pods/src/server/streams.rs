@@ -6,7 +6,8 @@ use std::time::Duration;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use http::StatusCode;
-use penstock_runtime::StreamOptions;
+use penstock_runtime::{ContainerInfo, StreamOptions};
+use serde::Deserialize;
 
 use super::{Refusal, find_running, find_sandbox, tunnel};
 use crate::context::Context;
@@ -61,78 +62,61 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-type Named = Path<(String, String, String)>;
-type NamedWithUid = Path<(String, String, String, String)>;
+/// The pod of a path. The pod's UID, which paths may have as well, is not looked at: a name is one pod at a time.
+#[derive(Deserialize)]
+pub(super) struct OfPod {
+    namespace: String,
+    pod: String,
+}
+
+/// The container of a path; see [`OfPod`].
+#[derive(Deserialize)]
+pub(super) struct OfContainer {
+    namespace: String,
+    pod: String,
+    container: String,
+}
+
+impl OfContainer {
+    async fn find(&self, context: &Context) -> Result<ContainerInfo, Refusal> {
+        find_running(context, &self.namespace, &self.pod, &self.container).await
+    }
+
+    /// Whether it was made with a terminal.
+    fn has_terminal(&self, context: &Context) -> Option<bool> {
+        let pods = context.pods.lock();
+        let desired = pods.values().find(|d| d.namespace == self.namespace && d.name == self.pod)?;
+        desired.container(&self.container).map(|s| s.container.tty.unwrap_or(false))
+    }
+}
 
 pub(super) async fn exec(
-    state: State<Arc<Context>>,
-    Path((ns, pod, name)): Named,
-    request: Request,
-) -> Result<Response, Refusal> {
-    exec_in(&state, &ns, &pod, &name, request).await
-}
-
-pub(super) async fn exec_with_uid(
-    state: State<Arc<Context>>,
-    Path((ns, pod, _, name)): NamedWithUid,
-    request: Request,
-) -> Result<Response, Refusal> {
-    exec_in(&state, &ns, &pod, &name, request).await
-}
-
-async fn exec_in(
-    context: &Context,
-    ns: &str,
-    pod: &str,
-    name: &str,
+    State(context): State<Arc<Context>>,
+    Path(of): Path<OfContainer>,
     request: Request,
 ) -> Result<Response, Refusal> {
     let query = parse(request.uri().query().unwrap_or_default());
     check_streams(&query)?;
-    let container = find_running(context, ns, pod, name).await?;
+    let container = of.find(&context).await?;
     let url = context.runtime.exec_url(&container.id, &query.command, query.streams).await?;
     tunnel::remote_command(request, &url, query.streams).await
 }
 
 pub(super) async fn attach(
-    state: State<Arc<Context>>,
-    Path((ns, pod, name)): Named,
-    request: Request,
-) -> Result<Response, Refusal> {
-    attach_in(&state, &ns, &pod, &name, request).await
-}
-
-pub(super) async fn attach_with_uid(
-    state: State<Arc<Context>>,
-    Path((ns, pod, _, name)): NamedWithUid,
-    request: Request,
-) -> Result<Response, Refusal> {
-    attach_in(&state, &ns, &pod, &name, request).await
-}
-
-async fn attach_in(
-    context: &Context,
-    ns: &str,
-    pod: &str,
-    name: &str,
+    State(context): State<Arc<Context>>,
+    Path(of): Path<OfContainer>,
     request: Request,
 ) -> Result<Response, Refusal> {
     let mut query = parse(request.uri().query().unwrap_or_default());
     check_streams(&query)?;
-    let container = find_running(context, ns, pod, name).await?;
+    let container = of.find(&context).await?;
     // What the container was created with decides, not what the caller wishes.
-    if let Some(spec) = spec_of(context, ns, pod, name) {
-        query.streams.tty = spec;
-        query.streams.stderr &= !spec;
+    if let Some(tty) = of.has_terminal(&context) {
+        query.streams.tty = tty;
+        query.streams.stderr &= !tty;
     }
     let url = context.runtime.attach_url(&container.id, query.streams).await?;
     tunnel::remote_command(request, &url, query.streams).await
-}
-
-fn spec_of(context: &Context, ns: &str, pod: &str, name: &str) -> Option<bool> {
-    let pods = context.pods.lock();
-    let desired = pods.values().find(|d| d.namespace == ns && d.name == pod)?;
-    desired.container(name).map(|s| s.container.tty.unwrap_or(false))
 }
 
 fn check_streams(query: &StreamQuery) -> Result<(), Refusal> {
@@ -144,24 +128,12 @@ fn check_streams(query: &StreamQuery) -> Result<(), Refusal> {
 }
 
 pub(super) async fn port_forward(
-    state: State<Arc<Context>>,
-    Path((ns, pod)): Path<(String, String)>,
+    State(context): State<Arc<Context>>,
+    Path(of): Path<OfPod>,
     request: Request,
 ) -> Result<Response, Refusal> {
-    forward(&state, &ns, &pod, request).await
-}
-
-pub(super) async fn port_forward_with_uid(
-    state: State<Arc<Context>>,
-    Path((ns, pod, _)): Named,
-    request: Request,
-) -> Result<Response, Refusal> {
-    forward(&state, &ns, &pod, request).await
-}
-
-async fn forward(context: &Context, ns: &str, pod: &str, request: Request) -> Result<Response, Refusal> {
     let query = parse(request.uri().query().unwrap_or_default());
-    let sandbox = find_sandbox(context, ns, pod).await?;
+    let sandbox = find_sandbox(&context, &of.namespace, &of.pod).await?;
     let url = context.runtime.port_forward_url(&sandbox, &query.ports).await?;
     tunnel::port_forward(request, &url, &query.ports).await
 }
@@ -169,14 +141,14 @@ async fn forward(context: &Context, ns: &str, pod: &str, request: Request) -> Re
 /// Runs a command to its end and answers with its output.
 pub(super) async fn run(
     State(context): State<Arc<Context>>,
-    Path((ns, pod, name)): Named,
+    Path(of): Path<OfContainer>,
     request: Request,
 ) -> Result<Vec<u8>, Refusal> {
     let query = request.uri().query().unwrap_or_default();
     let words =
         query.split('&').filter_map(|p| p.strip_prefix("cmd=")).map(decode).collect::<Vec<_>>().join(" ");
     let command: Vec<String> = words.split_whitespace().map(str::to_string).collect();
-    let container = find_running(&context, &ns, &pod, &name).await?;
+    let container = of.find(&context).await?;
     let mut output = context.runtime.exec_sync(&container.id, &command, Duration::from_secs(60)).await?;
     output.stdout.extend(output.stderr);
     Ok(output.stdout)
@@ -184,7 +156,38 @@ pub(super) async fn run(
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
+    use axum::routing::get;
+    use tower::ServiceExt;
+
     use super::*;
+
+    /// What a handler learns of a path on routes like the server's.
+    async fn told(path: &str) -> String {
+        async fn container(Path(of): Path<OfContainer>) -> String {
+            format!("{}/{}/{}", of.namespace, of.pod, of.container)
+        }
+        async fn pod(Path(of): Path<OfPod>) -> String {
+            format!("{}/{}", of.namespace, of.pod)
+        }
+        let routes = Router::new()
+            .route("/exec/{namespace}/{pod}/{container}", get(container))
+            .route("/exec/{namespace}/{pod}/{uid}/{container}", get(container))
+            .route("/portForward/{namespace}/{pod}", get(pod))
+            .route("/portForward/{namespace}/{pod}/{uid}", get(pod));
+        let request = Request::builder().uri(path).body(axum::body::Body::empty()).unwrap();
+        let body = routes.oneshot(request).await.unwrap().into_body();
+        let bytes = axum::body::to_bytes(body, 1024).await.unwrap();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_path_with_the_pods_uid_names_the_same_as_one_without() {
+        assert_eq!(told("/exec/n/p/c").await, "n/p/c");
+        assert_eq!(told("/exec/n/p/8a1f/c").await, "n/p/c");
+        assert_eq!(told("/portForward/n/p").await, "n/p");
+        assert_eq!(told("/portForward/n/p/8a1f").await, "n/p");
+    }
 
     #[test]
     fn both_sets_of_names_are_understood() {

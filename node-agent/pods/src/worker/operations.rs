@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::Api;
 use penstock_runtime::{ContainerFilter, Mount, RuntimeError, SandboxConfig};
-use tokio::sync::OnceCell;
 
 use crate::context::Context;
 use crate::desired::{Desired, Spec};
@@ -17,6 +16,7 @@ use crate::memory::Waiting;
 use crate::objects::Age;
 use crate::probes::check::{Checker, Outcome};
 use crate::resources::Limits;
+use crate::rotation::{Leaving, Stage};
 use crate::volumes::{self, VolumeError};
 use crate::{container, env, hosts, last_words, names, quiet, resources, rotation};
 
@@ -34,8 +34,8 @@ pub(super) struct Job {
     pub context: Arc<Context>,
     pub desired: Arc<Desired>,
     pub sandbox_config: SandboxConfig,
-    /// Set once the pod gets no new connections any more: its containers, and their stops, share it.
-    pub left: Arc<OnceCell<()>>,
+    /// How far the pod is that ends: its containers, and their stops, share it.
+    pub leaving: Arc<Leaving>,
 }
 
 /// A container to be started.
@@ -394,20 +394,42 @@ impl Job {
         let limit = self.context.config.termination_wait;
         let wait = rotation::plan_wait(limit, grace, self.desired.is_deleting());
         let Desired { namespace, name, uid, .. } = &*self.desired;
+        let pod = format!("{namespace}/{name}");
         let leaves = async {
             // The node's own sockets are not the pod's.
-            if rotation.left(uid).await && !self.desired.host_network() {
-                let qos = resources::qos(self.desired.spec());
-                quiet::was_quiet(self.context.cgroups.processes(qos, uid)).await;
+            if !rotation.left(uid).await || self.desired.host_network() {
+                return;
+            }
+            self.leaving.note(Stage::Out(None));
+            let (context, qos, of) = (self.context.clone(), resources::qos(self.desired.spec()), uid.clone());
+            let processes = move || context.cgroups.processes(qos, &of);
+            let quiet = quiet::reached(processes, |busy| self.leaving.note(Stage::Out(Some(busy))));
+            if tokio::time::timeout(quiet::WITHIN, quiet).await.is_err() {
+                tell(&pod, self.leaving.stage(), quiet::WITHIN);
             }
         };
-        if !rotation::leave(&self.left, wait, leaves).await {
-            tracing::warn!(
-                pod = %format!("{namespace}/{name}"), ?wait,
-                "stopped before every node was heard to have taken it out of rotation (--termination-wait)"
-            );
+        if let Err(stage) = self.leaving.wait(wait, leaves).await {
+            tell(&pod, stage, wait);
         }
     }
+}
+
+/// Says of a pod that had no more time what it was waited for.
+fn tell(pod: &str, stage: Stage, within: Duration) {
+    let busy = match stage {
+        Stage::InRotation => {
+            let said =
+                "stopped before every node was heard to have taken it out of rotation (--termination-wait)";
+            return tracing::warn!(pod, ?within, "{said}");
+        }
+        Stage::Out(None) => "it was not looked at in time".to_owned(),
+        Stage::Out(Some(busy)) => busy.to_string(),
+    };
+    tracing::info!(
+        pod,
+        ?within,
+        "out of rotation on every node, and stopped before it was seen quiet: {busy}"
+    );
 }
 
 /// Removes sandboxes, containers, volumes, logs and cgroups of a pod whose containers have ended.

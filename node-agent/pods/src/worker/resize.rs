@@ -88,7 +88,10 @@ impl Worker {
                 "neither the cgroup of container {} nor the runtime tells what it is held to",
                 c.status.name
             ))),
-            None => self.context.ledger.exchange(&self.asked.uid, amounts(self.asked.spec())),
+            None => {
+                let (spec, uid) = (self.asked.spec(), &self.asked.uid);
+                self.context.ledger.exchange(uid, resources::qos(spec), amounts(spec))
+            }
         };
         match outcome {
             Ok(others_wait) => {

@@ -16,8 +16,9 @@ use tonic::transport::Channel;
 
 use crate::{RuntimeEvent, RuntimeEventKind};
 
-const RECONNECT_MIN: Duration = Duration::from_millis(200);
-const RECONNECT_MAX: Duration = Duration::from_secs(5);
+/// A socket of this machine costs little to try, and without events pods are polled.
+const RECONNECT_MIN: Duration = Duration::from_millis(50);
+const RECONNECT_MAX: Duration = Duration::from_secs(1);
 
 /// Relays events for ever; the caller aborts the task.
 pub(super) async fn relay(channel: Channel, out: broadcast::Sender<RuntimeEvent>, flowing: Arc<AtomicBool>) {

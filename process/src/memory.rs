@@ -1,8 +1,9 @@
 //! Keeping the process small: glibc's allocator, told not to hoard (see docs/adr/0003-embedded-store.md; the
-//! goal is 60 MB when idle).
+//! goals are 60 MB of the orchestrator and 50 MB of the agent when idle).
 //!
-//! glibc makes up to eight arenas a core, each of which keeps what was freed in it. Two arenas and a trim now and
-//! then cost nothing measurable here, and no other allocator has to be built.
+//! glibc makes up to eight arenas a core, each of which keeps what was freed in it. The first lists of a large cluster are
+//! decoded once, and what that took would stay with the process for ever. Two arenas and a trim now and then cost nothing
+//! measurable, and no other allocator has to be built.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 const ARENAS_MAX: libc::c_int = 2;
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
-/// What the first lists and the OpenAPI documents needed once is given back soon.
+/// What the first lists needed once, and the OpenAPI documents, is given back soon.
 const FIRST_TRIM: Duration = Duration::from_secs(5);
 
 /// To be called before there are threads.

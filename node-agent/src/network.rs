@@ -21,6 +21,7 @@ mod proxy_health;
 mod routes;
 mod services;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -46,6 +47,9 @@ use services::Change;
 pub use programmed::Programmed;
 pub use programs::Programs;
 
+/// Where kube-proxy's is.
+const HEALTHZ_PORT: u16 = 10_256;
+
 /// Events waiting to be taken note of; a watch that is further ahead waits.
 const EVENTS_MAX: usize = 1024;
 
@@ -56,10 +60,13 @@ pub async fn run(
     rotation: Rotation,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    // Agents speak to each other over IPv4, which every node has.
-    let node_ip = options.node_ips_by_family()?.v4.into();
+    // Agents speak to each other by the first family.
+    let node_ip = options.node_ips_by_family()?.first();
     let ingress_listen = ingress::listen_address("--ingress-listen", &options.ingress_listen)?;
-    let healthz = ingress::listen_address("--healthz-bind-address", &options.healthz_bind_address)?;
+    let healthz = match &options.healthz_bind_address {
+        Some(address) => ingress::listen_address("--healthz-bind-address", address)?,
+        None => Some(SocketAddr::new(options.every_address(), HEALTHZ_PORT)),
+    };
     let programs = rotation.programs.clone();
     let metrics = ingress::listen_address("--metrics-bind-address", &options.metrics_bind_address)?;
     let network = Network::open(network_config(options)?, programs.clone()).await?;

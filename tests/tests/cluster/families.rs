@@ -44,7 +44,7 @@ fn is_dual(cluster: &Cluster) -> Result<bool> {
 }
 
 /// Pods of the demo: name, addresses, node.
-fn pods(cluster: &Cluster) -> Result<Vec<(String, Vec<IpAddr>, String)>> {
+pub fn pods(cluster: &Cluster) -> Result<Vec<(String, Vec<IpAddr>, String)>> {
     let path =
         "jsonpath={range .items[*]}{.metadata.name} {.spec.nodeName} {.status.podIPs[*].ip}{\"\\n\"}{end}";
     let said = cluster.kubectl(&["-n", "demo", "get", "pods", "-l", "app=hello", "-o", path])?;
@@ -92,7 +92,7 @@ fn across_nodes(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn all_answer(cluster: &Cluster, words: &[&str]) -> Result<()> {
+pub fn all_answer(cluster: &Cluster, words: &[&str]) -> Result<()> {
     let replicas = pods(cluster)?.len();
     eventually(PATIENCE, || {
         let said = demo(cluster, "deploy/hello", words)?;

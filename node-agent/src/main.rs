@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn start(options: Box<options::Run>) -> anyhow::Result<()> {
-    memory::limit_arenas();
+    memory::limit_hoarding();
     // Several crates bring TLS; the process decides once which cryptography they share.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

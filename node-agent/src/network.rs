@@ -33,7 +33,7 @@ use penstock_network::{Netns, Network, NetworkConfig};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{class_view, ingress_view, slice_view, watch, watch_some};
+use crate::cluster::{Seen, ServiceView, SliceView, class_view, ingress_view, watch, watch_some};
 use crate::options::{Overlay, Run, ServiceProxy};
 use crate::rotation::Rotation;
 
@@ -100,16 +100,11 @@ pub async fn run(
 
     let (events, changes) = mpsc::channel(EVENTS_MAX);
     let (node_events, nodes) = mpsc::channel(EVENTS_MAX);
-    tasks.spawn(watch(
-        Api::<Service>::all(client.clone()),
-        "Services",
-        Into::into,
-        Change::Service,
-        events.clone(),
-    ));
-    let slices = Api::<EndpointSlice>::all(client.clone());
+    let services = Api::<Seen<Service, ServiceView>>::all(client.clone());
+    tasks.spawn(watch(services, "Services", Seen::into_view, Change::Service, events.clone()));
+    let slices = Api::<Seen<EndpointSlice, SliceView>>::all(client.clone());
     let node = options.node_name.clone();
-    let view = move |slice| slice_view(slice, &node);
+    let view = move |slice: Seen<_, SliceView>| slice.into_view().with_pods_of(&node);
     tasks.spawn(watch(slices, "EndpointSlices", view, Change::Slice, events.clone()));
     let own =
         kube::runtime::watcher::Config::default().fields(&format!("metadata.name={}", options.node_name));

@@ -34,7 +34,8 @@ spec:
 
 /// Whether the cluster has two families; says so when not.
 fn is_dual(cluster: &Cluster) -> Result<bool> {
-    let dual = cluster.all_node_addresses()?.iter().any(|address| address.contains(':'));
+    let addresses = cluster.all_node_addresses()?;
+    let dual = [true, false].iter().all(|v6| addresses.iter().any(|address| address.contains(':') == *v6));
     if !dual {
         println!(
             "SKIPPED: the cluster has one family: IPv6 is off on this machine, or PENSTOCK_IP_FAMILIES leaves it out"

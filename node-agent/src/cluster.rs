@@ -5,12 +5,14 @@
 //! fields, labels, status) is dropped at once. It must not know what is done with them.
 
 mod ingress;
+mod seen;
 mod view;
 mod watch;
 
 pub use ingress::{class_view, ingress_view};
+pub use seen::Seen;
 pub use view::{
-    EndpointView, NodeView, ObjectName, OwnNodeView, OwnPod, Place, ServiceView, SliceView, StationView,
-    TrafficDistribution, slice_view,
+    EndpointView, NodeView, ObjectName, OwnNodeView, Place, PodView, PortView, ServiceView, SliceView,
+    StationView, TrafficDistribution,
 };
 pub use watch::{Event, watch, watch_some};

@@ -9,6 +9,7 @@ mod host_ports;
 mod node_ports;
 mod places;
 mod problems;
+mod slices;
 
 #[cfg(test)]
 mod golden;
@@ -34,6 +35,7 @@ pub use host_ports::compile_host_ports;
 pub use node_ports::NodePortAddresses;
 use places::Places;
 pub use problems::Problem;
+use slices::{Slice, Slices};
 
 /// How many changes are timed that come before the kernel has those before them.
 const TIMED_MAX: usize = 4096;
@@ -41,9 +43,10 @@ const TIMED_MAX: usize = 4096;
 /// All Services and slices, and which of them changed since they were last compiled.
 #[derive(Debug, Default)]
 pub struct Services {
-    services: BTreeMap<ObjectName, ServiceView>,
+    /// Boxed: half of the places in a tree are empty.
+    services: BTreeMap<ObjectName, Box<ServiceView>>,
     /// By Service, then by slice. The names are shared with `owners`.
-    slices: BTreeMap<Arc<ObjectName>, BTreeMap<Arc<ObjectName>, SliceView>>,
+    slices: BTreeMap<Arc<ObjectName>, Slices>,
     /// Which Service each slice belongs to.
     owners: BTreeMap<Arc<ObjectName>, Arc<ObjectName>>,
     places: Places,
@@ -75,9 +78,9 @@ impl Services {
     pub fn see_service(&mut self, event: Event<ServiceView>) {
         match event {
             Event::Is(name, view) => {
-                if self.services.get(&name) != Some(&view) {
+                if self.services.get(&name).is_none_or(|known| **known != view) {
                     self.dirty.insert(name.clone());
-                    self.services.insert(name, view);
+                    self.services.insert(name, Box::new(view));
                 }
             }
             Event::Gone(name) => self.forget_service(&name),
@@ -113,7 +116,7 @@ impl Services {
                     self.owners.keys().filter(|name| !all.contains(&***name)).cloned().collect();
                 gone.iter().for_each(|name| self.forget_slice(name));
                 (self.slices_listed, self.slices_listing) = (true, false);
-                let slices = self.slices.values().flat_map(BTreeMap::values);
+                let slices = self.slices.values().flat_map(Slices::values);
                 self.seen_up_to = slices.map(|slice| slice.resource_version).max().unwrap_or_default();
             }
         }
@@ -247,7 +250,7 @@ impl Services {
     /// Where each port of a Service's slices is to be found, for Services and slices of thousands of ports.
     fn numbers(&self, name: &ObjectName) -> Numbers<'_> {
         let mut numbers = Numbers::new();
-        for slice in self.slices.get(name).into_iter().flat_map(BTreeMap::values) {
+        for slice in self.slices.get(name).into_iter().flat_map(Slices::values) {
             for port in slice.ports.iter() {
                 numbers.entry((&port.name, port.protocol)).or_default().push((slice, port.number));
             }
@@ -289,7 +292,7 @@ impl Services {
     /// The ready endpoints of a headless Service, each once.
     fn endpoints(&self, name: &ObjectName) -> Vec<Endpoint> {
         let mut found = BTreeSet::new();
-        for slice in self.slices.get(name).into_iter().flat_map(BTreeMap::values) {
+        for slice in self.slices.get(name).into_iter().flat_map(Slices::values) {
             let ports = slice.ports.iter().map(|port| Port {
                 name: port.name.clone(),
                 protocol: protocol_label(port.protocol),
@@ -314,8 +317,6 @@ impl Services {
     }
 
     fn put_slice(&mut self, name: ObjectName, service: String, mut view: SliceView) {
-        // The map that finds it again by its Service tells what it says itself.
-        view.service = None;
         let changed_at = view.changed_at.take();
         for endpoint in &mut view.endpoints {
             endpoint.place = self.places.share(&endpoint.place);
@@ -329,17 +330,18 @@ impl Services {
         let known = self.owners.get_key_value(&name).map(|(slice, _)| slice.clone());
         let name = known.unwrap_or_else(|| Arc::new(name));
         self.owners.insert(name.clone(), owner.clone());
-        let is_same = |former: &SliceView| {
-            former.ports == view.ports
-                && former.endpoints == view.endpoints
-                && former.nonsense == view.nonsense
+        let slice = Slice::from(view);
+        let is_same = |former: &Slice| {
+            former.ports == slice.ports
+                && former.endpoints == slice.endpoints
+                && former.nonsense == slice.nonsense
         };
         let slices = self.slices.entry(owner.clone()).or_default();
         if !slices.get(&name).is_some_and(is_same) {
             self.dirty.insert((*owner).clone());
             self.changed_at.extend(changed_at.filter(|_| self.changed_at.len() < TIMED_MAX));
         }
-        slices.insert(name, view);
+        slices.insert(name, slice);
     }
 
     fn forget_slice(&mut self, name: &ObjectName) {
@@ -355,7 +357,7 @@ impl Services {
 }
 
 /// By name and protocol of a port: the slices that have it, each with the number it has there.
-type Numbers<'a> = BTreeMap<(&'a str, Protocol), Vec<(&'a SliceView, u16)>>;
+type Numbers<'a> = BTreeMap<(&'a str, Protocol), Vec<(&'a Slice, u16)>>;
 
 /// What an annotation says, if it says it right.
 fn said<T: Copy, E>(annotation: &Option<Result<T, E>>) -> Option<T> {

@@ -44,6 +44,7 @@ fn main() -> ExitCode {
 
 fn start(options: Box<options::Run>) -> anyhow::Result<()> {
     penstock_process::memory::limit_arenas();
+    penstock_process::memory::map_what_is_large();
     // Several crates bring TLS; the process decides once which cryptography they share.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -22,6 +22,7 @@ mod proxy_health;
 mod routes;
 mod services;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -33,7 +34,7 @@ use penstock_network::{Netns, Network, NetworkConfig};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{class_view, ingress_view, slice_view, watch, watch_some};
+use crate::cluster::{Seen, ServiceView, SliceView, class_view, ingress_view, watch, watch_some};
 use crate::options::{Overlay, Run, ServiceProxy};
 use crate::rotation::Rotation;
 
@@ -47,6 +48,9 @@ use services::Change;
 pub use programmed::Programmed;
 pub use programs::Programs;
 
+/// Where kube-proxy's is.
+const HEALTHZ_PORT: u16 = 10_256;
+
 /// Events waiting to be taken note of; a watch that is further ahead waits.
 const EVENTS_MAX: usize = 1024;
 
@@ -57,10 +61,13 @@ pub async fn run(
     rotation: Rotation,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    // Agents speak to each other over IPv4, which every node has.
-    let node_ip = options.node_ips_by_family()?.v4.into();
+    // Agents speak to each other by the first family.
+    let node_ip = options.node_ips_by_family()?.first();
     let ingress_listen = ingress::listen_address("--ingress-listen", &options.ingress_listen)?;
-    let healthz = ingress::listen_address("--healthz-bind-address", &options.healthz_bind_address)?;
+    let healthz = match &options.healthz_bind_address {
+        Some(address) => ingress::listen_address("--healthz-bind-address", address)?,
+        None => Some(SocketAddr::new(options.every_address(), HEALTHZ_PORT)),
+    };
     let programs = rotation.programs.clone();
     let metrics = ingress::listen_address("--metrics-bind-address", &options.metrics_bind_address)?;
     let network = Network::open(network_config(options)?, programs.clone()).await?;
@@ -72,16 +79,11 @@ pub async fn run(
     let uplink = network.observe_uplink_index().await?;
     let (events, changes) = mpsc::channel(EVENTS_MAX);
     let (node_events, nodes) = mpsc::channel(EVENTS_MAX);
-    tasks.spawn(watch(
-        Api::<Service>::all(client.clone()),
-        "Services",
-        Into::into,
-        Change::Service,
-        events.clone(),
-    ));
-    let slices = Api::<EndpointSlice>::all(client.clone());
+    let services = Api::<Seen<Service, ServiceView>>::all(client.clone());
+    tasks.spawn(watch(services, "Services", Seen::into_view, Change::Service, events.clone()));
+    let slices = Api::<Seen<EndpointSlice, SliceView>>::all(client.clone());
     let node = options.node_name.clone();
-    let view = move |slice| slice_view(slice, &node);
+    let view = move |slice: Seen<_, SliceView>| slice.into_view().with_pods_of(&node);
     tasks.spawn(watch(slices, "EndpointSlices", view, Change::Slice, events.clone()));
     let own =
         kube::runtime::watcher::Config::default().fields(&format!("metadata.name={}", options.node_name));

@@ -2,7 +2,7 @@
 //!
 //! It exists as data, so that parser, help and defaults are one text. It must not act.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -260,9 +260,10 @@ pub struct Run {
     /// On which of the node's addresses NodePorts are served: ranges, or the word primary for --node-ip.
     #[arg(long, value_name = "CIDR,..", default_value = "primary", help_heading = "Network")]
     pub nodeport_addresses: NodePortAddresses,
-    /// Where load balancers ask whether this node's service proxy works (/healthz, /livez); nowhere when empty.
-    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:10256", help_heading = "Network")]
-    pub healthz_bind_address: String,
+    /// Where load balancers ask whether this node's service proxy works (/healthz, /livez); nowhere when empty [default:
+    /// port 10256 of every address].
+    #[arg(long, value_name = "IP:PORT", help_heading = "Network")]
+    pub healthz_bind_address: Option<String>,
     /// Where Prometheus asks for /metrics; nowhere when empty.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10249", help_heading = "Network")]
     pub metrics_bind_address: String,
@@ -371,19 +372,15 @@ impl Run {
         }
     }
 
-    /// The node's addresses by family. The network half needs one of IPv4: the tunnel's outer packets have it.
+    /// The node's addresses by family.
     pub fn node_ips_by_family(&self) -> anyhow::Result<NodeIps> {
-        let v4 = self.node_ip.iter().find_map(|ip| match ip {
-            IpAddr::V4(ip) => Some(*ip),
-            IpAddr::V6(_) => None,
-        });
-        let v6 = self.node_ip.iter().find_map(|ip| match ip {
-            IpAddr::V6(ip) => Some(*ip),
-            IpAddr::V4(_) => None,
-        });
-        let v4 =
-            v4.context("--node-ip: the network half needs an IPv4 address, alone or with one of IPv6")?;
-        Ok(NodeIps { v4, v6 })
+        NodeIps::of(&self.node_ip).context("--node-ip: the node needs an address")
+    }
+
+    /// Every address of the node, of all families it has, for servers to listen on.
+    pub fn every_address(&self) -> IpAddr {
+        let only_v6 = std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only");
+        every_address(&self.node_ip, only_v6.is_ok_and(|value| value.trim() == "1"))
     }
 
     /// A file that is installed beside this program.
@@ -391,6 +388,14 @@ impl Run {
         let program = std::env::current_exe().unwrap_or_default();
         program.with_file_name(name)
     }
+}
+
+/// A socket at `::` takes what comes over IPv4 too, unless the machine has it otherwise (net.ipv6.bindv6only); of two
+/// families one has to go without then.
+fn every_address(node_ips: &[IpAddr], only_v6: bool) -> IpAddr {
+    let has_v4 = node_ips.iter().any(IpAddr::is_ipv4);
+    let has_v6 = node_ips.iter().any(IpAddr::is_ipv6);
+    if has_v6 && !(has_v4 && only_v6) { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
 }
 
 /// A time such as `2s`, `500ms` or `0`.
@@ -468,7 +473,20 @@ mod tests {
             ["node-agent", "run", "--node-name=n", "--node-ip=::1", "--kubeconfig=/k", "--halves=pods"];
         let Command::Run(run) = Options::try_parse_from(line).unwrap().command else { panic!() };
         assert!(!run.has(Half::Network));
-        assert!(run.node_ips_by_family().is_err());
+        assert!(run.has(Half::Pods));
+    }
+
+    #[test]
+    fn servers_listen_on_every_address_of_the_families_that_the_node_has() {
+        let on = |ips: &[&str], only_v6| {
+            let ips: Vec<IpAddr> = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+            every_address(&ips, only_v6).to_string()
+        };
+        assert_eq!(on(&["10.240.0.11"], false), "0.0.0.0");
+        assert_eq!(on(&["fd00::11"], false), "::");
+        assert_eq!(on(&["fd00::11"], true), "::");
+        assert_eq!(on(&["10.240.0.11", "fd00::11"], false), "::");
+        assert_eq!(on(&["10.240.0.11", "fd00::11"], true), "0.0.0.0");
     }
 
     #[test]
@@ -482,10 +500,10 @@ mod tests {
         let both = parse("fd00::11,10.240.0.11");
         both.check_node_ips().unwrap();
         let ips = both.node_ips_by_family().unwrap();
-        assert_eq!(
-            (ips.v4.to_string(), ips.v6.unwrap().to_string()),
-            ("10.240.0.11".into(), "fd00::11".into())
-        );
+        assert_eq!(ips, NodeIps::Both("10.240.0.11".parse().unwrap(), "fd00::11".parse().unwrap()));
+        let alone = parse("fd00::11");
+        alone.check_node_ips().unwrap();
+        assert_eq!(alone.node_ips_by_family().unwrap(), NodeIps::V6("fd00::11".parse().unwrap()));
         for wrong in ["10.0.0.1,10.0.0.2", "10.0.0.1,fd00::1,fd00::2"] {
             assert!(parse(wrong).check_node_ips().is_err(), "{wrong}");
         }

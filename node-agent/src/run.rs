@@ -82,6 +82,7 @@ fn pods_config(options: &Run) -> PodsConfig {
     config.cgroup_parent = options.cgroup_parent.clone();
     config.cluster_dns = options.cluster_dns.clone();
     config.cluster_domain = options.cluster_domain.clone();
+    config.listen.set_ip(options.every_address());
     config.resolv_conf = options.resolv_conf.clone();
     config.serving_cert = options.serving_cert.clone();
     config.serving_key = options.serving_key.clone();

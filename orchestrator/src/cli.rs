@@ -33,9 +33,10 @@ pub struct RunArguments {
     /// Where keys, the embedded store and the administrator's kubeconfig live.
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// Where the API server listens (HTTPS).
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:6443")]
-    pub listen: SocketAddr,
+    /// Where the API server listens (HTTPS) [default: port 6443 of every address: 0.0.0.0, or :: with an --advertise-address
+    /// of IPv6].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
     /// The address others reach the API server at. Needed to run the API server.
     #[arg(long, value_name = "IP")]
     pub advertise_address: Option<IpAddr>,

@@ -1,7 +1,7 @@
 //! What `run` was asked for, checked: every combination that cannot work is refused here, before anything starts.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
@@ -10,6 +10,8 @@ use crate::cli::{Component, RunArguments, StoreKind};
 
 /// The DNS Service's place in the service range.
 const DNS_OFFSET: u128 = 10;
+/// Where the API server listens unless told otherwise.
+const PORT: u16 = 6443;
 /// Smaller service ranges than this leave no room for services.
 const SERVICE_PREFIX_V4_MAX: u8 = 28;
 const SERVICE_PREFIX_V6_MAX: u8 = 124;
@@ -156,7 +158,9 @@ impl ServerPart {
             return Err(ConfigError::NotADomain { name: name.clone() });
         }
         Ok(Self {
-            listen: arguments.listen,
+            listen: arguments
+                .listen
+                .unwrap_or_else(|| SocketAddr::new(every_address(advertise_address), PORT)),
             advertise_address,
             service_cidrs: ranges,
             kubernetes_address,
@@ -209,6 +213,14 @@ fn check_pools(arguments: &RunArguments, controllers: bool) -> Result<(), Config
         }
     }
     Ok(())
+}
+
+/// Every address of the machine. Of IPv6 it takes what comes over IPv4 too, but a machine need not have IPv6.
+fn every_address(advertised: IpAddr) -> IpAddr {
+    match advertised {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
 
 /// One range, or one of each family.
@@ -310,6 +322,17 @@ mod tests {
         ]);
         assert_eq!(dual.kubernetes_address.to_string(), "10.96.0.1");
         assert_eq!(dual.cluster_dns, ["10.96.0.10", "fd00:1::53"].map(|ip| ip.parse::<IpAddr>().unwrap()));
+    }
+
+    #[test]
+    fn a_server_of_ipv6_listens_there_and_is_known_by_an_address_in_brackets() {
+        assert_eq!(server(&[]).listen.to_string(), "0.0.0.0:6443");
+        let ranges = ["--service-cidr=fd00:1::/112", "--cluster-cidr=fd00:2::/48"];
+        let words = [&["--advertise-address=fd00:240::1"], &ranges[..]].concat();
+        let v6 = config(&words).unwrap().server.unwrap();
+        assert_eq!(v6.listen.to_string(), "[::]:6443");
+        assert_eq!(v6.url(), "https://[fd00:240::1]:6443");
+        assert!(v6.serving_names().contains("fd00:240::1") && v6.serving_names().contains("fd00:1::1"));
     }
 
     #[test]

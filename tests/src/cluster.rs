@@ -16,6 +16,8 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 pub struct Cluster {
     name: String,
     nodes: u16,
+    /// As `--ip-families` has them; with none, those it chooses by itself.
+    families: Option<String>,
     xtask: PathBuf,
     pub kubeconfig: PathBuf,
 }
@@ -33,21 +35,31 @@ impl Cluster {
         None
     }
 
+    /// Of the address families that PENSTOCK_IP_FAMILIES names.
     pub fn up(name: &str, nodes: u16) -> Result<Cluster> {
+        Cluster::make(name, nodes, std::env::var("PENSTOCK_IP_FAMILIES").ok())
+    }
+
+    /// Of these address families.
+    pub fn up_with(name: &str, nodes: u16, families: &str) -> Result<Cluster> {
+        Cluster::make(name, nodes, Some(families.to_owned()))
+    }
+
+    fn make(name: &str, nodes: u16, families: Option<String>) -> Result<Cluster> {
         let xtask = PathBuf::from(
             std::env::var_os("PENSTOCK_XTASK").context("PENSTOCK_XTASK does not name cargo xtask")?,
         );
-        let mut cluster = Cluster { name: name.to_owned(), nodes, xtask, kubeconfig: PathBuf::new() };
+        let mut cluster =
+            Cluster { name: name.to_owned(), nodes, families, xtask, kubeconfig: PathBuf::new() };
         cluster.start()?;
         Ok(cluster)
     }
 
-    /// `cargo xtask up`, with the address families that PENSTOCK_IP_FAMILIES names; without it, with its default.
+    /// `cargo xtask up`.
     pub fn start(&mut self) -> Result<String> {
         let nodes = self.nodes.to_string();
         let mut words = vec!["up", "--name", &self.name, "--nodes", &nodes];
-        let families = std::env::var("PENSTOCK_IP_FAMILIES").ok();
-        words.extend(families.iter().flat_map(|families| ["--ip-families", families.as_str()]));
+        words.extend(self.families.iter().flat_map(|families| ["--ip-families", families.as_str()]));
         let said = self.xtask(&words)?;
         self.kubeconfig = PathBuf::from(self.xtask(&["kubeconfig", "--name", &self.name])?.trim());
         Ok(said)

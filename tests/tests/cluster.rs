@@ -1,6 +1,7 @@
 //! Whole clusters, driven from outside: the stock kubectl, real containers, real packets.
 //!
-//! One cluster of three nodes serves all scenarios, one after another; each leaves it as it found it.
+//! One cluster of three nodes serves all scenarios, one after another; each leaves it as it found it. What that one cannot
+//! be, of IPv6 alone, a second one beside it is.
 
 #[path = "cluster/capabilities.rs"]
 mod capabilities;
@@ -10,6 +11,8 @@ mod fallback;
 mod families;
 #[path = "cluster/faults.rs"]
 mod faults;
+#[path = "cluster/ipv6_alone.rs"]
+mod ipv6_alone;
 #[path = "cluster/lifetime.rs"]
 mod lifetime;
 #[path = "cluster/load_balancers.rs"]
@@ -74,6 +77,7 @@ fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
         resizes::SCENARIOS,
         rollouts::SCENARIOS,
         families::SCENARIOS,
+        ipv6_alone::SCENARIOS,
         faults::SCENARIOS,
         sight::SCENARIOS,
         fallback::SCENARIOS,

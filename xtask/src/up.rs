@@ -9,11 +9,12 @@ mod families;
 mod phases;
 mod pool;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cluster::layout::{self, Layout, StoreKind};
+use crate::cluster::layout::{self, Families, Layout, StoreKind};
 use crate::cluster::teardown;
 use crate::{artifacts, ebpf, image, packages, preflight};
 pub use families::IpFamily;
@@ -33,7 +34,7 @@ pub struct Options {
     /// What keeps the objects
     #[arg(long, value_enum, default_value = "embedded")]
     pub store: StoreKind,
-    /// Address families of nodes, pods and Services: ipv4, or ipv4,ipv6 [default: those of a kept store, else both where the machine has IPv6]
+    /// Address families of nodes, pods and Services: ipv4, ipv6, or ipv4,ipv6 [default: those of a kept store, else both where the machine has IPv6]
     #[arg(long, value_enum, value_delimiter = ',')]
     pub ip_families: Vec<IpFamily>,
     /// Folder of image archives (OCI or Docker, *.tar) to preload on every node
@@ -54,7 +55,7 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     let mut phases = Phases::new();
-    let dual_stack = has_two_families(options)?;
+    let families = choose_families(options)?;
     preflight::check_machine(&layout::data_of(&options.name))?;
     check_port(options, &Layout::all()?)?;
     phases.measure("install what is missing", || {
@@ -73,7 +74,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut archives = phases.measure("build the demo's images", || image::build(&images))?;
     archives.extend(preloaded(options)?);
     // Looked at again: building may have taken minutes.
-    let layout = plan(options, binaries, dual_stack)?;
+    let layout = plan(options, binaries, families)?;
     let kept_store = layout.has_store();
     families::keep(&layout)?;
     phases.builds_are_over();
@@ -108,16 +109,16 @@ fn check(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Whether the cluster gets a second family; says so when it goes without one that nobody left out.
-fn has_two_families(options: &Options) -> Result<bool> {
+/// Which families the cluster gets; says so when it goes without one that nobody left out.
+fn choose_families(options: &Options) -> Result<Families> {
     let has_ipv6 = preflight::has_ipv6();
-    let dual_stack = families::choose(&options.ip_families, families::kept(&options.name)?, has_ipv6)?;
-    if !dual_stack && !has_ipv6 && options.ip_families.is_empty() {
+    let families = families::choose(&options.ip_families, families::kept(&options.name)?, has_ipv6)?;
+    if families == Families::V4 && !has_ipv6 && options.ip_families.is_empty() {
         println!(
             "- IPv6 is off on this machine (net.ipv6.conf.default.disable_ipv6): the cluster has IPv4 alone"
         );
     }
-    Ok(dual_stack)
+    Ok(families)
 }
 
 /// What to say when the cluster is up already. Remains of one that is not are removed.
@@ -144,7 +145,7 @@ fn already_running(options: &Options) -> Result<Option<String>> {
     Ok(None)
 }
 
-fn plan(options: &Options, binaries: PathBuf, dual_stack: bool) -> Result<Layout> {
+fn plan(options: &Options, binaries: PathBuf, families: Families) -> Result<Layout> {
     let taken = Layout::all()?;
     let layout = Layout {
         name: options.name.clone(),
@@ -152,7 +153,7 @@ fn plan(options: &Options, binaries: PathBuf, dual_stack: bool) -> Result<Layout
         node_count: options.nodes,
         port: options.port,
         store: options.store,
-        dual_stack,
+        families,
         binaries,
     };
     check_port(options, &taken)?;
@@ -187,7 +188,8 @@ fn print_next_steps(layout: &Layout, with_demo: bool) {
     println!("Three things to try:");
     println!("  export KUBECONFIG={}; kubectl get pods --all-namespaces --output wide", kubeconfig.display());
     if with_demo {
-        println!("  curl http://{}:{}", layout.nodes()[0].address, layout::DEMO_NODE_PORT);
+        let node = SocketAddr::new(layout.nodes()[0].address(), layout::DEMO_NODE_PORT);
+        println!("  curl http://{node}");
         println!("  kubectl --namespace demo exec -it deploy/hello -- demo fetch http://hello.demo/ 6");
     } else {
         println!("  kubectl create deployment web --image={} -- /bin/demo serve", image::DEMO);

@@ -5,7 +5,7 @@
 
 mod shards;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -85,8 +85,8 @@ pub struct Zone {
     /// Labels of the domain, the leftmost first, in lower case.
     pub(crate) domain: Arc<[String]>,
     services: Shards<ServiceName, Arc<ServiceRecord>>,
-    /// Names of an address, without the domain.
-    pointers: Shards<IpAddr, BTreeSet<String>>,
+    /// Names of an address.
+    pointers: Shards<IpAddr, Names>,
     /// How many services each namespace has.
     namespaces: Arc<BTreeMap<String, usize>>,
 }
@@ -110,7 +110,7 @@ impl Zone {
     pub fn insert(&mut self, record: ServiceRecord) {
         self.remove(&record.name);
         for (address, name) in pointers_of(&record) {
-            self.pointers.entry(address).or_default().insert(name);
+            self.pointers.entry(address).or_default().insert(name.into());
         }
         *Arc::make_mut(&mut self.namespaces).entry(record.name.namespace.clone()).or_default() += 1;
         self.services.insert(record.name.clone(), Arc::new(record));
@@ -145,8 +145,36 @@ impl Zone {
         self.namespaces.contains_key(namespace)
     }
 
-    pub(crate) fn names_of(&self, address: IpAddr) -> Option<&BTreeSet<String>> {
-        self.pointers.get(&address)
+    /// Without the domain.
+    pub(crate) fn names_of(&self, address: IpAddr) -> Option<impl Iterator<Item = &str>> {
+        self.pointers.get(&address).map(|names| names.0.iter().map(AsRef::as_ref))
+    }
+}
+
+/// Names in their order. Nearly always one, so no tree, which has room for eleven.
+#[derive(Debug, Clone, Default)]
+struct Names(Box<[Box<str>]>);
+
+impl Names {
+    fn insert(&mut self, name: Box<str>) {
+        if let Err(at) = self.0.binary_search(&name) {
+            let mut all = std::mem::take(&mut self.0).into_vec();
+            all.reserve_exact(1);
+            all.insert(at, name);
+            self.0 = all.into();
+        }
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Ok(at) = self.0.binary_search_by(|known| (**known).cmp(name)) {
+            let mut all = std::mem::take(&mut self.0).into_vec();
+            all.remove(at);
+            self.0 = all.into();
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -204,6 +232,19 @@ mod tests {
         assert!(zone.names_of("10.96.0.1".parse().unwrap()).is_none());
         assert!(zone.names_of("10.96.0.2".parse().unwrap()).is_some());
         assert!(before.names_of("10.96.0.1".parse().unwrap()).is_some(), "a clone is not changed");
+    }
+
+    #[test]
+    fn an_address_of_several_names_loses_one_and_keeps_the_others() {
+        let mut zone = zone();
+        let address = "10.96.0.1".parse().unwrap();
+        for name in ["b", "a", "c", "b"] {
+            zone.insert(cluster(name, "10.96.0.1"));
+        }
+        let names = |zone: &Zone| zone.names_of(address).unwrap().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(names(&zone), ["a.a.svc", "b.a.svc", "c.a.svc"]);
+        zone.remove(&ServiceName { namespace: "a".into(), name: "b".into() });
+        assert_eq!(names(&zone), ["a.a.svc", "c.a.svc"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! not know where the file is.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use penstock_cni::protocol::{AddRequest, AttachmentId, Bandwidth, PodName, PortMapping};
 use serde::{Deserialize, Serialize};
@@ -22,9 +22,9 @@ pub struct Attachment {
     pub netns: String,
     /// Whose sandbox.
     pub pod: PodName,
-    /// The pod's address.
-    pub address: Ipv4Addr,
-    /// Its second address, where the node has a range of the second family.
+    /// The pod's address, of IPv4 unless the node has none.
+    pub address: IpAddr,
+    /// Its second address, where the node has ranges of both families.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address_v6: Option<Ipv6Addr>,
     /// Host ports the pod asked for.
@@ -36,7 +36,7 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    pub(crate) fn new(request: &AddRequest, address: Ipv4Addr, address_v6: Option<Ipv6Addr>) -> Self {
+    pub(crate) fn new(request: &AddRequest, address: IpAddr, address_v6: Option<Ipv6Addr>) -> Self {
         Self {
             id: request.id.clone(),
             network: request.network.clone(),
@@ -51,7 +51,12 @@ impl Attachment {
 
     /// All of the pod's addresses, its first one first.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        [IpAddr::V4(self.address)].into_iter().chain(self.address_v6.map(IpAddr::V6))
+        [self.address].into_iter().chain(self.address_v6.map(IpAddr::V6))
+    }
+
+    /// Whether one of them is of IPv6.
+    pub(crate) fn has_v6(&self) -> bool {
+        self.addresses().any(|address| address.is_ipv6())
     }
 
     /// Name of the node's end of the link.
@@ -62,14 +67,22 @@ impl Attachment {
     /// Address of the pod's end. Taken from the pod's own address, so it is unique on the node and can be told
     /// without asking the kernel.
     pub(crate) fn pod_mac(&self) -> Mac {
-        let [a, b, c, d] = self.address.octets();
+        let [a, b, c, d] = self.place();
         Mac([0x0a, 0x58, a, b, c, d])
     }
 
     /// Address of the node's end. The same octets with another first one: the two ends must differ.
     pub(crate) fn host_mac(&self) -> Mac {
-        let [a, b, c, d] = self.address.octets();
+        let [a, b, c, d] = self.place();
         Mac([0x0e, 0x58, a, b, c, d])
+    }
+
+    /// The end of its address, which no other pod of the node has: of a range no more than 2^32 addresses are given.
+    fn place(&self) -> [u8; 4] {
+        match self.address {
+            IpAddr::V4(address) => address.octets(),
+            IpAddr::V6(address) => (u128::from(address) as u32).to_be_bytes(),
+        }
     }
 }
 
@@ -109,5 +122,23 @@ mod tests {
         assert_ne!(name, host_link(&id("d", "eth0")));
         assert_ne!(host_link(&id("ab", "c")), host_link(&id("a", "bc")));
         assert_eq!(name, host_link(&id("c", "eth0")));
+    }
+
+    #[test]
+    fn pods_of_either_family_have_a_link_address_of_their_own() {
+        let request = AddRequest {
+            id: id("c", "eth0"),
+            netns: String::new(),
+            network: String::new(),
+            pod: PodName::default(),
+            port_mappings: Vec::new(),
+            bandwidth: Bandwidth::default(),
+        };
+        let mac = |address: &str| {
+            let attachment = Attachment::new(&request, address.parse().unwrap(), None);
+            (attachment.pod_mac().to_string(), attachment.host_mac().to_string())
+        };
+        assert_eq!(mac("10.244.1.2"), ("0a:58:0a:f4:01:02".into(), "0e:58:0a:f4:01:02".into()));
+        assert_eq!(mac("fd00:244::1:2"), ("0a:58:00:01:00:02".into(), "0e:58:00:01:00:02".into()));
     }
 }

@@ -8,4 +8,4 @@ mod pool;
 
 pub(crate) use ledger::Ledger;
 pub use ledger::{IpamError, observe_attachments};
-pub(crate) use pool::Pool;
+pub(crate) use pool::{Pool, at, place_of};

@@ -7,13 +7,13 @@ mod sweep;
 mod verbs;
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use ipnetwork::IpNetwork;
 use parking_lot::Mutex;
 use penstock_cni::protocol::{AttachmentId, Refusal, Request, Response, Why};
 use tokio::net::UnixListener;
@@ -21,14 +21,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::attachment::Attachment;
+use crate::families::{NodeIps, PodRanges};
 use crate::hooks::{HookError, PodHooks, PodLink};
 use crate::install::{InstallError, ensure_conflist, ensure_plugin};
 use crate::ipam::{IpamError, Ledger};
 use crate::links::{Kernel, LinkError, Uplink};
 use crate::netns::{Netns, NetnsError};
 use crate::routes::{
-    Ground, Local, Overlay, Peer, RouteError, TUNNEL_OVERHEAD_BYTES, apply_change, compile_routes,
-    ensure_no_tunnel, ensure_tunnel, observe_routes, plan_routes,
+    Ground, Local, Overlay, Peer, RouteError, apply_change, compile_routes, ensure_no_tunnel, ensure_tunnel,
+    observe_routes, plan_routes, tunnel_overhead_bytes,
 };
 use crate::server;
 
@@ -59,31 +60,6 @@ pub struct NetworkConfig {
     pub fenced: Vec<IpNetwork>,
     /// The node's network namespace.
     pub netns: Netns,
-}
-
-/// A node's addresses, of which pods' neighbours see the one of their family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NodeIps {
-    /// The first.
-    pub v4: Ipv4Addr,
-    /// The second, of a node with two families.
-    pub v6: Option<Ipv6Addr>,
-}
-
-/// A node's ranges of pod addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PodRanges {
-    /// Where pods' first addresses come from.
-    pub v4: Ipv4Network,
-    /// Where their second ones come from; without it they have one.
-    pub v6: Option<Ipv6Network>,
-}
-
-impl PodRanges {
-    /// Both.
-    pub fn all(&self) -> impl Iterator<Item = IpNetwork> {
-        [IpNetwork::V4(self.v4)].into_iter().chain(self.v6.map(IpNetwork::V6))
-    }
 }
 
 /// Why the network does not work.
@@ -149,12 +125,12 @@ impl Network {
     /// Opens the node's namespace and makes it forward. Answers nothing until [`serve`](Self::serve).
     pub async fn open(config: NetworkConfig, hooks: Arc<dyn PodHooks>) -> Result<Arc<Self>, NetworkError> {
         let kernel = Kernel::open(config.netns.clone())?;
-        let uplink = kernel.observe_uplink(config.uplink.as_deref(), config.node_ips.v4.into()).await?;
+        let uplink = kernel.observe_uplink(config.uplink.as_deref(), config.node_ips.first()).await?;
         kernel.ensure_sysctls(&[
             ("net/ipv4/ip_forward".into(), "1"),
             (format!("net/ipv4/conf/{}/rp_filter", uplink.name), "2"),
         ])?;
-        if config.node_ips.v6.is_some() {
+        if config.node_ips.v6().is_some() {
             kernel.ensure_v6_forwarding(&uplink.name)?;
         }
         let network = Arc::new(Self {
@@ -201,7 +177,7 @@ impl Network {
         if *self.pod_ranges.borrow() == Some(ranges) {
             return Ok(());
         }
-        let ledger = Ledger::open(&self.config.state_dir.join("ipam"), ranges.v4, ranges.v6)?;
+        let ledger = Ledger::open(&self.config.state_dir.join("ipam"), ranges)?;
         *self.ledger.lock() = Some(ledger);
         self.reconcile().await?;
         self.pod_ranges.send_replace(Some(ranges));
@@ -232,6 +208,7 @@ impl Network {
         let ranges = *self.pod_ranges.borrow();
         let local = Local {
             node: self.config.node.clone(),
+            tunnel_end: self.config.node_ips.first(),
             connected: uplink.connected.clone(),
             pod_cidrs: ranges.iter().flat_map(PodRanges::all).collect(),
             overlay: self.config.overlay,
@@ -242,7 +219,7 @@ impl Network {
         self.pod_mtu.store(mtu_for(&self.config, &uplink, tunnelled), Ordering::Relaxed);
         let tunnel = match ranges {
             Some(ranges) if tunnelled => {
-                Some(ensure_tunnel(&self.kernel, &uplink, self.config.node_ips.v4, ranges).await?)
+                Some(ensure_tunnel(&self.kernel, &uplink, self.config.node_ips.first(), ranges).await?)
             }
             _ => None,
         };
@@ -250,8 +227,8 @@ impl Network {
             uplink: uplink.index,
             tunnel,
             node_ips: self.config.node_ips,
-            inner_v4: ranges.map(|ranges| ranges.v4.network()),
-            inner_v6: ranges.and_then(|ranges| ranges.v6).map(|range| range.network()),
+            inner_v4: ranges.and_then(|ranges| ranges.v4()).map(|range| range.network()),
+            inner_v6: ranges.and_then(|ranges| ranges.v6()).map(|range| range.network()),
         };
         let observed = observe_routes(&self.kernel).await?;
         let (mut applied, mut first_error) = (0, None);
@@ -279,7 +256,7 @@ impl Network {
     }
 
     async fn observe_uplink(&self) -> Result<Uplink, LinkError> {
-        self.kernel.observe_uplink(self.config.uplink.as_deref(), self.config.node_ips.v4.into()).await
+        self.kernel.observe_uplink(self.config.uplink.as_deref(), self.config.node_ips.first()).await
     }
 
     /// Puts `address` on `lo` for a server on this node. The kernel does not pick it as the source of other packets: of
@@ -349,7 +326,7 @@ impl Network {
 /// MTU of pods' links: the uplink's, less the tunnel's header as soon as one node is behind a tunnel.
 fn mtu_for(config: &NetworkConfig, uplink: &Uplink, tunnelled: bool) -> u32 {
     match tunnelled && config.overlay != Overlay::Never {
-        true => uplink.mtu.saturating_sub(TUNNEL_OVERHEAD_BYTES),
+        true => uplink.mtu.saturating_sub(tunnel_overhead_bytes(config.node_ips.first())),
         false => uplink.mtu,
     }
 }

@@ -12,7 +12,7 @@ mod tunnel;
 pub(crate) use apply::{Ground, apply_change};
 pub(crate) use observe::observe_routes;
 pub use plan::{Change, Hop, Local, Overlay, Peer, RouteTable, TunnelPeer, compile_routes, plan_routes};
-pub(crate) use tunnel::{TUNNEL_OVERHEAD_BYTES, ensure_no_tunnel, ensure_tunnel};
+pub(crate) use tunnel::{ensure_no_tunnel, ensure_tunnel, tunnel_overhead_bytes};
 
 use crate::links::LinkError;
 

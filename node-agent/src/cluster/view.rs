@@ -106,13 +106,14 @@ pub struct SliceView {
     pub resource_version: u64,
     /// When the change happened that it was written for; not kept with the rest.
     pub changed_at: Option<Timestamp>,
-    /// This node's own pods among the endpoints; not kept with the rest.
-    pub own_pods: Vec<OwnPod>,
+    /// The pods among the endpoints; not kept with the rest.
+    pub pods: Vec<PodView>,
 }
 
-/// A pod of this node, as a slice lists it.
+/// A pod, as a slice lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnPod {
+pub struct PodView {
+    pub node: Box<str>,
     pub uid: Box<str>,
     /// Whether new connections are sent to it because of this slice.
     pub in_rotation: bool,
@@ -206,7 +207,7 @@ impl From<core::Service> for ServiceView {
             unproxied: external || labels.contains_key(PROXY_NAME) || labels.contains_key(HEADLESS),
             cluster_ips: addresses(cluster_ips),
             external_name: spec.external_name.filter(|_| external),
-            ports: spec.ports.unwrap_or_default().into_iter().filter_map(service_port).collect(),
+            ports: exactly(spec.ports.unwrap_or_default().into_iter().filter_map(service_port)),
             external_ips: addresses(spec.external_ips.unwrap_or_default()),
             announced,
             load_balancer_ips: addresses(vips.filter_map(|ingress| ingress.ip)),
@@ -255,7 +256,9 @@ impl From<discovery::EndpointSlice> for SliceView {
         // Endpoints that are names (FQDN) are nobody's to translate to, and no mistake.
         let named = slice.address_type == "FQDN";
         let mut nonsense = Vec::new();
-        let endpoints = slice.endpoints.unwrap_or_default().into_iter().filter(|_| !named);
+        let endpoints = slice.endpoints.unwrap_or_default();
+        let pods = endpoints.iter().filter_map(pod).collect();
+        let endpoints = endpoints.into_iter().filter(|_| !named);
         let endpoints = endpoints.filter_map(|it| match endpoint(it) {
             Ok(endpoint) => Some(endpoint),
             Err(address) if nonsense.len() < NONSENSE_MAX => {
@@ -272,22 +275,25 @@ impl From<discovery::EndpointSlice> for SliceView {
             nonsense: nonsense.into(),
             resource_version,
             changed_at,
-            own_pods: Vec::new(),
+            pods,
         }
     }
 }
 
-/// A slice, with the pods in it that are of this node.
-pub fn slice_view(slice: discovery::EndpointSlice, node: &str) -> SliceView {
-    let own = |endpoint: &&discovery::Endpoint| endpoint.node_name.as_deref() == Some(node);
-    let own_pods = slice.endpoints.iter().flatten().filter(own).filter_map(own_pod).collect();
-    SliceView { own_pods, ..slice.into() }
+impl SliceView {
+    /// The same, of whose pods only those of one node are of interest.
+    pub fn with_pods_of(mut self, node: &str) -> Self {
+        self.pods.retain(|pod| *pod.node == *node);
+        self
+    }
 }
 
-fn own_pod(endpoint: &discovery::Endpoint) -> Option<OwnPod> {
+fn pod(endpoint: &discovery::Endpoint) -> Option<PodView> {
+    let node = endpoint.node_name.as_deref()?;
     let target = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"))?;
     let conditions = endpoint.conditions.clone().unwrap_or_default();
-    Some(OwnPod {
+    Some(PodView {
+        node: node.into(),
         uid: target.uid.clone()?.into(),
         // With publishNotReadyAddresses an endpoint stays ready while it ends, and then terminating decides.
         in_rotation: conditions.ready.unwrap_or(true) && !conditions.terminating.unwrap_or(false),
@@ -396,5 +402,12 @@ fn protocol(name: Option<&str>) -> Option<Protocol> {
 
 fn addresses(texts: impl IntoIterator<Item = String>) -> Vec<IpAddr> {
     let parsed = texts.into_iter().filter_map(|text| text.parse().ok());
-    parsed.map(|address: IpAddr| address.to_canonical()).collect()
+    exactly(parsed.map(|address: IpAddr| address.to_canonical()))
+}
+
+/// Collects in no more memory than it takes: it is kept, and what is collected where something larger was keeps its room.
+fn exactly<T>(all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut all: Vec<T> = all.collect();
+    all.shrink_to_fit();
+    all
 }

@@ -1,8 +1,9 @@
 //! Which addresses of a Service the nodes are to announce, and which nodes may. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::slices::Slices;
 use super::{Services, is_proxied};
 use crate::cluster::{EndpointView, ObjectName};
 
@@ -27,7 +28,7 @@ impl Services {
     /// The nodes with ready endpoints of a Service; without any ready, those whose endpoints still serve as they end
     /// (KEP-1669).
     fn serving_nodes(&self, name: &ObjectName) -> BTreeSet<String> {
-        let slices = || self.slices.get(name).into_iter().flat_map(BTreeMap::values);
+        let slices = || self.slices.get(name).into_iter().flat_map(Slices::values);
         let nodes = |which: fn(&EndpointView) -> bool| -> BTreeSet<String> {
             let endpoints = slices().flat_map(|slice| slice.endpoints.iter()).filter(|it| which(it));
             endpoints.filter_map(|endpoint| endpoint.place.node.clone()).collect()

@@ -8,7 +8,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnetwork::IpNetwork;
 use penstock_network::{Network, Peer, PodRanges};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -79,7 +78,7 @@ async fn sync(
     nodes: &BTreeMap<ObjectName, NodeView>,
 ) -> anyhow::Result<()> {
     let own =
-        nodes.iter().find(|(name, _)| name.name == node).and_then(|(_, view)| pod_ranges(&view.pod_cidrs));
+        nodes.iter().find(|(name, _)| name.name == node).and_then(|(_, view)| PodRanges::of(&view.pod_cidrs));
     if let Some(ranges) = own {
         network.set_pod_ranges(ranges).await?;
     }
@@ -101,21 +100,8 @@ async fn sync(
     }
     match own {
         Some(_) => Ok(()),
-        None => anyhow::bail!("the node has no range of IPv4 pod addresses yet (spec.podCIDRs)"),
+        None => anyhow::bail!("the node has no range of pod addresses yet (spec.podCIDRs)"),
     }
-}
-
-/// The first range of each family; `None` without one of IPv4.
-fn pod_ranges(cidrs: &[IpNetwork]) -> Option<PodRanges> {
-    let v4 = cidrs.iter().find_map(|range| match range {
-        IpNetwork::V4(range) => Some(*range),
-        IpNetwork::V6(_) => None,
-    });
-    let v6 = cidrs.iter().find_map(|range| match range {
-        IpNetwork::V6(range) => Some(*range),
-        IpNetwork::V4(_) => None,
-    });
-    Some(PodRanges { v4: v4?, v6 })
 }
 
 /// Takes note of a node. Whether anything is different now.

@@ -13,6 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use penstock_dataplane::{Applied, Choice, Forwarding, Listing, NodeFacts, ServiceChange, ServiceKey};
 use penstock_fallback::Trouble;
 use penstock_network::Attachment;
+use penstock_process::memory;
 use tokio::sync::{mpsc, watch};
 
 use super::addresses::NodeAddresses;
@@ -127,7 +128,7 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
         }
         // Asked before the kernel knows: who asks is to hear of an endpoint that goes as early as can be.
         plane.check(&services, &dirty);
-        let mut served = false;
+        let (mut served, mut whole_is_told) = (false, false);
         if let Some(proxy) = plane.programs.proxy() {
             // Who just came knows nothing, or what an earlier agent knew.
             pending.whole |= served_by.is_some_and(|kind| kind != proxy.kind());
@@ -137,6 +138,7 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
             }
             let up_to = services.seen_up_to();
             let facts = Arc::new(plane.facts());
+            let whole = pending.whole;
             let started = Instant::now();
             let is_due = pending.is_due() || !told.is_empty();
             match plane.tell(&proxy, &services, &pending, &facts, told).await {
@@ -148,6 +150,7 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
                     let changed_at = services.take_changed_at().into_iter();
                     plane.programming.arrived(changed_at.filter(|at| *at > began));
                     pending = left;
+                    whole_is_told = whole;
                     plane.programmed.note(up_to);
                     plane.proxy_health.updated(Timestamp::now());
                     if served_by.replace(proxy.kind()) != Some(proxy.kind()) {
@@ -166,6 +169,10 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
         plane.name(&services, &dirty);
         if served {
             plane.announcing.served();
+        }
+        if whole_is_told {
+            // The first lists, and what was made of all they hold, took several times what is kept.
+            tokio::task::spawn_blocking(memory::give_back);
         }
     }
 }

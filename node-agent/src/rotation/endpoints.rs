@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::cluster::{Event, ObjectName, OwnPod, SliceView};
+use crate::cluster::{Event, ObjectName, PodView, SliceView};
 
 /// What is known; clones share it.
 #[derive(Clone)]
@@ -92,7 +92,7 @@ impl Listed {
         match event {
             Event::Is(name, slice) => {
                 self.newest = self.newest.max(slice.resource_version);
-                let own = std::mem::take(&mut slice.own_pods);
+                let own = std::mem::take(&mut slice.pods);
                 // A slice without a Service sends nobody anything.
                 let own = if slice.service.is_some() { own } else { Vec::new() };
                 self.put(name, own, slice.resource_version)
@@ -109,7 +109,7 @@ impl Listed {
         }
     }
 
-    fn put(&mut self, name: &ObjectName, own: Vec<OwnPod>, since: u64) -> bool {
+    fn put(&mut self, name: &ObjectName, own: Vec<PodView>, since: u64) -> bool {
         let former = self.slices.remove(name).unwrap_or_default();
         let changed = !former.is_empty() || !own.is_empty();
         for uid in former {
@@ -148,11 +148,13 @@ mod tests {
     }
 
     fn slice(of: &str, pods: &[(&str, bool)], resource_version: u64) -> Event<SliceView> {
-        let own_pods =
-            pods.iter().map(|(uid, in_rotation)| OwnPod { uid: (*uid).into(), in_rotation: *in_rotation });
-        let own_pods = own_pods.collect();
-        let view =
-            SliceView { service: Some("web".into()), resource_version, own_pods, ..SliceView::default() };
+        let pods = pods.iter().map(|(uid, in_rotation)| PodView {
+            node: "here".into(),
+            uid: (*uid).into(),
+            in_rotation: *in_rotation,
+        });
+        let pods = pods.collect();
+        let view = SliceView { service: Some("web".into()), resource_version, pods, ..SliceView::default() };
         Event::Is(name(of), view)
     }
 

@@ -7,6 +7,7 @@
 pub mod aggregated;
 pub mod legacy;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -196,8 +197,8 @@ pub(crate) fn answer(
     let find = |name: &str| groups.iter().find(|g| g.name == name).ok_or_else(missing);
     let document = match parts {
         ["api"] => {
-            let address = format!("{}:{}", inner.config.advertise_address, inner.config.listen.port());
-            legacy::core_versions(find("")?, &address)
+            let address = SocketAddr::new(inner.config.advertise_address, inner.config.listen.port());
+            legacy::core_versions(find("")?, &address.to_string())
         }
         ["apis"] => legacy::groups(&groups),
         ["api", version] => legacy::resources(find("")?, version).ok_or_else(missing)?,

@@ -37,7 +37,8 @@ spec:
 
 /// Whether the cluster has two families; says so when not.
 fn is_dual(cluster: &Cluster) -> Result<bool> {
-    let dual = cluster.all_node_addresses()?.iter().any(|address| address.contains(':'));
+    let addresses = cluster.all_node_addresses()?;
+    let dual = [true, false].iter().all(|v6| addresses.iter().any(|address| address.contains(':') == *v6));
     if !dual {
         println!(
             "SKIPPED: the cluster has one family: IPv6 is off on this machine, or PENSTOCK_IP_FAMILIES leaves it out"
@@ -47,7 +48,7 @@ fn is_dual(cluster: &Cluster) -> Result<bool> {
 }
 
 /// Pods of the demo: name, addresses, node.
-fn pods(cluster: &Cluster) -> Result<Vec<(String, Vec<IpAddr>, String)>> {
+pub fn pods(cluster: &Cluster) -> Result<Vec<(String, Vec<IpAddr>, String)>> {
     let path =
         "jsonpath={range .items[*]}{.metadata.name} {.spec.nodeName} {.status.podIPs[*].ip}{\"\\n\"}{end}";
     let said = cluster.kubectl(&["-n", "demo", "get", "pods", "-l", "app=hello", "-o", path])?;
@@ -95,7 +96,7 @@ fn across_nodes(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn all_answer(cluster: &Cluster, words: &[&str]) -> Result<()> {
+pub fn all_answer(cluster: &Cluster, words: &[&str]) -> Result<()> {
     let replicas = pods(cluster)?.len();
     eventually(PATIENCE, || {
         let said = demo(cluster, "deploy/hello", words)?;

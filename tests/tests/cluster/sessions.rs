@@ -16,7 +16,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("port_forward_carries_a_request", port_forward),
 ];
 
-fn logs(cluster: &Cluster) -> Result<()> {
+pub fn logs(cluster: &Cluster) -> Result<()> {
     let shown = cluster.kubectl(&["--namespace", "demo", "logs", "deployment/hello"])?;
     ensure!(shown.contains("serves HTTP on port 8080"), "the log says: {shown}");
     let pod = cluster.kubectl(&["--namespace", "demo", "get", "pods", "-o", "name"])?;
@@ -52,7 +52,7 @@ fn logs(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn exec(cluster: &Cluster) -> Result<()> {
+pub fn exec(cluster: &Cluster) -> Result<()> {
     let said = cluster.kubectl_with(
         &["--namespace", "demo", "exec", "-i", "deploy/hello", "--", "cat"],
         "from outside\n",
@@ -77,7 +77,7 @@ fn terminal(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn port_forward(cluster: &Cluster) -> Result<()> {
+pub fn port_forward(cluster: &Cluster) -> Result<()> {
     let mut child = cluster
         .kubectl_command(&["--namespace", "demo", "port-forward", "deployment/hello", ":8080"])
         .stdout(Stdio::piped())

@@ -3,6 +3,8 @@
 //! Pod and service addresses never leave the machine: blackhole routes for both ranges come before anything else, and
 //! the routes to each node's pods, being more specific, win.
 
+use std::net::IpAddr;
+
 use anyhow::{Context, Result};
 
 use super::layout::{Layout, NodeLayout};
@@ -16,39 +18,47 @@ pub fn create(layout: &Layout) -> Result<()> {
     let bridge = layout.bridge();
     words(&format!("ip link add {bridge} type bridge"))
         .with_context(|| format!("cannot make the bridge {bridge}; `cargo xtask down` removes leftovers"))?;
-    words(&format!("ip address add {}/24 dev {bridge}", layout.host_address()))?;
-    if let Some(address) = layout.host_address_v6() {
-        words(&format!("ip address add {address}/64 dev {bridge} nodad"))?;
+    for address in layout.host_addresses() {
+        words(&format!("ip address add {} dev {bridge} {}", with_prefix(address), undetected(address)))?;
     }
     words(&format!("ip link set {bridge} up"))?;
     layout.nodes().iter().try_for_each(|node| create_node(layout, node))
 }
 
 fn create_node(layout: &Layout, node: &NodeLayout) -> Result<()> {
-    let NodeLayout { netns, host_link, address, .. } = node;
+    let NodeLayout { netns, host_link, addresses, .. } = node;
     let bridge = layout.bridge();
-    // Without detection of duplicates: nobody else is on the bridge, and an agent may use its address at once.
-    let second = node.address_v6.map(|it| format!("ip -n {netns} address add {it}/64 dev eth0 nodad"));
+    let addresses = addresses.iter().map(|address| {
+        format!("ip -n {netns} address add {} dev eth0 {}", with_prefix(*address), undetected(*address))
+    });
     let lines = [
         format!("ip netns add {netns}"),
         format!("ip link add {host_link} type veth peer name eth0 netns {netns}"),
         format!("ip link set {host_link} master {bridge} up"),
         format!("ip -n {netns} link set lo up"),
-        format!("ip -n {netns} address add {address}/24 dev eth0"),
         format!("ip -n {netns} link set eth0 up"),
     ];
-    for line in lines.into_iter().chain(second) {
+    for line in lines.into_iter().chain(addresses) {
         words(&line).with_context(|| format!("cannot make the network of {}", node.name))?;
     }
     Ok(())
 }
 
+/// An address of the node network, with the length of its prefix.
+fn with_prefix(address: IpAddr) -> String {
+    format!("{address}/{}", if address.is_ipv4() { 24 } else { 64 })
+}
+
+/// Without detection of duplicates, which IPv6 has: nobody else is on the bridge, and an agent may use its address at once.
+fn undetected(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "" } else { "nodad" }
+}
+
 /// Lets the host, where the API server runs, reach the pods of a node.
 pub fn route_pods(node: &NodeLayout, pod_cidr: &str) -> Result<()> {
-    let via = match (family(pod_cidr), node.address_v6) {
-        ("-6", Some(address)) => address.to_string(),
-        _ => node.address.to_string(),
-    };
+    let of_family = node.addresses.iter().find(|address| address.is_ipv6() == pod_cidr.contains(':'));
+    let via =
+        of_family.with_context(|| format!("{} has no address of the family of {pod_cidr}", node.name))?;
     words(&format!("ip {} route replace {pod_cidr} via {via}", family(pod_cidr))).map(drop)
 }
 

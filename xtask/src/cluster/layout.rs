@@ -2,7 +2,7 @@
 //!
 //! Pure but for [`Layout::load`], [`Layout::save`] and [`Layout::all`], which keep the description of a running cluster under `/run`.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -26,11 +26,23 @@ pub struct Layout {
     pub node_count: u16,
     pub port: u16,
     pub store: StoreKind,
-    /// Whether nodes, pods and Services have IPv6 addresses beside those of IPv4.
+    /// Of which families nodes, pods and Services have addresses.
     #[serde(default)]
-    pub dual_stack: bool,
+    pub families: Families,
     /// Our own programs that the cluster runs.
     pub binaries: PathBuf,
+}
+
+/// Of which families a cluster's addresses are. Where a description does not say, both: what is not there is not missed by
+/// those who remove it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Families {
+    V4,
+    V6,
+    /// IPv4 first.
+    #[default]
+    Both,
 }
 
 /// Which store the control plane keeps its objects in.
@@ -46,9 +58,8 @@ pub enum StoreKind {
 pub struct NodeLayout {
     pub name: String,
     pub netns: String,
-    pub address: Ipv4Addr,
-    /// In a cluster of two families.
-    pub address_v6: Option<Ipv6Addr>,
+    /// One a family.
+    pub addresses: Vec<IpAddr>,
     /// Sockets and pinned namespaces; gone after a reboot.
     pub run: PathBuf,
     /// Images, containers, kubelet state.
@@ -119,50 +130,75 @@ impl Layout {
     }
 
     pub fn server_url(&self) -> String {
-        format!("https://{}:{}", self.host_address(), self.port)
+        format!("https://{}", self.server())
+    }
+
+    /// Where the API server listens.
+    pub fn server(&self) -> SocketAddr {
+        SocketAddr::new(self.host_address(), self.port)
     }
 
     pub fn bridge(&self) -> String {
         format!("penstock{}", self.index)
     }
 
-    pub fn host_address(&self) -> Ipv4Addr {
-        Ipv4Addr::new(10, 240, self.index, 1)
+    /// The first of [`host_addresses`](Self::host_addresses).
+    pub fn host_address(&self) -> IpAddr {
+        match self.families {
+            Families::V4 | Families::Both => self.on_node_network_v4(1),
+            Families::V6 => self.v6(0x240, 1).into(),
+        }
+    }
+
+    /// Those of the machine on the node network, one a family.
+    pub fn host_addresses(&self) -> Vec<IpAddr> {
+        self.node_network(1)
     }
 
     /// Addresses of the node network that are no node's, for load balancers, one range a family.
     pub fn load_balancer_addresses(&self) -> Vec<String> {
-        let second =
-            self.v6(0x240, 200).zip(self.v6(0x240, 239)).map(|(first, last)| format!("{first}-{last}"));
-        [format!("10.240.{0}.200-10.240.{0}.239", self.index)].into_iter().chain(second).collect()
-    }
-
-    pub fn host_address_v6(&self) -> Option<Ipv6Addr> {
-        self.v6(0x240, 1)
+        let (first, last) = (self.node_network(200), self.node_network(239));
+        first.iter().zip(&last).map(|(first, last)| format!("{first}-{last}")).collect()
     }
 
     /// Of pods, one range a family.
     pub fn cluster_cidrs(&self) -> Vec<String> {
-        let second = self.v6(0x244, 0).map(|address| format!("{address}/56"));
-        [format!("10.{}.0.0/16", 244 + u16::from(self.index))].into_iter().chain(second).collect()
+        let v4 = format!("10.{}.0.0/16", 244 + u16::from(self.index));
+        self.per_family(v4, format!("{}/56", self.v6(0x244, 0)))
     }
 
     /// Of Services, one range a family.
     pub fn service_cidrs(&self) -> Vec<String> {
-        let second = self.v6(0x96, 0).map(|address| format!("{address}/112"));
-        [format!("10.{}.0.0/16", 96 + u16::from(self.index))].into_iter().chain(second).collect()
+        let v4 = format!("10.{}.0.0/16", 96 + u16::from(self.index));
+        self.per_family(v4, format!("{}/112", self.v6(0x96, 0)))
     }
 
     /// One a family.
     pub fn cluster_dns(&self) -> Vec<String> {
-        let second = self.v6(0x96, 10).map(|address| address.to_string());
-        [Ipv4Addr::new(10, 96 + self.index, 0, 10).to_string()].into_iter().chain(second).collect()
+        self.per_family(format!("10.{}.0.10", 96 + self.index), self.v6(0x96, 10).to_string())
+    }
+
+    /// Addresses of the node network, one a family.
+    fn node_network(&self, host: u8) -> Vec<IpAddr> {
+        self.per_family(self.on_node_network_v4(host), self.v6(0x240, host.into()).into())
+    }
+
+    fn on_node_network_v4(&self, host: u8) -> IpAddr {
+        Ipv4Addr::new(10, 240, self.index, host).into()
     }
 
     /// A unique local address (RFC 4193) of this cluster.
-    fn v6(&self, subnet: u16, host: u16) -> Option<Ipv6Addr> {
-        let address = Ipv6Addr::new(0xfd00, subnet, u16::from(self.index), 0, 0, 0, 0, host);
-        self.dual_stack.then_some(address)
+    fn v6(&self, subnet: u16, host: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, subnet, u16::from(self.index), 0, 0, 0, 0, host)
+    }
+
+    /// What the cluster has of the two.
+    fn per_family<T>(&self, v4: T, v6: T) -> Vec<T> {
+        match self.families {
+            Families::V4 => vec![v4],
+            Families::V6 => vec![v6],
+            Families::Both => vec![v4, v6],
+        }
     }
 
     /// The cluster's folder in every cgroup tree.
@@ -179,8 +215,7 @@ impl Layout {
         let last_octet = u8::try_from(10 + number).expect("NODES_MAX keeps the last octet below 91");
         NodeLayout {
             netns: format!("{}-{name}", self.bridge()),
-            address: Ipv4Addr::new(10, 240, self.index, last_octet),
-            address_v6: self.v6(0x240, u16::from(last_octet)),
+            addresses: self.node_network(last_octet),
             run: self.run().join(&name),
             data: self.data().join("nodes").join(&name),
             cgroup: format!("{}/{name}", self.cgroup()),
@@ -195,10 +230,9 @@ impl NodeLayout {
         self.run.join("containerd.sock")
     }
 
-    /// Its addresses as the agent is told them.
-    pub fn addresses(&self) -> String {
-        let second = self.address_v6.map(|address| format!(",{address}"));
-        format!("{}{}", self.address, second.unwrap_or_default())
+    /// The first of its addresses, by which it is asked from outside.
+    pub fn address(&self) -> IpAddr {
+        self.addresses[0]
     }
 
     /// Files that the node's mount and UTS namespaces are pinned to.
@@ -267,7 +301,7 @@ mod tests {
             node_count: NODES_MAX,
             port: 6443,
             store: StoreKind::Embedded,
-            dual_stack: true,
+            families: Families::Both,
             binaries,
         }
     }
@@ -281,7 +315,31 @@ mod tests {
             };
             assert!(ranges(0).iter().zip(ranges(index)).all(|(one, other)| *one != other));
             assert_ne!(layout(0).host_address(), layout(index).host_address());
-            assert_ne!(layout(0).host_address_v6(), layout(index).host_address_v6());
+            assert_ne!(layout(0).host_addresses()[1], layout(index).host_addresses()[1]);
+        }
+    }
+
+    #[test]
+    fn a_cluster_has_addresses_of_its_families_and_of_no_others() {
+        for (families, first, ranges) in [
+            (Families::V4, "10.240.2.1:6443", 1),
+            (Families::V6, "[fd00:240:2::1]:6443", 1),
+            (Families::Both, "10.240.2.1:6443", 2),
+        ] {
+            let layout = Layout { families, ..layout(2) };
+            assert_eq!(layout.server().to_string(), first);
+            assert_eq!(layout.host_address(), layout.host_addresses()[0]);
+            let lists = [
+                layout.cluster_cidrs(),
+                layout.service_cidrs(),
+                layout.cluster_dns(),
+                layout.load_balancer_addresses(),
+            ];
+            for list in lists {
+                assert_eq!(list.len(), ranges, "{list:?}");
+                assert_eq!(list[0].contains(':'), families == Families::V6, "{list:?}");
+            }
+            assert_eq!(layout.nodes()[0].addresses.len(), ranges);
         }
     }
 

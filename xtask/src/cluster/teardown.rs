@@ -172,7 +172,7 @@ fn wait_until(limit: Duration, condition: impl Fn() -> bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::layout::{NodeLayout, StoreKind};
+    use crate::cluster::layout::{Families, NodeLayout, StoreKind};
     use crate::cluster::{containerd, node_namespaces};
 
     /// What of this cluster is to be seen on the host; others may be at work on it meanwhile.
@@ -213,7 +213,7 @@ mod tests {
             node_count: 1,
             port: 6443,
             store: StoreKind::Embedded,
-            dual_stack: crate::preflight::has_ipv6(),
+            families: if crate::preflight::has_ipv6() { Families::Both } else { Families::V4 },
             binaries,
         };
         let node = layout.nodes().remove(0);

@@ -104,7 +104,7 @@ fn write_credentials(layout: &Layout) -> Result<()> {
     };
     credentials(&["admin"], &layout.kubeconfig())?;
     for node in layout.nodes() {
-        let address = format!("--address={}", node.address);
+        let address = format!("--address={}", node.address());
         credentials(&["node", &node.name, &address], &node.kubeconfig())?;
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! The demo: installed through the API like anybody's application, then asked for on every node from outside.
 
 use std::fmt::Debug;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -52,7 +53,7 @@ where
 pub async fn wait_until_served(layout: &Layout, limit: Duration) -> Result<()> {
     let deadline = Instant::now() + limit;
     for node in layout.nodes() {
-        let address = format!("{}:{DEMO_NODE_PORT}", node.address);
+        let address = SocketAddr::new(node.address(), DEMO_NODE_PORT).to_string();
         loop {
             let why = match tokio::time::timeout(ANSWER_TIMEOUT, ask(&address)).await {
                 Ok(Ok(answer)) => {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cluster::layout::{self, Layout};
+use crate::cluster::layout::{self, Families, Layout};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum IpFamily {
@@ -17,43 +17,48 @@ pub enum IpFamily {
     V6,
 }
 
-/// Whether the cluster has a second family. `kept` says whether that of a kept store had one.
-pub fn choose(asked: &[IpFamily], kept: Option<bool>, has_ipv6: bool) -> Result<bool> {
-    let dual = match asked {
-        [] => kept.unwrap_or(has_ipv6),
-        [IpFamily::V4] => false,
-        [IpFamily::V4, IpFamily::V6] => true,
-        _ => bail!(
-            "--ip-families takes ipv4 or ipv4,ipv6: nodes need IPv4, the first family of every cluster here"
-        ),
+/// The families of the cluster. `kept` are those of a kept store.
+pub fn choose(asked: &[IpFamily], kept: Option<Families>, has_ipv6: bool) -> Result<Families> {
+    let default = if has_ipv6 { Families::Both } else { Families::V4 };
+    let families = match asked {
+        [] => kept.unwrap_or(default),
+        [IpFamily::V4] => Families::V4,
+        [IpFamily::V6] => Families::V6,
+        [IpFamily::V4, IpFamily::V6] => Families::Both,
+        _ => bail!("--ip-families takes ipv4, ipv6, or ipv4,ipv6: of two, IPv4 is the first family here"),
     };
-    if let Some(kept) = kept.filter(|kept| *kept != dual) {
+    if let Some(kept) = kept.filter(|kept| *kept != families) {
         bail!(
             "--ip-families {}: the kept store is of a cluster with {}; leave the option out to go on with it, or \
              `cargo xtask down` it without --keep-data to begin anew",
-            text(dual),
+            text(families),
             text(kept)
         );
     }
-    if dual && !has_ipv6 {
+    if families != Families::V4 && !has_ipv6 {
         bail!(
-            "a cluster of ipv4,ipv6: IPv6 is off on this machine (net.ipv6.conf.default.disable_ipv6); switch it on{}",
-            if kept.is_some() { ", as it was when the store was made" } else { " or leave ipv6 out" }
+            "a cluster of {}: IPv6 is off on this machine (net.ipv6.conf.default.disable_ipv6); switch it on{}",
+            text(families),
+            if kept.is_some() { ", as it was when the store was made" } else { " or ask for ipv4 alone" }
         );
     }
-    Ok(dual)
+    Ok(families)
 }
 
-/// Whether the cluster of a kept store had two families; `None` when no store is kept.
-pub fn kept(name: &str) -> Result<Option<bool>> {
+/// The families of a kept store; `None` when no store is kept.
+pub fn kept(name: &str) -> Result<Option<Families>> {
     if !layout::has_store_in(&layout::data_of(name)) {
         return Ok(None);
     }
     let file = file_of(name);
     match std::fs::read_to_string(&file) {
-        Ok(families) => Ok(Some(families.trim() == text(true))),
+        Ok(families) => {
+            let known = [Families::V4, Families::V6, Families::Both];
+            let families = known.into_iter().find(|known| text(*known) == families.trim());
+            Ok(Some(families.with_context(|| format!("{} names no families", file.display()))?))
+        }
         // Made when every cluster had one unless it was asked for two, and nobody wrote down which.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Some(false)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Some(Families::V4)),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
     }
 }
@@ -62,15 +67,19 @@ pub fn kept(name: &str) -> Result<Option<bool>> {
 pub fn keep(layout: &Layout) -> Result<()> {
     layout::make_private(&layout.data())?;
     let file = file_of(&layout.name);
-    std::fs::write(&file, text(layout.dual_stack)).with_context(|| format!("cannot write {}", file.display()))
+    std::fs::write(&file, text(layout.families)).with_context(|| format!("cannot write {}", file.display()))
 }
 
 fn file_of(name: &str) -> PathBuf {
     layout::data_of(name).join("ip-families")
 }
 
-fn text(dual: bool) -> &'static str {
-    if dual { "ipv4,ipv6" } else { "ipv4" }
+fn text(families: Families) -> &'static str {
+    match families {
+        Families::V4 => "ipv4",
+        Families::V6 => "ipv6",
+        Families::Both => "ipv4,ipv6",
+    }
 }
 
 #[cfg(test)]
@@ -80,21 +89,29 @@ mod tests {
     const BOTH: &[IpFamily] = &[IpFamily::V4, IpFamily::V6];
 
     #[test]
-    fn a_cluster_has_two_families_where_the_machine_has_and_never_the_second_alone() {
-        assert!(choose(&[], None, true).unwrap());
-        assert!(!choose(&[], None, false).unwrap());
-        assert!(!choose(&[IpFamily::V4], None, true).unwrap());
-        assert!(choose(BOTH, None, true).unwrap());
-        assert!(choose(BOTH, None, false).unwrap_err().to_string().contains("disable_ipv6"));
-        assert!(choose(&[IpFamily::V6], None, true).is_err());
+    fn a_cluster_has_the_families_it_is_asked_for_and_two_where_the_machine_has() {
+        assert_eq!(choose(&[], None, true).unwrap(), Families::Both);
+        assert_eq!(choose(&[], None, false).unwrap(), Families::V4);
+        assert_eq!(choose(&[IpFamily::V4], None, true).unwrap(), Families::V4);
+        assert_eq!(choose(&[IpFamily::V6], None, true).unwrap(), Families::V6);
+        assert_eq!(choose(BOTH, None, true).unwrap(), Families::Both);
+        for needs_it in [BOTH, &[IpFamily::V6]] {
+            assert!(choose(needs_it, None, false).unwrap_err().to_string().contains("disable_ipv6"));
+        }
+        assert!(choose(&[IpFamily::V6, IpFamily::V4], None, true).is_err());
+        assert!(choose(&[IpFamily::V4, IpFamily::V4], None, true).is_err());
     }
 
     #[test]
     fn a_kept_store_goes_on_with_the_families_it_was_made_with() {
-        assert!(!choose(&[], Some(false), true).unwrap());
-        assert!(choose(&[], Some(true), true).unwrap());
-        assert!(choose(BOTH, Some(false), true).unwrap_err().to_string().contains("--keep-data"));
-        assert!(choose(&[IpFamily::V4], Some(true), true).is_err());
-        assert!(choose(&[], Some(true), false).unwrap_err().to_string().contains("switch it on, as it was"));
+        assert_eq!(choose(&[], Some(Families::V4), true).unwrap(), Families::V4);
+        assert_eq!(choose(&[], Some(Families::V6), true).unwrap(), Families::V6);
+        assert_eq!(choose(&[], Some(Families::Both), true).unwrap(), Families::Both);
+        assert!(choose(BOTH, Some(Families::V4), true).unwrap_err().to_string().contains("--keep-data"));
+        assert!(choose(&[IpFamily::V6], Some(Families::Both), true).is_err());
+        for kept in [Families::V6, Families::Both] {
+            let refused = choose(&[], Some(kept), false).unwrap_err().to_string();
+            assert!(refused.contains("switch it on, as it was"), "{refused}");
+        }
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn answer(zone: &Zone, question: &Question, labels: &[String]) -> Ans
     if !matches!(question.kind, RecordType::PTR | RecordType::ANY) {
         return Answer::NoData;
     }
-    let names = names.iter().filter_map(|name| absolute(zone, name));
+    let names = names.filter_map(|name| absolute(zone, name));
     let answers = names.map(|name| record(question, RData::PTR(PTR(name)))).collect();
     Answer::Found { answers, additionals: Vec::new() }
 }

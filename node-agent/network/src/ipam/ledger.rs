@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use ipnetwork::{Ipv4Network, Ipv6Network};
+use ipnetwork::IpNetwork;
 use penstock_cni::protocol::{AddRequest, AttachmentId};
 
-use super::Pool;
+use super::{Pool, at, place_of};
+use crate::PodRanges;
 use crate::attachment::Attachment;
 
 /// Largest record read, in bytes. One is some 500.
@@ -26,7 +27,7 @@ pub enum IpamError {
     #[error("all {capacity} addresses of {range} are taken")]
     Exhausted {
         /// The node's range.
-        range: Ipv4Network,
+        range: IpNetwork,
         /// How many pods it holds.
         capacity: usize,
     },
@@ -47,27 +48,23 @@ pub enum IpamError {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     dir: PathBuf,
-    range: Ipv4Network,
-    range_v6: Option<Ipv6Network>,
+    ranges: PodRanges,
     pool: Pool,
     held: BTreeMap<AttachmentId, Attachment>,
 }
 
 impl Ledger {
     /// Reads what an earlier agent left.
-    pub(crate) fn open(
-        dir: &Path,
-        range: Ipv4Network,
-        range_v6: Option<Ipv6Network>,
-    ) -> Result<Self, IpamError> {
+    pub(crate) fn open(dir: &Path, ranges: PodRanges) -> Result<Self, IpamError> {
         fs::create_dir_all(dir).map_err(|source| disk(dir, "written", source))?;
-        let mut ledger =
-            Self { dir: dir.to_path_buf(), range, range_v6, pool: Pool::new(range), held: BTreeMap::new() };
+        let pool = Pool::new(ranges.first());
+        let mut ledger = Self { dir: dir.to_path_buf(), ranges, pool, held: BTreeMap::new() };
         for entry in fs::read_dir(dir).map_err(|source| disk(dir, "read", source))? {
             let path = entry.map_err(|source| disk(dir, "read", source))?.path();
             match read_record(&path) {
                 Some(attachment) if path == ledger.path(attachment.address) => {
-                    ledger.pool.mark(attachment.address);
+                    // The second too: a node may have lost the range that its pods' first ones are of.
+                    attachment.addresses().for_each(|address| ledger.pool.mark(address));
                     ledger.held.insert(attachment.id.clone(), attachment);
                 }
                 // Half a write, or not ours: it names no owner that could be checked.
@@ -98,7 +95,7 @@ impl Ledger {
             return Ok(renewed);
         }
         let Some(address) = self.pool.take() else {
-            return Err(IpamError::Exhausted { range: self.range, capacity: self.pool.capacity() });
+            return Err(IpamError::Exhausted { range: self.ranges.first(), capacity: self.pool.capacity() });
         };
         let attachment = Attachment::new(request, address, self.beside(address));
         if let Err(error) = self.write(&attachment) {
@@ -118,7 +115,7 @@ impl Ledger {
             }
             _ => {}
         }
-        self.pool.release(attachment.address);
+        attachment.addresses().for_each(|address| self.pool.release(address));
         self.held.remove(id);
         Ok(())
     }
@@ -137,15 +134,17 @@ impl Ledger {
 
     /// The address of the second family that goes with one of the first: the same place in its range. One file so
     /// holds both, and neither can leak without the other.
-    fn beside(&self, address: Ipv4Addr) -> Option<Ipv6Addr> {
-        let range = self.range_v6?;
-        let place = u128::from(u32::from(address).checked_sub(self.range.network().into())?);
-        let address = Ipv6Addr::from(u128::from(range.network()).checked_add(place)?);
-        let held = self.held.values().any(|held| held.address_v6 == Some(address));
-        (range.contains(address) && !held).then_some(address)
+    fn beside(&self, address: IpAddr) -> Option<Ipv6Addr> {
+        let place = place_of(self.ranges.first(), address)?;
+        let beside = at(self.ranges.second()?.into(), place)?;
+        let held = self.held.values().any(|held| held.addresses().any(|other| other == beside));
+        match beside {
+            IpAddr::V6(beside) if !held => Some(beside),
+            _ => None,
+        }
     }
 
-    fn path(&self, address: Ipv4Addr) -> PathBuf {
+    fn path(&self, address: IpAddr) -> PathBuf {
         self.dir.join(format!("{address}.json"))
     }
 }
@@ -186,7 +185,11 @@ mod tests {
     }
 
     fn open(dir: &Path) -> Ledger {
-        Ledger::open(dir, "10.244.1.0/29".parse().unwrap(), Some("fd00:1::/64".parse().unwrap())).unwrap()
+        Ledger::open(dir, ranges("10.244.1.0/29,fd00:1::/64")).unwrap()
+    }
+
+    fn ranges(text: &str) -> PodRanges {
+        PodRanges::of(&text.split(',').map(|range| range.parse().unwrap()).collect::<Vec<_>>()).unwrap()
     }
 
     #[test]
@@ -201,16 +204,32 @@ mod tests {
     #[test]
     fn a_pod_s_second_address_is_at_the_same_place_of_its_range_and_stays_the_pod_s() {
         let dir = tempfile::tempdir().unwrap();
-        let range = "10.244.1.0/29".parse().unwrap();
-        let single = Ledger::open(dir.path(), range, None).unwrap().ensure(&request("old")).unwrap();
+        let single =
+            Ledger::open(dir.path(), ranges("10.244.1.0/29")).unwrap().ensure(&request("old")).unwrap();
         assert_eq!(single.addresses().count(), 1);
         let mut ledger = open(dir.path());
         assert_eq!(ledger.ensure(&request("old")).unwrap(), single, "a pod's addresses do not change");
         let both = ledger.ensure(&request("new")).unwrap();
-        assert_eq!(both.address.octets()[3], 3);
+        assert_eq!(both.address, IpAddr::from([10, 244, 1, 3]));
         assert_eq!(both.address_v6, Some("fd00:1::3".parse().unwrap()));
         drop(ledger);
         assert_eq!(open(dir.path()).ensure(&request("new")).unwrap(), both);
+    }
+
+    #[test]
+    fn a_node_of_ipv6_alone_gives_addresses_of_ipv6_and_none_that_an_earlier_pod_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = open(dir.path()).ensure(&request("old")).unwrap();
+        assert_eq!(old.address_v6, Some("fd00:1::2".parse().unwrap()));
+        let mut ledger = Ledger::open(dir.path(), ranges("fd00:1::/64")).unwrap();
+        let new = ledger.ensure(&request("new")).unwrap();
+        assert_eq!(new.addresses().collect::<Vec<_>>(), ["fd00:1::3".parse::<IpAddr>().unwrap()]);
+        drop(ledger);
+        let mut ledger = Ledger::open(dir.path(), ranges("fd00:1::/64")).unwrap();
+        assert_eq!(ledger.ensure(&request("new")).unwrap(), new);
+        ledger.release(&new.id).unwrap();
+        ledger.release(&old.id).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(crate) async fn apply_pod_side(attachment: &Attachment) -> Result<(), LinkEr
     up(&netlink, loopback, "lo").await?;
     let interface = &attachment.id.interface;
     let index = index_of(&netlink, interface).await?;
-    if attachment.address_v6.is_some() {
+    if attachment.has_v6() {
         enable_v6(&netns, interface)?;
     }
     for address in attachment.addresses() {

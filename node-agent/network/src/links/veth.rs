@@ -54,7 +54,7 @@ pub(crate) async fn apply_host_side(
         (format!("net/ipv4/conf/{name}/rp_filter"), "2"),
         (format!("net/ipv4/conf/{name}/forwarding"), "1"),
     ])?;
-    if attachment.address_v6.is_some() {
+    if attachment.has_v6() {
         kernel.ensure_sysctls(&[
             (format!("net/ipv6/conf/{name}/disable_ipv6"), "0"),
             (format!("net/ipv6/conf/{name}/accept_dad"), "0"),
@@ -82,19 +82,23 @@ pub(crate) async fn apply_host_side(
 fn route_to(index: u32, address: IpAddr, node_ips: NodeIps) -> RouteMessage {
     let protocol = RouteProtocol::Other(POD_ROUTE_PROTOCOL);
     match address {
-        IpAddr::V4(address) => RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(address, 32)
-            .output_interface(index)
-            .scope(RouteScope::Link)
-            .pref_source(node_ips.v4)
-            .protocol(protocol)
-            .build(),
+        IpAddr::V4(address) => {
+            let route = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(address, 32)
+                .output_interface(index)
+                .scope(RouteScope::Link)
+                .protocol(protocol);
+            match node_ips.v4() {
+                Some(source) => route.pref_source(source).build(),
+                None => route.build(),
+            }
+        }
         IpAddr::V6(address) => {
             let route = RouteMessageBuilder::<Ipv6Addr>::new()
                 .destination_prefix(address, 128)
                 .output_interface(index)
                 .protocol(protocol);
-            match node_ips.v6 {
+            match node_ips.v6() {
                 Some(source) => route.pref_source(source).build(),
                 None => route.build(),
             }

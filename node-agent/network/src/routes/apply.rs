@@ -60,7 +60,7 @@ pub(crate) async fn apply_change(
             let neighbour = netlink.neighbours().add(tunnel, peer.inner);
             neighbour.link_layer_address(&mac).replace().execute().await.map_err(refused)?;
             let forwarding = netlink.neighbours().add_bridge(tunnel, &mac);
-            let forwarding = forwarding.flags(NeighbourFlags::Own).destination(IpAddr::V4(peer.outer));
+            let forwarding = forwarding.flags(NeighbourFlags::Own).destination(peer.outer);
             forwarding.replace().execute().await.map_err(refused)
         }
         Change::RemoveTunnel { peer, last } => {
@@ -103,8 +103,8 @@ fn message(ground: &Ground, range: IpNetwork, hop: Hop) -> Option<RouteMessage> 
     let (route, via, source) = match hop {
         Hop::Unreachable => return Some(route.kind(RouteType::Unreachable).build()),
         Hop::Direct { via } => {
-            let NodeIps { v4, v6 } = ground.node_ips;
-            (route.output_interface(ground.uplink), via, of_family(range, Some(v4), v6))
+            let source = of_family(range, ground.node_ips.v4(), ground.node_ips.v6());
+            (route.output_interface(ground.uplink), via, source)
         }
         Hop::Tunnel { via } => {
             let source = of_family(range, ground.inner_v4, ground.inner_v6);
@@ -129,16 +129,19 @@ fn entries(tunnel: u32, peer: &TunnelPeer) -> [NeighbourMessage; 2] {
     forwarding.header.ifindex = tunnel;
     forwarding.header.flags = NeighbourFlags::Own;
     forwarding.header.state = NeighbourState::Permanent;
-    forwarding.attributes = vec![mac, NeighbourAttribute::Destination(NeighbourAddress::Inet(peer.outer))];
+    forwarding.attributes = vec![mac, NeighbourAttribute::Destination(neighbour_address(peer.outer))];
     let mut neighbour = NeighbourMessage::default();
-    let (family, inner) = match peer.inner {
-        IpAddr::V4(inner) => (AddressFamily::Inet, NeighbourAddress::Inet(inner)),
-        IpAddr::V6(inner) => (AddressFamily::Inet6, NeighbourAddress::Inet6(inner)),
-    };
-    neighbour.header.family = family;
+    neighbour.header.family = if peer.inner.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     neighbour.header.ifindex = tunnel;
-    neighbour.attributes = vec![NeighbourAttribute::Destination(inner)];
+    neighbour.attributes = vec![NeighbourAttribute::Destination(neighbour_address(peer.inner))];
     [forwarding, neighbour]
+}
+
+fn neighbour_address(address: IpAddr) -> NeighbourAddress {
+    match address {
+        IpAddr::V4(address) => NeighbourAddress::Inet(address),
+        IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+    }
 }
 
 fn describe(change: &Change) -> String {

@@ -60,7 +60,7 @@ pub(crate) async fn observe_routes(kernel: &Kernel) -> Result<RouteTable, RouteE
     }
     let mut entries = neighbours.get().set_address_family(AddressFamily::Bridge).execute();
     while let Some(entry) = entries.try_next().await.map_err(refused("list forwarding entries"))? {
-        if let Some((IpAddr::V4(outer), mac)) = read_neighbour(&entry, tunnel) {
+        if let Some((outer, mac)) = read_neighbour(&entry, tunnel) {
             let inner = inner.get(&mac).into_iter().flatten();
             table.tunnels.extend(inner.map(|inner| TunnelPeer { inner: *inner, outer }));
         }
@@ -111,7 +111,8 @@ fn read_neighbour(entry: &NeighbourMessage, tunnel: u32) -> Option<(IpAddr, Vec<
             }
             // In a bridge-family dump the destination's family is not in the header, so it may come undecoded.
             NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
-                address = <[u8; 4]>::try_from(bytes.as_slice()).ok().map(IpAddr::from);
+                let v4 = <[u8; 4]>::try_from(bytes.as_slice()).ok().map(IpAddr::from);
+                address = v4.or_else(|| <[u8; 16]>::try_from(bytes.as_slice()).ok().map(IpAddr::from));
             }
             NeighbourAttribute::LinkLayerAddress(found) => mac = Some(found.clone()),
             _ => {}

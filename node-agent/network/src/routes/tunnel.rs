@@ -3,8 +3,9 @@
 //! One device a node with learning off: every far end is a permanent neighbour and forwarding entry, so the tunnel
 //! never floods and never asks. It must not know which nodes there are.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use netlink_packet_route::link::InfoVxlan;
 use rtnetlink::LinkVxlan;
 
@@ -18,14 +19,17 @@ pub(crate) const TUNNEL: &str = "penstock-vx";
 const TUNNEL_ID: u32 = 1;
 /// UDP port: the one Linux used before IANA's 4789, which a fabric that itself is VXLAN is likely to claim.
 const TUNNEL_PORT: u16 = 8472;
-/// What VXLAN over IPv4 adds to a packet: outer Ethernet 14, IP 20, UDP 8, VXLAN 8.
-pub(crate) const TUNNEL_OVERHEAD_BYTES: u32 = 50;
+
+/// What VXLAN adds to a packet: outer Ethernet 14, IPv4 20 or IPv6 40, UDP 8, VXLAN 8.
+pub(crate) fn tunnel_overhead_bytes(outer: IpAddr) -> u32 {
+    if outer.is_ipv4() { 50 } else { 70 }
+}
 
 /// Makes the device, or makes it again when it belongs to another node address. Returns its index.
 pub(crate) async fn ensure_tunnel(
     kernel: &Kernel,
     uplink: &Uplink,
-    node_ip: Ipv4Addr,
+    node_ip: IpAddr,
     ranges: PodRanges,
 ) -> Result<u32, LinkError> {
     let mac = TunnelPeer::mac_of(node_ip);
@@ -35,27 +39,30 @@ pub(crate) async fn ensure_tunnel(
         delete_link(&kernel.netlink, TUNNEL).await?;
     }
     if !fits {
-        let device = LinkVxlan::new(TUNNEL, TUNNEL_ID)
-            .dev(uplink.index)
-            .local(node_ip)
+        let device = LinkVxlan::new(TUNNEL, TUNNEL_ID).dev(uplink.index);
+        let device = match node_ip {
+            IpAddr::V4(node_ip) => device.local(node_ip),
+            IpAddr::V6(node_ip) => device.local6(node_ip),
+        };
+        let device = device
             .port(TUNNEL_PORT)
             .append_info_data(InfoVxlan::Learning(false))
             .address(mac.to_vec())
-            .mtu(uplink.mtu.saturating_sub(TUNNEL_OVERHEAD_BYTES))
+            .mtu(uplink.mtu.saturating_sub(tunnel_overhead_bytes(node_ip)))
             .build();
         kernel.netlink.link().add(device).execute().await.map_err(refused("make the VXLAN device"))?;
     }
     let missing = || LinkError::Missing { name: TUNNEL.into() };
     let index = kernel.observe_link(TUNNEL).await?.ok_or_else(missing)?.header.index;
     kernel.ensure_sysctls(&[(format!("net/ipv4/conf/{TUNNEL}/rp_filter"), "2")])?;
-    if ranges.v6.is_some() {
+    if ranges.v6().is_some() {
         kernel.ensure_sysctls(&[
             (format!("net/ipv6/conf/{TUNNEL}/disable_ipv6"), "0"),
             (format!("net/ipv6/conf/{TUNNEL}/accept_dad"), "0"),
             (format!("net/ipv6/conf/{TUNNEL}/accept_ra"), "0"),
         ])?;
     }
-    for range in ranges.all() {
+    for range in ranges.all::<IpNetwork>() {
         ensure_address(&kernel.netlink, index, range.network(), TUNNEL).await?;
     }
     kernel.apply_up(index).await?;

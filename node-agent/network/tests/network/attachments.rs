@@ -1,6 +1,7 @@
 //! The real plugin against a real agent, in namespaces: what a container runtime lives through.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,7 +47,7 @@ async fn two_pods_and_their_node_reach_each_other() {
     assert!(reaches(&a, &b, at_b), "pod to pod");
     assert!(reaches(&b, &a, at_a), "and back");
     assert!(reaches(&node.namespace, &a, at_a), "node to pod");
-    assert!(reaches(&a, &node.namespace, node.config.node_ips.v4), "pod to node");
+    assert!(reaches(&a, &node.namespace, node.config.node_ips.first::<IpAddr>()), "pod to node");
     assert!(reaches(&a, &a, at_a), "a pod to itself");
     assert!(reaches(&a, &a, std::net::Ipv4Addr::LOCALHOST), "loopback is up");
     assert_eq!(hooks.attached.load(Ordering::SeqCst), 2);
@@ -71,7 +72,7 @@ async fn a_pod_of_a_node_with_two_families_has_an_address_of_each_and_both_work_
     let at_a_v6: std::net::Ipv6Addr = "fd00:244:0:1::2".parse().unwrap();
     assert!(reaches(&b, &a, at_a_v6), "pod to pod");
     assert!(reaches(&node.namespace, &a, at_a_v6), "node to pod");
-    assert!(reaches(&a, &node.namespace, node.config.node_ips.v6.unwrap()), "pod to node");
+    assert!(reaches(&a, &node.namespace, node.config.node_ips.v6().unwrap()), "pod to node");
     assert!(!a.ip("-6 addr show dev eth0").contains("tentative"), "nothing is waited for");
     let old = node.cni("ADD", "a", Some(a.path()), json!({"cniVersion": "0.4.0"})).await.output;
     assert_eq!((&old["ips"][0]["version"], &old["ips"][1]["version"]), (&json!("4"), &json!("6")));
@@ -87,7 +88,7 @@ async fn a_pod_of_a_node_with_two_families_has_an_address_of_each_and_both_work_
 }
 
 /// How long it takes `from` to send `to` a mebibyte.
-fn send_a_mebibyte(from: &Namespace, to: &Namespace, address: std::net::Ipv4Addr) -> std::time::Duration {
+fn send_a_mebibyte(from: &Namespace, to: &Namespace, address: IpAddr) -> std::time::Duration {
     use std::io::{Read, Write};
     const BYTES: usize = 1 << 20;
     let listener = to.run(|| std::net::TcpListener::bind((address, 0))).unwrap();
@@ -122,7 +123,7 @@ async fn a_pod_is_as_fast_as_its_bandwidth_in_each_direction() {
         let answer = node.cni("ADD", "limited", Some(limited.path()), limits.clone()).await;
         assert_eq!(answer.code, 0, "{}", answer.output);
     }
-    let at_limited: std::net::Ipv4Addr = "10.244.1.2".parse().unwrap();
+    let at_limited: IpAddr = "10.244.1.2".parse().unwrap();
     let at_free = node.add("free", &free).await;
     // The link is never faster than asked. How much slower it is depends on who else uses the machine, so it is tried until
     // it was fast enough once.

@@ -3,7 +3,7 @@
 //! It exists so that the tests beside it read as stories. It must not send a packet outside its namespaces.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -111,7 +111,7 @@ impl Node {
         let state = tempfile::tempdir().unwrap();
         let config = NetworkConfig {
             node: name.into(),
-            node_ips: NodeIps { v4: address.parse().unwrap(), v6: None },
+            node_ips: NodeIps::of(&[address.parse().unwrap()]).unwrap(),
             uplink: None,
             state_dir: state.path().to_path_buf(),
             conf_dir: Some(state.path().join("net.d")),
@@ -126,14 +126,16 @@ impl Node {
 
     /// Gives the node a second family, before it is started: an address, and the range `number` for its pods.
     pub fn with_v6(mut self, number: u8, address: &str) -> Self {
-        self.config.node_ips.v6 = address.split('/').next().unwrap().parse().ok();
+        let second = address.split('/').next().unwrap().parse().unwrap();
+        self.config.node_ips = NodeIps::of(&[self.config.node_ips.first(), second]).unwrap();
         self.range_v6 = Some(format!("fd00:244:0:{number}::/64"));
         self.namespace.ip(&format!("addr add {address} dev eth0 nodad"));
         self
     }
 
     pub fn up(&self, address: &str) {
-        self.namespace.ip(&format!("addr add {address} dev eth0"));
+        let unasked = if address.contains(':') { "nodad" } else { "" };
+        self.namespace.ip(&format!("addr add {address} dev eth0 {unasked}"));
         self.namespace.ip("link set eth0 up");
     }
 
@@ -145,10 +147,8 @@ impl Node {
     }
 
     pub fn ranges(&self) -> PodRanges {
-        PodRanges {
-            v4: self.range.parse().unwrap(),
-            v6: self.range_v6.as_deref().map(|r| r.parse().unwrap()),
-        }
+        let ranges = [Some(&self.range), self.range_v6.as_ref()].into_iter().flatten();
+        PodRanges::of(&ranges.map(|range| range.parse().unwrap()).collect::<Vec<_>>()).unwrap()
     }
 
     pub async fn start_without_range(&mut self, hooks: Arc<dyn PodHooks>) -> Arc<Network> {
@@ -174,7 +174,7 @@ impl Node {
         tokio::task::spawn_blocking(move || call.run()).await.unwrap()
     }
 
-    pub async fn add(&self, container: &str, pod: &Namespace) -> Ipv4Addr {
+    pub async fn add(&self, container: &str, pod: &Namespace) -> IpAddr {
         let answer = self.cni("ADD", container, Some(pod.path()), json!({})).await;
         assert_eq!(answer.code, 0, "{}", answer.output);
         address_of(&answer.output)
@@ -240,8 +240,11 @@ impl Call {
     }
 }
 
-pub fn address_of(result: &Value) -> Ipv4Addr {
-    result["ips"][0]["address"].as_str().unwrap().strip_suffix("/32").unwrap().parse().unwrap()
+/// The first address, which the pod has for itself.
+pub fn address_of(result: &Value) -> IpAddr {
+    let (address, length) = result["ips"][0]["address"].as_str().unwrap().split_once('/').unwrap();
+    assert_eq!(length, if address.contains(':') { "128" } else { "32" });
+    address.parse().unwrap()
 }
 
 /// The plugin, built once a test run.

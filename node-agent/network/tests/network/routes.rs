@@ -18,11 +18,32 @@ struct Pair {
     peers: Vec<Peer>,
 }
 
-/// Two nodes joined by one cable.
+fn address(with_prefix: &str) -> String {
+    with_prefix.split('/').next().unwrap().to_string()
+}
+
+/// Two nodes of two families joined by one cable.
 async fn pair(at_a: &str, at_b: &str, overlay: Overlay) -> Pair {
-    let address = |with_prefix: &str| with_prefix.split('/').next().unwrap().to_string();
     let a = Node::new("a", &address(at_a), "10.244.1.0/24", overlay);
     let b = Node::new("b", &address(at_b), "10.244.2.0/24", overlay);
+    join(&a, &b, at_a, at_b);
+    // The second family has the subnets of the first.
+    let beside = |at: &str| {
+        let [_, _, third, fourth] = address(at).parse::<Ipv4Addr>().unwrap().octets();
+        format!("fd00:240:{third}::{fourth}/64")
+    };
+    start(a.with_v6(1, &beside(at_a)), b.with_v6(2, &beside(at_b))).await
+}
+
+/// The same of nodes that have IPv6 alone.
+async fn pair_of_v6(at_a: &str, at_b: &str) -> Pair {
+    let a = Node::new("a", &address(at_a), "fd00:244:0:1::/64", Overlay::Auto);
+    let b = Node::new("b", &address(at_b), "fd00:244:0:2::/64", Overlay::Auto);
+    join(&a, &b, at_a, at_b);
+    start(a, b).await
+}
+
+fn join(a: &Node, b: &Node, at_a: &str, at_b: &str) {
     let far = b.namespace.path().display();
     a.namespace.ip(&format!("link add eth0 type veth peer name eth0 netns {far}"));
     a.up(at_a);
@@ -30,19 +51,13 @@ async fn pair(at_a: &str, at_b: &str, overlay: Overlay) -> Pair {
     // Without this the two only know each other when they share a subnet.
     a.namespace.ip(&format!("route replace {} dev eth0", address(at_b)));
     b.namespace.ip(&format!("route replace {} dev eth0", address(at_a)));
-    // The second family has the subnets of the first.
-    let beside = |at: &str| {
-        let [_, _, third, fourth] = address(at).parse::<Ipv4Addr>().unwrap().octets();
-        format!("fd00:240:{third}::{fourth}/64")
-    };
-    let (mut a, mut b) = (a.with_v6(1, &beside(at_a)), b.with_v6(2, &beside(at_b)));
+}
+
+async fn start(mut a: Node, mut b: Node) -> Pair {
     let agents = [a.start(Arc::new(NoHooks)).await, b.start(Arc::new(NoHooks)).await];
     let peer = |node: &Node| Peer {
         node: node.config.node.clone(),
-        addresses: [IpAddr::V4(node.config.node_ips.v4)]
-            .into_iter()
-            .chain(node.config.node_ips.v6.map(IpAddr::V6))
-            .collect(),
+        addresses: node.config.node_ips.all().collect(),
         pod_cidrs: node.ranges().all().collect(),
     };
     let peers = vec![peer(&a), peer(&b)];
@@ -60,8 +75,15 @@ async fn assert_pods_meet(pair: &Pair) {
     assert!(reaches(&here, &there, at_there), "pod to pod of another node");
     assert!(reaches(&there, &here, at_here), "and back");
     assert!(reaches(&pair.a.namespace, &there, at_there), "node to pod of another node");
-    assert!(reaches(&here, &pair.b.namespace, pair.b.config.node_ips.v4), "pod to another node");
-    let beside = |range: &str, address: Ipv4Addr| -> Ipv6Addr {
+    assert!(
+        reaches(&here, &pair.b.namespace, pair.b.config.node_ips.first::<IpAddr>()),
+        "pod to another node"
+    );
+    if pair.a.config.node_ips.second().is_none() {
+        return;
+    }
+    let beside = |range: &str, address: IpAddr| -> Ipv6Addr {
+        let IpAddr::V4(address) = address else { panic!("{address} is the first of two families") };
         format!("{range}::{:x}", address.octets()[3]).parse().unwrap()
     };
     let (v6_here, v6_there) = (beside("fd00:244:0:1", at_here), beside("fd00:244:0:2", at_there));
@@ -91,6 +113,25 @@ async fn across_subnets_pods_meet_through_vxlan() {
     let pod = Namespace::new();
     pair.a.add("mtu", &pod).await;
     assert!(pod.ip("link show eth0").contains("mtu 1450"), "the tunnel's header fits");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_ipv4_pods_meet_on_one_l2_and_through_vxlan() {
+    if !is_root() {
+        return;
+    }
+    let near = pair_of_v6("fd00:240::11/64", "fd00:240::12/64").await;
+    assert_pods_meet(&near).await;
+    assert!(!near.a.namespace.ip("link show").contains("penstock-vx"));
+    let far = pair_of_v6("fd00:240:1::11/64", "fd00:240:2::12/64").await;
+    assert!(far.a.namespace.ip("-6 route show fd00:244:0:2::/64").contains("penstock-vx"));
+    assert_pods_meet(&far).await;
+    let pod = Namespace::new();
+    assert_eq!(far.a.add("mtu", &pod).await.to_string(), "fd00:244:0:1::3");
+    assert!(pod.ip("link show eth0").contains("mtu 1430"), "the tunnel's header fits");
+    assert!(!pod.ip("addr show dev eth0").contains("inet "), "no address of IPv4");
+    far.agents[0].sync_routes(&far.peers[..1]).await.unwrap();
+    assert!(!far.a.namespace.ip("link show").contains("penstock-vx"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

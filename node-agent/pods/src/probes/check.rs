@@ -115,7 +115,7 @@ impl Checker {
             resolve_port(port, container).ok_or_else(|| format!("no port {port:?} in the container"))?;
         let host = host.filter(|h| !h.is_empty()).or(self.address.as_deref());
         let host = host.ok_or_else(|| "the pod has no address".to_string())?;
-        TcpStream::connect((host, port)).await.map_err(|e| format!("dial tcp {host}:{port}: {e}"))
+        TcpStream::connect((host, port)).await.map_err(|e| format!("dial tcp {}: {e}", authority(host, port)))
     }
 
     async fn http(&self, get: &HTTPGetAction, container: &Container, agent: &str) -> Outcome {
@@ -142,7 +142,7 @@ impl Checker {
         let headers = get.http_headers.as_deref().unwrap_or_default();
         let given = |name: &str| headers.iter().any(|h| h.name.eq_ignore_ascii_case(name));
         if !given("Host") {
-            request = request.header("Host", format!("{host}:{port}"));
+            request = request.header("Host", authority(host, port));
         }
         if !given("User-Agent") {
             request = request.header("User-Agent", agent);
@@ -158,7 +158,7 @@ impl Checker {
         } else {
             send(TokioIo::new(stream), request).await
         };
-        let response = response.map_err(|e| format!("Get \"http://{host}:{port}\": {e}"))?;
+        let response = response.map_err(|e| format!("Get \"http://{}\": {e}", authority(host, port)))?;
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
         Ok((status, body.map(|b| b.to_bytes()).unwrap_or_default()))
@@ -187,10 +187,10 @@ impl Checker {
         let mut body = vec![0];
         body.extend((message.len() as u32).to_be_bytes());
         body.extend(message);
+        let port = u16::try_from(grpc.port).unwrap_or_default();
         let request = http::Request::post(format!(
-            "http://{}:{}/grpc.health.v1.Health/Check",
-            self.address.as_deref().unwrap_or_default(),
-            grpc.port
+            "http://{}/grpc.health.v1.Health/Check",
+            authority(self.address.as_deref().unwrap_or_default(), port),
         ))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -235,6 +235,15 @@ where
     sender.send_request(request).await.map_err(|e| e.to_string())
 }
 
+/// Host and port as URLs have them: an IPv6 address in brackets.
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
 fn resolve_port(port: &IntOrString, container: &Container) -> Option<u16> {
     match port {
         IntOrString::Int(number) => u16::try_from(*number).ok(),
@@ -242,5 +251,19 @@ fn resolve_port(port: &IntOrString, container: &Container) -> Option<u16> {
             let named = container.ports.iter().flatten().find(|p| p.name.as_ref() == Some(name));
             named.and_then(|p| u16::try_from(p.container_port).ok()).or_else(|| name.parse().ok())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_ipv6_stands_in_brackets() {
+        assert_eq!(authority("10.244.1.2", 8080), "10.244.1.2:8080");
+        assert_eq!(authority("fd00:244::2", 8080), "[fd00:244::2]:8080");
+        assert_eq!(authority("[fd00:244::2]", 8080), "[fd00:244::2]:8080");
+        assert_eq!(authority("web.example", 80), "web.example:80");
+        assert!(authority("fd00::2", 1).parse::<http::uri::Authority>().is_ok());
     }
 }

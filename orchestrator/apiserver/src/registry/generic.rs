@@ -15,7 +15,7 @@ mod watch;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use penstock_store::cache::{CacheError, Feed, WatchCache};
+use penstock_store::cache::{CacheError, CacheEvent, Feed, Item, WatchCache, Watcher};
 use penstock_store::{Expect, Mutation, Record, Revision, StoreError, Write};
 use serde_json::Value;
 
@@ -112,6 +112,18 @@ pub(crate) fn cache_error(error: CacheError) -> ApiError {
         }
         slow @ CacheError::TooSlow { .. } => ApiError::expired(slow.to_string()),
     }
+}
+
+/// Where somebody stands who follows all objects of a resource.
+#[derive(Default)]
+pub(crate) struct Following(Option<Watcher<Arc<CachedObject>>>);
+
+/// What became of the objects of a resource.
+pub(crate) enum News {
+    /// All there are: at first, and when changes were missed.
+    Everything(Vec<Arc<CachedObject>>),
+    /// What each change made of what, in their order.
+    Changes(Vec<[Option<Arc<CachedObject>>; 2]>),
 }
 
 /// How a compare-and-set ended.
@@ -237,6 +249,31 @@ impl Registry {
         cell.cache.wait_until_current().await.map_err(cache_error)?;
         let (items, _) = cell.cache.list(&cell.prefix_of(namespace)).await.map_err(cache_error)?;
         Ok(items.iter().map(|i| i.value.clone()).collect())
+    }
+
+    /// What became of a resource since it was asked for last, with all acknowledged writes. Costs what changed.
+    pub(crate) async fn news(
+        &self,
+        group: &str,
+        plural: &str,
+        following: &mut Following,
+    ) -> Result<News, ApiError> {
+        let cell = self.cell_of(group, plural)?;
+        cell.cache.wait_until_current().await.map_err(cache_error)?;
+        // A watcher that missed something is of no use any more.
+        if let Some(mut watcher) = following.0.take()
+            && let Ok(events) = watcher.take_ready()
+        {
+            following.0 = Some(watcher);
+            let object =
+                |item: &Option<Arc<Item<Arc<CachedObject>>>>| item.as_ref().map(|it| it.value.clone());
+            let change = |event: &Arc<CacheEvent<_>>| [object(&event.previous), object(&event.current)];
+            return Ok(News::Changes(events.iter().map(change).collect()));
+        }
+        let mut watcher = cell.cache.watch(&cell.prefix, None).await.map_err(cache_error)?;
+        let all = watcher.take_initial().iter().map(|item| item.value.clone()).collect();
+        following.0 = Some(watcher);
+        Ok(News::Everything(all))
     }
 
     /// One object of a resource from the cache; possibly a moment old.

@@ -3,6 +3,7 @@
 //! Read it top to bottom: nothing happens to a request that is not a line of [`pass`]. Audit and priority-and-fairness
 //! have their places marked.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -120,7 +121,7 @@ async fn serve_path(inner: &Arc<Inner>, call: &Call) -> Result<Response<Body>, A
                 None if inner.config.service_account_issuer.starts_with("https://") => {
                     inner.config.service_account_issuer.clone()
                 }
-                None => format!("https://{address}:{}", inner.config.listen.port()),
+                None => format!("https://{}", SocketAddr::new(address, inner.config.listen.port())),
             };
             Ok(respond::json(&inner.issuer.configuration(&base)))
         }

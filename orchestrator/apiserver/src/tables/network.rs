@@ -81,11 +81,12 @@ pub(crate) const ENDPOINTS: Columns = Columns {
             let ports = items_at(subset, "/ports");
             for address in items_at(subset, "/addresses") {
                 let ip = str_at(address, "/ip");
+                let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_string() };
                 if ports.is_empty() {
                     all.push(ip.to_string());
                 }
                 for p in ports {
-                    all.push(format!("{ip}:{}", p["port"].as_i64().unwrap_or(0)));
+                    all.push(format!("{host}:{}", p["port"].as_i64().unwrap_or(0)));
                 }
             }
         }

@@ -149,6 +149,30 @@ impl<T: Send + Sync + 'static> Watcher<T> {
         StreamExt::next(self).await
     }
 
+    /// The events that are there already, without waiting for one. An error ends the watcher, and says that some are missing.
+    pub fn take_ready(&mut self) -> Result<Vec<Arc<CacheEvent<T>>>, CacheError> {
+        let mut events: Vec<_> = self.replay.drain(..).collect();
+        loop {
+            match self.queue.try_recv() {
+                Ok(event) => events.push(event),
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    self.ended = true;
+                    return Err(self.why_closed());
+                }
+            }
+        }
+        self.told = events.last().map_or(self.told, |event| event.revision);
+        Ok(events)
+    }
+
+    fn why_closed(&self) -> CacheError {
+        match self.closed.0.load(Ordering::Acquire) {
+            TOO_SLOW => CacheError::TooSlow { events_max: self.events_max },
+            _ => CacheError::Compacted { oldest: self.feed.position() },
+        }
+    }
+
     fn give(&mut self, event: Arc<CacheEvent<T>>) -> Poll<Option<Result<Arc<CacheEvent<T>>, CacheError>>> {
         self.told = event.revision;
         Poll::Ready(Some(Ok(event)))
@@ -170,11 +194,7 @@ impl<T: Send + Sync + 'static> Stream for Watcher<T> {
             Poll::Ready(Some(event)) => self.give(event),
             Poll::Ready(None) => {
                 self.ended = true;
-                let error = match self.closed.0.load(Ordering::Acquire) {
-                    TOO_SLOW => CacheError::TooSlow { events_max: self.events_max },
-                    _ => CacheError::Compacted { oldest: self.feed.position() },
-                };
-                Poll::Ready(Some(Err(error)))
+                Poll::Ready(Some(Err(self.why_closed())))
             }
         }
     }

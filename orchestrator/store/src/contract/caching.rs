@@ -17,6 +17,7 @@ promises![
     a_watcher_resumes_from_the_revision_it_saw,
     a_watcher_that_was_away_too_long_must_list_again,
     a_slow_watcher_is_closed_and_holds_up_nobody,
+    a_watcher_gives_what_is_there_without_waiting,
     a_filtered_watcher_is_given_only_what_it_accepts,
     an_idle_cache_is_known_to_be_current,
     a_record_that_does_not_decode_is_reported_and_hides_no_other,
@@ -213,6 +214,24 @@ async fn a_slow_watcher_is_closed_and_holds_up_nobody(scene: Scene) {
     assert!(matches!(end, Some(Err(CacheError::TooSlow { events_max: 4 }))), "{end:?}");
     assert_eq!(given, 4, "what was queued is given first");
     assert!(slow.next().await.is_none());
+}
+
+async fn a_watcher_gives_what_is_there_without_waiting(scene: Scene) {
+    let cache = cache_with(&scene, CacheOptions { watcher_events_max: 2, ..CacheOptions::default() });
+    let mut watcher = cache.watch(&scene.prefix, None).await.unwrap();
+    assert!(watcher.take_ready().unwrap().is_empty());
+    scene.create("a", "one").await;
+    scene.create("b", "two").await;
+    cache.wait_until_current().await.unwrap();
+    let ready = watcher.take_ready().unwrap();
+    assert_eq!(ready.iter().map(|event| change(event)).collect::<Vec<_>>(), ["∅→one", "∅→two"]);
+    assert_eq!(watcher.position(), cache.revision());
+    for name in ["c", "d", "e"] {
+        scene.create(name, "more").await;
+    }
+    cache.wait_until_current().await.unwrap();
+    let lost = watcher.take_ready();
+    assert!(matches!(lost, Err(CacheError::TooSlow { events_max: 2 })), "{lost:?}");
 }
 
 async fn a_filtered_watcher_is_given_only_what_it_accepts(scene: Scene) {

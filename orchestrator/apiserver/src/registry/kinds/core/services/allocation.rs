@@ -82,10 +82,9 @@ pub(super) async fn reserve(
     old: Option<&Value>,
 ) -> Result<Taken, ApiError> {
     let mut turn = registry.allocations().lock_owned().await;
-    turn.follow(registry.all("", "services", None).await?);
+    turn.follow(registry).await?;
     // Only a Service that is there already has something.
-    let own = old.and_then(|_| turn.find(meta_str(new, "uid")));
-    let own = own.map(|service| held_by(&service.value())).unwrap_or_default();
+    let own = old.and_then(|_| turn.held_by(meta_str(new, "uid"))).cloned().unwrap_or_default();
     let used = Used { ledger: &turn, own };
     let mut claimed = Vec::new();
     let had: Vec<String> = old

@@ -1,66 +1,52 @@
-//! What all Services hold: addresses and node ports, followed from one look at them to the next.
+//! What all Services hold: addresses and node ports, followed from one allocation to the next.
 //!
-//! Of thousands of Services one changes between two allocations, and to read all of them for each made ten thousand take
-//! minutes. Must not know how anything is allocated.
+//! Of thousands of Services one changes between two allocations. To read all of them for each made ten thousand take
+//! minutes; to have all of them in hand and compare was what a create cost at fifty thousand. Must not know how anything is
+//! allocated.
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::Arc;
 
 use super::allocation::held_by;
+use crate::error::ApiError;
+use crate::registry::Registry;
+use crate::registry::generic::{Following, News};
 use crate::registry::object::CachedObject;
 
-/// What is held, as of the objects it followed last.
+/// What is held, as of the changes it followed last.
 #[derive(Default)]
 pub struct Ledger {
-    known: Vec<Arc<CachedObject>>,
+    following: Following,
+    /// By the Service's uid.
+    services: HashMap<String, Held>,
     ips: Counts<String>,
     ports: Counts<(u16, String)>,
 }
 
 /// What one Service holds.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Held {
     pub ips: Vec<String>,
     /// `(port, protocol)`.
     pub ports: Vec<(u16, String)>,
 }
 
-/// How many hold each; below zero for a moment while what moved was taken away and not yet added.
+/// How many hold each.
 struct Counts<K>(HashMap<K, i64>);
 
 // === impl Ledger ===
 
 impl Ledger {
-    /// Brings it up to date with all Services. Those that are the same objects as before cost a comparison of pointers.
-    pub fn follow(&mut self, all: Vec<Arc<CachedObject>>) {
-        let before = std::mem::take(&mut self.known);
-        let (mut old, mut new) = (before.iter().peekable(), all.iter().peekable());
-        loop {
-            // Should the order be another than that of the list, what did not change is taken away at one place and added
-            // at another: the counts are right all the same.
-            let (gone, came) = match (old.peek(), new.peek()) {
-                (None, None) => break,
-                (Some(_), None) => (true, false),
-                (None, Some(_)) => (false, true),
-                (Some(old), Some(new)) if Arc::ptr_eq(old, new) => (true, true),
-                (Some(old), Some(new)) => (place(old) <= place(new), place(old) >= place(new)),
-            };
-            let (gone, came) = (gone.then(|| old.next()).flatten(), came.then(|| new.next()).flatten());
-            if let (Some(gone), Some(came)) = (gone, came)
-                && Arc::ptr_eq(gone, came)
-            {
-                continue;
-            }
-            gone.into_iter().for_each(|object| self.add(object, -1));
-            came.into_iter().for_each(|object| self.add(object, 1));
-        }
-        self.known = all;
+    /// Brings it up to date with all Services.
+    pub async fn follow(&mut self, registry: &Registry) -> Result<(), ApiError> {
+        let news = registry.news("", "services", &mut self.following).await?;
+        self.learn(news);
+        Ok(())
     }
 
-    /// The Service of this uid, as it was followed last.
-    pub fn find(&self, uid: &str) -> Option<&Arc<CachedObject>> {
-        self.known.iter().find(|object| object.uid == uid)
+    /// What the Service of this uid holds, as it was followed last.
+    pub fn held_by(&self, uid: &str) -> Option<&Held> {
+        self.services.get(uid)
     }
 
     /// Whether another Service than one that holds this has the address.
@@ -73,15 +59,34 @@ impl Ledger {
         self.ports.get(port) > own.ports.iter().filter(|held| *held == port).count() as i64
     }
 
-    fn add(&mut self, object: &CachedObject, times: i64) {
-        let held = held_by(&object.value());
-        held.ips.into_iter().for_each(|ip| self.ips.add(ip, times));
-        held.ports.into_iter().for_each(|port| self.ports.add(port, times));
+    fn learn(&mut self, news: News) {
+        match news {
+            News::Everything(all) => {
+                self.services.clear();
+                (self.ips, self.ports) = (Counts::default(), Counts::default());
+                all.iter().for_each(|service| self.add(service));
+            }
+            News::Changes(changes) => {
+                for [former, current] in changes {
+                    former.iter().for_each(|service| self.remove(&service.uid));
+                    current.iter().for_each(|service| self.add(service));
+                }
+            }
+        }
     }
-}
 
-fn place(object: &CachedObject) -> (&str, &str) {
-    (&object.namespace, &object.name)
+    fn add(&mut self, service: &CachedObject) {
+        let held = held_by(&service.value());
+        held.ips.iter().for_each(|ip| self.ips.add(ip.clone(), 1));
+        held.ports.iter().for_each(|port| self.ports.add(port.clone(), 1));
+        self.services.insert(service.uid.clone(), held);
+    }
+
+    fn remove(&mut self, uid: &str) {
+        let held = self.services.remove(uid).unwrap_or_default();
+        held.ips.into_iter().for_each(|ip| self.ips.add(ip, -1));
+        held.ports.into_iter().for_each(|port| self.ports.add(port, -1));
+    }
 }
 
 // === impl Counts ===
@@ -112,6 +117,8 @@ impl<K> Default for Counts<K> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use penstock_schema::Schema;
     use serde_json::json;
 
@@ -136,28 +143,30 @@ mod tests {
             service("2", "u2", "10.0.0.2", 0),
             service("3", "u3", "10.0.0.3", 0),
         );
+        let moved = service("2", "u2", "10.0.0.9", 0);
         let mut ledger = Ledger::default();
-        ledger.follow(vec![one.clone(), two.clone()]);
+        ledger.learn(News::Everything(vec![one.clone(), two.clone()]));
         assert!(ledger.has_ip("10.0.0.1", &nobody) && ledger.has_port(&(30_001, "TCP".into()), &nobody));
-        ledger.follow(vec![two.clone(), three.clone()]);
+        ledger.learn(News::Changes(vec![[Some(one), None], [None, Some(three.clone())]]));
         assert!(!ledger.has_ip("10.0.0.1", &nobody) && !ledger.has_port(&(30_001, "TCP".into()), &nobody));
         assert!(ledger.has_ip("10.0.0.2", &nobody) && ledger.has_ip("10.0.0.3", &nobody));
-        // In another order than that of names, and with one that was changed.
-        ledger.follow(vec![three, service("2", "u2", "10.0.0.9", 0)]);
+        ledger.learn(News::Changes(vec![[Some(two), Some(moved.clone())]]));
         assert!(ledger.has_ip("10.0.0.3", &nobody) && ledger.has_ip("10.0.0.9", &nobody));
         assert!(!ledger.has_ip("10.0.0.2", &nobody));
-        ledger.follow(Vec::new());
-        assert!(ledger.ips.0.is_empty() && ledger.ports.0.is_empty());
+        // Changes were missed: all is told anew.
+        ledger.learn(News::Everything(vec![moved]));
+        assert!(!ledger.has_ip("10.0.0.3", &nobody) && ledger.has_ip("10.0.0.9", &nobody));
+        ledger.learn(News::Everything(Vec::new()));
+        assert!(ledger.ips.0.is_empty() && ledger.ports.0.is_empty() && ledger.services.is_empty());
     }
 
     #[test]
     fn what_a_service_has_itself_is_not_taken() {
-        let one = service("1", "u1", "10.0.0.1", 30_001);
         let mut ledger = Ledger::default();
-        ledger.follow(vec![one.clone()]);
-        let own = held_by(&ledger.find("u1").expect("there").value());
+        ledger.learn(News::Everything(vec![service("1", "u1", "10.0.0.1", 30_001)]));
+        let own = ledger.held_by("u1").expect("there").clone();
         assert!(!ledger.has_ip("10.0.0.1", &own) && !ledger.has_port(&(30_001, "TCP".into()), &own));
-        ledger.follow(vec![one, service("2", "u2", "10.0.0.1", 0)]);
+        ledger.learn(News::Changes(vec![[None, Some(service("2", "u2", "10.0.0.1", 0))]]));
         assert!(ledger.has_ip("10.0.0.1", &own), "another has it too");
     }
 }

@@ -90,8 +90,8 @@ impl Ledger {
         self.book.lock().waiting.remove(uid);
     }
 
-    /// Gives a pod of this class another amount if it fits; returns whether somebody waits for room that may be there now. Less than it
-    /// had always fits, however full the node is.
+    /// Gives a pod of this class another amount if it fits; returns whether somebody waits for room that may be there now.
+    /// Less than it had always fits, however full the node is.
     ///
     /// # Errors
     /// Why it does not get it; it keeps what it had.

@@ -50,7 +50,7 @@ impl Control {
             format!("--cluster-cidr={CLUSTER_CIDR}"),
         ]);
         let here = Netns::current()?;
-        let orchestrator = Running::spawn(orchestrator, &here, None, &folder.join("orchestrator.log"))?;
+        let orchestrator = Running::spawn(orchestrator, &here, folder.join("orchestrator.log"))?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let kubeconfig = data.0.join("admin.kubeconfig");
         let client = eventually(START_MAX, || {

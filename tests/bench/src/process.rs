@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::libc;
@@ -16,12 +16,17 @@ use penstock_tests::netns::Netns;
 /// more on backends that left.
 const AFTERWARDS: [&str; 2] = ["settle", "sweep"];
 const AFTERWARDS_MAX: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Control plane and agents run before ordinary processes, as `cargo xtask up` has them.
 const NICE: &str = "-10";
 
 /// A process that ends when it is dropped.
-pub struct Running(Child);
+pub struct Running {
+    child: Child,
+    /// What it says to standard error.
+    log: PathBuf,
+}
 
 /// One of our own programs, which lie beside this one.
 pub fn command(program: &str) -> Result<Command> {
@@ -106,27 +111,36 @@ pub fn cpu_ns(pid: u32) -> u64 {
 
 impl Running {
     /// Starts a command whose complaints go to a file. It ends with the calling thread too.
-    pub fn spawn(mut command: Command, netns: &Netns, cgroup: Option<&Path>, log: &Path) -> Result<Running> {
-        let file = File::create(log).with_context(|| format!("making {}", log.display()))?;
+    pub fn spawn(mut command: Command, netns: &Netns, log: PathBuf) -> Result<Running> {
+        let file = File::create(&log).with_context(|| format!("making {}", log.display()))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
-        place(&mut command, netns, cgroup)?;
-        Ok(Running(command.spawn().with_context(|| format!("starting {}", command.get_program().display()))?))
+        place(&mut command, netns, None)?;
+        let spawned = command.spawn();
+        let child = spawned.with_context(|| format!("starting {}", command.get_program().display()))?;
+        Ok(Running { child, log })
     }
 
     pub fn pid(&self) -> u32 {
-        self.0.id()
+        self.child.id()
     }
 
-    /// Whether it runs still.
-    pub fn is_alive(&self) -> bool {
+    /// Lets a moment pass for what it is doing; an error, with its last words, when it has ended or its time is up.
+    pub fn wait_a_little(&self, deadline: Instant) -> Result<()> {
         // What ended and was not waited for has no descriptors any more.
-        Path::new(&format!("/proc/{}/fd/0", self.pid())).exists()
+        let is_alive = Path::new(&format!("/proc/{}/fd/0", self.pid())).exists();
+        if Instant::now() > deadline || !is_alive {
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let why = if is_alive { "is not done in time" } else { "has ended" };
+            bail!("it {why}, and said last: {}", log.lines().last().unwrap_or("nothing"));
+        }
+        std::thread::sleep(LOOK_EVERY);
+        Ok(())
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

@@ -15,7 +15,6 @@ use crate::process::{self, Running};
 use crate::programmed::{PROGRAM_MAX, programmed_at};
 use crate::stage::Stage;
 
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 const TCP: u8 = 6;
 
 /// A running agent.
@@ -23,7 +22,6 @@ pub struct Agent {
     process: Running,
     /// By the clock on the wall.
     started: Duration,
-    log: PathBuf,
     pins: PathBuf,
 }
 
@@ -59,10 +57,9 @@ impl Agent {
         ] {
             agent.arg(option).arg(path);
         }
-        let log = at("agent.log");
         let started = SystemTime::now().duration_since(UNIX_EPOCH)?;
-        let process = Running::spawn(agent, &node.netns, None, &log)?;
-        Ok(Agent { process, started, log, pins: node.pins() })
+        let process = Running::spawn(agent, &node.netns, at("agent.log"))?;
+        Ok(Agent { process, started, pins: node.pins() })
     }
 
     pub fn pid(&self) -> u32 {
@@ -87,15 +84,7 @@ impl Agent {
     }
 
     fn wait_a_little(&self, deadline: Instant) -> Result<()> {
-        if Instant::now() > deadline || !self.process.is_alive() {
-            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-            bail!(
-                "the agent did not program its services; it said last: {}",
-                log.lines().last().unwrap_or("")
-            );
-        }
-        std::thread::sleep(LOOK_EVERY);
-        Ok(())
+        self.process.wait_a_little(deadline).context("the agent did not program its services")
     }
 
     fn has_address(&self, vip: Ipv4Addr) -> bool {

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
@@ -27,7 +27,6 @@ use crate::world::{NODE, OUTSIDE, World};
 
 const NAMESPACE: &str = "default";
 const NODE_NAME: &str = "node";
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Seldom enough that no measurement meets it.
 const REPEAT_EVERY: &str = "24h";
 
@@ -39,10 +38,7 @@ pub enum Mode {
 }
 
 /// A running kube-proxy.
-pub struct KubeProxy {
-    process: Running,
-    log: PathBuf,
-}
+pub struct KubeProxy(Running);
 
 impl Mode {
     pub const ALL: [Mode; 2] = [Mode::Iptables, Mode::Nftables];
@@ -101,25 +97,18 @@ impl KubeProxy {
             command.arg(format!("--feature-gates={GATE}=true"));
         }
         let log = folder.join(format!("kube-proxy-{}.log", mode.name()));
-        Ok(KubeProxy { process: Running::spawn(command, netns, None, &log)?, log })
+        Ok(KubeProxy(Running::spawn(command, netns, log)?))
     }
 
     pub fn pid(&self) -> u32 {
-        self.process.pid()
+        self.0.pid()
     }
 
     /// Waits until the kernel has every Service.
     pub fn wait_until_programmed(&self, node: &Netns) -> Result<()> {
         let deadline = Instant::now() + PROGRAM_MAX;
         while !node.run(programmed_at).is_ok_and(|at| at > 0.0) {
-            if Instant::now() > deadline || !self.process.is_alive() {
-                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-                bail!(
-                    "kube-proxy did not program its services; it said last: {}",
-                    log.lines().last().unwrap_or("")
-                );
-            }
-            std::thread::sleep(LOOK_EVERY);
+            self.0.wait_a_little(deadline).context("kube-proxy did not program its services")?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! A node's containerd: its configuration and the images it is given.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -63,6 +64,11 @@ fn has_capability(bit: u32) -> bool {
         .is_some_and(|set| set & (1 << bit) != 0)
 }
 
+/// Whether a program can be connected to at `socket`. Its file is there a moment earlier, between bind and listen.
+pub fn listens(socket: &Path) -> bool {
+    UnixStream::connect(socket).is_ok()
+}
+
 /// Imports an image archive (OCI or Docker) where the runtime's Kubernetes side sees it.
 pub fn import(node: &NodeLayout, archive: &Path) -> Result<()> {
     let socket = node.containerd_socket();
@@ -80,4 +86,24 @@ pub fn import(node: &NodeLayout, archive: &Path) -> Result<()> {
     )
     .map(drop)
     .with_context(|| format!("{} did not take the image archive {}", node.name, archive.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_that_only_has_its_file_is_not_listened_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("containerd.sock");
+        assert!(!listens(&socket), "no file yet");
+
+        let listener = UnixListener::bind(&socket).unwrap();
+        assert!(listens(&socket));
+
+        drop(listener);
+        assert!(socket.exists() && !listens(&socket), "the file alone refuses");
+    }
 }

@@ -36,7 +36,9 @@ pub fn bring_up(layout: &Layout, archives: &[PathBuf], with_demo: bool, phases: 
     phases.reached("namespaces, links and keys made");
     start_supervisor(layout)?;
     for_every_node(layout, |node| {
-        wait_for(layout, &format!("containerd of {}", node.name), || node.containerd_socket().exists())?;
+        wait_for(layout, &format!("containerd of {}", node.name), || {
+            containerd::listens(&node.containerd_socket())
+        })?;
         archives.iter().try_for_each(|archive| containerd::import(node, archive))?;
         std::os::unix::fs::symlink(node.containerd_socket(), node.runtime_socket())
             .with_context(|| format!("cannot make {}", node.runtime_socket().display()))

@@ -9,6 +9,7 @@ use penstock_tests::dataplane::{Stand, object};
 use penstock_tests::netns;
 
 mod dataplane {
+    mod affinity;
     mod announced;
     mod choice;
     mod connect;

@@ -6,16 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::endings::{Acted, Endings, Said};
-use crate::kernel::KernelMaps;
-use crate::leaving::Ended;
+use crate::endings::{Endings, Over, Said};
 use crate::load::State;
-use crate::noted::Noted;
 use crate::picks::Picks;
 use crate::planner::Planner;
 use crate::sets::Settling;
 use crate::sink::MapSink;
-use crate::sweep::Departed;
+use crate::sweep::Left;
 use crate::{Dataplane, DataplaneError, Desired, NodeFacts, Service, ServiceChange, ServiceKey};
 
 /// What was written for some changes.
@@ -96,11 +93,11 @@ impl Dataplane {
             None if planner.image().names.contains_key(&service) => Said::Nothing,
             None => Said::Gone,
         };
-        let (acted, ended) = endings.act(maps, &planned.departed, said, listing == Listing::Complete)?;
+        let (acted, over) = endings.act(maps, &planned.left, said, listing == Listing::Complete)?;
         let settling = maps.take_settling();
-        let acted_on_some = !planned.departed.is_empty() || !ended.is_empty();
+        let acted_on_some = planned.left != Left::default() || !over.ended.is_empty();
         if acted_on_some && !settling.is_settled() {
-            self.act_again(settling, planned.departed, ended, endings.again(), maps.picks());
+            self.act_again(settling, planned.left, over, endings.again(), maps.picks());
         }
         Ok(Applied {
             operations: planned.operations.len(),
@@ -115,24 +112,15 @@ impl Dataplane {
     fn act_again(
         &self,
         settling: Settling,
-        departed: Departed,
-        ended: Ended,
+        left: Left,
+        over: Over,
         mut endings: Endings,
         picks: Option<Arc<Picks>>,
     ) {
         let directory = self.directory().to_owned();
         let sweeping = std::thread::Builder::new().name("sweep".to_owned()).spawn(move || {
             settling.wait();
-            let acted =
-                Noted::observe(&directory, departed.keys().chain(ended.services())).and_then(|noted| {
-                    if noted == Noted::default() {
-                        return Ok(Acted::default());
-                    }
-                    let mut maps = KernelMaps::open(&directory)?;
-                    maps.pick_by(picks);
-                    endings.act_on(&mut maps, &departed, &ended)
-                });
-            if let Err(error) = acted {
+            if let Err(error) = endings.act_again(&directory, picks, &left, &over) {
                 tracing::warn!("flows and sockets of backends that left may linger: {error}");
             }
         });

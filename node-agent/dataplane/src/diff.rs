@@ -9,8 +9,9 @@ use std::sync::Arc;
 use penstock_ebpf_common::{VipKey, VipValue};
 
 use crate::ServiceKey;
-use crate::image::{MapImage, Set, SourceRange, service_of, set_ids};
+use crate::image::{Endpoint, MapImage, Set, SourceRange, service_of, set_ids};
 use crate::planner::Planned;
+use crate::sweep::{Departed, Left};
 
 /// One change of one map.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +86,7 @@ impl Dirty {
 
     /// What is to be written so that maps that hold what was, hold what is.
     pub fn planned(self, now: &MapImage) -> Planned {
-        let departed = self.departed(now);
+        let left = Left { departed: self.departed(now), unkept: self.unkept(now) };
         let mut operations = Vec::new();
         let (mut vips, mut ranges, mut sets, mut names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (number, before) in self.names {
@@ -117,11 +118,26 @@ impl Dirty {
             }
         }
         operations.extend([vips, ranges, sets, names].into_iter().flatten());
-        Planned { operations, departed }
+        Planned { operations, left }
+    }
+
+    /// The backends that sets had whose clients kept theirs, and that clients of the same sets are not to keep now.
+    fn unkept(&self, now: &MapImage) -> BTreeMap<u32, BTreeSet<Endpoint>> {
+        let kept = self.sets.iter().filter_map(|(id, before)| Some((*id, before.as_ref()?)));
+        let kept = kept.filter(|(_, before)| before.affinity_seconds > 0);
+        let unkept = kept.map(|(id, before)| {
+            let mut gone: BTreeSet<_> = before.endpoints().collect();
+            let now = now.sets.get(&id).filter(|set| set.affinity_seconds > 0);
+            now.into_iter().flat_map(Set::endpoints).for_each(|endpoint| {
+                gone.remove(&endpoint);
+            });
+            (id, gone)
+        });
+        unkept.filter(|(_, gone)| !gone.is_empty()).collect()
     }
 
     /// The backends that services had before in any of their sets, and have in none now.
-    fn departed(&self, now: &MapImage) -> BTreeMap<u32, BTreeSet<crate::image::Endpoint>> {
+    fn departed(&self, now: &MapImage) -> Departed {
         let mut departed = BTreeMap::new();
         let services: BTreeSet<u32> = self.sets.keys().map(|id| service_of(*id)).collect();
         for service in services {

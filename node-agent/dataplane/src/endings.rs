@@ -7,12 +7,15 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::image::Endpoint;
+use crate::image::{Endpoint, service_of};
 use crate::kernel::KernelMaps;
 use crate::leaving::{Ended, Leaving, Standing};
 use crate::namespaces::Namespaces;
-use crate::sweep::{self, Departed};
+use crate::noted::Noted;
+use crate::picks::Picks;
+use crate::sweep::{self, Left};
 use crate::{DataplaneError, Service, sockets};
 
 /// What is remembered from one change to the next.
@@ -42,6 +45,15 @@ pub struct Acted {
     pub flows_removed: usize,
     /// Connected sockets destroyed.
     pub sockets_destroyed: usize,
+}
+
+/// With whose clients it is over by a change.
+#[derive(Debug, Default)]
+pub struct Over {
+    /// Backends that ended.
+    pub ended: Ended,
+    /// What had been noted for their services, and for those of backends that left, when it was looked for.
+    pub noted: Noted,
 }
 
 /// What is said of a service now.
@@ -78,17 +90,35 @@ impl Endings {
         }
     }
 
+    /// Acts once more on what is over, when no program runs any more that saw the sets as they were. `directory` is the
+    /// agent's on its bpf file system. Nothing is looked for when nothing was noted since the first time.
+    pub fn act_again(
+        &mut self,
+        directory: &Path,
+        picks: Option<Arc<Picks>>,
+        left: &Left,
+        over: &Over,
+    ) -> Result<Acted, DataplaneError> {
+        let noted = Noted::observe(directory, &services_of(left, &over.ended))?;
+        if noted == over.noted {
+            return Ok(Acted::default());
+        }
+        let mut maps = KernelMaps::open(directory)?;
+        maps.pick_by(picks);
+        self.act_on(&mut maps, left, &over.ended, noted)
+    }
+
     /// Acts on backends that left their sets, and on those that left before and are gone now. `all_was_said` says that
     /// by now something was said of every service since the start.
     pub fn act<'a>(
         &mut self,
         maps: &mut KernelMaps,
-        departed: &Departed,
+        left: &Left,
         said: impl Fn(u32) -> Said<'a>,
         all_was_said: bool,
-    ) -> Result<(Acted, Ended), DataplaneError> {
+    ) -> Result<(Acted, Over), DataplaneError> {
         let standing = |service, endpoint| standing(said(service), endpoint);
-        let mut ended = self.leaving.step(departed, standing);
+        let mut ended = self.leaving.step(&left.departed, standing);
         if matches!(self.suspects, Suspects::Unread) {
             self.suspects = Suspects::Are(connected(maps)?);
         }
@@ -99,21 +129,23 @@ impl Endings {
             self.suspects = Suspects::Cleared;
         }
         self.dead.clear();
-        let acted = self.act_on(maps, departed, &ended)?;
-        Ok((acted, ended))
+        // Before the maps are looked at: what is noted after a look is counted after it.
+        let noted = maps.noted(&services_of(left, &ended))?;
+        let acted = self.act_on(maps, left, &ended, noted)?;
+        Ok((acted, Over { ended, noted }))
     }
 
-    /// Acts on what was found before.
-    pub fn act_on(
+    fn act_on(
         &mut self,
         maps: &mut KernelMaps,
-        departed: &Departed,
+        left: &Left,
         ended: &Ended,
+        noted: Noted,
     ) -> Result<Acted, DataplaneError> {
-        let victims = sockets::observe_victims(maps, ended, &self.dead)?;
+        let victims = sockets::observe_victims(maps, ended, &self.dead, noted)?;
         let (namespaces, dead) = (&mut self.namespaces, &mut self.dead);
         let destroy = || sockets::apply_end(namespaces, &victims, dead);
-        let mut sweep = || sweep::apply_departure(maps, departed, &ended.gone);
+        let mut sweep = || sweep::apply_departure(maps, left, &ended.gone, noted);
         if victims.is_empty() {
             return Ok(Acted { flows_removed: sweep()?, sockets_destroyed: 0 });
         }
@@ -131,6 +163,12 @@ impl Endings {
         })?;
         Ok(Acted { flows_removed: swept?, sockets_destroyed })
     }
+}
+
+/// The services that something is over for.
+fn services_of(left: &Left, ended: &Ended) -> BTreeSet<u32> {
+    let of_sets = left.unkept.keys().map(|set| service_of(*set));
+    left.departed.keys().chain(ended.services()).copied().chain(of_sets).collect()
 }
 
 /// Backends that sockets are connected to.
@@ -188,7 +226,10 @@ mod tests {
             (_, endpoint) if endpoint == at(1) => Standing::Gone,
             _ => Standing::Serving,
         });
-        assert_eq!(ended, Ended { gone: [(7, BTreeSet::from([at(1)]))].into(), silent: Departed::new() });
+        assert_eq!(
+            ended,
+            Ended { gone: [(7, BTreeSet::from([at(1)]))].into(), silent: sweep::Departed::new() }
+        );
         assert_eq!(suspects, BTreeSet::from([(8, at(1))]));
     }
 

@@ -1,6 +1,6 @@
 //! The kernel's maps as a [`MapSink`]: the only writer of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -331,8 +331,8 @@ impl KernelMaps {
         }
     }
 
-    /// In which maps programs may have noted something for these services.
-    pub fn noted<'a>(&mut self, services: impl Iterator<Item = &'a u32>) -> Result<Noted, DataplaneError> {
+    /// What programs may have noted for these services.
+    pub fn noted(&mut self, services: &BTreeSet<u32>) -> Result<Noted, DataplaneError> {
         Noted::of(&mut self.counts, services)
     }
 

@@ -66,5 +66,6 @@ pub use planner::{Planned, Planner};
 pub use remembered::{Client, Remembered};
 pub use sink::{MapSink, MemoryMaps};
 pub use snapshot::Snapshot;
+pub use sweep::{Departed, Left};
 pub use sys::{netns_cookie, now_ns as monotonic_ns};
 pub use uplink::{Xdp, XdpKind};

@@ -19,6 +19,7 @@ use crate::migrate::{self, Conversion, Exchange};
 use crate::picks::{self, Picks};
 use crate::planner::Planner;
 use crate::sink::MapSink;
+use crate::sweep;
 use crate::uplink::{self, Uplink, Xdp, XdpKind};
 use crate::{DataplaneError, node, sys};
 
@@ -150,8 +151,10 @@ impl Dataplane {
     pub fn load(options: LoadOptions) -> Result<Self, DataplaneError> {
         ensure_directories(&options.bpffs)?;
         let loaded = load_newest(&options)?;
-        let Loaded { programs, maps, limits, pods } = loaded;
-        let planner = Planner::recover(maps.observe()?, &limits);
+        let Loaded { programs, mut maps, limits, pods } = loaded;
+        let image = maps.observe()?;
+        sweep::forget_unkept(&mut maps, &image)?;
+        let planner = Planner::recover(image, &limits);
         tracing::info!(services = planner.served(), pods, "data plane loaded");
         Ok(Self {
             programs: RwLock::new(programs),

@@ -5,6 +5,7 @@
 //! miss a note asks again when none runs any more that may be between the two. Counts must not be set back while
 //! something is noted: a service's number starts anew only after all of the former service was forgotten.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use penstock_ebpf_common::ServiceCount;
@@ -12,33 +13,28 @@ use penstock_ebpf_common::ServiceCount;
 use crate::DataplaneError;
 use crate::counts::Counts;
 
-/// Which maps may have entries of some services.
+/// What was counted for some services: zero where the map in question has no entries of them. Nothing was noted between two
+/// looks at the same counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Noted {
     /// Peers of connected sockets, and how many there are.
-    pub connects: bool,
+    pub connects: u64,
     /// Flows of sockets that are not connected.
-    pub datagrams: bool,
+    pub datagrams: u64,
     /// Flows of interfaces.
-    pub packets: bool,
+    pub packets: u64,
 }
 
 // === impl Noted ===
 
 impl Noted {
     /// What may have been noted for some services, by counts that are pinned in an agent's directory.
-    pub fn observe<'a>(
-        directory: &Path,
-        services: impl Iterator<Item = &'a u32>,
-    ) -> Result<Self, DataplaneError> {
+    pub fn observe(directory: &Path, services: &BTreeSet<u32>) -> Result<Self, DataplaneError> {
         Self::of(&mut Counts::open(directory)?, services)
     }
 
     /// The same by these counts.
-    pub fn of<'a>(
-        counts: &mut Counts,
-        services: impl Iterator<Item = &'a u32>,
-    ) -> Result<Self, DataplaneError> {
+    pub fn of(counts: &mut Counts, services: &BTreeSet<u32>) -> Result<Self, DataplaneError> {
         let mut noted = Self::default();
         for service in services {
             noted = noted.with(&counts.get(*service)?);
@@ -49,10 +45,10 @@ impl Noted {
     /// Adds what may have been noted for one more service.
     fn with(self, count: &ServiceCount) -> Self {
         Self {
-            connects: self.connects || count.connects > 0,
-            datagrams: self.datagrams || count.datagrams > 0,
+            connects: self.connects + count.connects,
+            datagrams: self.datagrams + count.datagrams,
             // A flow's first packet may have been dropped after the flow was noted.
-            packets: self.packets || count.packets > 0 || count.replies > 0 || count.drops > 0,
+            packets: self.packets + count.packets + count.replies + count.drops,
         }
     }
 }
@@ -66,9 +62,9 @@ mod tests {
         let none = ServiceCount { refused: 9, ..ServiceCount::default() };
         assert_eq!(Noted::default().with(&none), Noted::default(), "who is refused leaves no trace");
         let connects = Noted::default().with(&ServiceCount { connects: 1, ..none });
-        assert_eq!(connects, Noted { connects: true, ..Noted::default() });
-        let both = connects.with(&ServiceCount { datagrams: 1, ..none });
-        assert_eq!(both, Noted { connects: true, datagrams: true, packets: false });
-        assert!(Noted::default().with(&ServiceCount { drops: 1, ..none }).packets);
+        assert_eq!(connects, Noted { connects: 1, ..Noted::default() });
+        let both = connects.with(&ServiceCount { connects: 2, datagrams: 1, ..none });
+        assert_eq!(both, Noted { connects: 3, datagrams: 1, packets: 0 });
+        assert_eq!(Noted::default().with(&ServiceCount { drops: 1, ..none }).packets, 1);
     }
 }

@@ -14,7 +14,8 @@ use penstock_ebpf_common::{VipKey, VipValue};
 use crate::compile::{CompiledPort, compile_port, conflict, is_served, yields};
 use crate::diff::{Dirty, Operation};
 use crate::ids::Ids;
-use crate::image::{Endpoint, MapImage, Set, set_ids};
+use crate::image::{MapImage, Set, set_ids};
+use crate::sweep::Left;
 use crate::{Applied, Limits, NodeFacts, Service, ServiceChange, ServiceKey};
 
 /// The service ports that are served, and what is to be written for them.
@@ -50,8 +51,8 @@ struct Port {
 pub struct Planned {
     /// In the order in which they are to be carried out.
     pub operations: Vec<Operation>,
-    /// The backends that services no longer have, by service number.
-    pub departed: BTreeMap<u32, BTreeSet<Endpoint>>,
+    /// The backends that services no longer have.
+    pub left: Left,
 }
 
 // === impl Planner ===

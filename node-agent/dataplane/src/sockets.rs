@@ -16,6 +16,7 @@ use crate::image::Endpoint;
 use crate::kernel::{self, KernelMaps};
 use crate::leaving::Ended;
 use crate::namespaces::Namespaces;
+use crate::noted::Noted;
 use crate::sweep::{left, picked};
 
 /// Sockets that are to go, by namespace.
@@ -35,12 +36,13 @@ pub struct Victim {
 
 /// The sockets connected to backends with whose clients it is over, but for those that are dead already.
 pub fn observe_victims(
-    maps: &mut KernelMaps,
+    maps: &KernelMaps,
     ended: &Ended,
     dead: &BTreeSet<u64>,
+    noted: Noted,
 ) -> Result<Victims, DataplaneError> {
     let mut victims = Victims::new();
-    if !maps.noted(ended.services())?.connects {
+    if noted.connects == 0 || ended.is_empty() {
         return Ok(victims);
     }
     maps.each_peer(&picked(ended.services()), |cookie, PickedPeer { peer, head }| {

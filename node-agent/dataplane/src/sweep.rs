@@ -14,11 +14,21 @@ use penstock_ebpf_common::{
 };
 
 use crate::DataplaneError;
-use crate::image::{Endpoint, service_of};
+use crate::image::{Endpoint, MapImage};
 use crate::kernel::{self, KernelMaps};
+use crate::noted::Noted;
 
 /// Backends that left, by service.
 pub type Departed = BTreeMap<u32, BTreeSet<Endpoint>>;
+
+/// What is over by a change.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Backends that left all sets of their service.
+    pub departed: Departed,
+    /// Backends that no client keeps any more, by set.
+    pub unkept: BTreeMap<u32, BTreeSet<Endpoint>>,
+}
 
 /// A packet may put one half of a flow back while the other is still there; the next pass takes both. The last finds none.
 const PASSES_MAX: usize = 4;
@@ -27,29 +37,42 @@ const PASSES_MAX: usize = 4;
 /// was noted for their services. Returns how many flow halves went.
 pub fn apply_departure(
     maps: &mut KernelMaps,
-    departed: &Departed,
+    left: &Left,
     gone: &Departed,
+    noted: Noted,
 ) -> Result<usize, DataplaneError> {
-    let noted = maps.noted(departed.keys().chain(gone.keys()))?;
+    let departed = &left.departed;
     let mut flows = 0;
-    if noted.datagrams {
+    if noted.datagrams > 0 {
         flows += sweep_socket_flows(maps, departed)?;
     }
-    if noted.packets {
+    if noted.packets > 0 {
         flows += sweep_flows(maps, departed, gone)?;
     }
-    if noted.connects && !gone.is_empty() {
+    if noted.connects > 0 && !gone.is_empty() {
         kernel::sweep(&mut maps.open, map::OPEN, |key, count| {
             // Those still counted go with a later one; zero is what a missing entry means.
             gone.contains_key(&key.service) && *count <= 0
         })?;
     }
-    if noted.connects || noted.datagrams || noted.packets {
-        kernel::sweep(&mut maps.affinity, map::AFFINITY, |key, value| {
-            affinity_is_over(departed, key, value)
+    if noted != Noted::default() && !left.unkept.is_empty() {
+        kernel::sweep(&mut maps.affinity, map::AFFINITY, |key: &AffinityKey, value: &AffinityValue| {
+            left.unkept.get(&key.set).is_some_and(|gone| gone.contains(&(value.address, value.port)))
         })?;
     }
     Ok(flows)
+}
+
+/// Forgets which clients kept backends that are not in their sets any more: an earlier agent may have been ended between
+/// its writing a set and its acting on who left.
+pub fn forget_unkept(maps: &mut KernelMaps, image: &MapImage) -> Result<(), DataplaneError> {
+    let kept = image.sets.iter().filter(|(_, set)| set.affinity_seconds > 0);
+    let kept: BTreeMap<u32, BTreeSet<Endpoint>> =
+        kept.map(|(id, set)| (*id, set.endpoints().collect())).collect();
+    kernel::sweep(&mut maps.affinity, map::AFFINITY, |key: &AffinityKey, value: &AffinityValue| {
+        !kept.get(&key.set).is_some_and(|endpoints| endpoints.contains(&(value.address, value.port)))
+    })
+    .map(drop)
 }
 
 /// Entries of these services.
@@ -133,10 +156,6 @@ fn sweep_flows(maps: &mut KernelMaps, departed: &Departed, gone: &Departed) -> R
         }
     }
     Ok(swept)
-}
-
-fn affinity_is_over(departed: &Departed, key: &AffinityKey, value: &AffinityValue) -> bool {
-    left(departed, service_of(key.set), (value.address, value.port))
 }
 
 #[cfg(test)]

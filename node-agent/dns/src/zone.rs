@@ -108,6 +108,10 @@ impl Zone {
 
     /// Puts a service in, in the place of what it was before.
     pub fn insert(&mut self, record: ServiceRecord) {
+        // Most changes are of endpoints, which only headless services have in here.
+        if self.services.get(&record.name).is_some_and(|known| **known == record) {
+            return;
+        }
         self.remove(&record.name);
         for (address, name) in pointers_of(&record) {
             self.pointers.entry(address).or_default().insert(name.into());

@@ -128,7 +128,7 @@ impl Table {
                 _ => {}
             }
         }
-        for (service, endpoints) in planned.departed {
+        for (service, endpoints) in planned.left.departed {
             self.lingering.entry(service).or_default().extend(endpoints.into_iter().map(socket_address));
         }
         changed.ended = self.end_lingering(changes);

@@ -114,32 +114,6 @@ fn an_agent_that_starts_again_takes_over_without_a_change() {
 }
 
 #[test]
-fn a_client_with_session_affinity_keeps_its_backend_until_that_leaves() {
-    on_a_node(backends, |stand| {
-        let dataplane = stand.load();
-        let sticky = HELLO.replace("    node_port: 30080\n", "    affinity_seconds: 60\n");
-        dataplane.apply(&desired(&sticky)).expect("applied");
-        let ask_often = || {
-            let said =
-                stand.in_cgroup(|| (0..16).map(|_| ask("10.96.0.7:80")).collect::<Vec<_>>().join("\n"));
-            std::collections::BTreeSet::from_iter(said.lines().map(str::to_owned))
-        };
-        let kept = ask_often();
-        assert_eq!(kept.len(), 1, "{kept:?}");
-        assert_eq!(ask_often(), kept);
-
-        let (name, address) = if kept.iter().any(|it| it.starts_with("two")) {
-            ("three", "10.244.0.2")
-        } else {
-            ("two", "10.244.0.3")
-        };
-        let gone = sticky.replace(&format!("    - {{ address: {address}, port: 8080, local: true }}\n"), "");
-        dataplane.apply(&desired(&gone)).expect("applied");
-        assert_eq!(Vec::from_iter(ask_often()), [format!("{name} as 10.96.0.7:80")]);
-    });
-}
-
-#[test]
 fn deleting_a_service_leaves_its_address_untranslated_and_its_room_free() {
     on_a_node(backends, |stand| {
         let dataplane = stand.load();
@@ -192,41 +166,6 @@ fn a_change_of_one_service_leaves_the_others_as_they_are() {
         let applied = dataplane.apply_changes(&[gone], &whole.facts(), Listing::Unfinished).expect("applied");
         assert_eq!((applied.operations, applied.services), (3, 1), "its address, its set and its name");
         assert!(stand.in_cgroup(|| ask("10.96.0.7:80")).ends_with("as 10.96.0.7:80"));
-    });
-}
-
-#[test]
-fn a_client_keeps_its_backend_through_a_restart_and_larger_maps() {
-    on_a_node(backends, |stand| {
-        let sticky = HELLO.replace("    node_port: 30080\n", "    affinity_seconds: 60\n");
-        let first = stand.load();
-        first.apply(&desired(&sticky)).expect("applied");
-        // Each namespace is a client of its own.
-        let pods: Vec<_> = (0..8).map(|_| netns::Netns::new().expect("a pod's namespace")).collect();
-        for pod in &pods {
-            pod.run(|| netns::ip("route add default dev lo")).expect("a route");
-            pod.run(|| {
-                for address in ["10.244.0.2", "10.244.0.3"] {
-                    netns::ip(&format!("address add {address}/32 dev lo")).expect("an address");
-                }
-                backends();
-            });
-        }
-        let answers = || -> Vec<String> {
-            pods.iter().map(|pod| pod.run(|| stand.in_cgroup(|| ask("10.96.0.7:80")))).collect()
-        };
-        let kept = answers();
-        assert!(kept.iter().all(|answer| answer.ends_with("as 10.96.0.7:80")), "{kept:?}");
-        drop(first);
-        let second = stand.load();
-        assert_eq!(answers(), kept, "after a restart");
-        second
-            .grow(&penstock_dataplane::Limits {
-                affinity_max: 4 * stand.limits().affinity_max,
-                ..stand.limits()
-            })
-            .expect("grown");
-        assert_eq!(answers(), kept, "in larger maps");
     });
 }
 

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::image::Endpoint;
 use crate::sink::{MapSink, MemoryMaps};
 use crate::{Backend, Choice, Desired, Forwarding, Hint, Protocol, compile, diff};
 
@@ -116,7 +117,7 @@ proptest! {
             let planned = planner.take();
             let expected = diff(&maps.image, planner.image());
             prop_assert_eq!(&planned.operations, &expected, "nothing is missed, nothing is written twice");
-            for (service, gone) in &planned.departed {
+            for (service, gone) in &planned.left.departed {
                 let of = |image: &MapImage| -> BTreeSet<Endpoint> {
                     image.sets.range(set_ids(*service)).flat_map(|(_, set)| set.endpoints()).collect()
                 };

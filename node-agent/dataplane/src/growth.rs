@@ -10,6 +10,7 @@ use penstock_ebpf_common::{AffinityKey, AffinityValue, FLOW_CLOSING, FlowKey, Fl
 
 use crate::kernel;
 use crate::load::State;
+use crate::sweep;
 use crate::{Dataplane, DataplaneError, Limits};
 
 /// Beyond this share of its room a map grows.
@@ -69,6 +70,13 @@ impl Dataplane {
     /// The limits it goes by: what was asked for, or more where maps have more.
     pub fn limits(&self) -> Limits {
         self.state().limits
+    }
+
+    /// Gives back the room of what counts nothing. Returns how many entries went.
+    pub fn forget_idle_counts(&self) -> Result<usize, DataplaneError> {
+        let mut state = self.state();
+        let State { maps, planner, .. } = &mut *state;
+        sweep::forget_idle_counts(maps, planner.image())
     }
 
     /// How much of them is used. Reads flows, peers and remembered clients: milliseconds when there are many.

@@ -9,12 +9,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use penstock_ebpf_common::{
-    AffinityKey, AffinityValue, FLOW_CLOSING, FlowKey, FlowValue, HALF_FORWARD, PROTOCOL_UDP, Picked,
-    SocketFlowKey, SocketFlowValue, map,
+    AffinityKey, AffinityValue, FLOW_CLOSING, FlowKey, FlowValue, HALF_FORWARD, OpenKey, PROTOCOL_UDP,
+    Picked, SocketFlowKey, SocketFlowValue, map,
 };
 
 use crate::DataplaneError;
-use crate::image::{Endpoint, MapImage};
+use crate::image::{Endpoint, MapImage, Set, set_ids};
 use crate::kernel::{self, KernelMaps};
 use crate::noted::Noted;
 
@@ -49,18 +49,22 @@ pub fn apply_departure(
     if noted.packets > 0 {
         flows += sweep_flows(maps, departed, gone)?;
     }
-    if noted.connects > 0 && !gone.is_empty() {
-        kernel::sweep(&mut maps.open, map::OPEN, |key, count| {
-            // Those still counted go with a later one; zero is what a missing entry means.
-            gone.contains_key(&key.service) && *count <= 0
-        })?;
-    }
     if noted != Noted::default() && !left.unkept.is_empty() {
         kernel::sweep(&mut maps.affinity, map::AFFINITY, |key: &AffinityKey, value: &AffinityValue| {
             left.unkept.get(&key.set).is_some_and(|gone| gone.contains(&(value.address, value.port)))
         })?;
     }
     Ok(flows)
+}
+
+/// Forgets counts of open connections that count none, of backends that are in no set of their service: they mean the same
+/// as no count. Returns how many there were.
+pub fn forget_idle_counts(maps: &mut KernelMaps, image: &MapImage) -> Result<usize, DataplaneError> {
+    let has = |set: &Set, backend: u32| set.backends.iter().any(|it| it.id == backend);
+    kernel::sweep(&mut maps.open, map::OPEN, |key: &OpenKey, count| {
+        let mut sets = image.sets.range(set_ids(key.service));
+        *count <= 0 && !sets.any(|(_, set)| has(set, key.backend))
+    })
 }
 
 /// Forgets which clients kept backends that are not in their sets any more: an earlier agent may have been ended between

@@ -127,6 +127,7 @@ impl Programs {
             return false;
         }
         let growing = tokio::task::spawn_blocking(move || {
+            dataplane.forget_idle_counts()?;
             let (now, fill) = (dataplane.limits(), dataplane.fill()?);
             let Some(next) = plan_growth(&now, &fill, &CEILING) else { return Ok(None) };
             tracing::info!(?fill, ?now, ?next, "maps are nearly full and become larger");

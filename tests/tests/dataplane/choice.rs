@@ -53,3 +53,27 @@ fn open_connections_are_even_and_who_lost_some_gets_the_next() {
         assert_eq!(said, "(10, 10) then 10");
     });
 }
+
+#[test]
+fn counts_of_backends_that_are_gone_are_given_back_when_nothing_is_open_any_more() {
+    let backends = || {
+        serve("10.244.0.2:8080", "two");
+        serve("10.244.0.3:8080", "thr");
+    };
+    on_a_node(backends, |stand| {
+        let dataplane = stand.load();
+        dataplane.apply(&desired(HELLO)).expect("applied");
+        let said = stand.in_cgroup(|| {
+            let open: Vec<_> = (0..4).map(|_| connect()).collect();
+            format!("{} {}", named("two", &open), named("thr", &open))
+        });
+        assert_eq!(said, "2 2", "both were counted");
+        assert_eq!(dataplane.forget_idle_counts().expect("looked"), 0, "both may be chosen again");
+
+        let gone = HELLO.replace("    - { address: 10.244.0.3, port: 8080 }\n", "");
+        assert_ne!(gone, HELLO);
+        dataplane.apply(&desired(&gone)).expect("applied");
+        assert_eq!(dataplane.forget_idle_counts().expect("looked"), 1);
+        assert_eq!(dataplane.forget_idle_counts().expect("looked"), 0);
+    });
+}

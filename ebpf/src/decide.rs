@@ -68,8 +68,8 @@ pub trait Hook {
     fn open(&self, side: Side, set: u32) -> Result<(), Reason>;
     /// [`flow::make`].
     fn make(&self) -> Result<(), Reason>;
-    /// [`flow::claim`].
-    fn claim(&self) -> bool;
+    /// [`flow::is_taken`].
+    fn is_taken(&self) -> bool;
 }
 
 // === What a step of a hook answers ===
@@ -161,7 +161,7 @@ fn asking(
             Err(Reason::NoBackend) if vip.flags & VIP_NODE_PORT != 0 => return Ok(Decision::Refuse),
             other => other?,
         }
-        hook.make()?;
+        flow::record(hook, work)?;
     }
     fragment::remember(work);
     Ok(asked(&work.packet.key, &work.to))

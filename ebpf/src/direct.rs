@@ -26,7 +26,7 @@ use penstock_ebpf_packet::{Kind, Packet};
 use crate::count;
 use crate::decide::{self, Decision, Hook};
 use crate::flow;
-use crate::kept::FLOWS;
+use crate::flows;
 use crate::maps::CONFIG;
 use crate::masquerade;
 use crate::route;
@@ -100,10 +100,10 @@ fn put_in(ctx: &TcContext, work: &Work) -> Option<()> {
         ctx.store((IP_OFFSET + IPV6_LENGTH) as usize, &said, RECOMPUTE).ok()?;
     }
     if work.to.flags & FLOW_TELLS != 0
-        && let Some(told) = FLOWS.get_ptr_mut(key)
+        && let Some(told) = flows::get(key)
     {
         // SAFETY: valid while the program runs; a field of a flow that others may write as well, with nothing to lose.
-        unsafe { (*told).flags &= !FLOW_TELLS };
+        unsafe { (*told.value).flags &= !FLOW_TELLS };
     }
     Some(())
 }
@@ -121,13 +121,16 @@ fn make_room(ctx: &TcContext, bytes: i32) -> Option<()> {
 /// tells nothing that is known here.
 #[inline(always)]
 pub fn receive(ctx: &TcContext) -> Option<Result<Decision, Reason>> {
-    // From here on, for each call of a call has less of the stack.
-    let recorded = match penstock_tc_direct_receive(ctx.skb.skb) {
+    // Each from here, for each call of a call has less of the stack.
+    let taken = match penstock_tc_direct_receive(ctx.skb.skb) {
         TELLS_NOTHING => return None,
-        IS_NEW => Tc(ctx).make(),
         answer => decide::outcome(answer),
     };
-    Some(recorded.map(|()| Decision::Direct))
+    let known = taken.and_then(|()| match penstock_tc_direct_known() {
+        IS_NEW => Tc(ctx).make(),
+        answer => decide::outcome(answer),
+    });
+    Some(known.map(|()| Decision::Direct))
 }
 
 const TELLS_NOTHING: u32 = u32::MAX;
@@ -138,10 +141,15 @@ const IS_NEW: u32 = u32::MAX - 1;
 extern "C" fn penstock_tc_direct_receive(skb: *mut __sk_buff) -> u32 {
     let ctx = TcContext::new(skb);
     let Some(work) = work::get() else { return TELLS_NOTHING };
-    match take_out(&ctx, work).map(|taken| taken.and_then(|()| is_new(work))) {
-        None => TELLS_NOTHING,
-        Some(Ok(true)) => IS_NEW,
-        Some(other) => decide::answer(other.map(drop)),
+    take_out(&ctx, work).map_or(TELLS_NOTHING, decide::answer)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn penstock_tc_direct_known() -> u32 {
+    match work::get().ok_or(Reason::NoSet).and_then(is_new) {
+        Ok(true) => IS_NEW,
+        other => decide::answer(other.map(drop)),
     }
 }
 
@@ -225,6 +233,7 @@ fn is_new(work: &mut Work) -> Result<bool, Reason> {
         return Ok(false);
     }
     work.moment.leaves_over |= goes_on;
+    flow::clear(work);
     // The entry node has chosen the port.
     work.keep_port = true;
     work.only_port = true;

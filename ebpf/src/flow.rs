@@ -5,7 +5,6 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use penstock_ebpf_common::{
     Event, FLOW_CLOSING, FLOW_MASQUERADE, FlowKey, FlowValue, HALF_FORWARD, PROTOCOL_SCTP, PROTOCOL_TCP,
     Reason,
@@ -15,7 +14,7 @@ use penstock_ebpf_packet::{Packet, hash};
 use crate::clock::{Moment, SECOND_NS};
 use crate::count;
 use crate::decide::Hook;
-use crate::kept::FLOWS;
+use crate::flows::{self, Claim};
 use crate::maps::CONFIG;
 use crate::ports;
 use crate::work::{self, Work};
@@ -43,13 +42,11 @@ pub const fn connects(protocol: u8) -> bool {
 #[inline(always)]
 pub fn find(packet: &Packet, key: &FlowKey, to: &mut FlowValue, moment: &mut Moment) -> bool {
     moment.leaves_over = false;
-    let Some(found) = FLOWS.get_ptr_mut(key) else {
+    let Some(found) = flows::read(key, to) else {
         return false;
     };
-    // SAFETY: valid while the program runs. Should the entry be evicted and reused under us, a torn value sends one
-    // packet astray, which its checksum or its receiver catches.
-    let stored = unsafe { &mut *found };
-    work::copy(to, stored);
+    // SAFETY: valid while the program runs. Should the place become another flow's from here on, that one is refreshed.
+    let stored = unsafe { &mut *found.value };
     let now = moment.now_ns;
     let idle = now.saturating_sub(to.seen_ns);
     if key.half == HALF_FORWARD && is_over(packet, key, to, idle) {
@@ -61,13 +58,15 @@ pub fn find(packet: &Packet, key: &FlowKey, to: &mut FlowValue, moment: &mut Mom
         to.seen_ns = now;
         stored.flags = to.flags;
         stored.seen_ns = now;
-        mend(key, to);
+        found.mark(now, true);
+        penstock_flow_mend(key, to);
     } else if idle > SECOND_NS {
         to.seen_ns = now;
         stored.seen_ns = now;
+        found.mark(now, false);
         // Of datagrams to a backend that left only the way back is kept, marked so: the way there must not come again.
         if connects(key.protocol) || to.flags & FLOW_CLOSING == 0 {
-            mend(key, to);
+            penstock_flow_mend(key, to);
         }
     }
     if moment.mark != 0 && to.settled != moment.mark && to.flags & FLOW_MASQUERADE == 0 {
@@ -79,14 +78,7 @@ pub fn find(packet: &Packet, key: &FlowKey, to: &mut FlowValue, moment: &mut Mom
 /// Finds a flow without a sign of life in it: for packets that anybody may send, such as errors.
 #[inline(always)]
 pub fn peek(key: &FlowKey, to: &mut FlowValue) -> bool {
-    // SAFETY: copied at once.
-    match unsafe { FLOWS.get(key) } {
-        Some(found) => {
-            work::copy(to, found);
-            true
-        }
-        None => false,
-    }
+    flows::read(key, to).is_some()
 }
 
 /// Whether a client's packet begins something new although a flow of its addresses is there.
@@ -103,23 +95,28 @@ fn is_over(packet: &Packet, key: &FlowKey, value: &FlowValue, idle: u64) -> bool
 /// place: an entry that another takes the place of is free at once for any other flow, while the other processor may
 /// still be reading it. What is another flow's by now is left alone.
 #[inline(always)]
-fn mend(key: &FlowKey, value: &FlowValue) {
-    let other = key.other_key(value);
-    match FLOWS.get_ptr_mut(other) {
+fn mend(key: &FlowKey, value: &FlowValue) -> Option<()> {
+    let work = work::get()?;
+    let other = &mut work.mended;
+    other.key = key.other_key(value);
+    match flows::get(&other.key) {
         // SAFETY: as in `find`.
-        Some(there) => {
-            let there = unsafe { &mut *there };
+        Some(found) => {
+            let there = unsafe { &mut *found.value };
             if leads_back(there, key) {
                 there.seen_ns = value.seen_ns;
                 there.flags |= value.flags & FLOW_CLOSING;
+                found.mark(value.seen_ns, value.flags & FLOW_CLOSING != 0);
             }
         }
         None => {
-            if FLOWS.insert(other, key.other_value(value), BPF_NOEXIST as u64).is_ok() {
+            other.value = key.other_value(value);
+            if flows::insert_new(&other.key, &other.value) {
                 count::event(Event::FlowMended);
             }
         }
     }
+    Some(())
 }
 
 /// Records a new flow for a client's packet. `work.to` is what the packet becomes; its source port is given here: the
@@ -133,19 +130,6 @@ pub fn make(hook: &impl Hook, work: &mut Work) -> Result<(), Reason> {
     // Its service was just looked up; of what leaves a pod there is no mark. The way back is settled by its first packet.
     work.to.settled = work.moment.mark;
     work.packet.key.half = HALF_FORWARD;
-    // What an earlier connection of the same addresses left behind.
-    // SAFETY: copied at once.
-    if work.moment.leaves_over
-        && let Some(old) = unsafe { FLOWS.get(&work.packet.key) }
-    {
-        work::copy(&mut work.back, old);
-        work.other = work.packet.key.other_key(&work.back);
-        // Its source port may have been given to another flow since, whose answers come by it now.
-        // SAFETY: read at once.
-        if unsafe { FLOWS.get(&work.other) }.is_some_and(|held| leads_back(held, &work.packet.key)) {
-            let _ = FLOWS.remove(&work.other);
-        }
-    }
     work.other = work.packet.key.other_key(&work.to);
     work.back = work.packet.key.other_value(&work.to);
     let span = last.saturating_sub(first) as u32 + 1;
@@ -162,12 +146,28 @@ pub fn make(hook: &impl Hook, work: &mut Work) -> Result<(), Reason> {
         };
         attempt += 1;
         work.other.destination_port = port;
-        if !hook.claim() {
+        // Who keeps the client's address cannot clash with this node's sockets.
+        if !work.keep_port && hook.is_taken() {
+            continue;
+        }
+        let Some(back) = flows::reserve(&work.other, &work.back) else {
+            continue;
+        };
+        if back.exists && !may_take_over(&back, &work.packet.key, &work.other, work.to.seen_ns) {
             continue;
         }
         work.to.source_port = port;
-        if FLOWS.insert(&work.packet.key, &work.to, BPF_ANY as u64).is_err() {
-            let _ = FLOWS.remove(&work.other);
+        // Both places are claimed before either is filled: claiming waits for all that was written before.
+        let Some(there) = flows::reserve(&work.packet.key, &work.to) else {
+            flows::give_up(&back);
+            return Err(Reason::FlowNotRecorded);
+        };
+        if !flows::put(&back, &work.other, &work.back) {
+            flows::give_up(&there);
+            continue;
+        }
+        if !flows::put(&there, &work.packet.key, &work.to) {
+            flows::remove(&work.other);
             return Err(Reason::FlowNotRecorded);
         }
         count::event(Event::FlowCreated);
@@ -177,15 +177,56 @@ pub fn make(hook: &impl Hook, work: &mut Work) -> Result<(), Reason> {
     Err(Reason::NoSourcePort)
 }
 
-/// Claims the way back of a flow: `work.other` and `work.back`. False when another has it.
+/// Records a new flow by [`make`], in the place of what an earlier connection of the same addresses left behind.
 #[inline(always)]
-pub fn claim(ctx: *mut c_void, work: &Work) -> bool {
-    // Who keeps the client's address cannot clash with this node's sockets.
-    if !work.keep_port && ports::is_taken(ctx, &work.other) {
-        return false;
+pub fn record(hook: &impl Hook, work: &mut Work) -> Result<(), Reason> {
+    clear(work);
+    hook.make()
+}
+
+/// Forgets what an earlier connection of the addresses of the packet in work left behind. Before a flow is made and not by
+/// [`make`], for each call of a call has less of the stack.
+#[inline(always)]
+pub fn clear(work: &mut Work) {
+    work.packet.key.half = HALF_FORWARD;
+    if work.moment.leaves_over {
+        penstock_flow_clear();
     }
-    FLOWS.insert(&work.other, &work.back, BPF_NOEXIST as u64).is_ok()
-        || take_over(&work.packet.key, &work.other, &work.back, work.to.seen_ns)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn penstock_flow_clear() -> u32 {
+    let Some(work) = work::get() else {
+        return 0;
+    };
+    let key = &work.packet.key;
+    if flows::read(key, &mut work.back).is_some() {
+        work.other = key.other_key(&work.back);
+        // Its source port may have been given to another flow since, whose answers come by it now.
+        // SAFETY: read at once.
+        if flows::get(&work.other).is_some_and(|held| leads_back(unsafe { &*held.value }, key)) {
+            flows::remove(&work.other);
+        }
+    }
+    0
+}
+
+/// Whether answers to a flow would belong to somebody else of this node: `work.other`.
+#[inline(always)]
+pub fn is_taken(ctx: *mut c_void, work: &Work) -> bool {
+    ports::is_taken(ctx, &work.other)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn penstock_flow_mend(key: *const FlowKey, value: *const FlowValue) -> u32 {
+    if key.is_null() || value.is_null() {
+        return 1;
+    }
+    // SAFETY: not null, and of the types.
+    mend(unsafe { &*key }, unsafe { &*value });
+    0
 }
 
 /// Whether a half of a flow is the other half of the one with this key.
@@ -206,15 +247,14 @@ pub fn leads_alike(one: &FlowValue, other: &FlowValue) -> bool {
         && one.destination_port == other.destination_port
 }
 
-/// Takes the way back from a flow that is over, or that was this one.
+/// Whether a way back may be taken from the flow that has it: one that is over, or that was this one.
 #[inline(always)]
-fn take_over(key: &FlowKey, other: &FlowKey, back: &FlowValue, now: u64) -> bool {
-    let Some(held) = FLOWS.get_ptr_mut(other) else {
+fn may_take_over(held: &Claim, key: &FlowKey, other: &FlowKey, now: u64) -> bool {
+    let Some(held) = flows::at(held) else {
         return false;
     };
-    // SAFETY: as in `find`.
-    let held = unsafe { &mut *held };
-    let own = leads_back(held, key);
+    // SAFETY: valid while the program runs.
+    let held = unsafe { &*held };
     let rest = if !connects(other.protocol) {
         DATAGRAM_IDLE_NS
     } else if held.flags & FLOW_CLOSING != 0 {
@@ -222,9 +262,5 @@ fn take_over(key: &FlowKey, other: &FlowKey, back: &FlowValue, now: u64) -> bool
     } else {
         CONNECTION_IDLE_NS
     };
-    if !own && now.saturating_sub(held.seen_ns) < rest {
-        return false;
-    }
-    work::copy(held, back);
-    true
+    leads_back(held, key) || now.saturating_sub(held.seen_ns) >= rest
 }

@@ -31,6 +31,7 @@ mod count;
 mod decide;
 mod direct;
 mod flow;
+mod flows;
 mod fragment;
 mod kept;
 mod maps;

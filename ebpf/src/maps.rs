@@ -2,7 +2,7 @@
 //!
 //! Sizes here are defaults; user space overrides them when it creates a map. Those in [`crate::kept`] are used through it.
 
-use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC};
+use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{
     Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, LruPerCpuHashMap, PerCpuArray, RingBuf,
 };
@@ -45,8 +45,9 @@ pub static PODS: HashMap<shared::Address, shared::LocalPod, 4_096, { BPF_F_NO_PR
 #[btf_map(name = "changes_v1")]
 pub static CHANGES: Array<u32, 1> = Array::new();
 
-#[btf_map(name = "flows_v1")]
-pub static FLOWS: LruHashMap<shared::FlowKey, shared::FlowValue, 131_072> = LruHashMap::new();
+/// In memory that user space maps, which begins at a page: so that heads lie in one line of the cache.
+#[btf_map(name = "flows_v2")]
+pub static FLOWS: Array<shared::FlowBucket, 16_384, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// Only packets that come in fragments and belong to a flow have an entry.
 #[btf_map(name = "fragments_v1")]
@@ -85,7 +86,7 @@ pub static AFFINITY: LruHashMap<shared::AffinityKey, shared::AffinityValue, 65_5
 /// The maps that are being replaced, of programs that know both; else they have one entry and nobody looks. All of the
 /// layout of those that replace them: see [`crate::kept`].
 #[btf_map(name = "former_flows")]
-pub static FORMER_FLOWS: LruHashMap<shared::FlowKey, shared::FlowValue, 1> = LruHashMap::new();
+pub static FORMER_FLOWS: Array<shared::FlowBucket, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map(name = "former_sflows")]
 pub static FORMER_SOCKET_FLOWS: LruHashMap<shared::SocketFlowKey, shared::SocketFlowValue, 1> =
     LruHashMap::new();

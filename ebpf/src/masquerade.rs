@@ -1,6 +1,5 @@
 //! What pods send out of the cluster leaves with the node's address, for nobody outside knows a way to theirs.
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use penstock_ebpf_common::{
     Address, CONFIG_MASQUERADE, Config, FLOW_MASQUERADE, FlowValue, HALF_FORWARD, HALF_REPLY, INSIDE_PODS,
@@ -10,8 +9,8 @@ use penstock_ebpf_packet::Kind;
 
 use crate::decide::{self, Decision, Hook};
 use crate::flow;
+use crate::flows;
 use crate::fragment;
-use crate::kept::FLOWS;
 use crate::maps::{CONFIG, INSIDE};
 use crate::work::{self, Work};
 
@@ -50,8 +49,8 @@ pub fn note_asker(work: &mut Work) {
     work.other = key.other_key(&work.to);
     work.back = key.other_value(&work.to);
     // The way there first: without the other half a packet is as one that nobody noted.
-    if FLOWS.insert(&work.other, &work.back, BPF_NOEXIST as u64).is_ok() {
-        let _ = FLOWS.insert(&work.packet.key, &work.to, BPF_ANY as u64);
+    if flows::insert_new(&work.other, &work.back) {
+        flows::set(&work.packet.key, &work.to);
     }
 }
 
@@ -103,7 +102,7 @@ pub fn leaving(
             seen_ns: 0,
         };
         work.keep_port = false;
-        hook.make()?;
+        flow::record(hook, work)?;
     } else if !work.packet.whole {
         return Err(Reason::Malformed);
     }

@@ -11,7 +11,7 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::seq_file;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::generated::bpf_seq_write;
-use penstock_ebpf_common::{FlowKey, FlowValue, Peer, Picked, SocketFlowKey, SocketFlowValue, SocketHead};
+use penstock_ebpf_common::{Peer, Picked, SocketFlowKey, SocketFlowValue, SocketHead};
 
 use crate::maps::PICKED;
 
@@ -36,15 +36,8 @@ const NEXT: i32 = 0;
 
 #[unsafe(link_section = "iter/bpf_map_elem")]
 #[unsafe(no_mangle)]
-extern "C" fn pick_flows(element: *const Element<FlowKey, FlowValue>) -> i32 {
-    // SAFETY: the kernel gives the context, and user space the map that the types are of.
-    unsafe { pick(element, |value| (&raw const (*value).service).read_volatile(), |_, _| {}) }
-}
-
-#[unsafe(link_section = "iter/bpf_map_elem")]
-#[unsafe(no_mangle)]
 extern "C" fn pick_socket_flows(element: *const Element<SocketFlowKey, SocketFlowValue>) -> i32 {
-    // SAFETY: as above.
+    // SAFETY: the kernel gives the context, and user space the map that the types are of.
     unsafe { pick(element, |value| (&raw const (*value).service).read_volatile(), |_, _| {}) }
 }
 

@@ -12,9 +12,9 @@ use penstock_ebpf_packet::Kind;
 
 use crate::clock::SECOND_NS;
 use crate::decide::{self, Decision, Side};
-use crate::kept::FLOWS;
+use crate::flows;
 use crate::maps::{CHANGES, CONFIG};
-use crate::work::{self, Work};
+use crate::work::Work;
 
 /// What a flow is marked with whose packet arrives now; zero for nothing.
 #[inline(always)]
@@ -42,16 +42,13 @@ pub fn find(work: &mut Work) -> Option<Decision> {
     let half =
         if port >= config.snat_port_min && port <= config.snat_port_max { HALF_REPLY } else { HALF_FORWARD };
     set_half(&mut packet.key, half);
-    let found = FLOWS.get_ptr(&packet.key)?;
-    // SAFETY: as in `flow::find`.
-    let found = unsafe { &*found };
-    if found.settled != work.moment.mark
+    flows::read(&packet.key, &mut work.to)?;
+    if work.to.settled != work.moment.mark
         || work.moment.mark == 0
-        || work.moment.now_ns.saturating_sub(found.seen_ns) > SECOND_NS
+        || work.moment.now_ns.saturating_sub(work.to.seen_ns) > SECOND_NS
     {
         return None;
     }
-    work::copy(&mut work.to, found);
     work.service = work.to.service;
     Some(if work.packet.key.half == HALF_REPLY {
         Decision::Send

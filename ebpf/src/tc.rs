@@ -66,8 +66,8 @@ impl Hook for Tc<'_> {
     }
 
     #[inline(always)]
-    fn claim(&self) -> bool {
-        penstock_tc_claim(self.0.skb.skb) != 0
+    fn is_taken(&self) -> bool {
+        penstock_tc_is_taken(self.0.skb.skb) != 0
     }
 }
 
@@ -157,8 +157,8 @@ extern "C" fn penstock_tc_make(skb: *mut __sk_buff) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn penstock_tc_claim(skb: *mut __sk_buff) -> u32 {
-    work::get().is_some_and(|work| flow::claim(skb.cast(), work)) as u32
+extern "C" fn penstock_tc_is_taken(skb: *mut __sk_buff) -> u32 {
+    work::get().is_some_and(|work| flow::is_taken(skb.cast(), work)) as u32
 }
 
 #[unsafe(no_mangle)]

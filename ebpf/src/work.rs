@@ -3,7 +3,7 @@
 //! It lies in a map because two addresses of sixteen bytes here and there soon fill the 512 bytes of a program's stack.
 
 use aya_ebpf::bindings::bpf_fib_lookup as FibLookup;
-use penstock_ebpf_common::{FlowKey, FlowValue, FragmentKey, FragmentValue, Told};
+use penstock_ebpf_common::{Flow, FlowKey, FlowValue, FragmentKey, FragmentValue, Told};
 use penstock_ebpf_packet::Packet;
 
 use crate::clock::Moment;
@@ -22,6 +22,10 @@ pub struct Work {
     pub other: FlowKey,
     /// The value of a flow's other half.
     pub back: FlowValue,
+    /// The other half of a flow, to be put back.
+    pub mended: Flow,
+    /// A flow of a map that is being replaced.
+    pub brought: FlowValue,
     /// The fragmented packet it is part of.
     pub fragment: FragmentKey,
     /// What later fragments are to know.

@@ -52,8 +52,8 @@ impl Hook for Xdp<'_> {
     }
 
     #[inline(always)]
-    fn claim(&self) -> bool {
-        penstock_xdp_claim(self.0.ctx) != 0
+    fn is_taken(&self) -> bool {
+        penstock_xdp_is_taken(self.0.ctx) != 0
     }
 }
 
@@ -185,7 +185,7 @@ extern "C" fn penstock_xdp_make(ctx: *mut xdp_md) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn penstock_xdp_claim(ctx: *mut xdp_md) -> u32 {
+extern "C" fn penstock_xdp_is_taken(ctx: *mut xdp_md) -> u32 {
     let ctx = XdpContext::new(ctx);
-    work::get().is_some_and(|work| flow::claim(ctx.as_ptr(), work)) as u32
+    work::get().is_some_and(|work| flow::is_taken(ctx.as_ptr(), work)) as u32
 }

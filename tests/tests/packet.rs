@@ -26,6 +26,7 @@ mod packet {
     mod cluster_ip_from_pod;
     mod direct;
     mod explained;
+    mod former_flows;
     mod fragments;
     mod hops;
     mod host_network;

@@ -67,6 +67,29 @@ pub struct FlowValue {
     pub seen_ns: u64,
 }
 
+/// An entry of the table of flows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Flow {
+    /// What it is found by.
+    pub key: FlowKey,
+    /// What its packets become.
+    pub value: FlowValue,
+}
+
+/// Places for entries of the table of flows, and their heads: thirteen lines of a cache, of which one has all the heads.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowBucket {
+    /// Whose meaning `penstock-ebpf-packet`'s `table` knows.
+    pub heads: [u64; FLOWS_PER_BUCKET],
+    /// The entries.
+    pub flows: [Flow; FLOWS_PER_BUCKET],
+}
+
+/// How many entries a [`FlowBucket`] has room for.
+pub const FLOWS_PER_BUCKET: usize = 8;
+
 /// A packet that comes in fragments.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -125,6 +148,8 @@ pub struct AffinityValue {
 
 shared!(FlowKey, 40, [Address, Address, u16, u16, u8, u8, u16]);
 shared!(FlowValue, 56, [Address, Address, u16, u16, u32, u32, u16, u16, u64]);
+shared!(Flow, 96, [FlowKey, FlowValue]);
+shared!(FlowBucket, 832, [[u64; FLOWS_PER_BUCKET], [Flow; FLOWS_PER_BUCKET]]);
 shared!(FragmentKey, 40, [Address, Address, u32, u32]);
 shared!(FragmentValue, 16, [u64, u16, u16, u32]);
 shared!(AffinityKey, 24, [Address, u32, u32]);

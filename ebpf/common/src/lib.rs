@@ -25,8 +25,8 @@ pub use config::{
 };
 pub use count::{Event, PodDropKey, Reason, SERVICE_COUNTS_PAGE, ServiceCount, TALLIES_MAX};
 pub use flow::{
-    AffinityKey, AffinityValue, FLOW_CLOSING, FLOW_DIRECT, FLOW_MASQUERADE, FLOW_TELLS, FlowKey, FlowValue,
-    FragmentKey, FragmentValue, HALF_FORWARD, HALF_REPLY,
+    AffinityKey, AffinityValue, FLOW_CLOSING, FLOW_DIRECT, FLOW_MASQUERADE, FLOW_TELLS, FLOWS_PER_BUCKET,
+    Flow, FlowBucket, FlowKey, FlowValue, FragmentKey, FragmentValue, HALF_FORWARD, HALF_REPLY,
 };
 pub use pick::{PICKED, Picked, PickedPeer, SocketHead};
 pub use pod::LocalPod;

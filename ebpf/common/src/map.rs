@@ -19,8 +19,10 @@ pub const NAMES: &str = "names_v1";
 pub const PODS: &str = "pods_v1";
 /// How often services' addresses changed, or who may use them: the lower half of the number at entry 0, never zero.
 pub const CHANGES: &str = "changes_v1";
-/// [`crate::FlowKey`] to [`crate::FlowValue`].
-pub const FLOWS: &str = "flows_v1";
+/// A table of flows: [`crate::FlowBucket`]s by number, a power of two of them.
+pub const FLOWS: &str = "flows_v2";
+/// [`crate::FlowKey`] to [`crate::FlowValue`], as it was until then.
+pub const FLOWS_BY_KEY: &str = "flows_v1";
 /// [`crate::FragmentKey`] to [`crate::FragmentValue`].
 pub const FRAGMENTS: &str = "fragments_v1";
 /// [`crate::SocketFlowKey`] to [`crate::SocketFlowValue`].

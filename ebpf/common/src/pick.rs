@@ -68,6 +68,12 @@ impl Picked {
         ((service / u64::BITS) as usize % WORDS, 1 << (service % u64::BITS))
     }
 
+    /// Whether entries of a service, of which a bit is known, may be wanted.
+    pub const fn has(&self, service: u32) -> bool {
+        let (word, bit) = Self::place(service);
+        self.words[word] & bit != 0
+    }
+
     /// Picks entries of one more service.
     pub const fn pick(&mut self, service: u32) {
         let (word, bit) = Self::place(service);

@@ -5,6 +5,12 @@ use penstock_ebpf_common::FlowKey;
 /// Spreads a flow's addresses and ports over 32 bits.
 #[inline(always)]
 pub fn flow(key: &FlowKey) -> u32 {
+    flow_wide(key) as u32
+}
+
+/// The same over 64 bits.
+#[inline(always)]
+pub fn flow_wide(key: &FlowKey) -> u64 {
     let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
     let (from, to) = (&key.source.words, &key.destination.words);
     let ports =
@@ -12,7 +18,7 @@ pub fn flow(key: &FlowKey) -> u32 {
     // The networks of both ends vary little: one round for both, each multiplied so that they do not cancel out.
     let networks = pair(from[0], from[1]).wrapping_mul(ODD) ^ pair(to[0], to[1]);
     let hosts = mix(networks) ^ pair(from[2], from[3]).wrapping_mul(ODD) ^ pair(to[2], to[3]);
-    mix(mix(hosts) ^ ports) as u32
+    mix(mix(hosts) ^ ports)
 }
 
 /// An odd number without pattern: the fraction of the golden ratio.

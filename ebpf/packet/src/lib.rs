@@ -11,5 +11,6 @@ pub mod hash;
 pub mod header;
 pub mod neighbour;
 mod parse;
+pub mod table;
 
 pub use parse::{Kind, Packet, parse};

@@ -1,6 +1,6 @@
 //! When maps are to become larger while they are in use, and how large.
 //!
-//! A map that fills beyond four fifths is doubled, up to a ceiling that keeps its memory bounded. Of maps that evict only
+//! A map that fills beyond four fifths is doubled, the table of flows earlier, up to a ceiling that keeps its memory bounded. Of maps that evict only
 //! what is alive counts: they fill up with what is over by themselves. Entries of sockets' datagram flows do not say
 //! when they were used, so that map keeps its size; one that is evicted is made again, to the same backend.
 
@@ -15,6 +15,8 @@ use crate::{Dataplane, DataplaneError, Limits};
 
 /// Beyond this share of its room a map grows.
 const FULL_PERCENT: usize = 80;
+/// The same of the table of flows, which gives entries up before it is full.
+const FULL_TABLE_PERCENT: usize = 70;
 /// As long as the programs continue a silent flow of datagrams (`ebpf/src/flow.rs`).
 const DATAGRAM_IDLE_NS: u64 = 120 * SECOND_NS;
 /// A connection that was silent this long is probably over; should it not be, it is still found until it is evicted.
@@ -22,7 +24,7 @@ const CONNECTION_IDLE_NS: u64 = 3600 * SECOND_NS;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// What is never exceeded by growing; who needs more says so with a flag. At these sizes the maps that take their memory at
-/// once take about 180 MB for flows, 120 MB for peers and 60 MB for affinity.
+/// once take about 110 MB for flows, 120 MB for peers and 60 MB for affinity.
 pub const CEILING: Limits = Limits {
     services_max: 262_144,
     vips_max: 1_048_576,
@@ -46,19 +48,20 @@ pub struct Fill {
 
 /// The limits to go on with; none when there is room enough, or no more can be had.
 pub fn plan_growth(now: &Limits, fill: &Fill, ceiling: &Limits) -> Option<Limits> {
-    let grown = |max: u32, used: usize, ceiling: u32| {
-        let is_full = |max: u32| used * 100 > max as usize * FULL_PERCENT;
+    let grown_at = |percent: usize, max: u32, used: usize, ceiling: u32| {
+        let is_full = |max: u32| used * 100 > max as usize * percent;
         let mut next = max;
         while is_full(next) && next < ceiling {
             next = next.saturating_mul(2).min(ceiling);
         }
         next
     };
+    let grown = |max, used, ceiling| grown_at(FULL_PERCENT, max, used, ceiling);
     let next = Limits {
         services_max: grown(now.services_max, fill.services, ceiling.services_max),
         vips_max: grown(now.vips_max, fill.vips, ceiling.vips_max),
         source_ranges_max: grown(now.source_ranges_max, fill.source_ranges, ceiling.source_ranges_max),
-        flows_max: grown(now.flows_max, fill.flows, ceiling.flows_max),
+        flows_max: grown_at(FULL_TABLE_PERCENT, now.flows_max, fill.flows, ceiling.flows_max),
         socket_flows_max: now.socket_flows_max,
         peers_max: grown(now.peers_max, fill.peers, ceiling.peers_max),
         affinity_max: grown(now.affinity_max, fill.affinity, ceiling.affinity_max),
@@ -91,9 +94,7 @@ impl Dataplane {
             source_ranges: image.ranges.len(),
             ..Fill::default()
         };
-        kernel::each(&maps.flows, map::FLOWS, |key: &FlowKey, value: &FlowValue| {
-            fill.flows += usize::from(is_alive(key, value, now));
-        })?;
+        maps.flows.memory()?.each(|key, value| fill.flows += usize::from(is_alive(key, value, now)));
         kernel::each(&maps.peers, map::PEERS, |_, _| fill.peers += 1)?;
         let timeouts: BTreeMap<u32, u32> =
             image.sets.iter().map(|(id, set)| (*id, set.affinity_seconds)).collect();
@@ -129,7 +130,7 @@ mod tests {
     fn what_is_nearly_full_is_doubled_until_it_is_not_and_never_beyond_its_ceiling() {
         let now = Limits { services_max: 1000, flows_max: 1000, ..Limits::default() };
         assert_eq!(plan_growth(&now, &Fill { services: 800, ..Fill::default() }, &CEILING), None);
-        let grown = plan_growth(&now, &Fill { services: 801, flows: 3000, ..Fill::default() }, &CEILING);
+        let grown = plan_growth(&now, &Fill { services: 801, flows: 2700, ..Fill::default() }, &CEILING);
         assert_eq!(grown, Some(Limits { services_max: 2000, flows_max: 4000, ..now }));
         let ceiling = Limits { services_max: 1500, ..CEILING };
         let grown = plan_growth(&now, &Fill { services: 5000, ..Fill::default() }, &ceiling);

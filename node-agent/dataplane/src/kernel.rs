@@ -11,13 +11,14 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
 use penstock_ebpf_common::{
     Address, AffinityKey, AffinityValue, Backend, CHOICE_LEAST_CONNECTIONS, CHOICE_MAGLEV, CHOICE_RANDOM,
-    CONFIG_SHARED_PORTS, Config, FlowKey, FlowValue, INSIDE_NODES, InsideKey, LocalPod, OpenKey, Peer,
-    Picked, PickedPeer, PodDropKey, ServiceCount, ServiceName, SetHeader, SocketFlowKey, SocketFlowValue,
-    SourceRangeKey, TABLE_PLACES, TablePiece, VipKey, VipValue, map,
+    CONFIG_SHARED_PORTS, Config, INSIDE_NODES, InsideKey, LocalPod, OpenKey, Peer, Picked, PickedPeer,
+    PodDropKey, ServiceCount, ServiceName, SetHeader, SocketFlowKey, SocketFlowValue, SourceRangeKey,
+    TABLE_PLACES, TablePiece, VipKey, VipValue, map,
 };
 
 use crate::counts::Counts;
 use crate::diff::Operation;
+use crate::flow_table::FlowTable;
 use crate::image::{MapImage, SETS_PER_SERVICE, Set, SourceRange, set_ids};
 use crate::noted::Noted;
 use crate::picks::Picks;
@@ -57,7 +58,7 @@ pub struct KernelMaps {
     pods: HashMap<MapData, Address, LocalPod>,
     pod_drops: PerCpuHashMap<MapData, PodDropKey, u64>,
     changes: Array<MapData, u32>,
-    pub(crate) flows: HashMap<MapData, FlowKey, FlowValue>,
+    pub(crate) flows: FlowTable,
     pub(crate) socket_flows: HashMap<MapData, SocketFlowKey, SocketFlowValue>,
     pub(crate) peers: HashMap<MapData, u64, Peer>,
     pub(crate) open: HashMap<MapData, OpenKey, i64>,
@@ -129,7 +130,7 @@ impl KernelMaps {
             pods: open(directory, map::PODS)?,
             pod_drops: open(directory, map::POD_DROPS)?,
             changes: open(directory, map::CHANGES)?,
-            flows: open(directory, map::FLOWS)?,
+            flows: FlowTable::open(directory)?,
             socket_flows: open(directory, map::SOCKET_FLOWS)?,
             peers: open(directory, map::PEERS)?,
             open: open(directory, map::OPEN)?,
@@ -157,7 +158,7 @@ impl KernelMaps {
             services_max: self.services_max(),
             vips_max: of(map::VIPS, self.fds.vips.as_fd())?,
             source_ranges_max: of(map::SOURCE_RANGES, IterableMap::map(&self.ranges).fd().as_fd())?,
-            flows_max: of(map::FLOWS, IterableMap::map(&self.flows).fd().as_fd())?,
+            flows_max: self.flows.entries_max(),
             socket_flows_max: of(map::SOCKET_FLOWS, IterableMap::map(&self.socket_flows).fd().as_fd())?,
             peers_max: of(map::PEERS, IterableMap::map(&self.peers).fd().as_fd())?,
             affinity_max: of(map::AFFINITY, IterableMap::map(&self.affinity).fd().as_fd())?,
@@ -285,16 +286,7 @@ impl KernelMaps {
         self.picks.clone()
     }
 
-    /// Hands the flows of interfaces on that are of some services, and perhaps others.
-    pub fn each_flow(
-        &self,
-        of: &Picked,
-        each_one: impl FnMut(&FlowKey, &FlowValue),
-    ) -> Result<(), DataplaneError> {
-        self.each_of(&self.flows, map::FLOWS, of, each_one)
-    }
-
-    /// The same with those of sockets that are not connected.
+    /// Hands the flows of sockets that are not connected on that are of some services, and perhaps others.
     pub fn each_socket_flow(
         &self,
         of: &Picked,

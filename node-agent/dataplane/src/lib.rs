@@ -16,6 +16,7 @@ mod diff;
 mod dump;
 mod endings;
 mod error;
+mod flow_table;
 mod growth;
 mod ids;
 mod image;
@@ -51,6 +52,7 @@ pub use desired::{
 };
 pub use diff::{Operation, diff};
 pub use error::DataplaneError;
+pub use flow_table::{FlowMemory, FlowTable};
 pub use growth::{CEILING, Fill, plan_growth};
 pub use ids::Ids;
 pub use image::{MapImage, Set, SourceRange, service_of};

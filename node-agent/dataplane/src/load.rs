@@ -12,6 +12,7 @@ use penstock_ebpf_common::{CONFIG_MASQUERADE, Config, INSIDE_NODES, LocalPod, ma
 
 use crate::counts;
 use crate::endings::Endings;
+use crate::flow_table;
 use crate::image::SETS_PER_SERVICE;
 use crate::kernel::{self, KernelMaps};
 use crate::links::{CGROUP_HOOKS, Links, POD_HOOK, Place, UPLINK_HOOKS, XDP_PROGRAM};
@@ -58,7 +59,7 @@ pub struct Limits {
     pub vips_max: u32,
     /// Ranges of clients that services with `loadBalancerSourceRanges` let in.
     pub source_ranges_max: u32,
-    /// Flow halves; the least recently used go first.
+    /// Flow halves, rounded up to a power of two; of those in the same two buckets the least recently used go first.
     pub flows_max: u32,
     /// Socket flow halves of UDP; the least recently used go first.
     pub socket_flows_max: u32,
@@ -335,7 +336,7 @@ fn sizes(limits: &Limits) -> [(&'static str, u32); 9] {
         (map::SETS, limits.services_max.saturating_mul(SETS_PER_SERVICE)),
         (map::NAMES, limits.services_max),
         (map::SERVICE_COUNTS, counts::pages_for(limits.services_max)),
-        (map::FLOWS, limits.flows_max),
+        (map::FLOWS, flow_table::buckets_for(limits.flows_max)),
         (map::SOCKET_FLOWS, limits.socket_flows_max),
         (map::PEERS, limits.peers_max),
         (map::AFFINITY, limits.affinity_max),
@@ -378,6 +379,9 @@ fn load_object(options: &LoadOptions, exchange: Option<&Exchange>) -> Result<Ebp
     }
     let carry = u32::from(exchange.is_some());
     loader.override_global("CARRY", &carry, true);
+    let masks = flow_masks(options, exchange)?;
+    loader.override_global("FLOWS_MASK", &masks.0, true);
+    loader.override_global("FORMER_FLOWS_MASK", &masks.1, true);
     for (name, pin) in exchange.map(Exchange::known).unwrap_or_default() {
         loader.map_pin_path(name, pin);
     }
@@ -397,6 +401,25 @@ fn load_object(options: &LoadOptions, exchange: Option<&Exchange>) -> Result<Ebp
         );
     }
     Ok(programs)
+}
+
+/// How many buckets the tables of flows have less one: of the one that programs are to use, and of the one they know besides.
+fn flow_masks(options: &LoadOptions, exchange: Option<&Exchange>) -> Result<(u32, u32), DataplaneError> {
+    let wanted = flow_table::buckets_for(options.limits.flows_max);
+    let before = exchange.and_then(|it| it.entries_max(map::FLOWS));
+    let pinned = kernel::pin(&options.bpffs, map::FLOWS);
+    let present = if pinned.exists() {
+        let info = sys::get(&pinned).and_then(|map| sys::map_info(map.as_fd()));
+        let wrap = |source| DataplaneError::Kernel {
+            doing: "asking for a map",
+            subject: map::FLOWS.to_owned(),
+            source,
+        };
+        info.map_err(wrap)?.entries_max
+    } else {
+        wanted.max(before.unwrap_or_default())
+    };
+    Ok((present.saturating_sub(1), before.unwrap_or(1).saturating_sub(1)))
 }
 
 /// Loads those that are attached to something.

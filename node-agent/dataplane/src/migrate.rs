@@ -15,6 +15,7 @@
 
 mod convert;
 mod copy;
+mod flows;
 mod rank;
 
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ use std::path::{Path, PathBuf};
 use penstock_ebpf_common::map;
 
 use crate::sys::{self, MapInfo};
-use crate::{DataplaneError, kernel};
+use crate::{DataplaneError, flow_table, kernel};
 
 /// Bytes of an entry: key and value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -43,8 +44,10 @@ pub struct Conversion {
 
 /// The earlier layouts of which something is carried over. A map whose layout changes gets a new name in
 /// `penstock_ebpf_common::map` and its former one an entry here, to be kept as long as upgrades from there are supported.
-pub const CONVERSIONS: &[Conversion] =
-    &[Conversion { from: "peers_v2", to: map::PEERS, convert: Some(convert::peer_without_place) }];
+pub const CONVERSIONS: &[Conversion] = &[
+    Conversion { from: "peers_v2", to: map::PEERS, convert: Some(convert::peer_without_place) },
+    Conversion { from: map::FLOWS_BY_KEY, to: map::FLOWS, convert: Some(convert::as_it_is) },
+];
 
 /// One map that takes another's place.
 #[derive(Debug, Clone)]
@@ -150,6 +153,8 @@ impl Exchange {
         let (there, former) = (observe(&directory.join("maps"))?, observe(&directory.join("former"))?);
         let Plan { moves, larger } = plan_moves(&there, &former, wanted, conversions);
         for Larger { name, entries_max, wanted } in larger {
+            let entries = |of| if name == map::FLOWS { flow_table::entries_in(of) } else { of };
+            let (entries_max, wanted) = (entries(entries_max), entries(wanted));
             tracing::info!(
                 "the map {name} keeps room for {entries_max} entries, though {wanted} were asked for: maps do not \
                  shrink while they are in use"
@@ -191,7 +196,11 @@ impl Exchange {
 
     /// How many entries a map had that is replaced: the new one is not to have less, whatever is asked for.
     pub fn entries_max(&self, name: &str) -> Option<u32> {
-        self.moves.iter().find(|it| it.is.name == name).map(|it| it.info.entries_max)
+        let moving = self.moves.iter().find(|it| it.is.name == name)?;
+        Some(match moving.is.from.as_str() {
+            map::FLOWS_BY_KEY => flow_table::buckets_for(moving.info.entries_max),
+            _ => moving.info.entries_max,
+        })
     }
 
     /// Whether an earlier agent began it.
@@ -230,6 +239,10 @@ impl Exchange {
             let name = moving.is.name;
             let wrap = |source| kernel_error("bringing entries to the new map", name, source);
             let to = sys::get(&kernel::pin(&self.directory, name)).map_err(wrap)?;
+            if name == map::FLOWS {
+                brought += flows::apply_copy(moving.former.as_fd(), &moving.info, to).map_err(wrap)?;
+                continue;
+            }
             let convert = moving.is.conversion.and_then(|it| it.convert);
             let from = moving.former.as_fd();
             let copied = copy::apply_copy(from, &moving.info, to.as_fd(), convert, rank::rank_of(name));

@@ -7,6 +7,7 @@ use aya::maps::{MapData, MapError};
 use penstock_ebpf_common::{Event, Reason, ServiceCount, map};
 use serde::Serialize;
 
+use crate::flow_table::{self, FlowTable};
 use crate::image::MapImage;
 use crate::kernel::{KernelMaps, failed, pin};
 use crate::links::Links;
@@ -146,7 +147,11 @@ fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError>
     };
     let data = open()?;
     let info = data.info().map_err(|error| failed("asking for a map", name, error))?;
-    let entries_max = Some(u64::from(info.max_entries())).filter(|max| *max > 0);
+    let entries_max = match name {
+        map::FLOWS => flow_table::entries_in(info.max_entries()),
+        _ => info.max_entries(),
+    };
+    let entries_max = Some(u64::from(entries_max)).filter(|max| *max > 0);
     let count =
         |keys: &mut dyn Iterator<Item = Result<(), MapError>>| keys.take_while(Result::is_ok).count() as u64;
     use aya::maps::{HashMap, Map, PerCpuHashMap, lpm_trie::LpmTrie, of_maps::ArrayOfMaps};
@@ -168,7 +173,7 @@ fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError>
         map::SOURCE_RANGES => Some(keys!(LpmTrie, shared::SourceRangeKey, u32)),
         map::NAMES => Some(keys!(u32, shared::ServiceName)),
         map::PODS => Some(keys!(shared::Address, shared::LocalPod)),
-        map::FLOWS => Some(keys!(shared::FlowKey, shared::FlowValue)),
+        map::FLOWS => Some(FlowTable::open(directory)?.memory()?.count() as u64),
         map::INSIDE => Some(keys!(LpmTrie, shared::Address, u32)),
         map::FRAGMENTS => Some(keys!(shared::FragmentKey, shared::FragmentValue)),
         map::SOCKET_FLOWS => Some(keys!(shared::SocketFlowKey, shared::SocketFlowValue)),

@@ -19,8 +19,7 @@ use crate::sys;
 pub const ITERATOR: &str = "bpf_map_elem";
 
 /// Maps, and the programs that pick of them.
-const PROGRAMS: &[(&str, &str)] =
-    &[(map::PEERS, "pick_peers"), (map::FLOWS, "pick_flows"), (map::SOCKET_FLOWS, "pick_socket_flows")];
+const PROGRAMS: &[(&str, &str)] = &[(map::PEERS, "pick_peers"), (map::SOCKET_FLOWS, "pick_socket_flows")];
 
 /// More than the kernel hands out in one call, which is 32 KiB.
 const BUFFER: usize = 1 << 16;

@@ -59,14 +59,14 @@ impl Remembered {
                 found.affinity.insert(*key, *value);
             }
         })?;
-        kernel::each(&maps.flows, map::FLOWS, |key, value| {
+        maps.flows.memory()?.each(|key, value| {
             if key.half == HALF_FORWARD
                 && (key.destination, key.destination_port, key.protocol) == (to, port, protocol)
                 && source == Some(key.source)
             {
                 found.flows.push((*key, *value));
             }
-        })?;
+        });
         kernel::each(&maps.peers, map::PEERS, |_, peer| {
             if (peer.vip, peer.vip_port, peer.protocol) == (to, port, protocol)
                 && client.netns == Some(peer.netns)

@@ -134,25 +134,22 @@ fn sweep_socket_flows(maps: &mut KernelMaps, departed: &Departed) -> Result<usiz
 
 /// Forgets flows of interfaces. Returns how many halves went.
 fn sweep_flows(maps: &mut KernelMaps, departed: &Departed, gone: &Departed) -> Result<usize, DataplaneError> {
-    const EXIST: u64 = 2;
+    let memory = maps.flows.memory()?;
     let of = picked(departed.keys().chain(gone.keys()));
     let mut swept = 0;
     for _ in 0..PASSES_MAX {
         let (mut over, mut back) = (Vec::new(), Vec::new());
-        maps.each_flow(&of, |key, value| {
+        memory.each_picked(&of, |key, value| {
             if flow_is_over(departed, gone, key, value) {
                 over.push(*key);
             } else if only_leads_back(departed, gone, key, value) {
-                back.push((*key, FlowValue { flags: value.flags | FLOW_CLOSING, ..*value }));
+                back.push(*key);
             }
-        })?;
+        });
         // First the ways back are marked: until then a packet on one might put the way there back.
-        for (key, value) in back {
-            // Evicted meanwhile, there is nothing to keep.
-            let _ = maps.flows.insert(key, value, EXIST);
-        }
+        back.iter().for_each(|key| memory.close(key));
         for key in &over {
-            kernel::gone(maps.flows.remove(key), map::FLOWS)?;
+            memory.remove(key);
         }
         swept += over.len();
         if over.is_empty() {

@@ -144,7 +144,7 @@ demo/hello:http        12          0        0        0        0      0
             },
             MapFill { name: "peers_v3", entries: None, entries_max: None, evicts: false, raised_by: None },
             MapFill {
-                name: "flows_v1",
+                name: "flows_v2",
                 entries: Some(1),
                 entries_max: Some(4),
                 evicts: true,
@@ -155,7 +155,7 @@ demo/hello:http        12          0        0        0        0      0
 MAP       ENTRIES  ROOM FOR  FILLED  WHEN FULL
 vips_v1   64       128       50 %    refuses
 peers_v3  -        -         -       refuses
-flows_v1  1        4         25 %    the oldest go
+flows_v2  1        4         25 %    the oldest go
 ";
         assert_eq!(maps_table(&maps), expected);
     }

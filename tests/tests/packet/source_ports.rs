@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::net::{TcpListener, UdpSocket};
 use std::sync::atomic::Ordering;
 
-use aya::maps::{HashMap, Map, MapData};
-use penstock_ebpf_common::{Address, FLOW_CLOSING, FlowKey, FlowValue, HALF_REPLY, map};
+use penstock_dataplane::{FlowMemory, FlowTable};
+use penstock_ebpf_common::{Address, FLOW_CLOSING, FlowKey, FlowValue, HALF_REPLY};
 use penstock_tests::dataplane::{REDIRECT, desired, run};
 use penstock_tests::packet::{ACK, FIN, Packet, SYN, Transport, at};
 
@@ -107,9 +107,8 @@ fn thousands_of_flows_to_one_backend_have_a_port_each() {
 }
 
 /// What the kernel holds of flows, to be looked at and changed.
-fn flows(node: &Node) -> HashMap<MapData, FlowKey, FlowValue> {
-    let pinned = MapData::from_pin(node.stand().bpffs().join("maps").join(map::FLOWS)).expect("the flows");
-    HashMap::try_from(Map::LruHashMap(pinned)).expect("the flows")
+fn flows(node: &Node) -> FlowMemory {
+    FlowTable::open(node.stand().bpffs()).and_then(|table| table.memory()).expect("the flows")
 }
 
 #[test]
@@ -119,16 +118,20 @@ fn a_port_that_went_on_to_another_flow_is_neither_closed_nor_taken_back_by_the_o
     on_node_that_meets(HELLO, false, |node| {
         let port = port_of(node, Transport::Tcp(SYN), former, OWN);
         let answer = Packet::new(Transport::Tcp(ACK), "10.244.2.2:8080", &format!("10.240.0.11:{port}"));
-        let mut flows = flows(node);
+        let flows = flows(node);
         let of_port = |key: &FlowKey| key.half == HALF_REPLY && key.destination_port == port.to_be();
-        let key = flows.keys().flatten().find(of_port).expect("the way back");
+        let mut found = None;
+        flows.each(|key, _| found = found.or(of_port(key).then_some(*key)));
+        let key = found.expect("the way back");
         // As after a long silence: the port is another client's, and the former one does not know.
-        let held = flows.get(&key, 0).expect("the way back");
+        let held = flows.get(&key).expect("the way back");
         let (destination, destination_port) = (Address::from(present.ip()), present.port().to_be());
-        flows.insert(key, FlowValue { destination, destination_port, ..held }, 0).expect("given on");
-        let goes_to_the_present_one = |flows: &HashMap<MapData, FlowKey, FlowValue>| {
+        assert!(flows.remove(&key), "taken away");
+        let given = FlowValue { destination, destination_port, ..held };
+        assert!(flows.insert_new(&key, &given, held.seen_ns), "given on");
+        let goes_to_the_present_one = |flows: &FlowMemory| {
             assert_eq!(node.run(At::Uplink, &answer).1.destination, present);
-            assert_eq!(flows.get(&key, 0).expect("the way back").flags & FLOW_CLOSING, 0);
+            assert_eq!(flows.get(&key).expect("the way back").flags & FLOW_CLOSING, 0);
         };
         goes_to_the_present_one(&flows);
 

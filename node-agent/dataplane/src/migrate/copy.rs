@@ -9,7 +9,7 @@ use crate::sys::{self, MapInfo, entries};
 
 /// `enum bpf_map_type` of include/uapi/linux/bpf.h.
 const HASH: u32 = 1;
-const ARRAY: u32 = 2;
+pub(super) const ARRAY: u32 = 2;
 const PERCPU_ARRAY: u32 = 6;
 const LRU_HASH: u32 = 9;
 const LPM_TRIE: u32 = 11;

@@ -9,10 +9,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use aya::maps::{HashMap, Map, MapData};
 use aya::programs::Program;
-use penstock_dataplane::{Dataplane, Xdp};
-use penstock_ebpf_common::{FlowKey, FlowValue, map};
+use penstock_dataplane::{Dataplane, FlowTable, Xdp};
 use penstock_tests::dataplane::{Early, run_early};
 use penstock_tests::netns::{ifindex, ip};
 use penstock_tests::packet::{ACK, Packet, SYN, Transport};
@@ -220,12 +218,11 @@ fn packets(served: &Ours) -> Result<Vec<Case>> {
 
 /// Forgets every flow.
 fn forget_flows(bpffs: &Path) -> Result<()> {
-    let pin = bpffs.join("maps").join(map::FLOWS);
-    let data = MapData::from_pin(&pin).with_context(|| format!("opening {}", pin.display()))?;
-    let mut flows = HashMap::<MapData, FlowKey, FlowValue>::try_from(Map::from_map_data(data)?)?;
-    let keys: Vec<_> = flows.keys().filter_map(Result::ok).collect();
-    for key in keys {
-        let _ = flows.remove(&key);
+    let flows = FlowTable::open(bpffs)?.memory()?;
+    let mut keys = Vec::new();
+    flows.each(|key, _| keys.push(*key));
+    for key in &keys {
+        flows.remove(key);
     }
     Ok(())
 }

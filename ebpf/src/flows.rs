@@ -1,0 +1,408 @@
+//! The table of flows ([`penstock_ebpf_packet::table`]) in a map, through an exchange of maps as [`crate::kept`] has it.
+//!
+//! The steps that look at a bucket are functions of their own, proven once each.
+
+use core::arch::asm;
+use core::mem::offset_of;
+
+use penstock_ebpf_common::{Flow, FlowBucket, FlowKey, FlowValue};
+use penstock_ebpf_packet::hash;
+use penstock_ebpf_packet::table::{self, Claimed, Found, Memory};
+
+use crate::clock::SECOND_NS;
+use crate::kept::carries;
+use crate::maps;
+use crate::work;
+
+/// How many buckets there are less one, put in when the programs are loaded.
+#[unsafe(no_mangle)]
+static FLOWS_MASK: u32 = 0;
+/// The same of the map that is being replaced.
+#[unsafe(no_mangle)]
+static FORMER_FLOWS_MASK: u32 = 0;
+
+/// Which of the maps.
+const PRESENT: u32 = 0;
+const FORMER: u32 = 1;
+
+/// Of one of the maps.
+#[derive(Clone, Copy)]
+struct Table {
+    which: u32,
+}
+
+impl Table {
+    #[inline(always)]
+    fn is_former(self) -> bool {
+        carries() && self.which == FORMER
+    }
+
+    #[inline(always)]
+    fn flow(self, place: u32) -> Option<*mut Flow> {
+        let way = (place % table::WAYS) as usize;
+        // SAFETY: within the entries of the bucket.
+        self.heads(place / table::WAYS).map(|heads| unsafe { flows(heads).add(way) })
+    }
+}
+
+/// The entries behind the heads.
+#[inline(always)]
+fn flows(heads: *mut u64) -> *mut Flow {
+    // SAFETY: heads lie at the beginning of a bucket.
+    unsafe { heads.cast::<u8>().add(offset_of!(FlowBucket, flows)).cast() }
+}
+
+impl Memory for Table {
+    type Key = FlowKey;
+
+    #[inline(always)]
+    fn mask(&self) -> u32 {
+        let mask = if self.is_former() { &raw const FORMER_FLOWS_MASK } else { &raw const FLOWS_MASK };
+        // SAFETY: a valid place; volatile, for the loader changes the value behind the compiler's back.
+        unsafe { mask.read_volatile() }
+    }
+
+    #[inline(always)]
+    fn opaque<const NUMBER: u32>(&self) -> u32 {
+        let number: u64;
+        // SAFETY: puts a number into a register. The verifier sees it, and so an end of the loop.
+        unsafe {
+            asm!("{to} = {number}", to = out(reg) number, number = const NUMBER, options(pure, nomem, nostack))
+        };
+        number as u32
+    }
+
+    #[inline(always)]
+    fn heads(&self, bucket: u32) -> Option<*mut u64> {
+        let bucket = if self.is_former() {
+            maps::FORMER_FLOWS.get_ptr_mut(bucket)
+        } else {
+            maps::FLOWS.get_ptr_mut(bucket)
+        };
+        bucket.map(<*mut FlowBucket>::cast)
+    }
+
+    #[inline(always)]
+    fn has(&self, heads: *mut u64, way: u32, key: &FlowKey) -> bool {
+        const WORDS: usize = size_of::<FlowKey>() / size_of::<u64>();
+        const { assert!(WORDS == 5) };
+        let key = (&raw const *key).cast::<u64>();
+        // SAFETY: the words of both keys. Volatile, for others may write an entry meanwhile, and the head tells.
+        let same = |at: usize| unsafe {
+            let there = flows(heads).add(way as usize).cast::<u64>();
+            there.add(at).read_volatile() == key.add(at).read_volatile()
+        };
+        // What differs most comes first.
+        same(4) && same(1) && same(3) && same(0) && same(2)
+    }
+
+    #[inline(always)]
+    fn read(&self, head: *mut u64) -> u64 {
+        // SAFETY: a head of the table. The machines these programs are built for do not put reads off.
+        unsafe { head.read_volatile() }
+    }
+
+    #[inline(always)]
+    fn read_again(&self, head: *mut u64) -> u64 {
+        self.read(head)
+    }
+
+    #[inline(always)]
+    fn publish(&self, head: *mut u64, to: u64) {
+        // SAFETY: as above, nor writes.
+        unsafe { head.write_volatile(to) };
+    }
+
+    #[inline(always)]
+    fn swap(&self, head: *mut u64, was: u64, to: u64) -> bool {
+        let mut before = was;
+        // The library has none for this target (see `open`).
+        // SAFETY: a head of the table, aligned; the instruction takes and gives what was there in its first register.
+        unsafe {
+            asm!("r0 = cmpxchg_64({head} + 0, r0, {to})", head = in(reg) head, to = in(reg) to, inout("r0") before)
+        };
+        before == was
+    }
+}
+
+// === Steps ===
+
+/// The number of a place and one, above it the lower half of its head; zero for none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn penstock_flow_find(key: *const FlowKey, hash: u64, which: u32) -> u64 {
+    if key.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and of the type.
+    let found = table::find(&Table { which }, hash, unsafe { &*key });
+    found.map_or(0, |found| found.head << 32 | u64::from(found.place) + 1)
+}
+
+/// Of what [`penstock_flow_claim`] answers: the key has a place.
+const EXISTS: u32 = 1 << 31;
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn penstock_flow_claim(key: *const FlowKey, hash: u64, marks: u64, which: u32) -> u32 {
+    if key.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and of the type.
+    let now_s = table::seen_of(marks);
+    match table::claim(&Table { which }, hash, unsafe { &*key }, marks, (now_s, table::ANY_WORTH)) {
+        Claimed::Place(place) => place + 1,
+        Claimed::Exists(place) => (place + 1) | EXISTS,
+        Claimed::Contended => 0,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn penstock_flow_clashes(key: *const FlowKey, hash: u64, place: u32, which: u32) -> u32 {
+    // SAFETY: not null, and of the type.
+    (key.is_null() || table::clashes(&Table { which }, hash, unsafe { &*key }, place)) as u32
+}
+
+/// Makes an entry, or (with `anew`) writes it anew. Zero when there is one, or no place.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn penstock_flow_insert(
+    key: *const FlowKey,
+    value: *const FlowValue,
+    anew: u32,
+    which: u32,
+) -> u32 {
+    if key.is_null() || value.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and of the types.
+    let (key, value) = unsafe { (&*key, &*value) };
+    insert(Table { which }, key, value, anew != 0) as u32
+}
+
+#[inline(always)]
+fn insert(table: Table, key: &FlowKey, value: &FlowValue, anew: bool) -> bool {
+    match claim(table, key, value) {
+        Some(claim) if anew || !claim.exists => put_into(table, &claim, key, value),
+        _ => false,
+    }
+}
+
+/// Claims a place that has the key already. Zero when it has another by now.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn penstock_flow_claim_again(key: *const FlowKey, place: u32, marks: u64, which: u32) -> u32 {
+    if key.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and of the type.
+    let key = unsafe { &*key };
+    table::claim_again(&Table { which }, hash::flow_wide(key), key, place, marks) as u32
+}
+
+#[inline(always)]
+fn put_into(table: Table, claim: &Claim, key: &FlowKey, value: &FlowValue) -> bool {
+    if claim.exists && penstock_flow_claim_again(key, claim.place, marks(value), table.which) == 0 {
+        return false;
+    }
+    fill(table, claim.place, key, value)
+}
+
+/// A place for an entry.
+#[derive(Clone, Copy)]
+pub struct Claim {
+    place: u32,
+    /// Whether the key has it, so that it is not the caller's yet.
+    pub exists: bool,
+}
+
+#[inline(always)]
+fn claim(table: Table, key: &FlowKey, value: &FlowValue) -> Option<Claim> {
+    let hash = hash::flow_wide(key);
+    let answer = penstock_flow_claim(key, hash, marks(value), table.which);
+    if answer == 0 {
+        return None;
+    }
+    let claim = Claim { place: (answer & !EXISTS) - 1, exists: answer & EXISTS != 0 };
+    if !claim.exists && penstock_flow_clashes(key, hash, claim.place, table.which) != 0 {
+        table::give_up(&table, claim.place);
+        return None;
+    }
+    Some(claim)
+}
+
+/// Writes an entry into a place that is the caller's.
+#[inline(always)]
+fn fill(table: Table, place: u32, key: &FlowKey, value: &FlowValue) -> bool {
+    let Some(flow) = table.flow(place) else {
+        return false;
+    };
+    // SAFETY: the place is this program's until it is published.
+    let flow = unsafe { &mut *flow };
+    work::copy(&mut flow.key, key);
+    work::copy(&mut flow.value, value);
+    table::publish(&table, place);
+    true
+}
+
+#[inline(always)]
+fn marks(value: &FlowValue) -> u64 {
+    table::marks(value.service, value.seen_ns / SECOND_NS)
+}
+
+#[inline(always)]
+fn find(table: Table, key: &FlowKey) -> Option<Found> {
+    let answer = penstock_flow_find(key, hash::flow_wide(key), table.which);
+    let place = answer as u32;
+    (place != 0).then(|| Found { place: place - 1, head: answer >> 32 })
+}
+
+// === Flows ===
+
+const TABLE: Table = Table { which: PRESENT };
+const FORMER_TABLE: Table = Table { which: FORMER };
+
+/// A flow that was found.
+#[derive(Clone, Copy)]
+pub struct Held {
+    found: Found,
+    /// The value in its place.
+    pub value: *mut FlowValue,
+}
+
+impl Held {
+    /// Whether what was read of it was of this flow all the time.
+    #[inline(always)]
+    pub fn is_still(&self) -> bool {
+        table::is_still(&TABLE, self.found)
+    }
+
+    /// Notes in its head when it was seen, and whether it is over.
+    #[inline(always)]
+    pub fn mark(&self, seen_ns: u64, over: bool) {
+        table::mark(&TABLE, self.found, seen_ns / SECOND_NS, over);
+    }
+}
+
+/// Finds a flow.
+#[inline(always)]
+pub fn get(key: &FlowKey) -> Option<Held> {
+    let found = match find(TABLE, key) {
+        None if carries() => {
+            bring(key);
+            find(TABLE, key)
+        }
+        found => found,
+    }?;
+    // SAFETY: within the entry.
+    TABLE.flow(found.place).map(|flow| Held { found, value: unsafe { &raw mut (*flow).value } })
+}
+
+/// Finds a flow and copies it.
+#[inline(always)]
+pub fn read(key: &FlowKey, to: &mut FlowValue) -> Option<Held> {
+    let held = get(key)?;
+    // SAFETY: valid while the program runs; should it become another flow's meanwhile, that is seen.
+    work::copy(to, unsafe { &*held.value });
+    held.is_still().then_some(held)
+}
+
+/// Claims a place for a new flow, to be filled by [`put`] or given up.
+#[inline(always)]
+pub fn reserve(key: &FlowKey, value: &FlowValue) -> Option<Claim> {
+    if carries() {
+        bring(key);
+    }
+    claim(TABLE, key, value)
+}
+
+/// The flow of a place that exists.
+#[inline(always)]
+pub fn at(claim: &Claim) -> Option<*mut FlowValue> {
+    // SAFETY: within the entry.
+    TABLE.flow(claim.place).map(|flow| unsafe { &raw mut (*flow).value })
+}
+
+/// Gives up a new place.
+#[inline(always)]
+pub fn give_up(claim: &Claim) {
+    if !claim.exists {
+        table::give_up(&TABLE, claim.place);
+    }
+}
+
+/// Writes the flow.
+#[inline(always)]
+pub fn put(claim: &Claim, key: &FlowKey, value: &FlowValue) -> bool {
+    let filled = put_into(TABLE, claim, key, value);
+    if filled && carries() {
+        insert(FORMER_TABLE, key, value, true);
+    }
+    filled
+}
+
+/// Makes an entry where there is none.
+#[inline(always)]
+pub fn insert_new(key: &FlowKey, value: &FlowValue) -> bool {
+    if carries() {
+        bring(key);
+    }
+    insert_into_both(key, value, 0)
+}
+
+/// Makes an entry, or writes it anew.
+#[inline(always)]
+pub fn set(key: &FlowKey, value: &FlowValue) -> bool {
+    insert_into_both(key, value, 1)
+}
+
+#[inline(always)]
+fn insert_into_both(key: &FlowKey, value: &FlowValue, anew: u32) -> bool {
+    let made = penstock_flow_insert(key, value, anew, PRESENT) != 0;
+    if made && carries() {
+        penstock_flow_insert(key, value, 1, FORMER);
+    }
+    made
+}
+
+/// Removes a flow. From the former map first: who brings entries over looks there again after the fact.
+#[inline(always)]
+pub fn remove(key: &FlowKey) {
+    if carries()
+        && let Some(found) = find(FORMER_TABLE, key)
+    {
+        table::remove(&FORMER_TABLE, found);
+    }
+    if let Some(found) = find(TABLE, key) {
+        table::remove(&TABLE, found);
+    }
+}
+
+/// Brings a flow over from the former map, unless it is there.
+#[inline(always)]
+fn bring(key: &FlowKey) {
+    penstock_flow_bring(key);
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn penstock_flow_bring(key: *const FlowKey) -> u32 {
+    if key.is_null() || !carries() {
+        return 0;
+    }
+    // SAFETY: not null, and of the type.
+    let key = unsafe { &*key };
+    let (Some(work), Some(found)) = (work::get(), find(FORMER_TABLE, key)) else {
+        return 0;
+    };
+    let Some(flow) = FORMER_TABLE.flow(found.place) else {
+        return 0;
+    };
+    // SAFETY: copied, and looked at after that.
+    work::copy(&mut work.brought, unsafe { &(*flow).value });
+    if !table::is_still(&FORMER_TABLE, found) {
+        return 0;
+    }
+    insert(TABLE, key, &work.brought, false) as u32
+}

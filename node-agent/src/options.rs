@@ -28,7 +28,7 @@ pub enum Command {
     Run(Box<Run>),
     /// What the kernel programs did: packets and connections by program, and drops by reason and pod.
     Counters(Counters),
-    /// Where packets from outside are met: by which kind of XDP, or at tc alone.
+    /// Where packets from outside are met: by which kind of XDP, and by which way at tc.
     Status(Inspect),
     /// What the kernel programs know: each map with its size and how full it is.
     Maps(Inspect),
@@ -238,6 +238,9 @@ pub struct Run {
     /// there is no XDP, are met at tc.
     #[arg(long, value_enum, default_value_t, value_name = "KIND", help_heading = "Network")]
     pub xdp: Xdp,
+    /// By which way programs are attached at interfaces behind XDP.
+    #[arg(long, value_enum, default_value_t, value_name = "WAY", help_heading = "Network")]
+    pub tc: Tc,
     /// Log every packet that the programs drop, with its addresses and the reason. Counting needs no flag.
     #[arg(long, help_heading = "Network")]
     pub log_drops: bool,
@@ -346,6 +349,17 @@ pub enum Xdp {
     Generic,
     /// Not at all.
     Off,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Tc {
+    /// By links where the kernel has them (tcx, Linux 6.6), otherwise as classifiers.
+    #[default]
+    Auto,
+    /// By links.
+    Links,
+    /// As classifiers: filters of a clsact queueing discipline.
+    Classifiers,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

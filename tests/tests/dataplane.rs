@@ -11,6 +11,7 @@ use penstock_tests::netns;
 mod dataplane {
     mod announced;
     mod choice;
+    mod classifiers;
     mod connect;
     mod direct;
     mod families;

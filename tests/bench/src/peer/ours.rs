@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use penstock_dataplane::{Dataplane, Limits, LoadOptions, PodLink, Xdp};
+use penstock_dataplane::{Dataplane, Limits, LoadOptions, PodLink, Tc, Xdp};
 use penstock_tests::netns::{Netns, ifindex};
 
 use crate::fleet::{Port, desired};
@@ -45,6 +45,7 @@ impl Base {
             cgroup_v2,
             uplink_ifindex,
             xdp: Xdp::Auto,
+            tc: Tc::Auto,
             node_ips: vec![NODE.into()],
             inside: Vec::new(),
             masquerade: false,

@@ -221,8 +221,8 @@ pub struct Run {
         help_heading = "Network"
     )]
     pub cluster_cidr: Vec<IpNetwork>,
-    /// What serves Services: the eBPF programs; a proxy in user space; or `auto`, the programs, and the proxy for as long
-    /// as they cannot be loaded.
+    /// What serves Services: the eBPF programs; a proxy in user space; `auto`, the programs, and the proxy for as long
+    /// as they cannot be loaded; or `none`, somebody else beside this agent, such as kube-proxy.
     #[arg(long, value_enum, default_value_t, value_name = "WHAT", help_heading = "Network")]
     pub service_proxy: ServiceProxy,
     /// Whether what pods send out of the cluster leaves with the node's address.
@@ -264,12 +264,13 @@ pub struct Run {
     #[arg(long, value_name = "CIDR,..", default_value = "primary", help_heading = "Network")]
     pub nodeport_addresses: NodePortAddresses,
     /// Where load balancers ask whether this node's service proxy works (/healthz, /livez); nowhere when empty [default:
-    /// port 10256 of every address].
+    /// port 10256 of every address; nowhere with --service-proxy none].
     #[arg(long, value_name = "IP:PORT", help_heading = "Network")]
     pub healthz_bind_address: Option<String>,
-    /// Where Prometheus asks for /metrics; nowhere when empty.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10249", help_heading = "Network")]
-    pub metrics_bind_address: String,
+    /// Where Prometheus asks for /metrics; nowhere when empty [default: 127.0.0.1:10249; nowhere with --service-proxy none,
+    /// for there kube-proxy's are].
+    #[arg(long, value_name = "IP:PORT", help_heading = "Network")]
+    pub metrics_bind_address: Option<String>,
     /// When pods' packets between nodes go through VXLAN.
     #[arg(long, value_enum, default_value_t, value_name = "WHEN", help_heading = "Network")]
     pub overlay: Overlay,
@@ -325,6 +326,9 @@ pub enum ServiceProxy {
     Ebpf,
     /// A proxy in user space, even where the programs could be loaded.
     Userspace,
+    /// Somebody else. The programs masquerade what pods send out of the cluster, and lead host ports to their pods for clients
+    /// outside and pods; everything else takes the kernel's way.
+    None,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

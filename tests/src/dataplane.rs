@@ -84,6 +84,7 @@ impl Stand {
             bpffs: folder.path().join("penstock"),
             cgroup_v2: cgroup.clone(),
             uplink_ifindex,
+            services: true,
             xdp: Xdp::Off,
             tc: Tc::Auto,
             node_ips,
@@ -111,6 +112,11 @@ impl Stand {
     /// Meets packets from outside by this kind of XDP from the next load on.
     pub fn set_xdp(&mut self, xdp: Xdp) {
         self.options.xdp = xdp;
+    }
+
+    /// Leaves Services to others from the next load on.
+    pub fn leave_services(&mut self) {
+        self.options.services = false;
     }
 
     /// Attaches programs at interfaces by this way from the next load on.

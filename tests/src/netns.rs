@@ -122,7 +122,8 @@ pub fn tc(words: &str) -> Result<String> {
     run("tc", &words.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-fn run(program: &str, words: &[&str]) -> Result<String> {
+/// Runs a program of this machine likewise, and returns what it says.
+pub fn run(program: &str, words: &[&str]) -> Result<String> {
     let mut command = Command::new(program);
     command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let started = {

@@ -10,6 +10,7 @@ use penstock_tests::netns;
 
 mod dataplane {
     mod announced;
+    mod beside;
     mod choice;
     mod classifiers;
     mod connect;

@@ -114,6 +114,11 @@ impl Links {
         })
     }
 
+    /// Takes a program off the node's cgroup.
+    pub fn remove_from_cgroup(&self, name: &str) -> Result<(), DataplaneError> {
+        remove(&self.directory.join(name), name)
+    }
+
     /// Has the XDP program on an interface by one kind and not by the other. A link in its place gets the program; one that
     /// is not is removed first, for an interface has one XDP program: until the new one is there tc has all the traffic.
     pub fn ensure_xdp(

@@ -34,7 +34,10 @@ pub struct LoadOptions {
     pub cgroup_v2: PathBuf,
     /// The interface by which traffic from outside arrives; none leaves NodePorts to clients on the node.
     pub uplink_ifindex: Option<u32>,
-    /// How packets from outside are met on the uplink before tc.
+    /// Whether Services are served. If not, sockets are left alone and packets take the kernel's whole way, where the rules of
+    /// another proxy are: only what pods send out of the cluster is changed, and what is applied all the same.
+    pub services: bool,
+    /// How packets from outside are met on the uplink before tc, where Services are served.
     pub xdp: Xdp,
     /// By which way programs are attached at tc.
     pub tc: Tc,
@@ -203,7 +206,9 @@ impl Dataplane {
         self.interfaces.ensure(POD_HOOK, loaded(&programs, POD_HOOK.name)?, pod.ifindex)?;
         let node_mac = describe(pod.ifindex)?.mac;
         let entry = LocalPod { ifindex: pod.ifindex, pod_mac: pod.pod_mac, node_mac };
-        self.state().maps.put_pod(&pod.addresses, &entry)
+        // What is led straight into a pod passes another proxy's rules by.
+        let addresses = if self.options.services { &pod.addresses[..] } else { &[] };
+        self.state().maps.put_pod(addresses, &entry)
     }
 
     /// Takes a pod's addresses and the program off its link; a link that is already gone is no error.
@@ -300,7 +305,11 @@ fn attach(options: &LoadOptions, programs: &Ebpf) -> Result<(Interfaces, usize),
     let links = Links::below(&options.bpffs);
     let cgroup = Place::cgroup(&options.cgroup_v2)?;
     for (name, attach) in CGROUP_HOOKS {
-        links.ensure(name, loaded(programs, name)?, &cgroup, *attach)?;
+        if options.services {
+            links.ensure(name, loaded(programs, name)?, &cgroup, *attach)?;
+        } else {
+            links.remove_from_cgroup(name)?;
+        }
     }
     let for_pods = loaded(programs, POD_HOOK.name)?;
     let interfaces = Interfaces::new(&options.bpffs, options.tc, for_pods);
@@ -471,7 +480,9 @@ fn meet_early(links: &Links, programs: &Ebpf, options: &LoadOptions) -> Result<(
         return links.remove_xdp();
     };
     let uplink = describe(ifindex)?;
-    let plan = uplink::plan_xdp(options.xdp, &uplink);
+    // Nothing is sent on from there without Services.
+    let wanted = if options.services { options.xdp } else { Xdp::Off };
+    let plan = uplink::plan_xdp(wanted, &uplink);
     let mut why = plan.why.to_owned();
     for kind in plan.kinds {
         match links.ensure_xdp(ifindex, loaded(programs, XDP_PROGRAM)?, *kind) {
@@ -485,7 +496,7 @@ fn meet_early(links: &Links, programs: &Ebpf, options: &LoadOptions) -> Result<(
                 );
                 return Ok(());
             }
-            Err(error) if options.xdp != Xdp::Auto => return Err(error),
+            Err(error) if wanted != Xdp::Auto => return Err(error),
             Err(error) => why = chain(&error),
         }
     }
@@ -540,6 +551,7 @@ mod tests {
             bpffs: folder.join("penstock"),
             cgroup_v2: folder.to_owned(),
             uplink_ifindex: None,
+            services: true,
             xdp: Xdp::Auto,
             tc: Tc::Auto,
             node_ips: vec![IpAddr::from([10, 240, 0, 11])],

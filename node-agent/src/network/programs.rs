@@ -229,6 +229,7 @@ fn load(options: &Run, uplink: u32) -> anyhow::Result<Dataplane> {
         cgroup_v2,
         uplink_ifindex: Some(uplink),
         node_ips: options.node_ip.clone(),
+        services: options.service_proxy != ServiceProxy::None,
         xdp: match options.xdp {
             Xdp::Auto => penstock_dataplane::Xdp::Auto,
             Xdp::Native => penstock_dataplane::Xdp::Native,

@@ -44,6 +44,7 @@ impl Base {
             bpffs: mounted.join("penstock"),
             cgroup_v2,
             uplink_ifindex,
+            services: true,
             xdp: Xdp::Auto,
             tc: Tc::Auto,
             node_ips: vec![NODE.into()],

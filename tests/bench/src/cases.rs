@@ -7,6 +7,7 @@ mod beside;
 mod connect;
 mod packets;
 mod programming;
+mod removal;
 mod traffic;
 
 use anyhow::{Result, bail};
@@ -30,6 +31,7 @@ const GROUPS: &[Group] = &[
     Group { name: "connect()", cases: connect::cases, run: connect::run },
     Group { name: "cold start", cases: programming::cold_start_cases, run: programming::cold_start },
     Group { name: "endpoint change", cases: programming::change_cases, run: programming::change },
+    Group { name: "removal", cases: removal::cases, run: removal::run },
     Group { name: "memory", cases: api::memory_cases, run: api::memory },
     Group { name: "cold start through the API", cases: api::cold_start_cases, run: api::cold_start },
     Group { name: "endpoint change through the API", cases: api::change_cases, run: api::change },

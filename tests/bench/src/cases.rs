@@ -5,6 +5,7 @@
 mod api;
 mod beside;
 mod connect;
+mod direct;
 mod packets;
 mod programming;
 mod removal;
@@ -27,6 +28,7 @@ struct Group {
 /// What there is to measure, in this order.
 const GROUPS: &[Group] = &[
     Group { name: "traffic", cases: traffic::cases, run: traffic::run },
+    Group { name: "nodeport to another node", cases: direct::cases, run: direct::run },
     Group { name: "packets", cases: packets::cases, run: packets::run },
     Group { name: "connect()", cases: connect::cases, run: connect::run },
     Group { name: "cold start", cases: programming::cold_start_cases, run: programming::cold_start },

@@ -3,6 +3,7 @@
 //! A destroyed socket wakes its owner with ECONNABORTED; a TCP peer gets a reset. Needs CONFIG_INET_DIAG_DESTROY, and
 //! works on the namespace of the thread that opens it. Must not know why a socket is to go.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use penstock_ebpf_common::{Address, PROTOCOL_TCP, SocketHead};
@@ -115,6 +116,16 @@ impl Diag {
     }
 }
 
+/// The own ports of this thread's namespace's connected sockets of a protocol, by the sockets' cookies.
+pub fn socket_ports(protocol: u8) -> io::Result<BTreeMap<u64, u16>> {
+    let mut ports = BTreeMap::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let found = Diag::open()?.connected(family as u8, protocol)?;
+        ports.extend(found.iter().map(|socket| (socket.cookie(), socket.port())));
+    }
+    Ok(ports)
+}
+
 impl Destroyed {
     /// Adds what came of others.
     pub fn merge(&mut self, other: Self) {
@@ -152,6 +163,11 @@ impl Found {
     /// The kernel's number of the socket.
     pub fn cookie(&self) -> u64 {
         u64::from(self.word(40)) | u64::from(self.word(44)) << 32
+    }
+
+    /// Its own port.
+    pub fn port(&self) -> u16 {
+        u16::from_be_bytes([self.id[0], self.id[1]])
     }
 
     /// Whom it is connected to: address, and port in network order.
@@ -210,6 +226,30 @@ mod tests {
         assert_eq!(Found::read(6, 7, &head), None, "another socket");
         let unbound = SocketHead { local_port: 0, ..head };
         assert_eq!(Found::read(6, head.cookie, &unbound), None, "it has no port yet");
+    }
+
+    #[test]
+    fn connected_sockets_are_known_by_their_ports() {
+        use std::net::{TcpListener, TcpStream};
+        use std::os::fd::AsRawFd;
+        const SO_COOKIE: libc::c_int = 57;
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
+        let mut cookie = 0_u64;
+        let mut length = size_of::<u64>() as libc::socklen_t;
+        // SAFETY: the buffer is eight bytes and `length` says so; both live through the call.
+        let answer = unsafe {
+            libc::getsockopt(
+                stream.as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_COOKIE,
+                (&raw mut cookie).cast(),
+                &mut length,
+            )
+        };
+        assert_eq!(answer, 0, "the socket's number");
+        let ports = socket_ports(PROTOCOL_TCP).expect("a list");
+        assert_eq!(ports.get(&cookie).copied(), stream.local_addr().map(|it| it.port()).ok());
     }
 
     #[test]

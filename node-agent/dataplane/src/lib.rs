@@ -53,6 +53,7 @@ pub use desired::{
     Backend, BadChoice, BadForwarding, BadServiceKey, Choice, Desired, Forwarding, Hint, NodeFacts, Protocol,
     Service, ServiceChange, ServiceKey,
 };
+pub use diag::socket_ports;
 pub use diff::{Operation, diff};
 pub use error::DataplaneError;
 pub use growth::{CEILING, Fill, plan_growth};
@@ -69,7 +70,7 @@ pub use observed::{
 pub use observer::{Observer, TIME as OBSERVER_TIME, Wanted, is_observed};
 pub use penstock_ebpf_common::Verdict;
 pub use planner::{Planned, Planner};
-pub use remembered::{Client, Remembered};
+pub use remembered::{Client, Connected, Remembered};
 pub use sink::{MapSink, MemoryMaps};
 pub use snapshot::Snapshot;
 pub use sys::{netns_cookie, now_ns as monotonic_ns};

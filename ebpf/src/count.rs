@@ -41,7 +41,8 @@ pub fn dropped(side: Side, service: u32, reason: Reason) {
 pub fn service_count(service: u32, add: impl FnOnce(&mut ServiceCount)) {
     let page = SERVICE_COUNTS.get(service / SERVICE_COUNTS_PAGE);
     if let Some(count) = page.and_then(|page| page.get_ptr_mut(service % SERVICE_COUNTS_PAGE)) {
-        // SAFETY: as above; nothing else holds a reference to this CPU's entry while the program runs.
-        add(unsafe { &mut *count });
+        // SAFETY: as above, and of this type by construction; nothing else holds a reference to this CPU's entry while the
+        // program runs.
+        add(unsafe { &mut *count.cast::<ServiceCount>() });
     }
 }

@@ -14,7 +14,9 @@ use crate::way::{self, Way};
 use crate::work::Work;
 
 /// Entry 0 is a `SetHeader`, then come backends, then perhaps a Maglev table; the flag lets each set have its own size (Linux 5.10).
-pub type Set = Array<shared::Backend, 2, { BPF_F_INNER_MAP as usize }>;
+/// Declared as words: older kernels (6.1: `bpf_map_meta_equal` compares `timer_off`) take no map without a description of its types,
+/// as user space makes them, for one of structures.
+pub type Set = Array<[u32; size_of::<shared::Backend>() / 4], 2, { BPF_F_INNER_MAP as usize }>;
 
 #[btf_map(name = "config_v2")]
 pub static CONFIG: Array<shared::Config, 1> = Array::new();
@@ -111,8 +113,9 @@ pub static POD_DROPS: LruPerCpuHashMap<shared::PodDropKey, u64, 4_096> = LruPerC
 pub static ANNOUNCED: HashMap<shared::Address, shared::Announced, 4_096, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
 
-/// The counts of consecutive service numbers.
-pub type CountsPage = PerCpuArray<shared::ServiceCount, { shared::SERVICE_COUNTS_PAGE as usize }>;
+/// The counts of consecutive service numbers: `ServiceCount`s, declared as words like [`Set`].
+pub type CountsPage =
+    PerCpuArray<[u64; size_of::<shared::ServiceCount>() / 8], { shared::SERVICE_COUNTS_PAGE as usize }>;
 
 #[btf_map(name = "service_counts_v2")]
 pub static SERVICE_COUNTS: ArrayOfMaps<CountsPage, 256> = ArrayOfMaps::new();

@@ -3,7 +3,8 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{
-    self, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup,
+    self, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS,
+    bpf_fib_lookup as FibLookup,
 };
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_redirect_neigh};
 use aya_ebpf::programs::TcContext;
@@ -15,6 +16,8 @@ use crate::work::{self, Work};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
+/// -EINVAL.
+const UNKNOWN_FLAG: i64 = -22;
 
 /// Finds the way of a packet that came by `work.ifindex` and becomes what `work.to` says. The answer is in `work.fib`: the
 /// interface, and the next hop's link address unless `flags` skip it. A packet too big for the way is `TooBig`.
@@ -48,7 +51,16 @@ fn ask(ctx: *mut c_void, work: &mut Work, flags: u32) -> Result<(), Reason> {
         fib.__bindgen_anon_4.ipv6_dst = destination.words;
     }
     // SAFETY: the context is of this program's type and the structure lives through the call.
-    let answer = unsafe { bpf_fib_lookup(ctx, &mut work.fib, size_of::<FibLookup>() as i32, flags) };
+    let mut answer = unsafe { bpf_fib_lookup(ctx, &mut work.fib, size_of::<FibLookup>() as i32, flags) };
+    if answer == UNKNOWN_FLAG && flags == WITHOUT_NEIGHBOUR {
+        // Before Linux 6.3 the neighbour is looked for in any case. Where it is not known the answer has all but the longest
+        // packet for the way: in that place is still the length that was asked for, and that fits.
+        // SAFETY: as above.
+        answer = unsafe { bpf_fib_lookup(ctx, &mut work.fib, size_of::<FibLookup>() as i32, 0) };
+        if answer == BPF_FIB_LKUP_RET_NO_NEIGH as i64 {
+            return Ok(());
+        }
+    }
     if answer == BPF_FIB_LKUP_RET_SUCCESS as i64 {
         return Ok(());
     }

@@ -78,10 +78,18 @@ fn pick(set_map: &Set, header: &SetHeader, set: u32, number: u32) -> Choice {
         CHOICE_LEAST_CONNECTIONS => less_busy(set_map, header, set, number),
         _ => 1 + hash::reduce(number, header.count),
     };
-    match set_map.get(entry) {
+    match backend(set_map, entry) {
         Some(backend) => Choice::Backend(*backend),
         None => Choice::NoSet,
     }
+}
+
+/// The backend at a place of a set.
+#[inline(always)]
+fn backend(set_map: &Set, entry: u32) -> Option<&Backend> {
+    // SAFETY: behind a set's header lie backends by construction, as many bytes as the map's values; the map lives as long as
+    // the program runs.
+    set_map.get_ptr(entry).map(|place| unsafe { &*place.cast::<Backend>() })
 }
 
 /// The entry of the backend that has the number's place in the Maglev table.
@@ -118,7 +126,7 @@ fn less_busy(set_map: &Set, header: &SetHeader, set: u32, number: u32) -> u32 {
     let service = set / SETS_PER_SERVICE;
     let busy = |index: u32| {
         // SAFETY: only a field is copied, at once.
-        set_map.get(1 + index).map_or(0, |backend| open::count(service, backend.id))
+        backend(set_map, 1 + index).map_or(0, |backend| open::count(service, backend.id))
     };
     1 + if busy(other) < busy(one) { other } else { one }
 }

@@ -22,7 +22,7 @@ mod proxy_health;
 mod routes;
 mod services;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -48,8 +48,9 @@ use services::Change;
 pub use programmed::Programmed;
 pub use programs::Programs;
 
-/// Where kube-proxy's is.
+/// Where kube-proxy's are.
 const HEALTHZ_PORT: u16 = 10_256;
+const METRICS_PORT: u16 = 10_249;
 
 /// Events waiting to be taken note of; a watch that is further ahead waits.
 const EVENTS_MAX: usize = 1024;
@@ -64,18 +65,22 @@ pub async fn run(
     // Agents speak to each other by the first family.
     let node_ip = options.node_ips_by_family()?.first();
     let ingress_listen = ingress::listen_address("--ingress-listen", &options.ingress_listen)?;
+    let serves = options.service_proxy != ServiceProxy::None;
     let healthz = match &options.healthz_bind_address {
         Some(address) => ingress::listen_address("--healthz-bind-address", address)?,
-        None => Some(SocketAddr::new(options.every_address(), HEALTHZ_PORT)),
+        None => serves.then(|| SocketAddr::new(options.every_address(), HEALTHZ_PORT)),
     };
     let programs = rotation.programs.clone();
-    let metrics = ingress::listen_address("--metrics-bind-address", &options.metrics_bind_address)?;
+    let metrics = match &options.metrics_bind_address {
+        Some(address) => ingress::listen_address("--metrics-bind-address", address)?,
+        None => serves.then(|| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), METRICS_PORT)),
+    };
     let network = Network::open(network_config(options)?, programs.clone()).await?;
     let listener = network.bind()?;
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(network.clone().serve(listener, shutdown.clone()));
 
-    let condition = Condition::new(client.clone(), &options.node_name);
+    let condition = Condition::new(client.clone(), &options.node_name, serves);
     let uplink = network.observe_uplink_index().await?;
     let (events, changes) = mpsc::channel(EVENTS_MAX);
     let (node_events, nodes) = mpsc::channel(EVENTS_MAX);
@@ -96,7 +101,9 @@ pub async fn run(
     let because = match options.service_proxy {
         ServiceProxy::Userspace => Some(Because::Chosen),
         // What goes wrong is in the condition, and tried again.
-        ServiceProxy::Ebpf => programs.load(options, uplink, &condition).await.ok().and(None),
+        ServiceProxy::Ebpf | ServiceProxy::None => {
+            programs.load(options, uplink, &condition).await.ok().and(None)
+        }
         ServiceProxy::Auto => programs.load(options, uplink, &condition).await.err().map(Because::NotLoaded),
     };
     let mut troubles = tokio::sync::watch::channel(Arc::default());
@@ -176,6 +183,7 @@ pub async fn run(
         health_checks.clone().run(options.node_name.clone(), node_addresses.clone(), problems.clone());
     tasks.spawn(checking);
     let plane = services::Plane {
+        serves,
         node: options.node_name.clone(),
         node_ips: options.node_ip.clone(),
         node_addresses,

@@ -28,7 +28,7 @@ pub enum Command {
     Run(Box<Run>),
     /// What the kernel programs did: packets and connections by program, and drops by reason and pod.
     Counters(Counters),
-    /// Where packets from outside are met: by which kind of XDP, or at tc alone.
+    /// Where packets from outside are met: by which kind of XDP, and by which way at tc.
     Status(Inspect),
     /// What the kernel programs know: each map with its size and how full it is.
     Maps(Inspect),
@@ -221,8 +221,8 @@ pub struct Run {
         help_heading = "Network"
     )]
     pub cluster_cidr: Vec<IpNetwork>,
-    /// What serves Services: the eBPF programs; a proxy in user space; or `auto`, the programs, and the proxy for as long
-    /// as they cannot be loaded.
+    /// What serves Services: the eBPF programs; a proxy in user space; `auto`, the programs, and the proxy for as long
+    /// as they cannot be loaded; or `none`, somebody else beside this agent, such as kube-proxy.
     #[arg(long, value_enum, default_value_t, value_name = "WHAT", help_heading = "Network")]
     pub service_proxy: ServiceProxy,
     /// Whether what pods send out of the cluster leaves with the node's address.
@@ -238,6 +238,9 @@ pub struct Run {
     /// there is no XDP, are met at tc.
     #[arg(long, value_enum, default_value_t, value_name = "KIND", help_heading = "Network")]
     pub xdp: Xdp,
+    /// By which way programs are attached at interfaces behind XDP.
+    #[arg(long, value_enum, default_value_t, value_name = "WAY", help_heading = "Network")]
+    pub tc: Tc,
     /// Log every packet that the programs drop, with its addresses and the reason. Counting needs no flag.
     #[arg(long, help_heading = "Network")]
     pub log_drops: bool,
@@ -261,12 +264,13 @@ pub struct Run {
     #[arg(long, value_name = "CIDR,..", default_value = "primary", help_heading = "Network")]
     pub nodeport_addresses: NodePortAddresses,
     /// Where load balancers ask whether this node's service proxy works (/healthz, /livez); nowhere when empty [default:
-    /// port 10256 of every address].
+    /// port 10256 of every address; nowhere with --service-proxy none].
     #[arg(long, value_name = "IP:PORT", help_heading = "Network")]
     pub healthz_bind_address: Option<String>,
-    /// Where Prometheus asks for /metrics; nowhere when empty.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10249", help_heading = "Network")]
-    pub metrics_bind_address: String,
+    /// Where Prometheus asks for /metrics; nowhere when empty [default: 127.0.0.1:10249; nowhere with --service-proxy none,
+    /// for there kube-proxy's are].
+    #[arg(long, value_name = "IP:PORT", help_heading = "Network")]
+    pub metrics_bind_address: Option<String>,
     /// When pods' packets between nodes go through VXLAN.
     #[arg(long, value_enum, default_value_t, value_name = "WHEN", help_heading = "Network")]
     pub overlay: Overlay,
@@ -322,6 +326,9 @@ pub enum ServiceProxy {
     Ebpf,
     /// A proxy in user space, even where the programs could be loaded.
     Userspace,
+    /// Somebody else. The programs masquerade what pods send out of the cluster, and lead host ports to their pods for clients
+    /// outside and pods; everything else takes the kernel's way.
+    None,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -346,6 +353,17 @@ pub enum Xdp {
     Generic,
     /// Not at all.
     Off,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Tc {
+    /// By links where the kernel has them (tcx, Linux 6.6), otherwise as classifiers.
+    #[default]
+    Auto,
+    /// By links.
+    Links,
+    /// As classifiers: filters of a clsact queueing discipline.
+    Classifiers,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]

@@ -13,7 +13,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork, pipe};
-use penstock_dataplane::{Conversion, Dataplane, Desired, Inside, InsideRange, Limits, LoadOptions, Xdp};
+use penstock_dataplane::{Conversion, Dataplane, Desired, Inside, InsideRange, Limits, LoadOptions, Tc, Xdp};
 
 /// The verdict of a program at an interface that leaves the packet to the kernel.
 pub const NEXT: i32 = -1;
@@ -84,7 +84,9 @@ impl Stand {
             bpffs: folder.path().join("penstock"),
             cgroup_v2: cgroup.clone(),
             uplink_ifindex,
+            services: true,
             xdp: Xdp::Off,
+            tc: Tc::Auto,
             node_ips,
             inside: ["10.244.0.0/16", "fd00:244::/32"]
                 .iter()
@@ -110,6 +112,16 @@ impl Stand {
     /// Meets packets from outside by this kind of XDP from the next load on.
     pub fn set_xdp(&mut self, xdp: Xdp) {
         self.options.xdp = xdp;
+    }
+
+    /// Leaves Services to others from the next load on.
+    pub fn leave_services(&mut self) {
+        self.options.services = false;
+    }
+
+    /// Attaches programs at interfaces by this way from the next load on.
+    pub fn set_tc(&mut self, tc: Tc) {
+        self.options.tc = tc;
     }
 
     /// What it is loaded from.

@@ -109,16 +109,32 @@ pub fn without_forks() -> RwLockWriteGuard<'static, ()> {
 
 /// Runs `ip` with words separated by spaces, in the namespace of this thread.
 pub fn ip(words: &str) -> Result<String> {
-    let mut command = Command::new("ip");
-    command.args(words.split_whitespace()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    run("ip", &words.split_whitespace().collect::<Vec<_>>())
+}
+
+/// Runs `tc` likewise. What belongs together stands in quotes.
+pub fn tc(words: &str) -> Result<String> {
+    let split = |(at, part): (usize, &str)| match at % 2 {
+        0 => part.split_whitespace().map(str::to_owned).collect::<Vec<_>>(),
+        _ => vec![part.to_owned()],
+    };
+    let words: Vec<_> = words.split('"').enumerate().flat_map(split).collect();
+    run("tc", &words.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// Runs a program of this machine likewise, and returns what it says.
+pub fn run(program: &str, words: &[&str]) -> Result<String> {
+    let mut command = Command::new(program);
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let started = {
         let _starting = STARTING.read().unwrap_or_else(PoisonError::into_inner);
         // It returns when the other program runs.
         command.spawn()
     };
-    let output = started.and_then(Child::wait_with_output).context("running ip (iproute2)")?;
+    let output =
+        started.and_then(Child::wait_with_output).with_context(|| format!("running {program} (iproute2)"))?;
     if !output.status.success() {
-        bail!("ip {words}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        bail!("{program} {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

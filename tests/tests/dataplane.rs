@@ -11,7 +11,9 @@ use penstock_tests::netns;
 mod dataplane {
     mod affinity;
     mod announced;
+    mod beside;
     mod choice;
+    mod classifiers;
     mod connect;
     mod direct;
     mod families;

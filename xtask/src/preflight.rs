@@ -7,9 +7,9 @@ use anyhow::{Context, Result, bail};
 
 /// Disk that a cluster's images, containers and store need, and what a build needs besides.
 const DISK_FREE_MIN_MIB: u64 = 2048;
-/// The oldest kernel with everything the programs use: tcx links came with 6.6. Below it only the userspace proxy works, which
-/// is not what `up` is to show.
-const KERNEL_MIN: (u32, u32) = (6, 6);
+/// The oldest kernel that the programs are tested on. Below it there may be the userspace proxy only, which is not what `up` is to
+/// show.
+const KERNEL_MIN: (u32, u32) = (6, 1);
 
 /// Checks the machine itself; changes nothing.
 pub fn check_machine(data: &Path) -> Result<()> {
@@ -38,11 +38,7 @@ fn check_kernel() -> Result<()> {
     let version =
         parse_release(&release).with_context(|| format!("cannot read the kernel version `{release}`"))?;
     if version < KERNEL_MIN {
-        bail!(
-            "Linux {release} is too old: Penstock needs {}.{} or later (tcx links)",
-            KERNEL_MIN.0,
-            KERNEL_MIN.1
-        );
+        bail!("Linux {release} is too old: Penstock needs {}.{} or later", KERNEL_MIN.0, KERNEL_MIN.1);
     }
     if !Path::new("/sys/kernel/btf/vmlinux").exists() {
         bail!("this kernel has no BTF (/sys/kernel/btf/vmlinux): use one built with CONFIG_DEBUG_INFO_BTF=y");

@@ -75,7 +75,7 @@ fn run_on(kernels: &[&'static Kernel], filter: Option<&str>, verbose: bool) -> R
     for kernel in kernels {
         println!("== Linux {}", kernel.version);
         let initramfs = programs::initramfs(kernel, &programs, &object, filter)?;
-        let outcome = machine::boot(kernel, &initramfs, verbose)?;
+        let outcome = machine::boot(kernel, &initramfs, programs.len(), verbose)?;
         let Outcome { passed, failed, skipped, .. } = outcome;
         println!("   Linux {}: {passed} passed, {failed} failed, {skipped} skipped", kernel.version);
         outcomes.push(outcome);

@@ -3,21 +3,16 @@
 //! A destroyed socket wakes its owner with ECONNABORTED; a TCP peer gets a reset. Needs CONFIG_INET_DIAG_DESTROY, and
 //! works on the namespace of the thread that opens it. Must not know why a socket is to go.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use penstock_ebpf_common::{Address, PROTOCOL_TCP, SocketHead};
 
+use crate::netlink::{self, NLM_F_ACK, NLMSG_ERROR, Netlink, error_of};
+
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_DUMP: u16 = 0x300;
 
-/// struct nlmsghdr.
-const HEADER: usize = 16;
 /// struct inet_diag_req_v2: family, protocol, extensions and padding of a byte each, a word of states, the id.
 const REQUEST: usize = 56;
 /// struct inet_diag_msg: family, state, timer and retransmissions of a byte each, the id, five words.
@@ -25,8 +20,6 @@ const ANSWER: usize = 72;
 /// Where the id is in an answer, and its length: struct inet_diag_sockid.
 const ID_AT: usize = 4;
 const ID: usize = 48;
-/// More than one message of a dump: the kernel fills at most 32 KiB.
-const BUFFER: usize = 1 << 16;
 /// Requests sent together. Were all refused, the answers, of a kilobyte each in the kernel's account, would fit the
 /// smallest usual receive buffer of 208 KiB.
 const DESTROYED_AT_ONCE: usize = 64;
@@ -38,8 +31,7 @@ const ESTABLISHED: u32 = 1 << 1;
 /// The kernel's answers about sockets of one namespace.
 #[derive(Debug)]
 pub struct Diag {
-    socket: OwnedFd,
-    buffer: Vec<u8>,
+    netlink: Netlink,
 }
 
 /// A socket as the kernel names it.
@@ -66,65 +58,49 @@ pub struct Destroyed {
 impl Diag {
     /// For the namespace of this thread.
     pub fn open() -> io::Result<Self> {
-        // SAFETY: the call takes numbers.
-        let fd = unsafe {
-            libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_SOCK_DIAG)
-        };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel just gave this descriptor to us alone.
-        Ok(Self { socket: unsafe { OwnedFd::from_raw_fd(fd) }, buffer: vec![0; BUFFER] })
+        Ok(Self { netlink: Netlink::open(libc::NETLINK_SOCK_DIAG)? })
     }
 
     /// All connected sockets of a family and protocol.
     pub fn connected(&mut self, family: u8, protocol: u8) -> io::Result<Vec<Found>> {
         let states = if protocol == PROTOCOL_TCP { CONNECTED } else { ESTABLISHED };
-        self.send(&request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, protocol, states, &[0; ID], 0))?;
         let mut found = Vec::new();
-        let mut done = false;
-        while !done {
-            done = self.receive(|_, kind, body| match (kind, body.get(ID_AT..ID_AT + ID)) {
-                (SOCK_DIAG_BY_FAMILY, Some(id)) if body.len() >= ANSWER => {
-                    let mut of = Found { family, protocol, id: [0; ID] };
-                    of.id.copy_from_slice(id);
-                    found.push(of);
-                    Ok(false)
-                }
-                (NLMSG_DONE, _) => Ok(true),
-                (NLMSG_ERROR, _) => error_of(body).map(|()| true),
-                _ => Ok(false),
-            })?;
-        }
+        let body = request(family, protocol, states, &[0; ID]);
+        self.netlink.list(SOCK_DIAG_BY_FAMILY, &body, |message| {
+            if let (true, Some(id)) = (message.body.len() >= ANSWER, message.body.get(ID_AT..ID_AT + ID)) {
+                let mut of = Found { family, protocol, id: [0; ID] };
+                of.id.copy_from_slice(id);
+                found.push(of);
+            }
+        })?;
         Ok(found)
+    }
+
+    /// Asks for the destruction of a socket that nobody has. An error says that the kernel destroys none.
+    pub fn destroy_nobodys(&mut self, family: u8, protocol: u8) -> io::Result<()> {
+        let done = self.destroy(&[Found { family, protocol, id: [0; ID] }])?;
+        done.refusal.map_or(Ok(()), Err)
     }
 
     /// Destroys sockets, many in one call. After a refusal the others are still tried.
     pub fn destroy(&mut self, sockets: &[Found]) -> io::Result<Destroyed> {
         let mut done = Destroyed::default();
         for some in sockets.chunks(DESTROYED_AT_ONCE) {
-            let mut messages = Vec::with_capacity(some.len() * (HEADER + REQUEST));
+            let mut messages = Vec::new();
             for (at, socket) in some.iter().enumerate() {
                 // The kernel tells of refusals unasked and takes the requests in order: the last answer ends all.
                 let flags = if at + 1 == some.len() { NLM_F_ACK } else { 0 };
-                messages.extend(request(
-                    SOCK_DESTROY,
-                    flags,
-                    socket.family,
-                    socket.protocol,
-                    0,
-                    &socket.id,
-                    at,
-                ));
+                let body = request(socket.family, socket.protocol, 0, &socket.id);
+                messages.extend(netlink::message(SOCK_DESTROY, flags, &body, at));
             }
-            self.send(&messages)?;
+            self.netlink.send(&messages)?;
             done.count += some.len();
             let mut is_last = false;
             while !is_last {
-                self.receive(|sequence, kind, body| {
-                    if kind == NLMSG_ERROR {
-                        is_last = sequence as usize + 1 == some.len();
-                        if let Err(error) = error_of(body) {
+                self.netlink.receive(|message| {
+                    if message.kind == NLMSG_ERROR {
+                        is_last = message.sequence as usize + 1 == some.len();
+                        if let Err(error) = error_of(message.body) {
                             done.count -= 1;
                             match error.raw_os_error() {
                                 Some(libc::ENOENT) => done.missing += 1,
@@ -138,29 +114,16 @@ impl Diag {
         }
         Ok(done)
     }
+}
 
-    fn send(&self, message: &[u8]) -> io::Result<()> {
-        // SAFETY: the buffer lives through the call and its length is given.
-        let sent = unsafe { libc::send(self.socket.as_raw_fd(), message.as_ptr().cast(), message.len(), 0) };
-        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+/// The own ports of this thread's namespace's connected sockets of a protocol, by the sockets' cookies.
+pub fn socket_ports(protocol: u8) -> io::Result<BTreeMap<u64, u16>> {
+    let mut ports = BTreeMap::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let found = Diag::open()?.connected(family as u8, protocol)?;
+        ports.extend(found.iter().map(|socket| (socket.cookie(), socket.port())));
     }
-
-    /// Reads one datagram and hands each message in it on, with its number, kind and body, until one is the last.
-    fn receive(&mut self, mut each: impl FnMut(u32, u16, &[u8]) -> io::Result<bool>) -> io::Result<bool> {
-        // SAFETY: the buffer lives through the call and its length is given.
-        let length = unsafe {
-            libc::recv(self.socket.as_raw_fd(), self.buffer.as_mut_ptr().cast(), self.buffer.len(), 0)
-        };
-        let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
-        let mut rest = self.buffer.get(..length).unwrap_or_default();
-        while let Some((sequence, kind, body, after)) = split_message(rest) {
-            if each(sequence, kind, body)? {
-                return Ok(true);
-            }
-            rest = after;
-        }
-        Ok(false)
-    }
+    Ok(ports)
 }
 
 impl Destroyed {
@@ -202,6 +165,11 @@ impl Found {
         u64::from(self.word(40)) | u64::from(self.word(44)) << 32
     }
 
+    /// Its own port.
+    pub fn port(&self) -> u16 {
+        u16::from_be_bytes([self.id[0], self.id[1]])
+    }
+
     /// Whom it is connected to: address, and port in network order.
     pub fn peer(&self) -> (Address, u16) {
         let port = u16::from_ne_bytes([self.id[2], self.id[3]]);
@@ -215,59 +183,18 @@ impl Found {
     }
 }
 
-fn request(
-    kind: u16,
-    flags: u16,
-    family: u8,
-    protocol: u8,
-    states: u32,
-    id: &[u8; ID],
-    sequence: usize,
-) -> Vec<u8> {
-    let mut message = Vec::with_capacity(HEADER + REQUEST);
-    message.extend_from_slice(&((HEADER + REQUEST) as u32).to_ne_bytes());
-    message.extend_from_slice(&kind.to_ne_bytes());
-    message.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
-    message.extend_from_slice(&(sequence as u32).to_ne_bytes());
-    // The sender, whom the kernel knows.
-    message.extend_from_slice(&[0; 4]);
-    message.extend_from_slice(&[family, protocol, 0, 0]);
-    message.extend_from_slice(&states.to_ne_bytes());
-    message.extend_from_slice(id);
-    message
-}
-
-/// Number, kind and body of the first message, and what follows it.
-fn split_message(bytes: &[u8]) -> Option<(u32, u16, &[u8], &[u8])> {
-    let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
-    let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
-    let sequence = u32::from_ne_bytes(bytes.get(8..12)?.try_into().ok()?);
-    let body = bytes.get(HEADER..length)?;
-    Some((sequence, kind, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
-}
-
-/// What an error message says: zero is an acknowledgement.
-fn error_of(body: &[u8]) -> io::Result<()> {
-    let number = body.get(..4).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_ne_bytes);
-    if number == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-number)) }
+/// The body of a request.
+fn request(family: u8, protocol: u8, states: u32, id: &[u8; ID]) -> [u8; REQUEST] {
+    let mut body = [0; REQUEST];
+    body[..2].copy_from_slice(&[family, protocol]);
+    body[4..8].copy_from_slice(&states.to_ne_bytes());
+    body[8..].copy_from_slice(id);
+    body
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn messages_are_told_apart_and_broken_ones_end_the_reading() {
-        let mut bytes = request(SOCK_DESTROY, 0, 2, 6, 0, &[7; ID], 3);
-        let one = bytes.len();
-        bytes.extend(request(SOCK_DIAG_BY_FAMILY, 0, 2, 6, 0, &[8; ID], 4));
-        let (sequence, kind, body, rest) = split_message(&bytes).expect("a message");
-        assert_eq!((sequence, kind, body.len(), rest.len()), (3, SOCK_DESTROY, REQUEST, bytes.len() - one));
-        assert_eq!(split_message(rest).map(|it| (it.0, it.1)), Some((4, SOCK_DIAG_BY_FAMILY)));
-        for broken in [&bytes[..3], &bytes[..20], &[0xff; 40], &[0; 40]] {
-            assert!(split_message(broken).is_none(), "{broken:?}");
-        }
-    }
 
     #[test]
     fn a_socket_is_named_as_the_kernel_would_by_what_its_memory_begins_with() {
@@ -299,6 +226,30 @@ mod tests {
         assert_eq!(Found::read(6, 7, &head), None, "another socket");
         let unbound = SocketHead { local_port: 0, ..head };
         assert_eq!(Found::read(6, head.cookie, &unbound), None, "it has no port yet");
+    }
+
+    #[test]
+    fn connected_sockets_are_known_by_their_ports() {
+        use std::net::{TcpListener, TcpStream};
+        use std::os::fd::AsRawFd;
+        const SO_COOKIE: libc::c_int = 57;
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
+        let mut cookie = 0_u64;
+        let mut length = size_of::<u64>() as libc::socklen_t;
+        // SAFETY: the buffer is eight bytes and `length` says so; both live through the call.
+        let answer = unsafe {
+            libc::getsockopt(
+                stream.as_raw_fd(),
+                libc::SOL_SOCKET,
+                SO_COOKIE,
+                (&raw mut cookie).cast(),
+                &mut length,
+            )
+        };
+        assert_eq!(answer, 0, "the socket's number");
+        let ports = socket_ports(PROTOCOL_TCP).expect("a list");
+        assert_eq!(ports.get(&cookie).copied(), stream.local_addr().map(|it| it.port()).ok());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 mod announced;
 mod apply;
+mod classifiers;
 mod compile;
 mod counts;
 mod desired;
@@ -20,7 +21,9 @@ mod flow_table;
 mod growth;
 mod ids;
 mod image;
+mod interfaces;
 mod kernel;
+mod lacks;
 mod leaving;
 mod links;
 mod load;
@@ -28,6 +31,7 @@ mod maglev;
 mod migrate;
 mod names;
 mod namespaces;
+mod netlink;
 mod node;
 mod noted;
 mod observed;
@@ -50,12 +54,15 @@ pub use desired::{
     Backend, BadChoice, BadForwarding, BadServiceKey, Choice, Desired, Forwarding, Hint, NodeFacts, Protocol,
     Service, ServiceChange, ServiceKey,
 };
+pub use diag::socket_ports;
 pub use diff::{Operation, diff};
 pub use error::DataplaneError;
 pub use flow_table::{FlowMemory, FlowTable};
 pub use growth::{CEILING, Fill, plan_growth};
 pub use ids::Ids;
 pub use image::{MapImage, Set, SourceRange, service_of};
+pub use interfaces::{Tc, TcKind, observe_tc};
+pub use lacks::Lack;
 pub use load::{Dataplane, Inside, InsideRange, Limits, LoadOptions, PodLink, detach, verify};
 pub use migrate::{CONVERSIONS, Conversion};
 pub use names::ServiceNames;
@@ -65,7 +72,7 @@ pub use observed::{
 pub use observer::{Observer, TIME as OBSERVER_TIME, Wanted, is_observed};
 pub use penstock_ebpf_common::Verdict;
 pub use planner::{Planned, Planner};
-pub use remembered::{Client, Remembered};
+pub use remembered::{Client, Connected, Remembered};
 pub use sink::{MapSink, MemoryMaps};
 pub use snapshot::Snapshot;
 pub use sweep::{Departed, Left};

@@ -3,6 +3,7 @@
 //! A link found under its pin gets the new program in place; only a link whose interface or cgroup is gone, or is
 //! another than wanted, is made anew. So a restart never leaves a moment without programs.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::DataplaneError;
+use crate::interfaces::{Hook, POD_HOOK};
 use crate::sys::{self, AttachType, LinkTarget, Target};
 use crate::uplink::XdpKind;
 
@@ -28,13 +30,8 @@ pub const CGROUP_HOOKS: &[(&str, AttachType)] = &[
     ("bind4", AttachType::Bind4),
     ("bind6", AttachType::Bind6),
 ];
-/// The programs of the uplink, the way back first.
-pub const UPLINK_HOOKS: &[(&str, AttachType)] =
-    &[("uplink_egress", AttachType::TcxEgress), ("uplink_ingress", AttachType::TcxIngress)];
-/// The program that meets packets on the uplink before those.
+/// The program that meets packets on the uplink before all others.
 pub const XDP_PROGRAM: &str = "uplink_xdp";
-/// The program of a pod's link.
-pub const POD_HOOK: (&str, AttachType) = ("pod_ingress", AttachType::TcxIngress);
 
 const POD_PREFIX: &str = "pod_";
 
@@ -85,9 +82,9 @@ impl Place {
 }
 
 impl Links {
-    /// Links pinned below this directory, which exists.
-    pub fn new(directory: PathBuf) -> Self {
-        Self { directory }
+    /// Links pinned below an agent's directory, in a folder that exists.
+    pub fn below(directory: &Path) -> Self {
+        Self { directory: directory.join("links") }
     }
 
     /// Has a program attached at a place under a name, whatever was there before.
@@ -115,6 +112,11 @@ impl Links {
             subject: name.to_owned(),
             source,
         })
+    }
+
+    /// Takes a program off the node's cgroup.
+    pub fn remove_from_cgroup(&self, name: &str) -> Result<(), DataplaneError> {
+        remove(&self.directory.join(name), name)
     }
 
     /// Has the XDP program on an interface by one kind and not by the other. A link in its place gets the program; one that
@@ -168,58 +170,63 @@ impl Links {
         Ok(None)
     }
 
-    /// Has the pod's program on an interface.
-    pub fn ensure_pod(&self, ifindex: u32, program: BorrowedFd<'_>) -> Result<(), DataplaneError> {
-        self.ensure(&pod_name(ifindex), program, &Place::Interface(ifindex), POD_HOOK.1)
+    /// Has a program at an interface.
+    pub fn ensure_at(
+        &self,
+        hook: &Hook,
+        program: BorrowedFd<'_>,
+        ifindex: u32,
+    ) -> Result<(), DataplaneError> {
+        self.ensure(&name_of(hook, ifindex), program, &Place::Interface(ifindex), hook.side.attach())
     }
 
-    /// Takes the pod's program off an interface.
-    pub fn remove_pod(&self, ifindex: u32) -> Result<(), DataplaneError> {
-        let name = pod_name(ifindex);
+    /// Takes a program off an interface.
+    pub fn remove_at(&self, hook: &Hook, ifindex: u32) -> Result<(), DataplaneError> {
+        let name = name_of(hook, ifindex);
         remove(&self.directory.join(&name), &name)
+    }
+
+    /// Whether a program of the uplink is there.
+    pub fn has(&self, hook: &Hook) -> bool {
+        self.directory.join(hook.name).exists()
+    }
+
+    /// The interfaces of pods that have their link. Forgets links whose interface is gone.
+    pub fn pods(&self) -> Result<BTreeSet<u32>, DataplaneError> {
+        let mut living = BTreeSet::new();
+        for name in self.list()? {
+            let Some(ifindex) = name.strip_prefix(POD_PREFIX).and_then(|text| text.parse().ok()) else {
+                continue;
+            };
+            let pin = self.directory.join(&name);
+            let Some(link) = open_pin(&pin, &name)? else { continue };
+            if sys::link_target(link.as_fd()).is_ok_and(|it| it == LinkTarget::Interface(ifindex)) {
+                living.insert(ifindex);
+            } else {
+                unpin(&pin)?;
+            }
+        }
+        Ok(living)
     }
 
     /// Takes every program off its place. Returns how many there were.
     pub fn remove_all(&self) -> Result<usize, DataplaneError> {
-        let listing = match std::fs::read_dir(&self.directory) {
-            Ok(listing) => listing,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-            Err(source) => {
-                return Err(DataplaneError::Path { doing: "listing", path: self.directory.clone(), source });
-            }
-        };
-        let mut removed = 0;
-        for entry in listing.flatten() {
-            unpin(&entry.path())?;
-            removed += 1;
-        }
-        Ok(removed)
+        let names = self.list()?;
+        names.iter().try_for_each(|name| unpin(&self.directory.join(name)))?;
+        Ok(names.len())
     }
 
-    /// Gives every pod's link the new program; forgets those whose interface is gone. Returns how many live.
-    pub fn refresh_pods(&self, program: BorrowedFd<'_>) -> Result<usize, DataplaneError> {
-        let mut living = 0;
-        let listing = std::fs::read_dir(&self.directory).map_err(|source| DataplaneError::Path {
-            doing: "listing",
-            path: self.directory.clone(),
-            source,
-        })?;
-        for entry in listing.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let Some(ifindex) = name.strip_prefix(POD_PREFIX).and_then(|text| text.parse().ok()) else {
-                continue;
-            };
-            let Some(link) = open_pin(&entry.path(), &name)? else {
-                continue;
-            };
-            let there = sys::link_target(link.as_fd()).is_ok_and(|it| it == LinkTarget::Interface(ifindex));
-            if there && sys::update_link(link.as_fd(), program).is_ok() {
-                living += 1;
-            } else {
-                unpin(&entry.path())?;
+    /// The names of all pins.
+    fn list(&self) -> Result<Vec<String>, DataplaneError> {
+        match std::fs::read_dir(&self.directory) {
+            Ok(listing) => {
+                Ok(listing.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(source) => {
+                Err(DataplaneError::Path { doing: "listing", path: self.directory.clone(), source })
             }
         }
-        Ok(living)
     }
 }
 
@@ -227,8 +234,9 @@ fn xdp_name(kind: XdpKind) -> String {
     format!("{XDP_PROGRAM}_{}", kind.name())
 }
 
-fn pod_name(ifindex: u32) -> String {
-    format!("{POD_PREFIX}{ifindex}")
+/// There is one uplink, and there are many pods.
+fn name_of(hook: &Hook, ifindex: u32) -> String {
+    if hook == POD_HOOK { format!("{POD_PREFIX}{ifindex}") } else { hook.name.to_owned() }
 }
 
 fn open_pin(pin: &Path, name: &str) -> Result<Option<OwnedFd>, DataplaneError> {

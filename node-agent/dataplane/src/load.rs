@@ -14,15 +14,16 @@ use crate::counts;
 use crate::endings::Endings;
 use crate::flow_table;
 use crate::image::SETS_PER_SERVICE;
+use crate::interfaces::{self, Interfaces, POD_HOOK, Tc, TcKind, UPLINK_HOOKS};
 use crate::kernel::{self, KernelMaps};
-use crate::links::{CGROUP_HOOKS, Links, POD_HOOK, Place, UPLINK_HOOKS, XDP_PROGRAM};
+use crate::links::{CGROUP_HOOKS, Links, Place, XDP_PROGRAM};
 use crate::migrate::{self, Conversion, Exchange};
 use crate::picks::{self, Picks};
 use crate::planner::Planner;
 use crate::sink::MapSink;
 use crate::sweep;
 use crate::uplink::{self, Uplink, Xdp, XdpKind};
-use crate::{DataplaneError, node, sys};
+use crate::{DataplaneError, Lack, lacks, node, sys};
 
 /// Where the pieces are that a data plane is made of.
 #[derive(Debug, Clone)]
@@ -35,8 +36,13 @@ pub struct LoadOptions {
     pub cgroup_v2: PathBuf,
     /// The interface by which traffic from outside arrives; none leaves NodePorts to clients on the node.
     pub uplink_ifindex: Option<u32>,
-    /// How packets from outside are met on the uplink before tc.
+    /// Whether Services are served. If not, sockets are left alone and packets take the kernel's whole way, where the rules of
+    /// another proxy are: only what pods send out of the cluster is changed, and what is applied all the same.
+    pub services: bool,
+    /// How packets from outside are met on the uplink before tc, where Services are served.
     pub xdp: Xdp,
+    /// By which way programs are attached at tc.
+    pub tc: Tc,
     /// The node's addresses, at most one of a family: the sources of traffic that is to come back to it.
     pub node_ips: Vec<IpAddr>,
     /// Ranges of addresses that are of the cluster.
@@ -106,7 +112,7 @@ pub struct PodLink {
 pub struct Dataplane {
     /// Taken before `state` by whoever needs both.
     programs: RwLock<Ebpf>,
-    links: Links,
+    interfaces: Interfaces,
     state: Mutex<State>,
     options: LoadOptions,
 }
@@ -135,7 +141,7 @@ impl Default for Limits {
 
 impl std::fmt::Debug for Dataplane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dataplane").field("links", &self.links).finish_non_exhaustive()
+        f.debug_struct("Dataplane").field("interfaces", &self.interfaces).finish_non_exhaustive()
     }
 }
 
@@ -152,14 +158,14 @@ impl Dataplane {
     pub fn load(options: LoadOptions) -> Result<Self, DataplaneError> {
         ensure_directories(&options.bpffs)?;
         let loaded = load_newest(&options)?;
-        let Loaded { programs, mut maps, limits, pods } = loaded;
+        let Loaded { programs, mut maps, limits, interfaces, pods } = loaded;
         let image = maps.observe()?;
         sweep::forget_unkept(&mut maps, &image)?;
         let planner = Planner::recover(image, &limits);
-        tracing::info!(services = planner.served(), pods, "data plane loaded");
+        tracing::info!(services = planner.served(), pods, tc = interfaces.kind().name(), "data plane loaded");
         Ok(Self {
             programs: RwLock::new(programs),
-            links: links(&options),
+            interfaces,
             state: Mutex::new(State { maps, planner, limits, endings: Endings::new(&options.cgroup_v2) }),
             options,
         })
@@ -201,22 +207,39 @@ impl Dataplane {
     /// there.
     pub fn attach_pod(&self, pod: &PodLink) -> Result<(), DataplaneError> {
         let programs = self.programs.read();
-        self.links.ensure_pod(pod.ifindex, loaded(&programs, POD_HOOK.0)?)?;
+        self.interfaces.ensure(POD_HOOK, loaded(&programs, POD_HOOK.name)?, pod.ifindex)?;
         let node_mac = describe(pod.ifindex)?.mac;
         let entry = LocalPod { ifindex: pod.ifindex, pod_mac: pod.pod_mac, node_mac };
-        self.state().maps.put_pod(&pod.addresses, &entry)
+        // What is led straight into a pod passes another proxy's rules by.
+        let addresses = if self.options.services { &pod.addresses[..] } else { &[] };
+        self.state().maps.put_pod(addresses, &entry)
     }
 
     /// Takes a pod's addresses and the program off its link; a link that is already gone is no error.
     pub fn detach_pod(&self, ifindex: u32) -> Result<(), DataplaneError> {
         // First the addresses: nothing is sent into a link that goes.
         self.state().maps.keep_pods(|link| link != ifindex && uplink::exists(link))?;
-        self.links.remove_pod(ifindex)
+        self.interfaces.remove(POD_HOOK, ifindex)
     }
 
     /// By which kind of XDP packets from outside are met, and on which interface; none when only tc meets them.
     pub fn xdp(&self) -> Result<Option<(XdpKind, u32)>, DataplaneError> {
-        self.links.observe_xdp()
+        Links::below(&self.options.bpffs).observe_xdp()
+    }
+
+    /// What this kernel does not have.
+    pub fn lacks(&self) -> Vec<Lack> {
+        let has_tcx = loaded(&self.programs.read(), POD_HOOK.name).is_ok_and(sys::has_tcx);
+        let has_picks = self.state().maps.picks().is_some();
+        [(Lack::Links, has_tcx), (Lack::Picks, has_picks), (Lack::Destruction, lacks::has_destruction())]
+            .into_iter()
+            .filter_map(|(lack, has)| (!has).then_some(lack))
+            .collect()
+    }
+
+    /// By which way programs are attached at interfaces behind that.
+    pub fn tc(&self) -> TcKind {
+        self.interfaces.kind()
     }
 
     /// A loaded program by its name, to be run on packets of a test or a measurement.
@@ -234,8 +257,9 @@ pub fn verify(options: &LoadOptions) -> Result<usize, DataplaneError> {
 
 /// Takes all programs that an agent left below its directory on a bpf file system off their places, so that they no
 /// longer serve what nobody tells them of. The maps stay for the next that loads. Returns how many programs there were.
+/// To be called in the node's network namespace.
 pub fn detach(bpffs: &Path) -> Result<usize, DataplaneError> {
-    Links::new(bpffs.join("links")).remove_all()
+    interfaces::remove_all(bpffs)
 }
 
 // === Loading ===
@@ -245,6 +269,7 @@ struct Loaded {
     programs: Ebpf,
     maps: KernelMaps,
     limits: Limits,
+    interfaces: Interfaces,
     /// How many pods' links have them.
     pods: usize,
 }
@@ -273,32 +298,35 @@ fn load_plain(options: &LoadOptions) -> Result<Loaded, DataplaneError> {
     maps.configure(&config(options)?, &node::inside(&options.inside))?;
     maps.pick_by(Picks::of(&programs).map(Arc::new));
     let limits = maps.limits()?;
-    let pods = attach(options, &programs)?;
+    let (interfaces, pods) = attach(options, &programs)?;
     // Of links that went while no agent was there.
     maps.keep_pods(uplink::exists)?;
-    Ok(Loaded { programs, maps, limits, pods })
+    Ok(Loaded { programs, maps, limits, interfaces, pods })
 }
 
 /// Puts the programs in the place of those of an earlier agent. Returns how many pods' links got theirs.
-fn attach(options: &LoadOptions, programs: &Ebpf) -> Result<usize, DataplaneError> {
-    let links = links(options);
+fn attach(options: &LoadOptions, programs: &Ebpf) -> Result<(Interfaces, usize), DataplaneError> {
+    let links = Links::below(&options.bpffs);
     let cgroup = Place::cgroup(&options.cgroup_v2)?;
     for (name, attach) in CGROUP_HOOKS {
-        links.ensure(name, loaded(programs, name)?, &cgroup, *attach)?;
-    }
-    if let Some(ifindex) = options.uplink_ifindex {
-        let uplink = Place::Interface(ifindex);
-        for (name, attach) in UPLINK_HOOKS {
-            links.ensure(name, loaded(programs, name)?, &uplink, *attach)?;
+        if options.services {
+            links.ensure(name, loaded(programs, name)?, &cgroup, *attach)?;
+        } else {
+            links.remove_from_cgroup(name)?;
         }
+    }
+    let for_pods = loaded(programs, POD_HOOK.name)?;
+    let interfaces = Interfaces::new(&options.bpffs, options.tc, for_pods);
+    if let Some(ifindex) = options.uplink_ifindex {
+        for hook in UPLINK_HOOKS {
+            interfaces.ensure(hook, loaded(programs, hook.name)?, ifindex)?;
+        }
+        interfaces.leave_other_uplinks(ifindex)?;
     }
     // After tc, which it leaves packets to.
     meet_early(&links, programs, options)?;
-    links.refresh_pods(loaded(programs, POD_HOOK.0)?)
-}
-
-fn links(options: &LoadOptions) -> Links {
-    Links::new(options.bpffs.join("links"))
+    let pods = interfaces.refresh_pods(for_pods)?;
+    Ok((interfaces, pods))
 }
 
 /// Replaces the maps that are too small or of an earlier layout, if there are any, up to where programs are attached that
@@ -478,7 +506,9 @@ fn meet_early(links: &Links, programs: &Ebpf, options: &LoadOptions) -> Result<(
         return links.remove_xdp();
     };
     let uplink = describe(ifindex)?;
-    let plan = uplink::plan_xdp(options.xdp, &uplink);
+    // Nothing is sent on from there without Services.
+    let wanted = if options.services { options.xdp } else { Xdp::Off };
+    let plan = uplink::plan_xdp(wanted, &uplink);
     let mut why = plan.why.to_owned();
     for kind in plan.kinds {
         match links.ensure_xdp(ifindex, loaded(programs, XDP_PROGRAM)?, *kind) {
@@ -492,7 +522,7 @@ fn meet_early(links: &Links, programs: &Ebpf, options: &LoadOptions) -> Result<(
                 );
                 return Ok(());
             }
-            Err(error) if options.xdp != Xdp::Auto => return Err(error),
+            Err(error) if wanted != Xdp::Auto => return Err(error),
             Err(error) => why = chain(&error),
         }
     }
@@ -547,7 +577,9 @@ mod tests {
             bpffs: folder.join("penstock"),
             cgroup_v2: folder.to_owned(),
             uplink_ifindex: None,
+            services: true,
             xdp: Xdp::Auto,
+            tc: Tc::Auto,
             node_ips: vec![IpAddr::from([10, 240, 0, 11])],
             inside: Vec::new(),
             masquerade: true,

@@ -133,7 +133,7 @@ pub fn observe_image(directory: &Path) -> Result<MapImage, DataplaneError> {
 
 /// Reads by which kind of XDP packets from outside are met, and on which interface; none when only tc meets them.
 pub fn observe_xdp(directory: &Path) -> Result<Option<(XdpKind, u32)>, DataplaneError> {
-    Links::new(directory.join("links")).observe_xdp()
+    Links::below(directory).observe_xdp()
 }
 
 /// Reads how full each map is. Lists every key: milliseconds for large maps.

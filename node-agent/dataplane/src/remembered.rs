@@ -33,14 +33,30 @@ pub struct Remembered {
     /// What its packets to the address become.
     pub flows: Vec<(FlowKey, FlowValue)>,
     /// Its sockets that are connected to the address.
-    pub sockets: Vec<Peer>,
+    pub sockets: Vec<Connected>,
     /// How many sockets of the node, the programs do not know whose, keep a backend for their datagrams to the address.
     pub datagram_sockets: usize,
     /// When it was read, by the clock of its times.
     pub now_ns: u64,
 }
 
+/// A socket that is connected.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Connected {
+    /// The kernel's number of it.
+    pub cookie: u64,
+    /// To whom.
+    pub peer: Peer,
+    /// Its own port, which the programs do not know; none until somebody says it.
+    pub port: Option<u16>,
+}
+
 impl Remembered {
+    /// Takes note of sockets' own ports, by their cookies.
+    pub fn know_ports(&mut self, ports: &BTreeMap<u64, u16>) {
+        self.sockets.iter_mut().for_each(|socket| socket.port = ports.get(&socket.cookie).copied());
+    }
+
     /// Reads it from an agent's directory on its bpf file system: of a client and its packets of a protocol to an address
     /// and port.
     pub fn observe(
@@ -67,11 +83,11 @@ impl Remembered {
                 found.flows.push((*key, *value));
             }
         });
-        kernel::each(&maps.peers, map::PEERS, |_, peer| {
+        kernel::each(&maps.peers, map::PEERS, |cookie, peer| {
             if (peer.vip, peer.vip_port, peer.protocol) == (to, port, protocol)
                 && client.netns == Some(peer.netns)
             {
-                found.sockets.push(*peer);
+                found.sockets.push(Connected { cookie: *cookie, peer: *peer, port: None });
             }
         })?;
         kernel::each(&maps.socket_flows, map::SOCKET_FLOWS, |key, _| {

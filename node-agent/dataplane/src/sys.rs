@@ -141,6 +141,16 @@ pub fn create_link(
     bpf(LINK_CREATE, &attr).map(owned)
 }
 
+/// Whether the kernel has links at interfaces for such a program (tcx, Linux 6.6).
+pub fn has_tcx(program: BorrowedFd<'_>) -> bool {
+    // It says that there is no such interface, or that it knows no such place.
+    const NOBODYS: u32 = i32::MAX as u32;
+    match create_link(program, Target::Interface(NOBODYS), AttachType::TcxIngress, 0) {
+        Err(error) => error.raw_os_error() != Some(libc::EINVAL),
+        Ok(_) => true,
+    }
+}
+
 /// Puts a program in the place of the one a link has; no packet sees neither or both.
 pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     bpf(LINK_UPDATE, &Attr::new().fd(0, link).fd(4, program)).map(drop)

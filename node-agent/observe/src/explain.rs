@@ -307,7 +307,8 @@ fn is_martian(state: &Snapshot, client: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use penstock_dataplane::{Desired, Limits, compile};
+    use penstock_dataplane::{Connected, Desired, Limits, compile};
+    use penstock_ebpf_common::Peer;
 
     const SERVICES: &str = r#"{
         "node_addresses": ["10.240.0.11"],
@@ -341,6 +342,42 @@ mod tests {
         {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_connected_socket_is_found_by_its_port() {
+        let address = |text: &str| Address::from(text.parse::<IpAddr>().unwrap());
+        let socket = |last: u8, port| Connected {
+            peer: Peer {
+                backend: address(&format!("10.244.1.{last}")),
+                backend_port: 8080_u16.to_be(),
+                ..Peer::default()
+            },
+            port,
+            ..Connected::default()
+        };
+        let asked = |sockets: &[Connected]| {
+            let remembered = Remembered { sockets: sockets.to_vec(), ..Remembered::default() };
+            let question = Question {
+                source: Source::Host,
+                source_port: Some(40_000),
+                address: "10.96.0.7".parse().unwrap(),
+                port: 80,
+                protocol: 6,
+            };
+            explain(&state(), &remembered, &question)
+        };
+        let told = asked(&[socket(2, Some(39_999)), socket(3, Some(40_000))]);
+        let backends: Vec<_> = told.established.iter().map(|it| it.backend.to_string()).collect();
+        assert_eq!(backends, ["10.244.1.3:8080"]);
+        let told = asked(&[socket(2, Some(39_999))]);
+        assert!(
+            told.established.is_empty() && told.text().contains("none from port 40000"),
+            "{}",
+            told.text()
+        );
+        let told = asked(&[socket(2, None)]);
+        assert!(told.established.is_empty() && told.suggestions[0].contains("ss"), "{}", told.text());
     }
 
     #[test]

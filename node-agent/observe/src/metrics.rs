@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use penstock_dataplane::{Counters, MapFill, ServiceTraffic, XdpKind};
+use penstock_dataplane::{Counters, MapFill, ServiceTraffic, TcKind, XdpKind};
 
 use crate::Status;
 
@@ -83,6 +83,11 @@ pub fn status_metrics(status: &Status) -> String {
     head(&mut text, name, "gauge", "Whether packets from outside are met by this kind of XDP");
     for kind in XdpKind::ALL {
         sample(&mut text, name, &[("kind", kind.name())], u64::from(status.xdp == Some(kind)));
+    }
+    let name = "penstock_dataplane_tc";
+    head(&mut text, name, "gauge", "Whether programs are attached at interfaces behind XDP by this way");
+    for kind in TcKind::ALL {
+        sample(&mut text, name, &[("way", kind.name())], u64::from(status.tc == Some(kind)));
     }
     text
 }

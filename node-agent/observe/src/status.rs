@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use penstock_dataplane::{DataplaneError, XdpKind, observe_xdp};
+use penstock_dataplane::{DataplaneError, TcKind, XdpKind, observe_tc, observe_xdp};
 use serde::Serialize;
 
 /// Where the programs are.
@@ -12,25 +12,31 @@ pub struct Status {
     pub xdp: Option<XdpKind>,
     /// The number of the interface with the XDP program.
     pub xdp_ifindex: Option<u32>,
+    /// By which way programs are attached behind it; none when none are, in this network namespace.
+    pub tc: Option<TcKind>,
 }
 
 /// For people.
 pub fn status_table(status: &Status) -> String {
-    match (status.xdp, status.xdp_ifindex) {
-        (Some(kind), Some(ifindex)) => {
-            format!("uplink: XDP {} on interface {ifindex}, then tc\n", kind.name())
-        }
-        _ => "uplink: tc alone; the agent's log says why there is no XDP\n".to_owned(),
-    }
+    let xdp = match (status.xdp, status.xdp_ifindex) {
+        (Some(kind), Some(ifindex)) => format!("XDP {} on interface {ifindex}", kind.name()),
+        _ => "no XDP (the agent's log says why)".to_owned(),
+    };
+    let tc = match status.tc {
+        Some(kind) => format!("tc by {}", kind.name()),
+        None => "no programs at tc in this network namespace".to_owned(),
+    };
+    format!("uplink: {xdp}, then {tc}\n")
 }
 
 // === impl Status ===
 
 impl Status {
-    /// Reads it from an agent's directory on its bpf file system.
+    /// Reads it from an agent's directory on its bpf file system, and this network namespace.
     pub fn observe(directory: &Path) -> Result<Self, DataplaneError> {
         let xdp = observe_xdp(directory)?;
-        Ok(Self { xdp: xdp.map(|(kind, _)| kind), xdp_ifindex: xdp.map(|(_, ifindex)| ifindex) })
+        let tc = observe_tc(directory)?;
+        Ok(Self { xdp: xdp.map(|(kind, _)| kind), xdp_ifindex: xdp.map(|(_, ifindex)| ifindex), tc })
     }
 }
 
@@ -40,8 +46,11 @@ mod tests {
 
     #[test]
     fn the_kind_of_xdp_is_named_and_its_absence_too() {
-        let with = Status { xdp: Some(XdpKind::Generic), xdp_ifindex: Some(2) };
-        assert_eq!(status_table(&with), "uplink: XDP generic on interface 2, then tc\n");
-        assert!(status_table(&Status { xdp: None, xdp_ifindex: None }).contains("tc alone"));
+        let with = Status { xdp: Some(XdpKind::Generic), xdp_ifindex: Some(2), tc: Some(TcKind::Links) };
+        assert_eq!(status_table(&with), "uplink: XDP generic on interface 2, then tc by links\n");
+        let without = Status { xdp: None, xdp_ifindex: None, tc: Some(TcKind::Classifiers) };
+        assert!(status_table(&without).contains("no XDP (the agent's log says why), then tc by classifiers"));
+        let nothing = Status { tc: None, ..without };
+        assert!(status_table(&nothing).contains("no programs at tc"));
     }
 }

@@ -3,11 +3,12 @@
 //! It exists to ask what only this node knows: which pod has which address, what a name stands for, which way a backend is.
 //! Must not know the rules; `penstock_observe::explain` does.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 use anyhow::{Context, bail};
 use nix::sys::socket::{getsockopt, sockopt};
-use penstock_dataplane::{Client, Remembered, Snapshot, netns_cookie};
+use penstock_dataplane::{Client, Remembered, Snapshot, netns_cookie, socket_ports};
 use penstock_network::{Attachment, Netns, observe_attachments};
 use penstock_observe::{Destination, Explanation, Question, Source, Step, explain as answer, find_service};
 
@@ -31,7 +32,10 @@ pub fn explain(options: &Explain) -> anyhow::Result<()> {
         protocol: destination.protocol,
     };
     let (end, protocol) = ((question.address, question.port), question.protocol);
-    let remembered = Remembered::observe(&pins, client(&state, &pods, source), end, protocol)?;
+    let mut remembered = Remembered::observe(&pins, client(&state, &pods, source), end, protocol)?;
+    if let Some(ports) = ports(&pods, source, protocol) {
+        remembered.know_ports(&ports);
+    }
     let mut explanation = answer(&state, &remembered, &question);
     add_ways(&mut explanation);
     print(&if options.inspect.json { explanation.json() } else { explanation.text() })
@@ -85,6 +89,18 @@ fn client(state: &Snapshot, pods: &[Attachment], source: Source) -> Client {
             let pod = pods.iter().find(|pod| pod.addresses().any(|own| own == address));
             let netns = pod.and_then(|pod| Netns::At((&pod.netns).into()).run(netns_cookie).ok()?.ok());
             Client { address: Some(address), netns }
+        }
+    }
+}
+
+/// The client's own ports by the numbers of its sockets, if they can be listed.
+fn ports(pods: &[Attachment], source: Source, protocol: u8) -> Option<BTreeMap<u64, u16>> {
+    match source {
+        Source::Host => socket_ports(protocol).ok(),
+        Source::Outside(_) => None,
+        Source::Pod(address) => {
+            let pod = pods.iter().find(|pod| pod.addresses().any(|own| own == address))?;
+            Netns::At((&pod.netns).into()).run(|| socket_ports(protocol)).ok()?.ok()
         }
     }
 }

@@ -38,6 +38,9 @@ pub struct Condition {
 
 struct State {
     parts: Mutex<BTreeMap<Part, Result<(), String>>>,
+    serves: bool,
+    /// What the kernel does not have.
+    lacks: Mutex<Vec<&'static str>>,
     /// What does not fit into the maps, and what to do.
     shortage: Mutex<Option<String>>,
     /// Why Services are not served by the programs, and what follows from that.
@@ -46,12 +49,14 @@ struct State {
 }
 
 impl Condition {
-    /// Nothing is known to work yet.
-    pub fn new(client: kube::Client, node: &str) -> Self {
+    /// Nothing is known to work yet. `serves` says whether Services are served here at all.
+    pub fn new(client: kube::Client, node: &str, serves: bool) -> Self {
         let parts =
             BTreeMap::from([(Part::PodNetwork, Err("the node has no range of pod addresses yet".into()))]);
         let state = State {
             parts: Mutex::new(parts),
+            serves,
+            lacks: Mutex::default(),
             shortage: Mutex::default(),
             degraded: Mutex::default(),
             changed: Notify::new(),
@@ -69,6 +74,12 @@ impl Condition {
             self.state.changed.notify_one();
         }
         news
+    }
+
+    /// Notes what the kernel does not have and is done without.
+    pub fn set_lacks(&self, lacks: Vec<&'static str>) {
+        *self.state.lacks.lock() = lacks;
+        self.state.changed.notify_one();
     }
 
     /// Notes what does not fit into the maps; none when all does. Whether that is news.
@@ -95,7 +106,8 @@ impl Condition {
     pub async fn run(self) {
         let mut written = None;
         loop {
-            let (status, reason, message) = summary(&self.state.parts.lock());
+            let (status, reason, message) =
+                summary(&self.state.parts.lock(), self.state.serves, &self.state.lacks.lock());
             let shortage = self.state.shortage.lock().clone();
             let degraded = self.state.degraded.lock().clone();
             let now = (status, reason, message, shortage, degraded);
@@ -145,10 +157,23 @@ impl Condition {
     }
 }
 
-fn summary(parts: &BTreeMap<Part, Result<(), String>>) -> (&'static str, &'static str, String) {
+fn summary(
+    parts: &BTreeMap<Part, Result<(), String>>,
+    serves: bool,
+    lacks: &[&str],
+) -> (&'static str, &'static str, String) {
     let missing = parts.iter().find_map(|(part, outcome)| Some((*part, outcome.as_ref().err()?)));
     match missing {
-        None => ("False", "PenstockNetworkReady", "pods have addresses, routes and Services".into()),
+        None => {
+            let mut message = match serves {
+                true => "pods have addresses, routes and Services".to_owned(),
+                false => "pods have addresses and routes; Services are left to another proxy".to_owned(),
+            };
+            if !lacks.is_empty() {
+                message.push_str(&format!("; this kernel has {}", lacks.join("; ")));
+            }
+            ("False", "PenstockNetworkReady", message)
+        }
         Some((Part::Dataplane, why)) => ("True", "DataPlaneNotLoaded", why.clone()),
         Some((Part::PodNetwork, why)) => ("True", "PodNetworkNotReady", why.clone()),
     }
@@ -162,8 +187,21 @@ mod tests {
     fn one_missing_part_makes_the_network_unavailable_and_is_named() {
         let mut parts =
             BTreeMap::from([(Part::PodNetwork, Ok(())), (Part::Dataplane, Err("no object".into()))]);
-        assert_eq!(summary(&parts), ("True", "DataPlaneNotLoaded", "no object".to_string()));
+        assert_eq!(
+            summary(&parts, true, &["no such thing"]),
+            ("True", "DataPlaneNotLoaded", "no object".to_string())
+        );
         parts.insert(Part::Dataplane, Ok(()));
-        assert_eq!(summary(&parts).0, "False");
+        assert_eq!(summary(&parts, true, &[]).0, "False");
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_have_is_said_where_the_network_works() {
+        let parts = BTreeMap::from([(Part::PodNetwork, Ok(())), (Part::Dataplane, Ok(()))]);
+        let (status, _, message) = summary(&parts, true, &["no wheels: it walks", "no wings"]);
+        assert_eq!(status, "False");
+        assert!(message.ends_with("; this kernel has no wheels: it walks; no wings"), "{message}");
+        let (_, _, message) = summary(&parts, false, &[]);
+        assert!(message.contains("left to another proxy"), "{message}");
     }
 }

@@ -14,7 +14,7 @@ use anyhow::Context;
 use ipnetwork::IpNetwork;
 use parking_lot::Mutex;
 use penstock_dataplane::{
-    CEILING, Dataplane, Inside, InsideRange, Limits, LoadOptions, Verdict, Wanted, plan_growth,
+    CEILING, Dataplane, Inside, InsideRange, Lack, Limits, LoadOptions, Verdict, Wanted, plan_growth,
 };
 use penstock_fallback::Fallback;
 use penstock_network::{HookError, Network, PodHooks, PodLink};
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::condition::{Condition, Part};
 use super::proxy::{Kind, Proxy};
 use crate::kernel;
-use crate::options::{Run, ServiceProxy, Xdp};
+use crate::options::{Run, ServiceProxy, Tc, Xdp};
 
 /// Pause between attempts to load.
 const RETRY_EVERY: Duration = Duration::from_secs(15);
@@ -150,14 +150,18 @@ impl Programs {
         let loaded = tokio::task::spawn_blocking(move || load(&plan, uplink)).await;
         match loaded.context("loading panicked").and_then(|loaded| loaded) {
             Ok(dataplane) => {
+                let tc = dataplane.tc().name();
                 if options.log_drops {
                     let pins = options.bpffs.join(kernel::PIN_DIR);
                     std::thread::spawn(move || log_drops(&pins));
                 }
+                let lacks: Vec<_> = dataplane.lacks().into_iter().map(Lack::text).collect();
+                lacks.iter().for_each(|lack| tracing::warn!("this kernel has {lack}"));
+                condition.set_lacks(lacks);
                 let _ = self.dataplane.set(Arc::new(dataplane));
                 self.changed.notify_waiters();
                 condition.set(Part::Dataplane, Ok(()));
-                tracing::info!("the eBPF programs are attached");
+                tracing::info!(tc, "the eBPF programs are attached");
                 Ok(())
             }
             Err(error) => {
@@ -226,11 +230,17 @@ fn load(options: &Run, uplink: u32) -> anyhow::Result<Dataplane> {
         cgroup_v2,
         uplink_ifindex: Some(uplink),
         node_ips: options.node_ip.clone(),
+        services: options.service_proxy != ServiceProxy::None,
         xdp: match options.xdp {
             Xdp::Auto => penstock_dataplane::Xdp::Auto,
             Xdp::Native => penstock_dataplane::Xdp::Native,
             Xdp::Generic => penstock_dataplane::Xdp::Generic,
             Xdp::Off => penstock_dataplane::Xdp::Off,
+        },
+        tc: match options.tc {
+            Tc::Auto => penstock_dataplane::Tc::Auto,
+            Tc::Links => penstock_dataplane::Tc::Links,
+            Tc::Classifiers => penstock_dataplane::Tc::Classifiers,
         },
         inside: inside(options),
         masquerade: options.masquerade,

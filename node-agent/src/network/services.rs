@@ -52,6 +52,8 @@ pub enum Change {
 
 /// What is kept up to date, and for which node.
 pub struct Plane {
+    /// Whether Services are served here, and not by somebody else beside this agent.
+    pub serves: bool,
     pub node: String,
     pub node_ips: Vec<IpAddr>,
     /// Where NodePorts are served.
@@ -127,7 +129,9 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
             plane.proxy_health.waits();
         }
         // Asked before the kernel knows: who asks is to hear of an endpoint that goes as early as can be.
-        plane.check(&services, &dirty);
+        if plane.serves {
+            plane.check(&services, &dirty);
+        }
         let (mut served, mut whole_is_told) = (false, false);
         if let Some(proxy) = plane.programs.proxy() {
             // Who just came knows nothing, or what an earlier agent knew.
@@ -240,6 +244,7 @@ impl Plane {
         mut told: Vec<ServiceChange>,
     ) -> Result<Pending, ()> {
         let names: Box<dyn Iterator<Item = &ObjectName> + Send> = match pending.whole {
+            _ if !self.serves => Box::new(std::iter::empty()),
             true => Box::new(services.names()),
             false => Box::new(pending.services.iter()),
         };

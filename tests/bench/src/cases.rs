@@ -5,8 +5,10 @@
 mod api;
 mod beside;
 mod connect;
+mod direct;
 mod packets;
 mod programming;
+mod removal;
 mod traffic;
 
 use anyhow::{Result, bail};
@@ -26,10 +28,12 @@ struct Group {
 /// What there is to measure, in this order.
 const GROUPS: &[Group] = &[
     Group { name: "traffic", cases: traffic::cases, run: traffic::run },
+    Group { name: "nodeport to another node", cases: direct::cases, run: direct::run },
     Group { name: "packets", cases: packets::cases, run: packets::run },
     Group { name: "connect()", cases: connect::cases, run: connect::run },
     Group { name: "cold start", cases: programming::cold_start_cases, run: programming::cold_start },
     Group { name: "endpoint change", cases: programming::change_cases, run: programming::change },
+    Group { name: "removal", cases: removal::cases, run: removal::run },
     Group { name: "memory", cases: api::memory_cases, run: api::memory },
     Group { name: "cold start through the API", cases: api::cold_start_cases, run: api::cold_start },
     Group { name: "endpoint change through the API", cases: api::change_cases, run: api::change },

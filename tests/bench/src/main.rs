@@ -19,7 +19,7 @@ mod stage;
 mod worker;
 mod world;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -59,6 +59,12 @@ enum Role {
     /// A client that watches where a service leads
     #[command(hide = true)]
     Prober,
+    /// A client that holds many connections
+    #[command(hide = true)]
+    Crowd,
+    /// A server that holds all it accepts
+    #[command(hide = true)]
+    Holder(Held),
 }
 
 #[derive(Args)]
@@ -100,6 +106,11 @@ struct End {
     address: Ipv4Addr,
 }
 
+#[derive(Args)]
+struct Held {
+    addresses: Vec<SocketAddrV4>,
+}
+
 fn main() -> ExitCode {
     let done = match Menu::parse().role {
         Role::Run(options) => watched(&options),
@@ -107,6 +118,8 @@ fn main() -> ExitCode {
         Role::Measure(options) => measure(&options).map(|()| ExitCode::SUCCESS),
         Role::Server(end) => worker::server::run(end.cpu, end.address).map(|()| ExitCode::SUCCESS),
         Role::Prober => worker::prober::run().map(|()| ExitCode::SUCCESS),
+        Role::Crowd => worker::crowd::run().map(|()| ExitCode::SUCCESS),
+        Role::Holder(held) => worker::crowd::serve(&held.addresses).map(|()| ExitCode::SUCCESS),
         Role::Client(end) => worker::client::run(end.cpu).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {

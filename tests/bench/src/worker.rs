@@ -4,6 +4,7 @@
 //! cgroup and namespace it was started in. Must not know what lies between them.
 
 pub mod client;
+pub mod crowd;
 pub mod prober;
 pub mod server;
 
@@ -59,6 +60,18 @@ impl Worker {
         Self::start(&["prober"], netns, Some(cgroup))
     }
 
+    /// Starts a client that holds many connections.
+    pub fn crowd(netns: &Netns, cgroup: &Path) -> Result<Worker> {
+        Self::start(&["crowd"], netns, Some(cgroup))
+    }
+
+    /// Starts a server that accepts at these addresses and holds what it accepts.
+    pub fn holder(netns: &Netns, addresses: &[SocketAddrV4]) -> Result<Worker> {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        let words: Vec<&str> = ["holder"].into_iter().chain(addresses.iter().map(String::as_str)).collect();
+        Self::start(&words, netns, None)
+    }
+
     fn start(arguments: &[&str], netns: &Netns, cgroup: Option<&Path>) -> Result<Worker> {
         let role = arguments.first().copied().unwrap_or_default();
         let mut command = Command::new("/proc/self/exe");
@@ -108,7 +121,15 @@ impl Worker {
         }
     }
 
-    /// When that was, in nanoseconds of the monotonic clock.
+    /// Has a crowd make so many connections to a service; returns when all are there.
+    pub fn hold(&mut self, count: usize, service: SocketAddrV4) -> Result<()> {
+        match self.ask(&format!("hold {count} {service}"))?.as_str() {
+            "holding" => Ok(()),
+            said => bail!("{said}"),
+        }
+    }
+
+    /// When what was watched for or held was seen, or had ended, in nanoseconds of the monotonic clock.
     pub fn seen_at_ns(&mut self) -> Result<u64> {
         let said = self.answer()?;
         said.parse().with_context(|| said)

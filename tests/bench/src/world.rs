@@ -114,7 +114,7 @@ fn plug_pod(pod: &Netns, link: &str, address: Ipv4Addr) -> Result<()> {
 }
 
 /// What a host that connects all the time needs, the same in every world.
-fn prepare_host() -> Result<()> {
+pub fn prepare_host() -> Result<()> {
     // BBR paces by timers, which would be measured too.
     sysctl("net.ipv4.tcp_congestion_control", "cubic")
         .or_else(|_| sysctl("net.ipv4.tcp_congestion_control", "reno"))?;

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
-use penstock_dataplane::{Dataplane, PodLink, Xdp, XdpKind};
+use penstock_dataplane::{Dataplane, PodLink, Tc, Xdp, XdpKind};
 use penstock_tests::dataplane::{self, Stand, desired};
 use penstock_tests::netns::{Netns, Offload, ifindex, ip, isolated, offload, sysctl};
 
@@ -94,11 +94,12 @@ fn pod_serves(pod: &Netns, address: &'static str, gateway: &str, name: &'static 
 
 pub(super) fn in_world(mut test: impl FnMut(&World) + Send) {
     for xdp in [Xdp::Off, Xdp::Generic] {
-        in_world_with(xdp, &mut test);
+        in_world_with(xdp, Tc::Auto, &mut test);
     }
 }
 
-fn in_world_with(xdp: Xdp, test: impl FnOnce(&World) + Send) {
+/// The same with one kind of XDP, and one way at tc.
+pub(super) fn in_world_with(xdp: Xdp, tc: Tc, test: impl FnOnce(&World) + Send) {
     let Some(object) = dataplane::object() else { return };
     isolated(|| {
         let outside = Netns::new().expect("the world outside");
@@ -136,6 +137,7 @@ fn in_world_with(xdp: Xdp, test: impl FnOnce(&World) + Send) {
         let mut stand =
             Stand::new(&object, "10.240.0.11", Some(ifindex("eth0").expect("an uplink"))).expect("a stand");
         stand.set_xdp(xdp);
+        stand.set_tc(tc);
         let dataplane = stand.load();
         let kind = dataplane.xdp().expect("a look at the uplink").map(|(kind, _)| kind);
         assert_eq!(
@@ -259,7 +261,7 @@ fn what_is_too_big_for_the_way_to_a_backend_is_answered_and_the_client_sends_les
 
 #[test]
 fn another_kind_of_xdp_takes_the_place_of_the_former_and_none_leaves_tc() {
-    in_world_with(Xdp::Generic, |world| {
+    in_world_with(Xdp::Generic, Tc::Auto, |world| {
         let load = |xdp| {
             let mut options = world.stand.options().clone();
             options.xdp = xdp;

@@ -11,18 +11,18 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use penstock_dataplane::{Conversion, Dataplane, Limits};
+use penstock_dataplane::{Conversion, Dataplane, Limits, Tc, Xdp};
 use penstock_ebpf_common::map;
 use penstock_tests::dataplane::{Stand, desired};
 
-use super::nodeport::{SERVICES, World, in_world};
+use super::nodeport::{SERVICES, World, in_world, in_world_with};
 use crate::{PATIENCE, ask_udp, wait_until};
 
 /// Long-lived streams of each client.
 const STREAMS: usize = 67;
 
 /// The services of the world, and one whose backends send back what they get.
-fn services() -> String {
+pub(super) fn services() -> String {
     format!(
         "{SERVICES}
   demo/echo:
@@ -124,7 +124,7 @@ fn asked(socket: &UdpSocket, to: &str) -> Result<(), String> {
 
 /// Runs something while clients of all three kinds go on, and checks that none lost anything. `change` is given how
 /// many rounds the clients did so far.
-fn under_load(world: &World, change: impl FnOnce(&dyn Fn() -> u64)) {
+pub(super) fn under_load(world: &World, change: impl FnOnce(&dyn Fn() -> u64)) {
     let done = [AtomicU64::new(0), AtomicU64::new(0)];
     let stop = AtomicBool::new(false);
     let told = tempfile::tempdir().expect("a folder");
@@ -178,10 +178,23 @@ fn with_echo(test: impl FnMut(&World) + Send) {
 
 fn with_room_for(flows_max: u32, mut test: impl FnMut(&World) + Send) {
     in_world(|world| {
-        world.dataplane.grow(&Limits { flows_max, ..world.stand.limits() }).expect("grown");
-        world.pod.run(|| echo("10.244.1.2:8090"));
-        world.other_pod.run(|| echo("10.244.2.2:8090"));
-        world.dataplane.apply(&desired(&services())).expect("applied");
+        prepare(world, flows_max);
+        test(world);
+    });
+}
+
+/// Has a world serve all of the services, with room for so many flows.
+fn prepare(world: &World, flows_max: u32) {
+    world.dataplane.grow(&Limits { flows_max, ..world.stand.limits() }).expect("grown");
+    world.pod.run(|| echo("10.244.1.2:8090"));
+    world.other_pod.run(|| echo("10.244.2.2:8090"));
+    world.dataplane.apply(&desired(&services())).expect("applied");
+}
+
+/// A world of [`in_world_with`] that is ready for [`under_load`].
+pub(super) fn with_echo_by(xdp: Xdp, tc: Tc, test: impl FnOnce(&World) + Send) {
+    in_world_with(xdp, tc, |world| {
+        prepare(world, FLOWS_MAX);
         test(world);
     });
 }
@@ -192,7 +205,7 @@ fn fills(stand: &Stand) -> BTreeMap<&'static str, (Option<u64>, Option<u64>)> {
     maps.into_iter().map(|map| (map.name, (map.entries, map.entries_max))).collect()
 }
 
-fn larger(limits: Limits, times: u32) -> Limits {
+pub(super) fn larger(limits: Limits, times: u32) -> Limits {
     Limits {
         services_max: limits.services_max * times,
         vips_max: limits.vips_max * times,

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::programs::Test;
 use crate::{artifacts, command};
 
 /// A kernel to test on.
@@ -13,23 +12,12 @@ pub struct Kernel {
     pub version: &'static str,
     /// The Debian release whose `linux-image-cloud-amd64` it is.
     release: &'static str,
-    /// What can be run on it.
-    pub tests: &'static [Test],
 }
 
-/// All of them. The programs are verified on each. Their links at interfaces need 6.6 (tcx), so that on 6.1 an agent has the
-/// userspace proxy, which is tested there. The packet tests attach before they run packets, and so fail on it yet.
+/// All of them. 6.1 is the last without links at interfaces (tcx).
 pub const ALL: &[Kernel] = &[
-    Kernel {
-        version: "6.1",
-        release: "bookworm-security",
-        tests: &[Test::Verifier, Test::Packet, Test::Fallback],
-    },
-    Kernel {
-        version: "6.12",
-        release: "bookworm-backports",
-        tests: &[Test::Verifier, Test::Packet, Test::Dataplane, Test::Fallback],
-    },
+    Kernel { version: "6.1", release: "bookworm-security" },
+    Kernel { version: "6.12", release: "bookworm-backports" },
 ];
 
 const PACKAGE: &str = "linux-image-cloud-amd64";

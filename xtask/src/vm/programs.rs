@@ -43,9 +43,11 @@ const MODULES: &[&str] = &[
     "net/ipv4/udp_tunnel",
     "net/ipv6/ip6_udp_tunnel",
     "net/sctp/sctp",
+    "net/sched/sch_ingress",
+    "net/sched/cls_bpf",
 ];
 /// Programs of this machine that the tests call.
-const TOOLS: &[&str] = &["ip"];
+const TOOLS: &[&str] = &["ip", "tc"];
 /// The line that tells how a test program ended.
 pub const ENDED: &str = "PENSTOCK-ENDED";
 
@@ -106,7 +108,7 @@ pub fn initramfs(
         files.push((format!("/bin/{tool}"), on_path(tool)?));
     }
     let mut run = Vec::new();
-    for program in programs.iter().filter(|it| kernel.tests.contains(&it.test)) {
+    for program in programs {
         run.push(program.test.name());
         files.push((format!("/tests/{}", program.test.name()), program.file.clone()));
     }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use penstock_dataplane::{Remembered, Set};
+use penstock_dataplane::{Connected, Remembered, Set};
 use penstock_ebpf_common::{
     Address, AffinityKey, Backend, FLOW_CLOSING, FLOW_MASQUERADE, FlowKey, FlowValue, PROTOCOL_UDP,
 };
@@ -17,19 +17,17 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// How long a silent flow of datagrams may be continued.
 const DATAGRAM_IDLE_NS: u64 = 120 * SECOND_NS;
 
-/// The client's sockets that are connected.
+/// The client's sockets that are connected, or the one with the port that is asked for.
 pub(super) fn sockets(told: &mut Explaining<'_>, remembered: &Remembered, question: &Question) {
-    let backends = remembered.sockets.iter().map(|peer| at(peer.backend, peer.backend_port));
-    let all = count(backends);
-    for (backend, sockets) in &all {
-        let which = format!("{sockets} connected {}", plural(*sockets, "socket"));
-        told.established(*backend, *sockets, &which);
-    }
-    if question.source_port.is_some() && !all.is_empty() {
-        told.suggest(
-            "translated sockets are known without their ports: see `ss` in the client's network namespace"
-                .to_owned(),
-        );
+    match question.source_port {
+        None => {
+            let backends = remembered.sockets.iter().map(|it| at(it.peer.backend, it.peer.backend_port));
+            for (backend, sockets) in count(backends) {
+                let which = format!("{sockets} connected {}", plural(sockets, "socket"));
+                told.established(backend, sockets, &which);
+            }
+        }
+        Some(port) => socket(told, &remembered.sockets, port),
     }
     if question.protocol == PROTOCOL_UDP && remembered.datagram_sockets > 0 {
         let sockets = remembered.datagram_sockets;
@@ -41,6 +39,22 @@ pub(super) fn sockets(told: &mut Explaining<'_>, remembered: &Remembered, questi
                 if sockets == 1 { "keeps" } else { "keep" }
             ),
         );
+    }
+}
+
+/// The client's socket with a port.
+fn socket(told: &mut Explaining<'_>, sockets: &[Connected], port: u16) {
+    match sockets.iter().find(|it| it.port == Some(port)) {
+        Some(Connected { peer, .. }) => {
+            told.established(at(peer.backend, peer.backend_port), 1, "this one is connected");
+        }
+        None if sockets.iter().all(|it| it.port.is_some()) => {
+            told.step("established", format!("none from port {port}: what follows is of a new one"));
+        }
+        None => told.suggest(
+            "the client's sockets could not be listed, so that their ports are not known: see `ss` in its network namespace"
+                .to_owned(),
+        ),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use penstock_dataplane::{Dataplane, Limits, LoadOptions, PodLink, Xdp};
+use penstock_dataplane::{Dataplane, Limits, LoadOptions, PodLink, Tc, Xdp};
 use penstock_tests::netns::{Netns, ifindex};
 
 use crate::fleet::{Port, desired};
@@ -44,7 +44,9 @@ impl Base {
             bpffs: mounted.join("penstock"),
             cgroup_v2,
             uplink_ifindex,
+            services: true,
             xdp: Xdp::Auto,
+            tc: Tc::Auto,
             node_ips: vec![NODE.into()],
             inside: Vec::new(),
             masquerade: false,

@@ -31,6 +31,10 @@ const CONNECTION_IDLE_NS: u64 = 7_440 * SECOND_NS;
 /// flow in a thousand is.
 const TRIES_MAX: u32 = 64;
 
+/// How often the only port that will do is tried: another processor may have been about to take a place, and two that meet
+/// give way to each other.
+const ONLY_PORT_TRIES: u32 = 4;
+
 /// Whether a protocol opens and closes.
 #[inline(always)]
 pub const fn connects(protocol: u8) -> bool {
@@ -135,10 +139,10 @@ pub fn make(hook: &impl Hook, work: &mut Work) -> Result<(), Reason> {
     let span = last.saturating_sub(first) as u32 + 1;
     let start = hash::flow(&work.packet.key).rotate_left(16);
     let wanted = work.to.source_port;
-    let tries = if work.only_port { 1 } else { TRIES_MAX };
+    let tries = if work.only_port { ONLY_PORT_TRIES } else { TRIES_MAX };
     let mut attempt = 0;
     while attempt < tries {
-        let port = if work.keep_port && attempt == 0 {
+        let port = if work.only_port || (work.keep_port && attempt == 0) {
             wanted
         } else {
             let step = hash::reduce(hash::mix(start as u64 + attempt as u64) as u32, span);
@@ -160,7 +164,7 @@ pub fn make(hook: &impl Hook, work: &mut Work) -> Result<(), Reason> {
         // Both places are claimed before either is filled: claiming waits for all that was written before.
         let Some(there) = flows::reserve(&work.packet.key, &work.to) else {
             flows::give_up(&back);
-            return Err(Reason::FlowNotRecorded);
+            continue;
         };
         if !flows::put(&back, &work.other, &work.back) {
             flows::give_up(&there);

@@ -2,7 +2,7 @@
 //!
 //! The rooms add their methods to [`Registry`]. They know definitions and strategies, never a kind.
 
-mod apply;
+pub(crate) mod apply;
 pub(crate) mod body;
 mod create;
 mod delete;
@@ -193,14 +193,7 @@ impl Registry {
         expect: Revision,
     ) -> Result<Stored, ApiError> {
         let cell = self.cell(definition)?;
-        let mut stored = match &definition.stored_as {
-            Some(s) => {
-                let mut v = (s.conversion.to_stored)(value.clone());
-                v["apiVersion"] = api_version(&s.group, &s.version).into();
-                v
-            }
-            None => value.clone(),
-        };
+        let mut stored = to_stored(definition, value.clone());
         set_resource_version(&mut stored, 0);
         let write = Write {
             key: cell.key(namespace, name),
@@ -287,6 +280,18 @@ impl Registry {
         let cell = self.cell_of(group, plural)?;
         let item = cell.cache.get(&cell.key(namespace, name)).await.map_err(cache_error)?;
         Ok(item.map(|i| i.value.clone()))
+    }
+}
+
+/// A value of the definition's version as it is stored.
+pub(crate) fn to_stored(definition: &Definition, value: Value) -> Value {
+    match &definition.stored_as {
+        Some(s) => {
+            let mut v = (s.conversion.to_stored)(value);
+            v["apiVersion"] = api_version(&s.group, &s.version).into();
+            v
+        }
+        None => value,
     }
 }
 

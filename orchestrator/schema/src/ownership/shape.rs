@@ -95,7 +95,7 @@ impl<'a> Place<'a> {
         match (shape, value, looks) {
             (Shape::Fields | Shape::Free, Value::Object(fields), _) => Parts::Fields(fields),
             (Shape::Fields, Value::Null, _) | (Shape::Free, Value::Null, Value::Object(_)) => {
-                Parts::Fields(&*NO_FIELDS)
+                Parts::Fields(&NO_FIELDS)
             }
             (Shape::Items(by), Value::Array(items), _) => Parts::Items(by, items),
             (Shape::Items(by), Value::Null, _) => Parts::Items(by, &[]),

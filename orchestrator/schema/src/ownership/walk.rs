@@ -52,6 +52,44 @@ pub fn faults_of(ty: &TypeRef, value: &Value) -> Vec<String> {
     out
 }
 
+/// A path as decoders print it (`spec.containers[0].image`) by the elements of its steps. Keys of maps may hold dots, so
+/// the longest key that is there and fits is taken; the last step need not be there.
+pub fn named_path(ty: &TypeRef, value: &Value, path: &str) -> Vec<Element> {
+    let root = Type::Struct(ty.id());
+    let (mut place, mut here) = (Some(Place::root(ty, &root)), Some(value));
+    let (mut rest, mut out) = (path, Vec::new());
+    while !rest.is_empty() {
+        if let Some((index, after)) = rest.strip_prefix('[').and_then(|r| r.split_once(']')) {
+            let at: usize = index.parse().unwrap_or(usize::MAX);
+            let item = here.and_then(|v| v.get(at));
+            let element = match (place, here, item) {
+                (Some(p), Some(list), Some(item)) => match p.parts(list, None) {
+                    Parts::Items(by, _) => p.element(by, item).ok(),
+                    _ => None,
+                },
+                _ => None,
+            };
+            out.push(element.unwrap_or(Element::Index(at as i64)));
+            (place, here) = (place.and_then(|p| p.of_item()), item);
+            rest = after.strip_prefix('.').unwrap_or(after);
+            continue;
+        }
+        let fits = |key: &&String| {
+            rest.strip_prefix(key.as_str()).is_some_and(|r| r.is_empty() || r.starts_with(['.', '[']))
+        };
+        let known = here.and_then(Value::as_object).into_iter().flat_map(Map::keys).filter(fits);
+        let length = match known.map(String::len).max() {
+            Some(length) => length,
+            None => rest.find(['.', '[']).unwrap_or(rest.len()).max(1).min(rest.len()),
+        };
+        let (name, after) = rest.split_at(length);
+        out.push(Element::field(name));
+        (place, here) = (place.and_then(|p| p.of_field(name)), here.and_then(|v| v.get(name)));
+        rest = after.strip_prefix('.').unwrap_or(after);
+    }
+    out
+}
+
 /// The set, with every named field that has parts in it a member. `ty` is what the set is of.
 pub(crate) fn with_named_fields(ty: &TypeRef, set: Set) -> Set {
     let root = Type::Struct(ty.id());

@@ -13,6 +13,7 @@ use crate::registry::generic::now_text;
 use crate::registry::generic::update::Race;
 use crate::registry::object::items_at;
 use crate::registry::options::{DeleteOptions, ListOptions};
+use crate::registry::ownership::Tracking;
 use crate::registry::{Definition, Registry};
 
 /// Between two looks at what is left.
@@ -102,7 +103,7 @@ async fn tell(
         new["status"] = status;
         Ok(new)
     };
-    registry.modify(&context, crds, &target, Race::Rebases, &mut wanted).await.map(drop)
+    registry.modify(&context, crds, &target, Race::Rebases, Tracking::Changes, &mut wanted).await.map(drop)
 }
 
 /// Takes the finalizer away.
@@ -116,7 +117,7 @@ async fn release(registry: &Registry, crds: &Definition, name: &str) -> Result<(
         new["metadata"]["finalizers"] = json!(kept);
         Ok(new)
     };
-    match registry.modify(&context, crds, &target, Race::Rebases, &mut wanted).await {
+    match registry.modify(&context, crds, &target, Race::Rebases, Tracking::Changes, &mut wanted).await {
         Err(error) if !error.is_not_found() => {
             tracing::debug!(group = GROUP, plural = PLURAL, name, %error, "a finalizer could not be taken away");
             Err(error)

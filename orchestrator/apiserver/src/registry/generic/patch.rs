@@ -10,6 +10,7 @@ use crate::error::ApiError;
 use crate::registry::context::{Context, PatchKind, Target};
 use crate::registry::definition::Definition;
 use crate::registry::object::meta_str;
+use crate::registry::ownership::Tracking;
 use crate::registry::{Outcome, Registry, subresource};
 
 impl Registry {
@@ -38,7 +39,7 @@ impl Registry {
         if target.subresource.as_deref() == Some("scale") {
             return subresource::scale::patch(self, context, definition, target, kind, &patch).await;
         }
-        self.modify(context, definition, target, Race::Rebases, &mut |old| {
+        self.modify(context, definition, target, Race::Rebases, Tracking::Changes, &mut |old| {
             let mut new = patched(definition, target.name(), kind, old, &patch)?;
             let expected = Expected {
                 ty: &definition.ty,

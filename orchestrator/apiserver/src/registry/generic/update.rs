@@ -11,6 +11,7 @@ use crate::registry::context::{Body, Context, Target};
 use crate::registry::definition::Definition;
 use crate::registry::meta;
 use crate::registry::object::{items_at, meta_mut, meta_str, set_resource_version};
+use crate::registry::ownership::{self, Tracking};
 use crate::registry::{Outcome, Registry, subresource};
 
 /// How often an update that named no version is tried again after losing a race.
@@ -60,15 +61,18 @@ impl Registry {
         }
         penstock_schema::defaults::apply(&definition.ty, &mut object);
         let wanted = object.clone();
-        let result =
-            self.modify(context, definition, target, Race::Conflicts, &mut |_| Ok(wanted.clone())).await;
+        let result = self
+            .modify(context, definition, target, Race::Conflicts, Tracking::Changes, &mut |_| {
+                Ok(wanted.clone())
+            })
+            .await;
         match result {
             Err(e) if e.is_not_found() && definition.create_on_update && target.subresource.is_none() => {
                 if !meta_str(&object, "uid").is_empty() {
                     return Err(e);
                 }
                 set_resource_version(&mut object, 0);
-                self.create_object(context, definition, target, object).await
+                self.create_object(context, definition, target, Tracking::Changes, object).await
             }
             other => other,
         }
@@ -82,16 +86,17 @@ impl Registry {
         definition: &Definition,
         target: &Target,
         race: Race,
+        tracking: Tracking,
         wanted: &mut Wanted<'_>,
     ) -> Result<Outcome, ApiError> {
         let (namespace, name) = (target.namespace(), target.name());
         let mut present = Some(self.require(definition, namespace, name).await?);
         for _ in 0..ATTEMPTS_MAX {
-            let (old, revision) = match present.take() {
+            let found = match present.take() {
                 Some(found) => found,
                 None => self.require(definition, namespace, name).await?,
             };
-            match self.modify_once(context, definition, target, &old, revision, wanted).await? {
+            match self.modify_once(context, definition, target, tracking, &found, wanted).await? {
                 Attempt::Done(outcome) => return Ok(outcome),
                 Attempt::Raced { record, pinned: true } if race == Race::Conflicts => {
                     return Err(match record {
@@ -112,15 +117,17 @@ impl Registry {
         context: &Context,
         definition: &Definition,
         target: &Target,
-        old: &Value,
-        revision: Revision,
+        tracking: Tracking,
+        (old, revision): &(Value, Revision),
         wanted: &mut Wanted<'_>,
     ) -> Result<Attempt, ApiError> {
+        let revision = *revision;
         let (namespace, name) = (target.namespace(), target.name());
         let sub = target.subresource.as_deref().unwrap_or_default();
         let mut new = wanted(old)?;
         let pinned = check_version(definition, name, &new, old, revision)?;
         restore_system_metadata(&mut new, old);
+        let given = ownership::take_list(&mut new);
         match sub {
             "" => {
                 if definition.isolates_status() {
@@ -129,11 +136,18 @@ impl Registry {
                 definition.strategy.prepare_update(context, &mut new, old);
             }
             "status" => {
-                isolate_status(&mut new, old);
+                isolate_status(&mut new, old, definition.custom.is_some());
                 definition.strategy.prepare_status(context, &mut new, old);
             }
             other => subresource::prepare(other, definition, &mut new, old),
         }
+        // What a subresource takes over from the present object includes its owners.
+        ownership::take_list(&mut new);
+        let list = match tracking {
+            Tracking::Changes => ownership::tracked(self, context, definition, sub, &new, given, Some(old)),
+            Tracking::Given => given,
+        };
+        ownership::put_list(&mut new, list);
         if definition.generation && sub != "status" {
             bump_generation(&mut new, old, definition.custom.is_none() || definition.isolates_status());
         }
@@ -164,11 +178,9 @@ impl Registry {
         }
         self.admission.validate(self, &attributes, Some(&new)).await?;
         set_resource_version(&mut new, revision.0);
-        if new == *old {
+        if ownership::is_same_but_for_times(&mut new, old) {
             return Ok(Attempt::Done(Outcome { object: share(definition, old), created: false }));
         }
-        super::apply::track(context, definition, &mut new, Some(old));
-
         if is_released(definition, &new) {
             return self.finish_deletion(context, definition, target, new, revision, pinned).await;
         }
@@ -280,11 +292,6 @@ fn restore_system_metadata(new: &mut Value, old: &Value) {
             None => meta.remove(field),
         };
     }
-    if !meta.contains_key("managedFields")
-        && let Some(v) = old_meta.and_then(|m| m.get("managedFields"))
-    {
-        meta.insert("managedFields".into(), v.clone());
-    }
 }
 
 fn copy_field(new: &mut Value, old: &Value, field: &str) {
@@ -296,8 +303,8 @@ fn copy_field(new: &mut Value, old: &Value, field: &str) {
     }
 }
 
-/// A status write changes status and metadata (not owners); everything else stays.
-fn isolate_status(new: &mut Value, old: &Value) {
+/// A status write changes status and metadata (not owners), of custom resources the status alone; everything else stays.
+fn isolate_status(new: &mut Value, old: &Value, custom: bool) {
     let mut kept = old.clone();
     match new.get("status") {
         Some(status) => kept["status"] = status.clone(),
@@ -306,6 +313,10 @@ fn isolate_status(new: &mut Value, old: &Value) {
                 map.remove("status");
             }
         }
+    }
+    if custom {
+        *new = kept;
+        return;
     }
     let owners = old.pointer("/metadata/ownerReferences").cloned();
     if let Some(meta) = new.get("metadata") {
@@ -356,11 +367,14 @@ mod tests {
         let old = json!({"metadata": {"name": "a"}, "spec": {"x": 1}, "status": {"y": 1}});
         let mut new =
             json!({"metadata": {"name": "a", "labels": {"l": "1"}}, "spec": {"x": 2}, "status": {"y": 2}});
-        isolate_status(&mut new, &old);
+        let mut custom = new.clone();
+        isolate_status(&mut new, &old, false);
         assert_eq!(
             new,
             json!({"metadata": {"name": "a", "labels": {"l": "1"}}, "spec": {"x": 1}, "status": {"y": 2}})
         );
+        isolate_status(&mut custom, &old, true);
+        assert_eq!(custom, json!({"metadata": {"name": "a"}, "spec": {"x": 1}, "status": {"y": 2}}));
     }
 
     #[test]

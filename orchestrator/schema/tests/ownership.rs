@@ -150,7 +150,7 @@ proptest! {
         let entry = serde_json::json!([{"manager": "m", "operation": "Update", "apiVersion": "v1",
             "fieldsType": "FieldsV1", "fieldsV1": fields}]);
         if let Ok(managed) = Managed::read(Some(&entry)) {
-            prop_assert_eq!(Managed::read(Some(&Value::Array(managed.write()))), Ok(managed));
+            prop_assert_eq!(Managed::read(Some(&Value::Array(managed.clone().write()))), Ok(managed));
         }
         prop_assert!(Managed::read(Some(&fields)).is_err() || fields.is_null() || fields.as_array().is_some_and(Vec::is_empty));
     }

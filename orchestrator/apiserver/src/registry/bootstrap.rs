@@ -127,7 +127,7 @@ async fn ensure_object(
             Err(e) => return Err(failed(e)),
         }
     }
-    let mend = &mut |old: &Value| {
+    let mend = &mut |old: &Value, _: Option<&Value>| {
         let mut new = old.clone();
         reconcile(&mut new, &want);
         Ok(new)

@@ -183,25 +183,26 @@ impl Registry {
         Ok((from_stored(definition, value), revision))
     }
 
-    /// One compare-and-set of `value` (in the definition's version). `expect` of 0 means "must not exist".
+    /// One compare-and-set of `value` (in the definition's version), which loses the version it carries. `expect` of 0
+    /// means "must not exist".
     pub(crate) async fn put(
         &self,
         definition: &Definition,
         namespace: &str,
         name: &str,
-        value: &Value,
+        value: &mut Value,
         expect: Revision,
     ) -> Result<Stored, ApiError> {
         let cell = self.cell(definition)?;
-        let mut stored = to_stored(definition, value.clone());
-        set_resource_version(&mut stored, 0);
+        set_resource_version(value, 0);
+        let stored = match &definition.stored_as {
+            Some(_) => to_stored(definition, value.clone()).to_string(),
+            None => value.to_string(),
+        };
         let write = Write {
             key: cell.key(namespace, name),
             expect: if expect.0 == 0 { Expect::Absent } else { Expect::Revision(expect) },
-            mutation: Mutation::Put {
-                value: stored.to_string().into(),
-                lease_ttl_seconds: cell.definition.ttl_seconds,
-            },
+            mutation: Mutation::Put { value: stored.into(), lease_ttl_seconds: cell.definition.ttl_seconds },
         };
         match self.store.commit(write).await {
             Ok(committed) => Ok(Stored::Done(committed.revision)),

@@ -98,7 +98,9 @@ pub fn validate(value: &Value, rule: NameRule, namespaced: bool, finalizers: Fin
             "finalizer orphan and foregroundDeletion cannot be both set",
         ));
     }
-    managers::validate(value, &mut errors);
+    if let Some(list) = value.pointer("/metadata/managedFields") {
+        managers::validate(list, &mut errors);
+    }
     errors
 }
 

@@ -27,6 +27,8 @@ pub(crate) enum Tracking {
     Changes,
     /// The wanted object says who owns what.
     Given,
+    /// The change is nobody's.
+    Kept,
 }
 
 /// The versions of a kind, as they are served now.
@@ -118,50 +120,61 @@ pub(crate) fn put_list(object: &mut Value, list: Option<Value>) {
 }
 
 /// The owners as a list.
-pub(crate) fn listed(managed: &Managed) -> Option<Value> {
+pub(crate) fn listed(managed: Managed) -> Option<Value> {
     Some(Value::Array(managed.write()))
 }
 
-/// The owners of an object; none if its list cannot be read, as upstream takes it.
-pub(crate) fn owners_of(object: &Value) -> Managed {
-    Managed::read(list_of(object)).unwrap_or_default()
+/// A write as its tracking sees it. Objects stand here without their lists.
+pub(crate) struct Tracked<'a> {
+    pub registry: &'a Registry,
+    pub context: &'a Context,
+    pub definition: &'a Definition,
+    pub subresource: &'a str,
+    /// None: of an object that is created.
+    pub old: Option<&'a Value>,
+    pub new: &'a Value,
+    /// What the writer said the list is.
+    pub given: Option<Value>,
+    /// What it was.
+    pub before: Option<&'a Value>,
 }
 
-/// The list after a write has made `new`, whose list was `given`, of `old`. None: of an object that is created.
-pub(crate) fn tracked(
-    registry: &Registry,
-    context: &Context,
-    definition: &Definition,
-    subresource: &str,
-    new: &Value,
-    given: Option<Value>,
-    old: Option<&Value>,
-) -> Option<Value> {
-    let old_list = old.and_then(list_of);
-    // Clients that know nothing of the list leave it out; those that read it hand it back.
-    let untouched = given.is_none() || given.as_ref() == old_list || !subresource.is_empty();
-    let managed = match &given {
-        _ if untouched => None,
-        Some(given) if clears(given) => Some(Managed::default()),
-        given => Managed::read(given.as_ref()).ok().filter(|managed| !managed.is_empty()),
-    };
-    let managed = managed.unwrap_or_else(|| Managed::read(old_list).unwrap_or_default());
-    if old.is_some() && managed.is_empty() {
-        // Nobody tracked it before: that begins with the first apply.
-        return None;
+// === impl Tracked ===
+
+impl Tracked<'_> {
+    /// The list after the write; none when it stays as it was.
+    pub fn list(self) -> Option<Option<Value>> {
+        let Tracked { registry, context, definition, subresource, old, new, given, before } = self;
+        // Clients that know nothing of the list leave it out; those that read it hand it back.
+        let untouched = given.is_none() || given.as_ref() == before || !subresource.is_empty();
+        let named = match &given {
+            _ if untouched => None,
+            Some(given) if clears(given) => Some(Managed::default()),
+            given => Managed::read(given.as_ref()).ok().filter(|managed| !managed.is_empty()),
+        };
+        if old.is_some() && named.as_ref().map_or(before.is_none(), Managed::is_empty) {
+            // Nobody tracks it: that begins with the first apply.
+            return named.map(|_| None);
+        }
+        let nothing = json!({});
+        let old = old.unwrap_or(&nothing);
+        let api_version = definition.api_version();
+        let write = Write {
+            versions: &Kinds::of(registry, definition),
+            filter: &filter(definition, subresource),
+            api_version: &api_version,
+            now: &now_text(),
+        };
+        let changes = write.changes(old, new);
+        if changes.is_empty() && named.is_none() {
+            return None;
+        }
+        let managed = named.unwrap_or_else(|| Managed::read_written(before.cloned()));
+        let manager = Manager::updating(context.manager(), &api_version, subresource);
+        let mut managed = write.update_by(manager, managed, old, new, changes);
+        managed.cap();
+        Some(listed(managed))
     }
-    let nothing = json!({});
-    let api_version = definition.api_version();
-    let write = Write {
-        versions: &Kinds::of(registry, definition),
-        filter: &filter(definition, subresource),
-        api_version: &api_version,
-        now: &now_text(),
-    };
-    let manager = Manager::updating(context.manager(), &api_version, subresource);
-    let mut managed = write.update(manager, managed, old.unwrap_or(&nothing), new);
-    managed.cap();
-    listed(&managed)
 }
 
 /// The two ways to say that nobody owns anything: an empty list, or one empty entry.
@@ -173,25 +186,16 @@ fn clears(list: &Value) -> bool {
     }
 }
 
-/// Whether an object differs from another in the times of its owners at most. If so it gets those of the other.
-pub(crate) fn is_same_but_for_times(new: &mut Value, old: &Value) -> bool {
-    let ours = take_list(new);
-    let is_same = timeless(ours.as_ref()) == timeless(list_of(old));
-    if is_same {
-        put_list(new, list_of(old).cloned());
-        if new == old {
-            return true;
-        }
+/// Whether two lists differ in times at most.
+pub(crate) fn is_same_but_for_times(a: Option<&Value>, b: Option<&Value>) -> bool {
+    fn entries(list: Option<&Value>) -> &[Value] {
+        list.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
     }
-    put_list(new, ours);
-    false
-}
-
-fn timeless(list: Option<&Value>) -> Vec<Vec<(&String, &Value)>> {
-    let entries = list.and_then(Value::as_array).into_iter().flatten();
-    entries
-        .map(|entry| entry.as_object().into_iter().flatten().filter(|(key, _)| *key != "time").collect())
-        .collect()
+    fn timeless(entry: &Value) -> Vec<(&String, &Value)> {
+        entry.as_object().into_iter().flatten().filter(|(key, _)| *key != "time").collect()
+    }
+    let (a, b) = (entries(a), entries(b));
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| timeless(a) == timeless(b))
 }
 
 #[cfg(test)]
@@ -206,12 +210,11 @@ mod tests {
 
     #[test]
     fn times_alone_make_no_difference() {
-        let object = |time: &str, data: &str| json!({"metadata": {"managedFields": [{"manager": "a", "time": time}]}, "data": data});
-        let mut new = object("2", "x");
-        assert!(is_same_but_for_times(&mut new, &object("1", "x")));
-        assert_eq!(new, object("1", "x"));
-        let mut new = object("2", "y");
-        assert!(!is_same_but_for_times(&mut new, &object("1", "x")));
-        assert_eq!(new, object("2", "y"));
+        let list = |manager: &str, time: &str| json!([{"manager": manager, "time": time}]);
+        assert!(is_same_but_for_times(Some(&list("a", "1")), Some(&list("a", "2"))));
+        assert!(is_same_but_for_times(Some(&list("a", "1")), Some(&json!([{"manager": "a"}]))));
+        assert!(is_same_but_for_times(None, Some(&json!([]))));
+        assert!(!is_same_but_for_times(Some(&list("a", "1")), Some(&list("b", "1"))));
+        assert!(!is_same_but_for_times(None, Some(&list("a", "1"))));
     }
 }

@@ -498,6 +498,29 @@ async fn custom_kinds_are_owned_by_their_schema() {
 }
 
 #[tokio::test]
+async fn owners_survive_protobuf() {
+    let cluster = Cluster::start().await;
+    let writer = Writer::new(&cluster, "deployments", "a");
+    let made = writer.try_apply("web", &deployment(Some(1))).await.unwrap().object;
+    let bytes = made.protobuf().unwrap();
+    let read = penstock_schema::protobuf::decode(&writer.definition.ty, &bytes).unwrap();
+    assert_eq!(read["metadata"]["managedFields"], made.value()["metadata"]["managedFields"]);
+}
+
+#[tokio::test]
+async fn a_json_patch_reaches_the_owners() {
+    let cluster = Cluster::start().await;
+    let writer = Writer::new(&cluster, "configmaps", "a");
+    writer.apply("m", config_map(json!({"k": "1"}))).await;
+    let patch = json!([
+        {"op": "test", "path": "/metadata/managedFields/0/manager", "value": "a"},
+        {"op": "replace", "path": "/metadata/managedFields/0/manager", "value": "renamed"},
+    ]);
+    let after = writer.patch(PatchKind::Json, "m", patch.to_string()).await.unwrap().object.value();
+    assert_eq!(managers(&after), ["renamed Apply v1 -"]);
+}
+
+#[tokio::test]
 async fn many_updaters_are_kept_few() {
     let cluster = Cluster::start().await;
     Writer::new(&cluster, "configmaps", "m").create(config_map(json!({}))).await;

@@ -13,13 +13,21 @@ use super::walk::{self, Comparison};
 use crate::TypeRef;
 
 /// What one manager owns.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Claim {
-    pub set: Set,
+    fields: Fields,
     /// The version the fields are of.
     pub api_version: String,
     /// When they were last changed, in RFC 3339.
     pub time: Option<String>,
+}
+
+/// The fields of a claim. Most claims of most writes are passed on as they came.
+#[derive(Debug, Clone)]
+enum Fields {
+    /// As the object carries them. What cannot be read is nothing.
+    Written(Value),
+    Read(Set),
 }
 
 /// Who owns what of one object.
@@ -72,6 +80,65 @@ pub struct Write<'a> {
     pub now: &'a str,
 }
 
+// === impl Claim ===
+
+impl Claim {
+    pub fn new(set: Set, api_version: impl Into<String>, time: Option<String>) -> Claim {
+        Claim { fields: Fields::Read(set), api_version: api_version.into(), time }
+    }
+
+    /// A claim in the form objects carry, not read before it must be.
+    pub(crate) fn written(fields: Value, api_version: String, time: Option<String>) -> Claim {
+        Claim { fields: Fields::Written(fields), api_version, time }
+    }
+
+    pub fn set(&self) -> Cow<'_, Set> {
+        match &self.fields {
+            Fields::Read(set) => Cow::Borrowed(set),
+            Fields::Written(fields) => Cow::Owned(Set::from_fields_v1(fields).unwrap_or_default()),
+        }
+    }
+
+    pub fn into_set(self) -> Set {
+        match self.fields {
+            Fields::Read(set) => set,
+            Fields::Written(fields) => Set::from_fields_v1(&fields).unwrap_or_default(),
+        }
+    }
+
+    pub(crate) fn into_fields_v1(self) -> Value {
+        match self.fields {
+            Fields::Read(set) => set.to_fields_v1(),
+            Fields::Written(fields) => fields,
+        }
+    }
+
+    /// Whether it has a field of the set.
+    fn meets(&self, other: &Set) -> bool {
+        match &self.fields {
+            Fields::Read(set) => !set.intersection(other).is_empty(),
+            Fields::Written(fields) => other.meets_fields_v1(fields),
+        }
+    }
+
+    /// Replaces the fields by what `change` makes of them.
+    pub fn change(&mut self, change: impl FnOnce(Set) -> Set) {
+        let set = match std::mem::replace(&mut self.fields, Fields::Read(Set::default())) {
+            Fields::Read(set) => set,
+            Fields::Written(fields) => Set::from_fields_v1(&fields).unwrap_or_default(),
+        };
+        self.fields = Fields::Read(change(set));
+    }
+}
+
+impl PartialEq for Claim {
+    fn eq(&self, other: &Self) -> bool {
+        self.api_version == other.api_version && self.time == other.time && self.set() == other.set()
+    }
+}
+
+impl Eq for Claim {}
+
 // === impl Filter ===
 
 impl Filter {
@@ -93,20 +160,38 @@ impl Filter {
 
 impl Write<'_> {
     /// Who owns what after `manager` has made `new` of `old`. Neither holds its own `managedFields`.
-    pub fn update(&self, manager: Manager, mut managed: Managed, old: &Value, new: &Value) -> Managed {
-        let Some(found) = self.compare(old, new, self.api_version) else { return managed };
+    pub fn update(&self, manager: Manager, managed: Managed, old: &Value, new: &Value) -> Managed {
+        let found = self.changes(old, new);
+        self.update_by(manager, managed, old, new, found)
+    }
+
+    /// What an update changes that somebody can own.
+    pub fn changes(&self, old: &Value, new: &Value) -> Comparison {
+        let found = self.compare(old, new, self.api_version).unwrap_or_default();
+        Comparison {
+            removed: without_identity(found.removed),
+            modified: without_identity(found.modified),
+            added: without_identity(found.added),
+        }
+    }
+
+    /// As [`Write::update`], where the [`Write::changes`] are known.
+    pub fn update_by(
+        &self,
+        manager: Manager,
+        mut managed: Managed,
+        old: &Value,
+        new: &Value,
+        found: Comparison,
+    ) -> Managed {
         if found.is_empty() {
             return managed;
         }
-        self.take(&mut managed, None, old, new, found.clone());
-        let taken = without_identity(found.changed());
+        let taken = found.changed();
+        self.take(&mut managed, None, old, new, found);
         if !taken.is_empty() {
-            let before = managed.claims.remove(&manager).map(|claim| claim.set).unwrap_or_default();
-            let claim = Claim {
-                set: taken.union(before),
-                api_version: self.api_version.to_owned(),
-                time: Some(self.now.to_owned()),
-            };
+            let before = managed.claims.remove(&manager).map(Claim::into_set).unwrap_or_default();
+            let claim = Claim::new(taken.union(before), self.api_version, Some(self.now.to_owned()));
             managed.claims.insert(manager, claim);
         }
         managed
@@ -130,7 +215,7 @@ impl Write<'_> {
         let merged = combine::merge(&ty, live, config);
         let before = managed.claims.remove(manager);
         let set = self.filter.keep(walk::fields_of(&ty, config));
-        let claim = Claim { set, api_version: self.api_version.to_owned(), time: None };
+        let claim = Claim::new(set, self.api_version, None);
         managed.claims.insert(manager.clone(), claim);
         let object = match &before {
             Some(before) => self.prune(merged, &managed, before),
@@ -145,14 +230,14 @@ impl Write<'_> {
         }
         self.take(&mut managed, Some(manager), live, &object, found);
         if let Some(mut claim) = managed.claims.remove(manager) {
-            claim.set = without_identity(claim.set);
+            claim.change(without_identity);
             let same =
-                before.as_ref().is_some_and(|b| b.set == claim.set && b.api_version == claim.api_version);
+                before.as_ref().is_some_and(|b| b.set() == claim.set() && b.api_version == claim.api_version);
             claim.time = match before.and_then(|b| b.time) {
                 Some(time) if same && object == *live => Some(time),
                 _ => Some(self.now.to_owned()),
             };
-            if !claim.set.is_empty() {
+            if !claim.set().is_empty() {
                 managed.claims.insert(manager.clone(), claim);
             }
         }
@@ -187,10 +272,11 @@ impl Write<'_> {
                 gone_of.insert(claim.api_version.clone(), gone);
             }
             match gone_of.get(&claim.api_version) {
-                Some(Some(gone)) => {
-                    claim.set = std::mem::take(&mut claim.set).difference(gone);
-                    !claim.set.is_empty()
+                Some(Some(gone)) if claim.meets(gone) => {
+                    claim.change(|set| set.difference(gone));
+                    !claim.set().is_empty()
                 }
+                Some(Some(_)) => true,
                 _ => false,
             }
         });
@@ -211,7 +297,10 @@ impl Write<'_> {
             let changed = changed_of
                 .entry(&claim.api_version)
                 .or_insert_with(|| self.compare(live, new, &claim.api_version).unwrap_or_default().changed());
-            out.extend(claim.set.intersection(changed).paths().into_iter().map(|path| Conflict {
+            if !claim.meets(changed) {
+                continue;
+            }
+            out.extend(claim.set().intersection(changed).paths().into_iter().map(|path| Conflict {
                 owner: owner.clone(),
                 api_version: claim.api_version.clone(),
                 path,
@@ -222,13 +311,13 @@ impl Write<'_> {
 
     /// Removes what the applying manager owned `before`, does not give any more, and nobody else owns.
     fn prune(&self, merged: Value, managed: &Managed, before: &Claim) -> Value {
-        if before.set.is_empty() {
+        if before.set().is_empty() {
             return merged;
         }
         let Some((ty, full)) = self.versions.convert(&merged, &before.api_version) else {
             return merged;
         };
-        let last = walk::with_named_fields(&ty, before.set.clone());
+        let last = walk::with_named_fields(&ty, before.set().into_owned());
         let mut pruned = combine::remove(&ty, &full, &last);
         // The version of the pruned object first: others may not be convertible without what is added back.
         let versions = std::iter::once(before.api_version.as_str())
@@ -240,7 +329,7 @@ impl Write<'_> {
             }
             seen.push(version);
             let of_version = managed.claims.values().filter(|claim| claim.api_version == version);
-            let owned = of_version.fold(Set::default(), |all, claim| all.union(claim.set.clone()));
+            let owned = of_version.fold(Set::default(), |all, claim| all.union(claim.set().into_owned()));
             pruned = self.add_back(&merged, pruned, &before.api_version, version, owned);
         }
         let full_set = walk::with_named_fields(&ty, walk::fields_of(&ty, &full));
@@ -351,7 +440,7 @@ impl Managed {
             if let Some(claim) = self.claims.remove(&manager)
                 && let Some(ancient) = self.claims.get_mut(&bucket)
             {
-                ancient.set = std::mem::take(&mut ancient.set).union(claim.set);
+                ancient.change(|set| set.union(claim.into_set()));
                 ancient.time = time;
             }
             left -= 1;

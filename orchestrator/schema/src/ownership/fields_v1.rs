@@ -33,6 +33,15 @@ impl Set {
         read(fields, "", 0).map(|(_, set)| set)
     }
 
+    /// Whether `FieldsV1` has a field of this set. Costs what the set does, however large the other is.
+    pub(crate) fn meets_fields_v1(&self, fields: &Value) -> bool {
+        self.nodes().any(|(element, member, below)| {
+            let Some(node) = fields.get(element.to_text()) else { return false };
+            let itself = node.as_object().is_none_or(|inner| inner.is_empty() || inner.contains_key(ITSELF));
+            (member && itself) || below.meets_fields_v1(node)
+        })
+    }
+
     /// Writes `FieldsV1`.
     pub fn to_fields_v1(&self) -> Value {
         let mut out = Map::new();
@@ -89,6 +98,14 @@ mod tests {
         assert_eq!(set.len(), 6);
         assert_eq!(set.to_fields_v1(), fields);
         assert_eq!(Set::default().to_fields_v1(), json!({}));
+    }
+
+    #[test]
+    fn a_set_meets_the_fields_it_shares() {
+        let fields = json!({"f:a": {".": {}, "f:b": {}}, "f:c": {"f:d": {}}});
+        let meets = |path: &[&str]| Set::of([path]).meets_fields_v1(&fields);
+        assert!(meets(&["a"]) && meets(&["a", "b"]) && meets(&["c", "d"]));
+        assert!(!meets(&["c"]) && !meets(&["a", "c"]) && !meets(&["x"]) && !meets(&["a", "b", "e"]));
     }
 
     #[test]

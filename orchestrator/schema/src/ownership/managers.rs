@@ -117,17 +117,50 @@ impl Managed {
         Ok(managed)
     }
 
+    /// Reads a list that was [written](Managed::write) here, without looking at the fields before it must. Of one that
+    /// was not, nothing is left.
+    pub fn read_written(entries: Option<Value>) -> Managed {
+        let Some(Value::Array(entries)) = entries else { return Managed::default() };
+        let mut managed = Managed::default();
+        for (index, mut entry) in entries.into_iter().enumerate() {
+            let fields = entry.get_mut("fieldsV1").map(Value::take);
+            let read = entry.as_object().ok_or(ManagedError::NotAList).and_then(|e| read_identity(e, index));
+            let Ok((manager, api_version, time)) = read else { return Managed::default() };
+            let fields = fields.unwrap_or_else(|| json!({}));
+            managed.claims.insert(manager, Claim::written(fields, api_version, time));
+        }
+        managed
+    }
+
     /// Writes `metadata.managedFields`, in the order objects carry it.
-    pub fn write(&self) -> Vec<Value> {
-        let mut sorted: Vec<(&Manager, &Claim)> = self.claims.iter().collect();
-        sorted.sort_by_key(|(manager, claim)| {
+    pub fn write(self) -> Vec<Value> {
+        fn order<'a>(
+            (manager, claim): &'a (Manager, Claim),
+        ) -> (Operation, &'a Option<String>, &'a str, &'a str, &'a str) {
             (manager.operation, &claim.time, &manager.name, &claim.api_version, &manager.subresource)
-        });
+        }
+        let mut sorted: Vec<(Manager, Claim)> = self.claims.into_iter().collect();
+        sorted.sort_by(|a, b| order(a).cmp(&order(b)));
         sorted.into_iter().map(|(manager, claim)| write_entry(manager, claim)).collect()
     }
 }
 
 fn read_entry(entry: &Map<String, Value>, index: usize) -> Result<(Manager, Claim), ManagedError> {
+    let (manager, api_version, time) = read_identity(entry, index)?;
+    let set = match entry.get("fieldsV1") {
+        Some(fields) => {
+            Set::from_fields_v1(fields).map_err(|source| ManagedError::Fields { index, source })?
+        }
+        None => Set::default(),
+    };
+    Ok((manager, Claim::new(set, api_version, time)))
+}
+
+/// Everything but the fields: who, in which version, when.
+fn read_identity(
+    entry: &Map<String, Value>,
+    index: usize,
+) -> Result<(Manager, String, Option<String>), ManagedError> {
     let text = |field: &str| entry.get(field).and_then(Value::as_str).unwrap_or_default();
     let operation = match text("operation") {
         "Apply" => Operation::Apply,
@@ -143,12 +176,6 @@ fn read_entry(entry: &Map<String, Value>, index: usize) -> Result<(Manager, Clai
         "" => return Err(ManagedError::NoFieldsType { index }),
         other => return Err(ManagedError::FieldsType { fields_type: other.to_owned(), index }),
     }
-    let set = match entry.get("fieldsV1") {
-        Some(fields) => {
-            Set::from_fields_v1(fields).map_err(|source| ManagedError::Fields { index, source })?
-        }
-        None => Set::default(),
-    };
     let manager = Manager {
         name: text("manager").to_owned(),
         operation,
@@ -156,24 +183,21 @@ fn read_entry(entry: &Map<String, Value>, index: usize) -> Result<(Manager, Clai
         subresource: text("subresource").to_owned(),
     };
     let time = entry.get("time").and_then(Value::as_str).map(str::to_owned);
-    Ok((manager, Claim { set, api_version, time }))
+    Ok((manager, api_version, time))
 }
 
-fn write_entry(manager: &Manager, claim: &Claim) -> Value {
-    let mut entry = json!({
-        "manager": manager.name,
-        "operation": manager.operation.name(),
-        "apiVersion": claim.api_version,
-        "fieldsType": "FieldsV1",
-        "fieldsV1": claim.set.to_fields_v1(),
-    });
-    if let Some(time) = &claim.time {
-        entry["time"] = time.as_str().into();
-    }
+fn write_entry(manager: Manager, mut claim: Claim) -> Value {
+    let mut entry = Map::new();
+    entry.insert("apiVersion".into(), std::mem::take(&mut claim.api_version).into());
+    entry.extend(claim.time.take().map(|time| ("time".to_owned(), time.into())));
+    entry.insert("fieldsType".into(), "FieldsV1".into());
+    entry.insert("fieldsV1".into(), claim.into_fields_v1());
+    entry.insert("manager".into(), manager.name.into());
+    entry.insert("operation".into(), manager.operation.name().into());
     if !manager.subresource.is_empty() {
-        entry["subresource"] = manager.subresource.as_str().into();
+        entry.insert("subresource".into(), manager.subresource.into());
     }
-    entry
+    Value::Object(entry)
 }
 
 /// What a refused apply says, in upstream's words.

@@ -78,7 +78,7 @@ impl Story {
 
     fn owned(&self, name: &str) -> Value {
         let of_name = self.managed.claims.iter().filter(|(manager, _)| manager.name == name);
-        of_name.fold(Set::default(), |all, (_, claim)| all.union(claim.set.clone())).to_fields_v1()
+        of_name.fold(Set::default(), |all, (_, claim)| all.union(claim.set().into_owned())).to_fields_v1()
     }
 }
 
@@ -339,11 +339,12 @@ fn the_list_is_read_and_written_alike() {
     story.update("z", json!({"data": {"one": "1"}}));
     story.apply("b", json!({"data": {"two": "2"}}));
     story.apply("a", json!({"data": {"three": "3"}}));
-    let written = Value::Array(story.managed.write());
+    let written = Value::Array(story.managed.clone().write());
     let order: Vec<&str> =
         written.as_array().unwrap().iter().map(|e| e["manager"].as_str().unwrap()).collect();
     assert_eq!(order, ["b", "a", "z"], "appliers first, then by time");
     assert_eq!(Managed::read(Some(&written)).unwrap(), story.managed);
+    assert_eq!(Managed::read_written(Some(written.clone())), story.managed);
     let mut broken = written.clone();
     broken[0]["operation"] = "Guess".into();
     assert!(Managed::read(Some(&broken)).is_err());

@@ -96,7 +96,7 @@ async fn tell(
 ) -> Result<(), ApiError> {
     let target = Target::named(None, name).with_subresource("status");
     let context = Context::system();
-    let mut wanted = |old: &Value| {
+    let mut wanted = |old: &Value, _: Option<&Value>| {
         let mut new = old.clone();
         let mut status = new["status"].take();
         conditions::set(&mut status, &now_text(), "Terminating", is, reason, message);
@@ -110,7 +110,7 @@ async fn tell(
 async fn release(registry: &Registry, crds: &Definition, name: &str) -> Result<(), ApiError> {
     let target = Target::named(None, name);
     let context = Context::system();
-    let mut wanted = |old: &Value| {
+    let mut wanted = |old: &Value, _: Option<&Value>| {
         let mut new = old.clone();
         let finalizers = items_at(old, "/metadata/finalizers").iter();
         let kept: Vec<Value> = finalizers.filter(|f| *f != CLEANUP_FINALIZER).cloned().collect();

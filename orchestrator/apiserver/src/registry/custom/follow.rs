@@ -228,7 +228,7 @@ async fn write_status(registry: &Registry, name: &str, taken: &Taken) -> Result<
     let definition = definition(registry)?;
     let target = Target::named(None, name).with_subresource("status");
     let outcome = registry
-        .modify(&Context::system(), &definition, &target, Race::Rebases, Tracking::Changes, &mut |old| {
+        .modify(&Context::system(), &definition, &target, Race::Rebases, Tracking::Changes, &mut |old, _| {
             let mut new = old.clone();
             new["status"] = conditions::plan_status(old, taken, &crate::registry::generic::now_text());
             Ok(new)

@@ -45,7 +45,7 @@ impl Registry {
         )?;
         let (sub, changes) = (target.subresource.as_deref().unwrap_or_default(), Tracking::Given);
         let api_version = definition.api_version();
-        let applied = |live: &Value| -> Result<Value, ApiError> {
+        let applied = |live: &Value, list: Option<&Value>| -> Result<Value, ApiError> {
             let now = now_text();
             let write = Write {
                 versions: &Kinds::of(self, definition),
@@ -53,7 +53,7 @@ impl Registry {
                 api_version: &api_version,
                 now: &now,
             };
-            let managed = owners_before(live, &write, sub)?;
+            let managed = owners_before(live, list, &write, sub)?;
             let mut new = config.applied_to(live, managed, &write, context, sub)?;
             defaults::apply(&definition.ty, &mut new);
             config.note_last_applied(context, &mut new);
@@ -64,14 +64,16 @@ impl Registry {
         let mut outcome = Err(ApiError::modified(&definition.group, &definition.plural, target.name()));
         for _ in 0..ATTEMPTS_MAX {
             outcome = self
-                .modify(context, definition, target, Race::Rebases, changes, &mut |live| applied(live))
+                .modify(context, definition, target, Race::Rebases, changes, &mut |live, list| {
+                    applied(live, list)
+                })
                 .await;
             let absent = outcome.as_ref().is_err_and(ApiError::is_not_found);
             if !absent || !sub.is_empty() || !definition.verbs.contains(&"create") {
                 return outcome;
             }
             let nothing = json!({"apiVersion": api_version, "kind": &definition.kind});
-            let object = applied(&nothing)?;
+            let object = applied(&nothing, None)?;
             config.check_absent(definition, target)?;
             outcome = self.create_object(context, definition, target, changes, object).await;
             if !outcome.as_ref().is_err_and(ApiError::is_already_exists) {
@@ -158,7 +160,7 @@ impl Config {
         });
         let applied = applied.map_err(|conflicts| refused(&conflicts))?;
         let mut new = applied.object;
-        ownership::put_list(&mut new, ownership::listed(&applied.managed));
+        ownership::put_list(&mut new, ownership::listed(applied.managed));
         Ok(new)
     }
 
@@ -224,8 +226,13 @@ impl Config {
 }
 
 /// The owners an object has when it is applied to. What nobody has tracked so far gets an owner of its own.
-fn owners_before(live: &Value, write: &Write<'_>, subresource: &str) -> Result<Managed, ApiError> {
-    let managed = Managed::read(ownership::list_of(live))
+fn owners_before(
+    live: &Value,
+    list: Option<&Value>,
+    write: &Write<'_>,
+    subresource: &str,
+) -> Result<Managed, ApiError> {
+    let managed = Managed::read(list)
         .map_err(|error| ApiError::new(500, "", format!("failed to decode managed fields: {error}")))?;
     if !managed.is_empty() {
         return Ok(managed);

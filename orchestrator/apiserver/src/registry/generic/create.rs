@@ -11,7 +11,7 @@ use crate::registry::context::{Body, Context, Target};
 use crate::registry::definition::Definition;
 use crate::registry::meta::names;
 use crate::registry::object::{meta_mut, meta_str, set_resource_version};
-use crate::registry::ownership::{self, Tracking};
+use crate::registry::ownership::{self, Tracked, Tracking};
 use crate::registry::{Outcome, Registry, subresource};
 
 /// How often a generated name may collide before the client is told.
@@ -98,7 +98,10 @@ impl Registry {
         penstock_schema::defaults::apply(&definition.ty, &mut object);
         if tracking == Tracking::Changes {
             let given = ownership::take_list(&mut object);
-            let list = ownership::tracked(self, context, definition, "", &object, given, None);
+            let (old, before, subresource, new) = (None, None, "", &object);
+            let registry = self;
+            let tracked = Tracked { registry, context, definition, subresource, old, new, given, before };
+            let list = tracked.list().flatten();
             ownership::put_list(&mut object, list);
         }
         let namespace = meta_str(&object, "namespace").to_string();

@@ -11,7 +11,7 @@ use crate::registry::context::{Body, Context, Target};
 use crate::registry::definition::Definition;
 use crate::registry::meta;
 use crate::registry::object::{items_at, meta_mut, meta_str, set_resource_version};
-use crate::registry::ownership::{self, Tracking};
+use crate::registry::ownership::{self, Tracked, Tracking};
 use crate::registry::{Outcome, Registry, subresource};
 
 /// How often an update that named no version is tried again after losing a race.
@@ -26,8 +26,8 @@ pub(crate) enum Race {
     Rebases,
 }
 
-/// Makes the wanted object from the present one. `None` is passed when there is none (create on update).
-pub(crate) type Wanted<'a> = dyn FnMut(&Value) -> Result<Value, ApiError> + Send + 'a;
+/// Makes the wanted object from the present one, which stands beside the list of its owners.
+pub(crate) type Wanted<'a> = dyn FnMut(&Value, Option<&Value>) -> Result<Value, ApiError> + Send + 'a;
 
 impl Registry {
     /// PUT to an object or one of its subresources.
@@ -62,7 +62,7 @@ impl Registry {
         penstock_schema::defaults::apply(&definition.ty, &mut object);
         let wanted = object.clone();
         let result = self
-            .modify(context, definition, target, Race::Conflicts, Tracking::Changes, &mut |_| {
+            .modify(context, definition, target, Race::Conflicts, Tracking::Changes, &mut |_, _| {
                 Ok(wanted.clone())
             })
             .await;
@@ -92,12 +92,18 @@ impl Registry {
         let (namespace, name) = (target.namespace(), target.name());
         let mut present = Some(self.require(definition, namespace, name).await?);
         for _ in 0..ATTEMPTS_MAX {
-            let found = match present.take() {
+            let (mut old, revision) = match present.take() {
                 Some(found) => found,
                 None => self.require(definition, namespace, name).await?,
             };
+            let list = ownership::take_list(&mut old);
+            let mut found = Present { old, list, revision };
             match self.modify_once(context, definition, target, tracking, &found, wanted).await? {
                 Attempt::Done(outcome) => return Ok(outcome),
+                Attempt::Unchanged => {
+                    ownership::put_list(&mut found.old, found.list);
+                    return Ok(Outcome { object: share(definition, &found.old), created: false });
+                }
                 Attempt::Raced { record, pinned: true } if race == Race::Conflicts => {
                     return Err(match record {
                         Some(_) => ApiError::modified(&definition.group, &definition.plural, name),
@@ -118,13 +124,14 @@ impl Registry {
         definition: &Definition,
         target: &Target,
         tracking: Tracking,
-        (old, revision): &(Value, Revision),
+        present: &Present,
         wanted: &mut Wanted<'_>,
     ) -> Result<Attempt, ApiError> {
+        let Present { old, list: list_before, revision } = present;
         let revision = *revision;
         let (namespace, name) = (target.namespace(), target.name());
         let sub = target.subresource.as_deref().unwrap_or_default();
-        let mut new = wanted(old)?;
+        let mut new = wanted(old, list_before.as_ref())?;
         let pinned = check_version(definition, name, &new, old, revision)?;
         restore_system_metadata(&mut new, old);
         let given = ownership::take_list(&mut new);
@@ -141,13 +148,15 @@ impl Registry {
             }
             other => subresource::prepare(other, definition, &mut new, old),
         }
-        // What a subresource takes over from the present object includes its owners.
-        ownership::take_list(&mut new);
         let list = match tracking {
-            Tracking::Changes => ownership::tracked(self, context, definition, sub, &new, given, Some(old)),
-            Tracking::Given => given,
+            Tracking::Changes => {
+                let (registry, before) = (self, list_before.as_ref());
+                let (subresource, old, new) = (sub, Some(old), &new);
+                Tracked { registry, context, definition, subresource, old, new, given, before }.list()
+            }
+            Tracking::Given => Some(given),
+            Tracking::Kept => None,
         };
-        ownership::put_list(&mut new, list);
         if definition.generation && sub != "status" {
             bump_generation(&mut new, old, definition.custom.is_none() || definition.isolates_status());
         }
@@ -162,6 +171,9 @@ impl Registry {
         };
         self.admission.admit(self, &attributes, &mut new).await?;
         let mut errors = meta::validate_update(&new, old);
+        if let Some(Some(list)) = &list {
+            meta::managers::validate(list, &mut errors);
+        }
         match sub {
             "" => {
                 errors.extend(definition.validate_meta(&new));
@@ -178,9 +190,13 @@ impl Registry {
         }
         self.admission.validate(self, &attributes, Some(&new)).await?;
         set_resource_version(&mut new, revision.0);
-        if ownership::is_same_but_for_times(&mut new, old) {
-            return Ok(Attempt::Done(Outcome { object: share(definition, old), created: false }));
+        let list_stays = list
+            .as_ref()
+            .is_none_or(|list| ownership::is_same_but_for_times(list.as_ref(), list_before.as_ref()));
+        if list_stays && new == *old {
+            return Ok(Attempt::Unchanged);
         }
+        ownership::put_list(&mut new, list.unwrap_or_else(|| list_before.clone()));
         if is_released(definition, &new) {
             return self.finish_deletion(context, definition, target, new, revision, pinned).await;
         }
@@ -192,7 +208,7 @@ impl Registry {
         let result = if context.dry_run {
             Ok(Stored::Done(revision))
         } else {
-            self.put(definition, namespace, name, &new, revision).await
+            self.put(definition, namespace, name, &mut new, revision).await
         };
         if let Some(reservation) = reservation {
             match (&result, context.dry_run) {
@@ -230,8 +246,17 @@ impl Registry {
     }
 }
 
+/// What a change starts from.
+struct Present {
+    /// Without its list of owners.
+    old: Value,
+    list: Option<Value>,
+    revision: Revision,
+}
+
 enum Attempt {
     Done(Outcome),
+    Unchanged,
     Raced { record: Option<Record>, pinned: bool },
 }
 

@@ -39,9 +39,9 @@ fn is_printable(c: char) -> bool {
 }
 
 /// The owners an object names itself: what they are called. Lists that cannot be read are replaced before this.
-pub fn validate(value: &Value, errors: &mut Vec<FieldError>) {
+pub fn validate(list: &Value, errors: &mut Vec<FieldError>) {
     const SUBRESOURCE_BYTES_MAX: usize = 256;
-    for (i, entry) in items_at(value, "/metadata/managedFields").iter().enumerate() {
+    for (i, entry) in items_at(list, "").iter().enumerate() {
         let text = |field: &str| entry.get(field).and_then(Value::as_str).unwrap_or_default();
         let path = format!("metadata.managedFields[{i}]");
         check_name(text("manager"), &format!("{path}.manager"), errors);

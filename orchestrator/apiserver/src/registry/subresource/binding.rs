@@ -41,7 +41,7 @@ pub(crate) async fn create(
     let pod = Target::named(target.namespace.as_deref(), &name).with_subresource("binding");
     let conflict = |why: String| ApiError::conflict("", "pods/binding", &name, why);
     registry
-        .modify(context, &pods, &pod, Race::Rebases, Tracking::Given, &mut |old| {
+        .modify(context, &pods, &pod, Race::Rebases, Tracking::Kept, &mut |old, _| {
             let uid = meta_str(&binding, "uid");
             if !uid.is_empty() && uid != meta_str(old, "uid") {
                 return Err(conflict(format!(

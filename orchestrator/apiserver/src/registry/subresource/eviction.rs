@@ -84,7 +84,7 @@ async fn take_from_budget(
     let target = Target::named(Some(meta_str(budget, "namespace")), name).with_subresource("status");
     let take = Context { user: context.user.clone(), dry_run, ..Context::system() };
     registry
-        .modify(&take, &definition, &target, Race::Rebases, Tracking::Changes, &mut |old| {
+        .modify(&take, &definition, &target, Race::Rebases, Tracking::Changes, &mut |old, _| {
             let observed = old.pointer("/status/observedGeneration").and_then(Value::as_i64).unwrap_or(0);
             let generation = old.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
             if observed < generation {

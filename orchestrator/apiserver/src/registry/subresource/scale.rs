@@ -192,7 +192,7 @@ impl Writer<'_> {
         ownership::take_list(&mut new);
         let manager = Manager::updating(self.context.manager(), &self.definition.api_version(), SUBRESOURCE);
         let managed = write.update(manager, managed, old, &new);
-        ownership::put_list(&mut new, ownership::listed(&managed));
+        ownership::put_list(&mut new, ownership::listed(managed));
         new
     }
 
@@ -201,9 +201,9 @@ impl Writer<'_> {
         let Writer { registry, context, definition, target, ty } = self;
         let main = Target { subresource: None, ..(*target).clone() };
         let outcome = registry
-            .modify(context, definition, &main, Race::Rebases, Tracking::Given, &mut |old| {
+            .modify(context, definition, &main, Race::Rebases, Tracking::Given, &mut |old, list| {
                 let kinds = Kinds::of(registry, definition);
-                let parents = ownership::owners_of(old);
+                let parents = Managed::read_written(list.cloned());
                 let present = value_of(definition, old);
                 let now = now_text();
                 let write = Write {
@@ -212,13 +212,17 @@ impl Writer<'_> {
                     api_version: API_VERSION,
                     now: &now,
                 };
-                let scale = wanted(&present, &write, owners_of_scale(&kinds, definition, &parents))?;
+                let mut scale = wanted(&present, &write, owners_of_scale(&kinds, definition, &parents))?;
                 let mut new = scaled(definition, target, old, &scale)?;
                 if !parents.is_empty() || begins {
-                    let mut owners =
-                        owners_of_parent(&kinds, definition, parents, ownership::owners_of(&scale));
+                    let mut owners = owners_of_parent(
+                        &kinds,
+                        definition,
+                        parents,
+                        Managed::read_written(ownership::take_list(&mut scale)),
+                    );
                     owners.cap();
-                    ownership::put_list(&mut new, ownership::listed(&owners));
+                    ownership::put_list(&mut new, ownership::listed(owners));
                 }
                 Ok(new)
             })
@@ -284,12 +288,8 @@ fn owners_of_scale(kinds: &Kinds<'_>, definition: &Definition, parents: &Managed
     let mut scale = Managed::default();
     for (manager, claim) in &parents.claims {
         let path = count_path(kinds, definition, &claim.api_version);
-        if path.is_some_and(|path| claim.set.has(&path)) {
-            let claim = Claim {
-                set: only(&count_in_scale()),
-                api_version: API_VERSION.into(),
-                time: claim.time.clone(),
-            };
+        if path.is_some_and(|path| claim.set().has(&path)) {
+            let claim = Claim::new(only(&count_in_scale()), API_VERSION, claim.time.clone());
             scale.claims.insert(manager.clone(), claim);
         }
     }
@@ -307,23 +307,20 @@ fn owners_of_parent(
     let mut out = Managed::default();
     for (manager, mut claim) in parents.claims {
         let Some(path) = count_path(kinds, definition, &claim.api_version) else { continue };
-        if claim.set.has(&path) && scale.claims.remove(&manager).is_none() {
-            claim.set = claim.set.difference(&only(&path));
+        if claim.set().has(&path) && scale.claims.remove(&manager).is_none() {
+            claim.change(|set| set.difference(&only(&path)));
         }
-        if !claim.set.is_empty() {
+        if !claim.set().is_empty() {
             out.claims.insert(manager, claim);
         }
     }
     let api_version = definition.api_version();
     let path = count_path(kinds, definition, &api_version).unwrap_or_default();
     for (manager, claim) in scale.claims {
-        if claim.set.has(&count_in_scale()) {
-            let gained = out.claims.entry(manager).or_insert_with(|| Claim {
-                set: Set::default(),
-                api_version: api_version.clone(),
-                time: claim.time.clone(),
-            });
-            gained.set.insert(&path);
+        if claim.set().has(&count_in_scale()) {
+            let none = || Claim::new(Set::default(), api_version.as_str(), None);
+            let gained = out.claims.entry(manager).or_insert_with(none);
+            gained.change(|set| set.union(only(&path)));
             gained.time = claim.time;
         }
     }

@@ -42,18 +42,18 @@ fn managers(object: &Value) -> Vec<String> {
 }
 
 fn owners(cluster: &Cluster) -> Result<()> {
-    let paused = "  replicas: 1\n  revisionHistoryLimit: 3\n";
-    let applied = server_side(cluster, "kubectl", &[], &manifest("owned", paused))?;
+    let given = "  replicas: 1\n  revisionHistoryLimit: 3\n";
+    let applied = server_side(cluster, "kubectl", &[], &manifest("owned", given))?;
     ensure!(applied.contains("deployment.apps/owned serverside-applied"), "apply said: {applied}");
     cluster.kubectl(&["rollout", "status", "deployment/owned", "--timeout=60s"])?;
     let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
     let before = read(cluster, "deployment/owned")?;
-    server_side(cluster, "kubectl", &[], &manifest("owned", paused))?;
+    server_side(cluster, "kubectl", &[], &manifest("owned", given))?;
     ensure!(version(&read(cluster, "deployment/owned")?) == version(&before), "a second apply wrote");
 
     let wanted = "  replicas: 2\n";
     let refused = server_side(cluster, "other", &[], &manifest("owned", wanted));
-    let refused = refused.err().map(|e| e.to_string()).unwrap_or_default();
+    let refused = refused.err().map(|e| format!("{e:#}")).unwrap_or_default();
     ensure!(
         refused.contains("Apply failed with 1 conflict: conflict with \"kubectl\": .spec.replicas"),
         "the conflict reads: {refused}"

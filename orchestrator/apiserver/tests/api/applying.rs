@@ -85,7 +85,7 @@ async fn kubectl_applies_on_the_server() -> anyhow::Result<()> {
     let role = file("role.yaml", PATCHERS)?;
     kubectl.ok(&["apply", "--server-side", "-f", &role]).await?;
     let patcher = Kubectl { kubeconfig: cluster.kubeconfig("patcher", &[])?, home: home.clone() };
-    let map = file("map.yaml", "{apiVersion: v1, kind: ConfigMap, metadata: {name: m}, data: {a: b}}")?;
+    let map = file("map.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\ndata: {a: b}\n")?;
     let apply = ["apply", "--server-side", "--force-conflicts", "--validate=false", "-f", &map];
     let refusal = patcher.refused(&apply).await?;
     assert!(refusal.contains("User \"patcher\" cannot create resource \"configmaps\""), "{refusal}");

@@ -134,9 +134,7 @@ impl Managed {
 
     /// Writes `metadata.managedFields`, in the order objects carry it.
     pub fn write(self) -> Vec<Value> {
-        fn order<'a>(
-            (manager, claim): &'a (Manager, Claim),
-        ) -> (Operation, &'a Option<String>, &'a str, &'a str, &'a str) {
+        fn order((manager, claim): &(Manager, Claim)) -> (Operation, &Option<String>, &str, &str, &str) {
             (manager.operation, &claim.time, &manager.name, &claim.api_version, &manager.subresource)
         }
         let mut sorted: Vec<(Manager, Claim)> = self.claims.into_iter().collect();

@@ -5,6 +5,8 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use http::HeaderValue;
+use http::header::USER_AGENT;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use penstock_pods::PodsConfig;
 use penstock_process::memory;
@@ -15,11 +17,19 @@ use crate::network;
 use crate::options::{Half, Run};
 use crate::rotation::Rotation;
 
+/// The names under which the halves own fields of objects.
+const PODS_AGENT: &str = "kubelet";
+const NETWORK_AGENT: &str = "node-agent";
+
 /// Runs until SIGTERM or SIGINT, or until a half cannot go on.
 pub async fn run(options: Box<Run>) -> anyhow::Result<()> {
     let config = config(&options).await?;
     let rotation = Rotation::new(&options.node_name, &config)?;
-    let client = kube::Client::try_from(config).with_context(|| unusable(&options))?;
+    let client_of = |agent: &'static str| {
+        let mut config = config.clone();
+        config.headers.push((USER_AGENT, HeaderValue::from_static(agent)));
+        kube::Client::try_from(config).with_context(|| unusable(&options))
+    };
     let shutdown = CancellationToken::new();
     tokio::spawn(cancel_on_signal(shutdown.clone())?);
     tokio::spawn(memory::trim_regularly(shutdown.clone()));
@@ -27,7 +37,7 @@ pub async fn run(options: Box<Run>) -> anyhow::Result<()> {
     options.check_node_ips()?;
     let mut halves = tokio::task::JoinSet::new();
     if options.has(Half::Network) {
-        let (options, client, shutdown) = (options.clone(), client.clone(), shutdown.clone());
+        let (options, client, shutdown) = (options.clone(), client_of(NETWORK_AGENT)?, shutdown.clone());
         let rotation = rotation.clone();
         halves.spawn(async move {
             network::run(&options, client, rotation, shutdown).await.context("the network half")
@@ -35,6 +45,7 @@ pub async fn run(options: Box<Run>) -> anyhow::Result<()> {
     }
     if options.has(Half::Pods) {
         let runtime = penstock_runtime::cri::Cri::connect(&options.runtime_endpoint).await?;
+        let client = client_of(PODS_AGENT)?;
         let config = pods_config(&options);
         let shutdown = shutdown.clone();
         // Beside somebody else's proxy nobody knows when a pod is out of rotation.

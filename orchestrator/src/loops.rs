@@ -24,6 +24,8 @@ const NEXT_TERM_DELAY: Duration = Duration::from_secs(1);
 /// What to run, and as whom.
 pub struct Loops {
     pub client: Client,
+    /// As whom the scheduler writes.
+    pub scheduler_client: Client,
     pub identity: String,
     pub controllers: Option<ControllersConfig>,
     /// The cloud's loops run where the controllers do, under their lease.
@@ -65,7 +67,8 @@ impl Loops {
         };
         let scheduler = async {
             if let Some(config) = &self.scheduler {
-                let run = penstock_scheduler::run_shared(informers.clone(), config.clone(), over.clone());
+                let informers = informers.written_with(self.scheduler_client.clone());
+                let run = penstock_scheduler::run_shared(informers, config.clone(), over.clone());
                 self.lead(SCHEDULER_LEASE, run, over).await;
             }
         };

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use http::HeaderValue;
+use http::header::USER_AGENT;
 use kube::Client;
 use penstock_apiserver::{ApiServer, Registry, RegistryConfig, ServerConfig, User};
 use penstock_cloud::CloudConfig;
@@ -29,8 +31,11 @@ use crate::pki::{self, Pki};
 
 const NODE_PORTS: (u16, u16) = (30000, 32767);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// The names under which controllers and scheduler own fields.
+const CONTROLLERS_AGENT: &str = "kube-controller-manager";
+const SCHEDULER_AGENT: &str = "kube-scheduler";
 /// Whom the API server takes the loops of its own process for.
-const LOOPS_USER: &str = "system:kube-controller-manager";
+const LOOPS_USERS: [&str; 2] = ["system:kube-controller-manager", "system:kube-scheduler"];
 const LOOPS_GROUPS: [&str; 2] = ["system:masters", "system:authenticated"];
 
 /// Runs until a signal ends it or something it needs fails.
@@ -47,12 +52,15 @@ pub async fn run(config: RunConfig) -> anyhow::Result<()> {
         Some(part) => Some(serve(&data, part).await?),
         None => None,
     };
-    let client = match &server {
-        Some(server) => server.client.clone(),
-        None => remote_client(&config).await?,
+    let [client, scheduler_client] = match &server {
+        Some(server) => server.clients.clone(),
+        None => {
+            [remote_client(&config, CONTROLLERS_AGENT).await?, remote_client(&config, SCHEDULER_AGENT).await?]
+        }
     };
     let loops = Loops {
         client,
+        scheduler_client,
         identity,
         controllers: config.controllers.then(|| controllers_config(&config, server.as_ref())),
         cloud: CloudConfig { load_balancer_pools: config.load_balancer_pools.clone() },
@@ -86,7 +94,8 @@ pub async fn run(config: RunConfig) -> anyhow::Result<()> {
 
 /// A running API server and what must end after it.
 struct Running {
-    client: Client,
+    /// The controllers' and the scheduler's.
+    clients: [Client; 2],
     pki: Pki,
     store: OpenStore,
     stop: CancellationToken,
@@ -110,8 +119,10 @@ async fn serve(data: &DataDir, part: &ServerPart) -> anyhow::Result<Running> {
     let store = OpenStore::open(data, part).await?;
     let registry = Registry::new(store.shared(), registry_config(part)).await?;
     let server = ApiServer::new(registry, server_config(part, &pki)).await?;
-    let groups = LOOPS_GROUPS.map(str::to_owned).to_vec();
-    let client = server.client(User { name: LOOPS_USER.to_owned(), groups, ..User::default() });
+    let clients = LOOPS_USERS.map(|user| {
+        let groups = LOOPS_GROUPS.map(str::to_owned).to_vec();
+        server.client(User { name: user.to_owned(), groups, ..User::default() })
+    });
     let stop = CancellationToken::new();
     let serving = tokio::spawn({
         let stop = stop.clone();
@@ -122,7 +133,7 @@ async fn serve(data: &DataDir, part: &ServerPart) -> anyhow::Result<Running> {
         kubeconfig = %data.admin_kubeconfig().display(),
         "the API server serves"
     );
-    Ok(Running { client, pki, store, stop, serving })
+    Ok(Running { clients, pki, store, stop, serving })
 }
 
 // === impl Running ===
@@ -230,14 +241,15 @@ fn controllers_config(config: &RunConfig, server: Option<&Running>) -> Controlle
     }
 }
 
-async fn remote_client(config: &RunConfig) -> anyhow::Result<Client> {
+async fn remote_client(config: &RunConfig, agent: &'static str) -> anyhow::Result<Client> {
     let path = config.kubeconfig.as_deref().context("no kubeconfig was given")?;
     let kubeconfig = kube::config::Kubeconfig::read_from(path)
         .with_context(|| format!("the kubeconfig {} cannot be used", path.display()))?;
-    let client =
+    let mut client =
         kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default())
             .await
             .with_context(|| format!("the kubeconfig {} cannot be used", path.display()))?;
+    client.headers.push((USER_AGENT, HeaderValue::from_static(agent)));
     Ok(Client::try_from(client)?)
 }
 

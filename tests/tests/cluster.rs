@@ -3,6 +3,8 @@
 //! One cluster of three nodes serves all scenarios, one after another; each leaves it as it found it. What that one cannot
 //! be, of IPv6 alone, a second one beside it is.
 
+#[path = "cluster/applies.rs"]
+mod applies;
 #[path = "cluster/capabilities.rs"]
 mod capabilities;
 #[path = "cluster/fallback.rs"]
@@ -69,6 +71,7 @@ fn main() {
 fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
     let scenarios = [
         objects::SCENARIOS,
+        applies::SCENARIOS,
         sessions::SCENARIOS,
         traffic::SCENARIOS,
         capabilities::SCENARIOS,

@@ -4,7 +4,8 @@
 //! call. The user travels as a request extension that nothing outside the process can set.
 
 use axum::body::Body;
-use http::{Request, Response};
+use http::header::USER_AGENT;
+use http::{HeaderValue, Request, Response};
 use tower::{BoxError, service_fn};
 
 use crate::registry::User;
@@ -18,9 +19,14 @@ pub(crate) struct InProcess {
 
 /// A client that acts as `user`.
 pub(crate) fn in_process(server: ApiServer, user: User) -> kube::Client {
+    // Fields are owned under the name of a user agent; that of a component is its user's.
+    let agent = HeaderValue::from_str(user.name.rsplit(':').next().unwrap_or_default()).ok();
     let service = service_fn(move |request: Request<kube::client::Body>| {
         let server = server.clone();
         let mut request = request.map(Body::new);
+        if let Some(agent) = &agent {
+            request.headers_mut().entry(USER_AGENT).or_insert_with(|| agent.clone());
+        }
         request.extensions_mut().insert(InProcess { user: user.clone() });
         async move { Ok::<Response<Body>, BoxError>(server.handle(request).await) }
     });

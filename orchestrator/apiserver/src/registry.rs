@@ -15,6 +15,7 @@ mod kinds;
 pub mod meta;
 pub mod object;
 pub mod options;
+pub(crate) mod ownership;
 pub mod selector;
 mod served;
 pub mod strategy;

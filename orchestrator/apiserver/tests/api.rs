@@ -1,5 +1,7 @@
 //! The API server as clients meet it: over a temporary embedded store, in process, over TLS, and by kubectl.
 
+#[path = "api/applying.rs"]
+mod applying;
 #[path = "api/cluster.rs"]
 mod cluster;
 #[path = "api/custom_kinds.rs"]

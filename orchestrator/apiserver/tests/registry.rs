@@ -1,5 +1,7 @@
 //! The registry over an embedded store: one CRUD test for every kind, and the semantics clients rely on.
 
+#[path = "registry/apply.rs"]
+mod apply;
 #[path = "registry/catalogue.rs"]
 mod catalogue;
 #[path = "registry/cluster.rs"]

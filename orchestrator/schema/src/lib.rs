@@ -11,6 +11,7 @@ mod error;
 pub mod json;
 mod model;
 pub mod openapi;
+pub mod ownership;
 pub mod patch;
 mod path;
 pub mod protobuf;

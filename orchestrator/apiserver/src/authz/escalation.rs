@@ -1,4 +1,4 @@
-//! Nobody hands out what they do not hold.
+//! Nobody hands out what they do not hold, and nobody creates by a write of another verb what they may not create.
 //!
 //! A write of a role must be covered by the writer's own rules unless they may `escalate`; a write of a binding must
 //! name a role whose rules the writer holds, unless they may `bind` it. Must not know how objects are stored.
@@ -44,6 +44,11 @@ impl Plugin for Escalation {
             return Ok(());
         }
         let (definition, user) = (attributes.definition, &attributes.context.user);
+        if attributes.operation == Operation::Create && attributes.context.create_is_unauthorized {
+            let (group, plural) = (&definition.group, &definition.plural);
+            let create = Attributes::on("create", group, plural, attributes.namespace, attributes.name);
+            authorizer.authorize(user, &create).await?;
+        }
         check(&authorizer, user, &definition.group, &definition.plural, new, attributes.old).await
     }
 }

@@ -13,6 +13,7 @@ use super::context::{Context, Target};
 use super::generic::update::Race;
 use super::kinds::rules::addresses::special_address;
 use super::object::{items_at, meta_str};
+use super::ownership::Tracking;
 use super::{Registry, RegistryError};
 use crate::error::ApiError;
 
@@ -120,18 +121,19 @@ async fn ensure_object(
     if present.is_none() {
         let mut object = want.clone();
         penstock_schema::defaults::apply(&definition.ty, &mut object);
-        match registry.create_object(&context, &definition, &target, object).await {
+        match registry.create_object(&context, &definition, &target, Tracking::Changes, object).await {
             Ok(_) => return Ok(()),
             Err(e) if e.is_already_exists() => {}
             Err(e) => return Err(failed(e)),
         }
     }
-    let mend = &mut |old: &Value| {
+    let mend = &mut |old: &Value, _: Option<&Value>| {
         let mut new = old.clone();
         reconcile(&mut new, &want);
         Ok(new)
     };
-    registry.modify(&context, &definition, &target, Race::Rebases, mend).await.map_err(failed)?;
+    let changes = Tracking::Changes;
+    registry.modify(&context, &definition, &target, Race::Rebases, changes, mend).await.map_err(failed)?;
     Ok(())
 }
 

@@ -52,6 +52,8 @@ pub struct Context {
     pub field_manager: Option<String>,
     /// `?force=` of an apply patch.
     pub force: bool,
+    /// The caller was authorised for another verb: whether they may create is asked when it comes to that.
+    pub create_is_unauthorized: bool,
     /// Become `Warning: 299` headers, in order. At most 64 are kept.
     pub warnings: Mutex<Vec<String>>,
 }
@@ -65,7 +67,8 @@ impl Context {
 
     /// The API server's own requests (bootstrap, repair).
     pub fn system() -> Self {
-        Self::new(User::system("system:apiserver"))
+        let manager = Some("kube-apiserver".to_owned());
+        Self { field_manager: manager, ..Self::new(User::system("system:apiserver")) }
     }
 
     pub fn warn(&self, text: impl Into<String>) {

@@ -2,7 +2,7 @@
 //!
 //! The rooms add their methods to [`Registry`]. They know definitions and strategies, never a kind.
 
-mod apply;
+pub(crate) mod apply;
 pub(crate) mod body;
 mod create;
 mod delete;
@@ -183,32 +183,26 @@ impl Registry {
         Ok((from_stored(definition, value), revision))
     }
 
-    /// One compare-and-set of `value` (in the definition's version). `expect` of 0 means "must not exist".
+    /// One compare-and-set of `value` (in the definition's version), which loses the version it carries. `expect` of 0
+    /// means "must not exist".
     pub(crate) async fn put(
         &self,
         definition: &Definition,
         namespace: &str,
         name: &str,
-        value: &Value,
+        value: &mut Value,
         expect: Revision,
     ) -> Result<Stored, ApiError> {
         let cell = self.cell(definition)?;
-        let mut stored = match &definition.stored_as {
-            Some(s) => {
-                let mut v = (s.conversion.to_stored)(value.clone());
-                v["apiVersion"] = api_version(&s.group, &s.version).into();
-                v
-            }
-            None => value.clone(),
+        set_resource_version(value, 0);
+        let stored = match &definition.stored_as {
+            Some(_) => to_stored(definition, value.clone()).to_string(),
+            None => value.to_string(),
         };
-        set_resource_version(&mut stored, 0);
         let write = Write {
             key: cell.key(namespace, name),
             expect: if expect.0 == 0 { Expect::Absent } else { Expect::Revision(expect) },
-            mutation: Mutation::Put {
-                value: stored.to_string().into(),
-                lease_ttl_seconds: cell.definition.ttl_seconds,
-            },
+            mutation: Mutation::Put { value: stored.into(), lease_ttl_seconds: cell.definition.ttl_seconds },
         };
         match self.store.commit(write).await {
             Ok(committed) => Ok(Stored::Done(committed.revision)),
@@ -287,6 +281,18 @@ impl Registry {
         let cell = self.cell_of(group, plural)?;
         let item = cell.cache.get(&cell.key(namespace, name)).await.map_err(cache_error)?;
         Ok(item.map(|i| i.value.clone()))
+    }
+}
+
+/// A value of the definition's version as it is stored.
+pub(crate) fn to_stored(definition: &Definition, value: Value) -> Value {
+    match &definition.stored_as {
+        Some(s) => {
+            let mut v = (s.conversion.to_stored)(value);
+            v["apiVersion"] = api_version(&s.group, &s.version).into();
+            v
+        }
+        None => value,
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Names, labels, annotations, owners and finalizers. Pure; time and randomness come from the caller.
 
+pub mod managers;
 pub mod names;
 
 use serde_json::{Map, Value};
@@ -97,6 +98,9 @@ pub fn validate(value: &Value, rule: NameRule, namespaced: bool, finalizers: Fin
             "finalizer orphan and foregroundDeletion cannot be both set",
         ));
     }
+    if let Some(list) = value.pointer("/metadata/managedFields") {
+        managers::validate(list, &mut errors);
+    }
     errors
 }
 
@@ -123,18 +127,21 @@ pub fn validate_template(value: &Value, at: &str, errors: &mut Vec<FieldError>) 
     }
     if let Some(annotations) = meta.and_then(|m| m.get("annotations")).and_then(Value::as_object) {
         let path = format!("{at}.annotations");
-        let mut bytes = 0;
-        for (key, text) in annotations {
+        for (key, _) in annotations {
             // Upper case is let through in keys, as it always has been.
             if let Some(why) = names::qualified_name(&key.to_lowercase()) {
                 errors.push(FieldError::invalid(path.as_str(), key.as_str(), why));
             }
-            bytes += key.len() + text.as_str().map_or(0, str::len);
         }
-        if bytes > ANNOTATIONS_BYTES_MAX {
+        if annotation_bytes(annotations) > ANNOTATIONS_BYTES_MAX {
             errors.push(FieldError::too_long(path, ANNOTATIONS_BYTES_MAX));
         }
     }
+}
+
+/// What annotations take of [`ANNOTATIONS_BYTES_MAX`].
+pub fn annotation_bytes(annotations: &Map<String, Value>) -> usize {
+    annotations.iter().map(|(key, text)| key.len() + text.as_str().map_or(0, str::len)).sum()
 }
 
 pub fn validate_labels(labels: &Map<String, Value>, path: &str, errors: &mut Vec<FieldError>) {

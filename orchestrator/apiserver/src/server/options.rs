@@ -7,10 +7,8 @@ use std::time::Duration;
 
 use super::query::Query;
 use crate::error::{ApiError, FieldError};
+use crate::registry::meta::managers;
 use crate::registry::{Context, DeleteOptions, FieldValidation, ListOptions, User};
-
-/// The longest `fieldManager` accepted, in bytes.
-const FIELD_MANAGER_BYTES_MAX: usize = 128;
 
 /// Options of `list`, `watch` and `deletecollection`.
 pub fn list_options(query: &Query) -> Result<ListOptions, ApiError> {
@@ -62,16 +60,7 @@ pub fn write_context(
     };
     let manager = query.text("fieldManager");
     if let Some(manager) = manager {
-        if manager.len() > FIELD_MANAGER_BYTES_MAX {
-            errors.push(FieldError::too_long("fieldManager", FIELD_MANAGER_BYTES_MAX));
-        }
-        if manager.chars().any(char::is_control) {
-            errors.push(FieldError::invalid(
-                "fieldManager",
-                manager,
-                "should only contain printable characters",
-            ));
-        }
+        managers::check_name(manager, "fieldManager", &mut errors);
     }
     if !errors.is_empty() {
         return Err(ApiError::invalid("meta.k8s.io", kind, "", errors));
@@ -80,8 +69,7 @@ pub fn write_context(
     context.dry_run = dry_run(query, kind)?;
     context.field_validation = field_validation;
     context.force = query.flag("force");
-    context.field_manager =
-        manager.map(str::to_owned).or_else(|| agent.and_then(|a| a.split('/').next()).map(str::to_owned));
+    context.field_manager = manager.map(str::to_owned).or_else(|| agent.map(managers::name_of_agent));
     Ok(context)
 }
 

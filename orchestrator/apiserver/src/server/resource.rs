@@ -229,7 +229,8 @@ async fn write(
         _ => "PatchOptions",
     };
     let agent = parts.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok());
-    let context = write_context(user.clone(), query, options_kind, agent)?;
+    let mut context = write_context(user.clone(), query, options_kind, agent)?;
+    context.create_is_unauthorized = info.verb != "create";
     let outcome = match info.verb.as_str() {
         "create" => {
             let body = intake::read_object(&parts.headers, body).await?;
@@ -266,7 +267,7 @@ fn patch_kind(headers: &HeaderMap) -> Result<PatchKind, ApiError> {
     }
 }
 
-/// `force` belongs to apply, and apply needs a manager.
+/// `force` belongs to apply, and apply needs a manager: that is not guessed from the User-Agent.
 fn check_patch_options(kind: PatchKind, query: &super::query::Query) -> Result<(), ApiError> {
     use crate::error::FieldError;
     let mut errors = Vec::new();

@@ -14,7 +14,7 @@ use crate::cluster::{Cluster, config, context};
 const NAME: &str = "widgets.shop.example.com";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn widgets() -> Value {
+pub fn widgets() -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": NAME},
@@ -46,7 +46,7 @@ async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) ->
     waited.await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
 }
 
-async fn established(cluster: &Cluster) -> Arc<Definition> {
+pub async fn established(cluster: &Cluster) -> Arc<Definition> {
     eventually("the definition is established", async || {
         let crd = cluster.get("customresourcedefinitions", NAME).await.unwrap();
         let conditions = crd["status"]["conditions"].as_array().cloned().unwrap_or_default();

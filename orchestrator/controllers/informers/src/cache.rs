@@ -288,6 +288,8 @@ fn strip<K: Resource>(object: &mut K) {
 /// The caches of a process by type; cheap to clone.
 #[derive(Clone)]
 pub struct Informers {
+    /// What whoever holds this writes with.
+    client: Client,
     inner: Arc<Inner>,
 }
 
@@ -300,12 +302,18 @@ struct Inner {
 impl Informers {
     /// Caches that follow the server behind `client` until `shutdown`. Nothing is watched before it is asked for.
     pub fn new(client: Client, shutdown: CancellationToken) -> Self {
-        Self { inner: Arc::new(Inner { client, shutdown, caches: Mutex::new(HashMap::new()) }) }
+        let caches = Mutex::new(HashMap::new());
+        Self { client: client.clone(), inner: Arc::new(Inner { client, shutdown, caches }) }
     }
 
-    /// The client all caches use.
+    /// The same caches for somebody who writes with another client.
+    pub fn written_with(&self, client: Client) -> Self {
+        Self { client, inner: self.inner.clone() }
+    }
+
+    /// The client to write with.
     pub fn client(&self) -> &Client {
-        &self.inner.client
+        &self.client
     }
 
     /// The cache of a type; the first call starts following it. Must be called within a Tokio runtime.

@@ -13,6 +13,7 @@ use crate::registry::generic::now_text;
 use crate::registry::generic::update::Race;
 use crate::registry::object::items_at;
 use crate::registry::options::{DeleteOptions, ListOptions};
+use crate::registry::ownership::Tracking;
 use crate::registry::{Definition, Registry};
 
 /// Between two looks at what is left.
@@ -95,28 +96,28 @@ async fn tell(
 ) -> Result<(), ApiError> {
     let target = Target::named(None, name).with_subresource("status");
     let context = Context::system();
-    let mut wanted = |old: &Value| {
+    let mut wanted = |old: &Value, _: Option<&Value>| {
         let mut new = old.clone();
         let mut status = new["status"].take();
         conditions::set(&mut status, &now_text(), "Terminating", is, reason, message);
         new["status"] = status;
         Ok(new)
     };
-    registry.modify(&context, crds, &target, Race::Rebases, &mut wanted).await.map(drop)
+    registry.modify(&context, crds, &target, Race::Rebases, Tracking::Changes, &mut wanted).await.map(drop)
 }
 
 /// Takes the finalizer away.
 async fn release(registry: &Registry, crds: &Definition, name: &str) -> Result<(), ApiError> {
     let target = Target::named(None, name);
     let context = Context::system();
-    let mut wanted = |old: &Value| {
+    let mut wanted = |old: &Value, _: Option<&Value>| {
         let mut new = old.clone();
         let finalizers = items_at(old, "/metadata/finalizers").iter();
         let kept: Vec<Value> = finalizers.filter(|f| *f != CLEANUP_FINALIZER).cloned().collect();
         new["metadata"]["finalizers"] = json!(kept);
         Ok(new)
     };
-    match registry.modify(&context, crds, &target, Race::Rebases, &mut wanted).await {
+    match registry.modify(&context, crds, &target, Race::Rebases, Tracking::Changes, &mut wanted).await {
         Err(error) if !error.is_not_found() => {
             tracing::debug!(group = GROUP, plural = PLURAL, name, %error, "a finalizer could not be taken away");
             Err(error)

@@ -19,6 +19,7 @@ use crate::registry::context::{Context, Target};
 use crate::registry::generic::cache_error;
 use crate::registry::generic::update::Race;
 use crate::registry::object::{CachedObject, items_at, str_at};
+use crate::registry::ownership::Tracking;
 use crate::registry::{Definition, Registry};
 
 pub(super) const GROUP: &str = "apiextensions.k8s.io";
@@ -227,7 +228,7 @@ async fn write_status(registry: &Registry, name: &str, taken: &Taken) -> Result<
     let definition = definition(registry)?;
     let target = Target::named(None, name).with_subresource("status");
     let outcome = registry
-        .modify(&Context::system(), &definition, &target, Race::Rebases, &mut |old| {
+        .modify(&Context::system(), &definition, &target, Race::Rebases, Tracking::Changes, &mut |old, _| {
             let mut new = old.clone();
             new["status"] = conditions::plan_status(old, taken, &crate::registry::generic::now_text());
             Ok(new)

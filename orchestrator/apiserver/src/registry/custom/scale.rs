@@ -25,6 +25,11 @@ impl ScalePaths {
         })
     }
 
+    /// The fields that lead to the wanted count.
+    pub fn wanted_path(&self) -> impl Iterator<Item = &str> {
+        keys(&self.spec_replicas)
+    }
+
     /// The wanted count, if there is one.
     pub fn wanted(&self, object: &Value) -> Option<i64> {
         at(object, &self.spec_replicas).and_then(Value::as_i64)

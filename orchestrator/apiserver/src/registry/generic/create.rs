@@ -11,6 +11,7 @@ use crate::registry::context::{Body, Context, Target};
 use crate::registry::definition::Definition;
 use crate::registry::meta::names;
 use crate::registry::object::{meta_mut, meta_str, set_resource_version};
+use crate::registry::ownership::{self, Tracked, Tracking};
 use crate::registry::{Outcome, Registry, subresource};
 
 /// How often a generated name may collide before the client is told.
@@ -35,7 +36,7 @@ impl Registry {
             kind: &definition.kind,
         };
         let object = expected.decode(context, &body)?;
-        self.create_object(context, definition, target, object).await
+        self.create_object(context, definition, target, Tracking::Changes, object).await
     }
 
     /// As [`Registry::create`], from a decoded object. `target.name` may be set (create on update, bootstrap).
@@ -44,6 +45,7 @@ impl Registry {
         context: &Context,
         definition: &Definition,
         target: &Target,
+        tracking: Tracking,
         mut object: Value,
     ) -> Result<Outcome, ApiError> {
         settle_namespace(definition, target, &mut object)?;
@@ -58,7 +60,7 @@ impl Registry {
             if generated && let Some(meta) = meta_mut(&mut candidate) {
                 meta.insert("name".into(), names::generate(&base).into());
             }
-            match self.create_once(context, definition, candidate).await {
+            match self.create_once(context, definition, tracking, candidate).await {
                 Err(e) if generated && e.is_already_exists() => {
                     if attempt == GENERATED_NAME_ATTEMPTS {
                         return Err(ApiError::generate_name_conflict(
@@ -78,6 +80,7 @@ impl Registry {
         &self,
         context: &Context,
         definition: &Definition,
+        tracking: Tracking,
         mut object: Value,
     ) -> Result<Outcome, ApiError> {
         if definition.custom.as_ref().is_some_and(|custom| custom.terminating) {
@@ -93,6 +96,14 @@ impl Registry {
         }
         definition.strategy.prepare_create(context, &mut object);
         penstock_schema::defaults::apply(&definition.ty, &mut object);
+        if tracking == Tracking::Changes {
+            let given = ownership::take_list(&mut object);
+            let (old, before, subresource, new) = (None, None, "", &object);
+            let registry = self;
+            let tracked = Tracked { registry, context, definition, subresource, old, new, given, before };
+            let list = tracked.list().flatten();
+            ownership::put_list(&mut object, list);
+        }
         let namespace = meta_str(&object, "namespace").to_string();
         let name = meta_str(&object, "name").to_string();
         let attributes = Attributes {
@@ -111,7 +122,6 @@ impl Registry {
             return Err(ApiError::invalid(&definition.group, &definition.kind, &name, errors));
         }
         self.admission.validate(self, &attributes, Some(&object)).await?;
-        super::apply::track(context, definition, &mut object, None);
         let reservation = definition.strategy.reserve(self, context, &mut object, None).await?;
         let result = self.store_new(context, definition, &namespace, &name, &mut object).await;
         if let Some(reservation) = reservation {

@@ -57,7 +57,7 @@ impl Registry {
                     let stored = if dry_run {
                         Stored::Done(revision)
                     } else {
-                        self.put(definition, namespace, name, &marked, revision).await?
+                        self.put(definition, namespace, name, &mut marked, revision).await?
                     };
                     match stored {
                         Stored::Done(at) => {

@@ -10,6 +10,7 @@ use crate::error::ApiError;
 use crate::registry::context::{Context, PatchKind, Target};
 use crate::registry::definition::Definition;
 use crate::registry::object::meta_str;
+use crate::registry::ownership::{self, Tracking};
 use crate::registry::{Outcome, Registry, subresource};
 
 impl Registry {
@@ -38,8 +39,16 @@ impl Registry {
         if target.subresource.as_deref() == Some("scale") {
             return subresource::scale::patch(self, context, definition, target, kind, &patch).await;
         }
-        self.modify(context, definition, target, Race::Rebases, &mut |old| {
-            let mut new = patched(definition, target.name(), kind, old, &patch)?;
+        self.modify(context, definition, target, Race::Rebases, Tracking::Changes, &mut |old, list| {
+            let mut listed;
+            let base = if kind == PatchKind::Json && reaches_owners(&patch) {
+                listed = old.clone();
+                ownership::put_list(&mut listed, list.cloned());
+                &listed
+            } else {
+                old
+            };
+            let mut new = patched(definition, target.name(), kind, base, &patch)?;
             let expected = Expected {
                 ty: &definition.ty,
                 group: &definition.group,
@@ -63,6 +72,16 @@ impl Registry {
         })
         .await
     }
+}
+
+/// Whether a JSON patch looks at the list of owners, which objects are worked on without.
+fn reaches_owners(patch: &Value) -> bool {
+    let looks = |operation: &Value, field: &str| {
+        operation.get(field).and_then(Value::as_str).is_some_and(|path| {
+            path.is_empty() || path == "/metadata" || path.starts_with("/metadata/managedFields")
+        })
+    };
+    patch.as_array().into_iter().flatten().any(|op| looks(op, "path") || looks(op, "from"))
 }
 
 /// The patched value, unchecked.

@@ -11,6 +11,7 @@ use crate::registry::context::{Body, Context, Target};
 use crate::registry::definition::Definition;
 use crate::registry::meta;
 use crate::registry::object::{items_at, meta_mut, meta_str, set_resource_version};
+use crate::registry::ownership::{self, Tracked, Tracking};
 use crate::registry::{Outcome, Registry, subresource};
 
 /// How often an update that named no version is tried again after losing a race.
@@ -25,8 +26,8 @@ pub(crate) enum Race {
     Rebases,
 }
 
-/// Makes the wanted object from the present one. `None` is passed when there is none (create on update).
-pub(crate) type Wanted<'a> = dyn FnMut(&Value) -> Result<Value, ApiError> + Send + 'a;
+/// Makes the wanted object from the present one, which stands beside the list of its owners.
+pub(crate) type Wanted<'a> = dyn FnMut(&Value, Option<&Value>) -> Result<Value, ApiError> + Send + 'a;
 
 impl Registry {
     /// PUT to an object or one of its subresources.
@@ -60,15 +61,18 @@ impl Registry {
         }
         penstock_schema::defaults::apply(&definition.ty, &mut object);
         let wanted = object.clone();
-        let result =
-            self.modify(context, definition, target, Race::Conflicts, &mut |_| Ok(wanted.clone())).await;
+        let result = self
+            .modify(context, definition, target, Race::Conflicts, Tracking::Changes, &mut |_, _| {
+                Ok(wanted.clone())
+            })
+            .await;
         match result {
             Err(e) if e.is_not_found() && definition.create_on_update && target.subresource.is_none() => {
                 if !meta_str(&object, "uid").is_empty() {
                     return Err(e);
                 }
                 set_resource_version(&mut object, 0);
-                self.create_object(context, definition, target, object).await
+                self.create_object(context, definition, target, Tracking::Changes, object).await
             }
             other => other,
         }
@@ -82,17 +86,24 @@ impl Registry {
         definition: &Definition,
         target: &Target,
         race: Race,
+        tracking: Tracking,
         wanted: &mut Wanted<'_>,
     ) -> Result<Outcome, ApiError> {
         let (namespace, name) = (target.namespace(), target.name());
         let mut present = Some(self.require(definition, namespace, name).await?);
         for _ in 0..ATTEMPTS_MAX {
-            let (old, revision) = match present.take() {
+            let (mut old, revision) = match present.take() {
                 Some(found) => found,
                 None => self.require(definition, namespace, name).await?,
             };
-            match self.modify_once(context, definition, target, &old, revision, wanted).await? {
+            let list = ownership::take_list(&mut old);
+            let mut found = Present { old, list, revision };
+            match self.modify_once(context, definition, target, tracking, &found, wanted).await? {
                 Attempt::Done(outcome) => return Ok(outcome),
+                Attempt::Unchanged => {
+                    ownership::put_list(&mut found.old, found.list);
+                    return Ok(Outcome { object: share(definition, &found.old), created: false });
+                }
                 Attempt::Raced { record, pinned: true } if race == Race::Conflicts => {
                     return Err(match record {
                         Some(_) => ApiError::modified(&definition.group, &definition.plural, name),
@@ -112,15 +123,18 @@ impl Registry {
         context: &Context,
         definition: &Definition,
         target: &Target,
-        old: &Value,
-        revision: Revision,
+        tracking: Tracking,
+        present: &Present,
         wanted: &mut Wanted<'_>,
     ) -> Result<Attempt, ApiError> {
+        let Present { old, list: list_before, revision } = present;
+        let revision = *revision;
         let (namespace, name) = (target.namespace(), target.name());
         let sub = target.subresource.as_deref().unwrap_or_default();
-        let mut new = wanted(old)?;
+        let mut new = wanted(old, list_before.as_ref())?;
         let pinned = check_version(definition, name, &new, old, revision)?;
         restore_system_metadata(&mut new, old);
+        let given = ownership::take_list(&mut new);
         match sub {
             "" => {
                 if definition.isolates_status() {
@@ -129,11 +143,20 @@ impl Registry {
                 definition.strategy.prepare_update(context, &mut new, old);
             }
             "status" => {
-                isolate_status(&mut new, old);
+                isolate_status(&mut new, old, definition.custom.is_some());
                 definition.strategy.prepare_status(context, &mut new, old);
             }
             other => subresource::prepare(other, definition, &mut new, old),
         }
+        let list = match tracking {
+            Tracking::Changes => {
+                let (registry, before) = (self, list_before.as_ref());
+                let (subresource, old, new) = (sub, Some(old), &new);
+                Tracked { registry, context, definition, subresource, old, new, given, before }.list()
+            }
+            Tracking::Given => Some(given),
+            Tracking::Kept => None,
+        };
         if definition.generation && sub != "status" {
             bump_generation(&mut new, old, definition.custom.is_none() || definition.isolates_status());
         }
@@ -148,6 +171,9 @@ impl Registry {
         };
         self.admission.admit(self, &attributes, &mut new).await?;
         let mut errors = meta::validate_update(&new, old);
+        if let Some(Some(list)) = &list {
+            meta::managers::validate(list, &mut errors);
+        }
         match sub {
             "" => {
                 errors.extend(definition.validate_meta(&new));
@@ -164,11 +190,13 @@ impl Registry {
         }
         self.admission.validate(self, &attributes, Some(&new)).await?;
         set_resource_version(&mut new, revision.0);
-        if new == *old {
-            return Ok(Attempt::Done(Outcome { object: share(definition, old), created: false }));
+        let list_stays = list
+            .as_ref()
+            .is_none_or(|list| ownership::is_same_but_for_times(list.as_ref(), list_before.as_ref()));
+        if list_stays && new == *old {
+            return Ok(Attempt::Unchanged);
         }
-        super::apply::track(context, definition, &mut new, Some(old));
-
+        ownership::put_list(&mut new, list.unwrap_or_else(|| list_before.clone()));
         if is_released(definition, &new) {
             return self.finish_deletion(context, definition, target, new, revision, pinned).await;
         }
@@ -180,7 +208,7 @@ impl Registry {
         let result = if context.dry_run {
             Ok(Stored::Done(revision))
         } else {
-            self.put(definition, namespace, name, &new, revision).await
+            self.put(definition, namespace, name, &mut new, revision).await
         };
         if let Some(reservation) = reservation {
             match (&result, context.dry_run) {
@@ -218,8 +246,17 @@ impl Registry {
     }
 }
 
+/// What a change starts from.
+struct Present {
+    /// Without its list of owners.
+    old: Value,
+    list: Option<Value>,
+    revision: Revision,
+}
+
 enum Attempt {
     Done(Outcome),
+    Unchanged,
     Raced { record: Option<Record>, pinned: bool },
 }
 
@@ -280,11 +317,6 @@ fn restore_system_metadata(new: &mut Value, old: &Value) {
             None => meta.remove(field),
         };
     }
-    if !meta.contains_key("managedFields")
-        && let Some(v) = old_meta.and_then(|m| m.get("managedFields"))
-    {
-        meta.insert("managedFields".into(), v.clone());
-    }
 }
 
 fn copy_field(new: &mut Value, old: &Value, field: &str) {
@@ -296,8 +328,8 @@ fn copy_field(new: &mut Value, old: &Value, field: &str) {
     }
 }
 
-/// A status write changes status and metadata (not owners); everything else stays.
-fn isolate_status(new: &mut Value, old: &Value) {
+/// A status write changes status and metadata (not owners), of custom resources the status alone; everything else stays.
+fn isolate_status(new: &mut Value, old: &Value, custom: bool) {
     let mut kept = old.clone();
     match new.get("status") {
         Some(status) => kept["status"] = status.clone(),
@@ -306,6 +338,10 @@ fn isolate_status(new: &mut Value, old: &Value) {
                 map.remove("status");
             }
         }
+    }
+    if custom {
+        *new = kept;
+        return;
     }
     let owners = old.pointer("/metadata/ownerReferences").cloned();
     if let Some(meta) = new.get("metadata") {
@@ -356,11 +392,14 @@ mod tests {
         let old = json!({"metadata": {"name": "a"}, "spec": {"x": 1}, "status": {"y": 1}});
         let mut new =
             json!({"metadata": {"name": "a", "labels": {"l": "1"}}, "spec": {"x": 2}, "status": {"y": 2}});
-        isolate_status(&mut new, &old);
+        let mut custom = new.clone();
+        isolate_status(&mut new, &old, false);
         assert_eq!(
             new,
             json!({"metadata": {"name": "a", "labels": {"l": "1"}}, "spec": {"x": 1}, "status": {"y": 2}})
         );
+        isolate_status(&mut custom, &old, true);
+        assert_eq!(custom, json!({"metadata": {"name": "a"}, "spec": {"x": 1}, "status": {"y": 2}}));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::registry::context::{Body, Context, Target};
 use crate::registry::generic::body::Expected;
 use crate::registry::generic::update::Race;
 use crate::registry::object::{items_at, meta_mut, meta_str, str_at};
+use crate::registry::ownership::Tracking;
 use crate::registry::{Outcome, Registry};
 
 /// POST `pods/NAME/binding`, or `bindings` with the pod's name in the body.
@@ -40,7 +41,7 @@ pub(crate) async fn create(
     let pod = Target::named(target.namespace.as_deref(), &name).with_subresource("binding");
     let conflict = |why: String| ApiError::conflict("", "pods/binding", &name, why);
     registry
-        .modify(context, &pods, &pod, Race::Rebases, &mut |old| {
+        .modify(context, &pods, &pod, Race::Rebases, Tracking::Kept, &mut |old, _| {
             let uid = meta_str(&binding, "uid");
             if !uid.is_empty() && uid != meta_str(old, "uid") {
                 return Err(conflict(format!(

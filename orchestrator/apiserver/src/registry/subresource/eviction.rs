@@ -9,6 +9,7 @@ use crate::registry::generic::share;
 use crate::registry::generic::update::Race;
 use crate::registry::object::{CachedObject, meta_str, str_at};
 use crate::registry::options::DeleteOptions;
+use crate::registry::ownership::Tracking;
 use crate::registry::selector::LabelSelector;
 use crate::registry::{Outcome, Registry};
 
@@ -81,9 +82,9 @@ async fn take_from_budget(
         registry.find("policy", "v1", "poddisruptionbudgets").ok_or_else(ApiError::no_such_path)?;
     let name = meta_str(budget, "name");
     let target = Target::named(Some(meta_str(budget, "namespace")), name).with_subresource("status");
-    let take = Context { user: context.user.clone(), dry_run, ..Context::default() };
+    let take = Context { user: context.user.clone(), dry_run, ..Context::system() };
     registry
-        .modify(&take, &definition, &target, Race::Rebases, &mut |old| {
+        .modify(&take, &definition, &target, Race::Rebases, Tracking::Changes, &mut |old, _| {
             let observed = old.pointer("/status/observedGeneration").and_then(Value::as_i64).unwrap_or(0);
             let generation = old.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
             if observed < generation {

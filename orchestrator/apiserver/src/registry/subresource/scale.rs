@@ -1,16 +1,23 @@
 //! Scale: the replica count of a workload, as an autoscaling/v1 object of its own.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use penstock_schema::ownership::claims::{Claim, Write};
+use penstock_schema::ownership::{Element, Filter, Managed, Manager, Set, Versions};
 use penstock_schema::{TypeRef, check, patch};
 use serde_json::{Map, Value, json};
 
 use crate::error::{ApiError, FieldError};
 use crate::registry::context::{Body, Context, PatchKind, Target};
 use crate::registry::definition::Definition;
+use crate::registry::generic::apply::Config;
 use crate::registry::generic::body::{Expected, report};
+use crate::registry::generic::now_text;
 use crate::registry::generic::update::Race;
 use crate::registry::object::{CachedObject, meta_str};
+use crate::registry::ownership::{self, Kinds, Tracking};
 use crate::registry::{Outcome, Registry};
 
 fn ty(registry: &Registry) -> Result<TypeRef, ApiError> {
@@ -99,9 +106,12 @@ pub(crate) async fn update(
     body: &Body,
 ) -> Result<Outcome, ApiError> {
     let ty = ty(registry)?;
-    let expected = Expected { ty: &ty, group: "autoscaling", version: "v1", kind: "Scale" };
+    let expected = Expected { ty: &ty, group: GROUP, version: VERSION, kind: KIND };
     let scale = expected.decode(context, body)?;
-    store(registry, context, definition, target, &mut |_| Ok(scale.clone())).await
+    let writer = Writer { registry, context, definition, target, ty };
+    writer
+        .store(false, &mut |old, write, managed| Ok(writer.updated(old, scale.clone(), write, managed)))
+        .await
 }
 
 pub(crate) async fn patch(
@@ -112,59 +122,207 @@ pub(crate) async fn patch(
     kind: PatchKind,
     patch_body: &Value,
 ) -> Result<Outcome, ApiError> {
-    let ty = ty(registry)?;
-    store(registry, context, definition, target, &mut |old| {
-        let scale = value_of(definition, old);
-        let mut new = match kind {
-            PatchKind::Json => {
-                patch::json(&scale, patch_body).map_err(|e| ApiError::bad_request(e.to_string()))?
-            }
-            _ => patch::merge(&scale, patch_body),
-        };
-        let expected = Expected { ty: &ty, group: "autoscaling", version: "v1", kind: "Scale" };
-        let issues = check::conform(&ty, &mut new).map_err(|e| expected.refused(e))?;
-        report(context, &issues)?;
-        Ok(new)
-    })
-    .await
+    let writer = Writer { registry, context, definition, target, ty: ty(registry)? };
+    writer
+        .store(false, &mut |old, write, managed| {
+            let mut new = match kind {
+                PatchKind::Json => {
+                    patch::json(old, patch_body).map_err(|e| ApiError::bad_request(e.to_string()))?
+                }
+                _ => patch::merge(old, patch_body),
+            };
+            let expected = Expected { ty: &writer.ty, group: GROUP, version: VERSION, kind: KIND };
+            let issues = check::conform(&writer.ty, &mut new).map_err(|e| expected.refused(e))?;
+            report(context, &issues)?;
+            Ok(writer.updated(old, new, write, managed))
+        })
+        .await
 }
 
-async fn store(
+/// Server-side apply of a Scale.
+pub(crate) async fn apply(
     registry: &Registry,
     context: &Context,
     definition: &Definition,
     target: &Target,
-    wanted: &mut (dyn FnMut(&Value) -> Result<Value, ApiError> + Send),
+    body: &Bytes,
 ) -> Result<Outcome, ApiError> {
-    let main = Target { subresource: None, ..target.clone() };
-    let outcome = registry
-        .modify(context, definition, &main, Race::Rebases, &mut |old| {
-            let scale = wanted(old)?;
-            let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
-            if replicas < 0 {
-                let error =
-                    FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
-                return Err(ApiError::invalid("autoscaling", "Scale", target.name(), vec![error]));
-            }
-            let named = meta_str(&scale, "name");
-            if !named.is_empty() && named != target.name() {
-                return Err(ApiError::bad_request(format!(
-                    "the name of the object ({named}) does not match the name on the URL ({})",
-                    target.name()
-                )));
-            }
-            let mut new = old.clone();
-            match definition.custom.as_ref().and_then(|custom| custom.scale.as_ref()) {
-                Some(paths) => paths.set(&mut new, replicas),
-                None => new["spec"]["replicas"] = json!(replicas),
-            }
-            let version = meta_str(&scale, "resourceVersion");
-            if !version.is_empty() {
-                new["metadata"]["resourceVersion"] = version.into();
-            }
-            Ok(new)
-        })
-        .await?;
-    let object = of(registry, definition, &outcome.object.value())?;
-    Ok(Outcome { object, created: false })
+    let writer = Writer { registry, context, definition, target, ty: ty(registry)? };
+    let config = Config::read(context, &writer.ty, [GROUP, VERSION, KIND], target, body)?;
+    writer
+        .store(true, &mut |old, write, managed| config.applied_to(old, managed, write, context, SUBRESOURCE))
+        .await
+}
+
+const GROUP: &str = "autoscaling";
+const VERSION: &str = "v1";
+const KIND: &str = "Scale";
+const API_VERSION: &str = "autoscaling/v1";
+const SUBRESOURCE: &str = "scale";
+
+/// A Scale in its only version.
+struct Only<'a>(&'a TypeRef);
+
+impl Versions for Only<'_> {
+    fn convert<'v>(&self, object: &'v Value, api_version: &str) -> Option<(TypeRef, Cow<'v, Value>)> {
+        (api_version == API_VERSION).then(|| (self.0.clone(), Cow::Borrowed(object)))
+    }
+
+    fn back(&self, object: Value, _: &str) -> Value {
+        object
+    }
+}
+
+/// Makes the wanted Scale, owners included, from the present one and its owners.
+type Wanted<'a> = dyn FnMut(&Value, &Write<'_>, Managed) -> Result<Value, ApiError> + Send + 'a;
+
+/// One write of a Scale.
+struct Writer<'a> {
+    registry: &'a Registry,
+    context: &'a Context,
+    definition: &'a Definition,
+    target: &'a Target,
+    ty: TypeRef,
+}
+
+// === impl Writer ===
+
+impl Writer<'_> {
+    fn updated(&self, old: &Value, mut new: Value, write: &Write<'_>, managed: Managed) -> Value {
+        ownership::take_list(&mut new);
+        let manager = Manager::updating(self.context.manager(), &self.definition.api_version(), SUBRESOURCE);
+        let managed = write.update(manager, managed, old, &new);
+        ownership::put_list(&mut new, ownership::listed(managed));
+        new
+    }
+
+    /// What nobody tracks is not tracked by its scale alone, unless that `begins` with it.
+    async fn store(&self, begins: bool, wanted: &mut Wanted<'_>) -> Result<Outcome, ApiError> {
+        let Writer { registry, context, definition, target, ty } = self;
+        let main = Target { subresource: None, ..(*target).clone() };
+        let outcome = registry
+            .modify(context, definition, &main, Race::Rebases, Tracking::Given, &mut |old, list| {
+                let kinds = Kinds::of(registry, definition);
+                let parents = Managed::read_written(list.cloned());
+                let present = value_of(definition, old);
+                let now = now_text();
+                let write = Write {
+                    versions: &Only(ty),
+                    filter: &Filter::default(),
+                    api_version: API_VERSION,
+                    now: &now,
+                };
+                let mut scale = wanted(&present, &write, owners_of_scale(&kinds, definition, &parents))?;
+                let mut new = scaled(definition, target, old, &scale)?;
+                if !parents.is_empty() || begins {
+                    let mut owners = owners_of_parent(
+                        &kinds,
+                        definition,
+                        parents,
+                        Managed::read_written(ownership::take_list(&mut scale)),
+                    );
+                    owners.cap();
+                    ownership::put_list(&mut new, ownership::listed(owners));
+                }
+                Ok(new)
+            })
+            .await?;
+        let object = of(registry, definition, &outcome.object.value())?;
+        Ok(Outcome { object, created: false })
+    }
+}
+
+/// The workload with the count a Scale wants.
+fn scaled(definition: &Definition, target: &Target, old: &Value, scale: &Value) -> Result<Value, ApiError> {
+    let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
+    if replicas < 0 {
+        let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+        return Err(ApiError::invalid(GROUP, KIND, target.name(), vec![error]));
+    }
+    let named = meta_str(scale, "name");
+    if !named.is_empty() && named != target.name() {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({named}) does not match the name on the URL ({})",
+            target.name()
+        )));
+    }
+    let mut new = old.clone();
+    match definition.custom.as_ref().and_then(|custom| custom.scale.as_ref()) {
+        Some(paths) => paths.set(&mut new, replicas),
+        None => new["spec"]["replicas"] = json!(replicas),
+    }
+    for field in ["resourceVersion", "uid"] {
+        let said = meta_str(scale, field);
+        if !said.is_empty() {
+            new["metadata"][field] = said.into();
+        }
+    }
+    Ok(new)
+}
+
+/// Where a version keeps its count. None: no such version; an empty path: it has none.
+fn count_path(kinds: &Kinds<'_>, definition: &Definition, api_version: &str) -> Option<Vec<Element>> {
+    let fields = |names: &mut dyn Iterator<Item = &str>| names.map(Element::field).collect();
+    let of = |definition: &Definition| match &definition.custom {
+        None => fields(&mut ["spec", "replicas"].into_iter()),
+        Some(custom) => custom.scale.as_ref().map_or_else(Vec::new, |paths| fields(&mut paths.wanted_path())),
+    };
+    if definition.api_version() == api_version {
+        return Some(of(definition));
+    }
+    kinds.sibling(api_version).map(|sibling| of(&sibling))
+}
+
+fn count_in_scale() -> Vec<Element> {
+    vec![Element::field("spec"), Element::field("replicas")]
+}
+
+fn only(path: &[Element]) -> Set {
+    let mut set = Set::default();
+    set.insert(path);
+    set
+}
+
+/// Who owns the count, as owners of the Scale.
+fn owners_of_scale(kinds: &Kinds<'_>, definition: &Definition, parents: &Managed) -> Managed {
+    let mut scale = Managed::default();
+    for (manager, claim) in &parents.claims {
+        let path = count_path(kinds, definition, &claim.api_version);
+        if path.is_some_and(|path| claim.set().has(&path)) {
+            let claim = Claim::new(only(&count_in_scale()), API_VERSION, claim.time.clone());
+            scale.claims.insert(manager.clone(), claim);
+        }
+    }
+    scale
+}
+
+/// The owners of the workload after a write of its Scale: the count is taken from those who lost it, and given to those
+/// who own it now.
+fn owners_of_parent(
+    kinds: &Kinds<'_>,
+    definition: &Definition,
+    parents: Managed,
+    mut scale: Managed,
+) -> Managed {
+    let mut out = Managed::default();
+    for (manager, mut claim) in parents.claims {
+        let Some(path) = count_path(kinds, definition, &claim.api_version) else { continue };
+        if claim.set().has(&path) && scale.claims.remove(&manager).is_none() {
+            claim.change(|set| set.difference(&only(&path)));
+        }
+        if !claim.set().is_empty() {
+            out.claims.insert(manager, claim);
+        }
+    }
+    let api_version = definition.api_version();
+    let path = count_path(kinds, definition, &api_version).unwrap_or_default();
+    for (manager, claim) in scale.claims {
+        if claim.set().has(&count_in_scale()) {
+            let none = || Claim::new(Set::default(), api_version.as_str(), None);
+            let gained = out.claims.entry(manager).or_insert_with(none);
+            gained.change(|set| set.union(only(&path)));
+            gained.time = claim.time;
+        }
+    }
+    out
 }

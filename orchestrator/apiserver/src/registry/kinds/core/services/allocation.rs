@@ -230,7 +230,7 @@ async fn claim(registry: &Registry, context: &Context, service: &Value, ip: &str
     let Some(definition) = registry.find("networking.k8s.io", "v1", "ipaddresses") else {
         return Ok(true);
     };
-    let object = json!({
+    let mut object = json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "IPAddress",
         "metadata": {
@@ -249,7 +249,7 @@ async fn claim(registry: &Registry, context: &Context, service: &Value, ip: &str
             "name": meta_str(service, "name"),
         }},
     });
-    match registry.put(&definition, "", ip, &object, Revision(0)).await? {
+    match registry.put(&definition, "", ip, &mut object, Revision(0)).await? {
         Stored::Done(_) => Ok(true),
         Stored::Raced(None) => Ok(false),
         Stored::Raced(Some(record)) => {
@@ -268,7 +268,7 @@ async fn claim(registry: &Registry, context: &Context, service: &Value, ip: &str
             if is_held || age.get_seconds() < 30 {
                 return Ok(false);
             }
-            Ok(matches!(registry.put(&definition, "", ip, &object, at).await?, Stored::Done(_)))
+            Ok(matches!(registry.put(&definition, "", ip, &mut object, at).await?, Stored::Done(_)))
         }
     }
 }

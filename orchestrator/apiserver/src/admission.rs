@@ -5,6 +5,7 @@
 
 mod defaults;
 mod lifecycle;
+mod limit_ranger;
 mod node_restriction;
 mod priority;
 mod service_account;
@@ -89,6 +90,7 @@ impl Default for Chain {
     fn default() -> Self {
         let built_in: Vec<Box<dyn Plugin>> = vec![
             Box::new(lifecycle::NamespaceLifecycle),
+            Box::new(limit_ranger::LimitRanger),
             Box::new(node_restriction::NodeRestriction),
             Box::new(service_account::ServiceAccount),
             Box::new(tolerations::DefaultTolerationSeconds),

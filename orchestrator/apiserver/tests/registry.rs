@@ -10,6 +10,8 @@ mod cluster;
 mod custom;
 #[path = "registry/lifecycle.rs"]
 mod lifecycle;
+#[path = "registry/limits.rs"]
+mod limits;
 #[path = "registry/reading.rs"]
 mod reading;
 #[path = "registry/services.rs"]

@@ -28,6 +28,7 @@ pub use model::{
     TypeRef,
 };
 pub use path::Path;
+pub use scalar::quantity::Quantity;
 pub use serde_json::{Map, Value};
 
 /// A field the decoder met and could not keep.

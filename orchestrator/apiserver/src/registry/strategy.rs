@@ -34,6 +34,9 @@ pub trait Strategy: Send + Sync + 'static {
     /// Clears or fills fields a creator does not own.
     fn prepare_create(&self, _context: &Context, _new: &mut Value) {}
 
+    /// Fills what follows from the rest of a new object, when admission has changed what it changes.
+    fn complete_create(&self, _new: &mut Value) {}
+
     /// Restores fields an updater may not touch.
     fn prepare_update(&self, _context: &Context, _new: &mut Value, _old: &Value) {}
 

@@ -3,11 +3,21 @@
 //! Rules: <https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>. Precision ends at
 //! a nano, rounded away from zero.
 
-/// How the amount was, and will be, written.
+use std::fmt;
+
+/// How an amount was, and will be, written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Decimal,
     Exponent,
     Binary,
+}
+
+/// An amount that can be compared and added up. Beyond what 128 bits of nanos hold, sums stay at the largest.
+#[derive(Debug, Clone, Copy)]
+pub struct Quantity {
+    nanos: i128,
+    format: Format,
 }
 
 const DECIMAL: &[(&str, i32)] = &[
@@ -27,6 +37,20 @@ const NANOS: i128 = 1_000_000_000;
 
 /// The canonical text; `None` if the text is not a quantity.
 pub(crate) fn canonical(text: &str) -> Option<String> {
+    match read(text)? {
+        Read::Amount(quantity) => Some(quantity.to_string()),
+        // Beyond what upstream can count; the text is kept.
+        Read::Beyond => Some(text.to_owned()),
+    }
+}
+
+/// What a text is that is a quantity.
+enum Read {
+    Amount(Quantity),
+    Beyond,
+}
+
+fn read(text: &str) -> Option<Read> {
     let (negative, unsigned) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
         b'+' => (false, &text[1..]),
@@ -39,16 +63,79 @@ pub(crate) fn canonical(text: &str) -> Option<String> {
         return None;
     }
     let (format, scale) = scale_of(suffix)?;
-    let Some(nanos) = nanos(whole, fraction, scale) else {
-        // Beyond what upstream can count; the text is kept.
-        return Some(text.to_owned());
-    };
-    let printed = match format {
-        Format::Binary if nanos >= 1024 * NANOS => binary(nanos),
-        Format::Exponent => decimal(nanos, true),
-        _ => decimal(nanos, false),
-    };
-    Some(if negative && nanos != 0 { format!("-{printed}") } else { printed })
+    Some(match nanos(whole, fraction, scale) {
+        Some(nanos) => Read::Amount(Quantity { nanos: if negative { -nanos } else { nanos }, format }),
+        None => Read::Beyond,
+    })
+}
+
+// === impl Quantity ===
+
+impl Quantity {
+    /// Nothing.
+    pub const ZERO: Self = Self { nanos: 0, format: Format::Decimal };
+
+    /// Reads one; `None` if the text is none, or more than can be counted.
+    pub fn parse(text: &str) -> Option<Self> {
+        match read(text.trim())? {
+            Read::Amount(quantity) => Some(quantity),
+            Read::Beyond => None,
+        }
+    }
+
+    /// So many.
+    pub const fn count(number: u32) -> Self {
+        Self { nanos: number as i128 * NANOS, format: Format::Decimal }
+    }
+
+    /// In billionths of the unit.
+    pub const fn nanos(self) -> i128 {
+        self.nanos
+    }
+
+    /// The sum, written as this one is, or as the other where this one is zero.
+    pub fn plus(self, other: Self) -> Self {
+        let format = if self.nanos == 0 { other.format } else { self.format };
+        Self { nanos: self.nanos.saturating_add(other.nanos), format }
+    }
+
+    /// The difference, written as this one is, or as the other where this one is zero.
+    pub fn minus(self, other: Self) -> Self {
+        self.plus(Self { nanos: other.nanos.saturating_neg(), ..other })
+    }
+}
+
+impl PartialEq for Quantity {
+    fn eq(&self, other: &Self) -> bool {
+        self.nanos == other.nanos
+    }
+}
+
+impl Eq for Quantity {}
+
+impl PartialOrd for Quantity {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Quantity {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.nanos.cmp(&other.nanos)
+    }
+}
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nanos = self.nanos.saturating_abs();
+        let printed = match self.format {
+            Format::Binary if nanos >= 1024 * NANOS => binary(nanos),
+            Format::Exponent => decimal(nanos, true),
+            _ => decimal(nanos, false),
+        };
+        f.write_str(if self.nanos < 0 { "-" } else { "" })?;
+        f.write_str(&printed)
+    }
 }
 
 /// A factor: a power of ten or of 1024.
@@ -134,6 +221,25 @@ mod tests {
         ] {
             assert_eq!(canonical(given).as_deref(), Some(wanted), "{given}");
         }
+    }
+
+    #[test]
+    fn amounts_are_added_and_compared_whatever_their_text() {
+        let of = |text: &str| Quantity::parse(text).unwrap();
+        assert_eq!(of("1024Mi"), of("1Gi"));
+        assert!(of("999m") < of("1") && of("-1") < of("0") && of("1n") > Quantity::ZERO);
+        for (one, other, sum, difference) in [
+            ("200m", "0.3", "500m", "-100m"),
+            ("1Gi", "512Mi", "1536Mi", "512Mi"),
+            ("0", "1Gi", "1Gi", "-1Gi"),
+            ("1e3", "1", "1001", "999"),
+            ("2", "1536Mi", "1610612738", "-1610612734"),
+        ] {
+            assert_eq!(of(one).plus(of(other)).to_string(), sum, "{one} and {other}");
+            assert_eq!(of(one).minus(of(other)).to_string(), difference, "{one} less {other}");
+        }
+        assert_eq!(Quantity::count(12_000).to_string(), "12k");
+        assert_eq!(Quantity::parse("9999999999999999999999999999999999"), None);
     }
 
     #[test]

@@ -116,6 +116,7 @@ impl Registry {
             old: None,
         };
         self.admission.admit(self, &attributes, &mut object).await?;
+        definition.strategy.complete_create(&mut object);
         let mut errors = definition.validate_meta(&object);
         errors.extend(definition.strategy.validate(&object));
         if !errors.is_empty() {

@@ -76,7 +76,7 @@ struct Pod;
 
 impl Strategy for Pod {
     fn prepare_create(&self, _context: &Context, new: &mut Value) {
-        new["status"] = json!({"phase": "Pending", "qosClass": qos::class(new)});
+        new["status"] = json!({"phase": "Pending"});
         if !items_at(new, "/spec/schedulingGates").is_empty() {
             new["status"]["conditions"] = json!([{
                 "type": "PodScheduled",
@@ -86,6 +86,10 @@ impl Strategy for Pod {
                 "lastTransitionTime": crate::registry::generic::now_text(),
             }]);
         }
+    }
+
+    fn complete_create(&self, new: &mut Value) {
+        new["status"]["qosClass"] = qos::class(new).into();
     }
 
     fn prepare_status(&self, _context: &Context, new: &mut Value, old: &Value) {

@@ -10,7 +10,6 @@ use crate::registry::meta::{self, names};
 use crate::registry::object::{items_at, str_at};
 
 mod container;
-pub(crate) mod quantity;
 mod volume;
 
 /// A template: its metadata and its spec. `path` is usually `spec.template`.

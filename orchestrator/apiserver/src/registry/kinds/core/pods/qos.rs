@@ -1,8 +1,8 @@
 //! Quality of service: derived from what a pod's containers ask for and may use.
 
+use penstock_schema::Quantity;
 use serde_json::Value;
 
-use crate::registry::kinds::rules::pod_spec::quantity::milli;
 use crate::registry::object::items_at;
 
 /// `Guaranteed`, `Burstable` or `BestEffort`.
@@ -28,7 +28,7 @@ pub(crate) fn class(pod: &Value) -> &'static str {
 
 /// Whether two quantities are one amount, however they are written.
 fn same(one: &Value, other: Option<&Value>) -> bool {
-    let amount = |q: &Value| q.as_str().and_then(milli);
+    let amount = |q: &Value| q.as_str().and_then(Quantity::parse);
     amount(one).is_some() && amount(one) == other.and_then(amount)
 }
 

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use penstock_schema::Quantity;
 use serde_json::Value;
 
 use super::port_number;
-use super::quantity::milli;
 use crate::error::FieldError;
 use crate::registry::meta::names;
 use crate::registry::object::{items_at, str_at};
@@ -263,7 +263,7 @@ fn mounts(c: &Value, at: &str, volumes: &BTreeSet<String>, errors: &mut Vec<Fiel
 fn resources(c: &Value, at: &str, errors: &mut Vec<FieldError>) {
     let amount = |list: &str, name: &str| {
         let text = c.pointer("/resources")?.get(list)?.get(name)?.as_str()?;
-        milli(text)
+        Quantity::parse(text)
     };
     for list in ["limits", "requests"] {
         let Some(map) = c.pointer("/resources").and_then(|r| r.get(list)).and_then(Value::as_object) else {
@@ -282,7 +282,8 @@ fn resources(c: &Value, at: &str, errors: &mut Vec<FieldError>) {
                     "must be a standard resource type or fully qualified",
                 ));
             }
-            if quantity.as_str().and_then(milli).is_none_or(|n| n < 0) {
+            // Decoded, it has one text, in which only what is less than nothing has a sign.
+            if quantity.as_str().is_none_or(|text| text.starts_with('-')) {
                 errors.push(FieldError::invalid(
                     format!("{path}[{name}]"),
                     quantity.clone(),

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::DataplaneError;
 use crate::interfaces::{HOOKS, Hook, Side};
@@ -91,6 +91,14 @@ impl Classifiers {
 
     /// Takes a program off an interface, and the discipline if nobody needs it any more. Whether there was one.
     pub fn remove(&self, hook: &Hook, ifindex: u32) -> Result<bool, DataplaneError> {
+        let removed = self.remove_filter(hook, ifindex)?;
+        self.remove_discipline(ifindex)?;
+        Ok(removed)
+    }
+
+    /// Takes a program off an interface and leaves the discipline: to make or remove one takes an interface out of service
+    /// for a moment, in which the kernel loses what is sent by it. Whether there was one.
+    pub fn remove_filter(&self, hook: &Hook, ifindex: u32) -> Result<bool, DataplaneError> {
         let refused = |source| DataplaneError::Kernel {
             doing: "taking a classifier off",
             subject: format!("{} at interface {ifindex}", hook.name),
@@ -104,8 +112,20 @@ impl Classifiers {
         let mut body = place_of_filter(hook.side, ifindex);
         put_attribute(&mut body, TCA_KIND, b"bpf\0");
         absent(netlink.order(RTM_DELTFILTER, 0, &body)).map_err(refused)?;
-        self.remove_discipline(&mut netlink, ifindex).map_err(refused)?;
         Ok(true)
+    }
+
+    /// Removes all disciplines of our making that nobody needs any more.
+    pub fn remove_disciplines(&self) -> Result<(), DataplaneError> {
+        let notes = match std::fs::read_dir(&self.made) {
+            Ok(notes) => notes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => {
+                return Err(DataplaneError::Path { doing: "reading", path: self.made.clone(), source });
+            }
+        };
+        let made = notes.flatten().filter_map(|note| note.file_name().to_str()?.parse().ok());
+        made.collect::<Vec<u32>>().into_iter().try_for_each(|ifindex| self.remove_discipline(ifindex))
     }
 
     /// All of ours, and where they are.
@@ -164,24 +184,34 @@ impl Classifiers {
     }
 
     /// Removes a discipline of our making that has no filters any more.
-    fn remove_discipline(&self, netlink: &mut Netlink, ifindex: u32) -> io::Result<()> {
+    fn remove_discipline(&self, ifindex: u32) -> Result<(), DataplaneError> {
         let note = self.made.join(ifindex.to_string());
         if !note.exists() {
             return Ok(());
         }
-        for parent in [INGRESS, EGRESS] {
-            let mut is_used = false;
-            let listed = netlink.list(RTM_GETTFILTER, &place(ifindex, 0, parent, 0), |_| is_used = true);
-            absent(listed)?;
-            if is_used {
-                return Ok(());
-            }
-        }
-        let mut body = place(ifindex, CLSACT_HANDLE, TC_H_CLSACT, 0);
-        put_attribute(&mut body, TCA_KIND, b"clsact\0");
-        absent(netlink.order(RTM_DELQDISC, 0, &body))?;
-        std::fs::remove_dir(&note)
+        remove_unused(ifindex, &note).map_err(|source| DataplaneError::Kernel {
+            doing: "removing a queueing discipline (clsact) that is not used any more",
+            subject: format!("interface {ifindex}"),
+            source,
+        })
     }
+}
+
+/// Removes a discipline, and the note of it, unless it has filters.
+fn remove_unused(ifindex: u32, note: &Path) -> io::Result<()> {
+    let mut netlink = Netlink::open(libc::NETLINK_ROUTE)?;
+    for parent in [INGRESS, EGRESS] {
+        let mut is_used = false;
+        let listed = netlink.list(RTM_GETTFILTER, &place(ifindex, 0, parent, 0), |_| is_used = true);
+        absent(listed)?;
+        if is_used {
+            return Ok(());
+        }
+    }
+    let mut body = place(ifindex, CLSACT_HANDLE, TC_H_CLSACT, 0);
+    put_attribute(&mut body, TCA_KIND, b"clsact\0");
+    absent(netlink.order(RTM_DELQDISC, 0, &body))?;
+    std::fs::remove_dir(note)
 }
 
 /// The name of the filter with our priority and handle, if there is one.

@@ -95,7 +95,7 @@ impl Interfaces {
         match self.kind {
             TcKind::Links => {
                 self.links.ensure_at(hook, program, ifindex)?;
-                self.classifiers.remove(hook, ifindex).map(drop)
+                self.classifiers.remove_filter(hook, ifindex).map(drop)
             }
             TcKind::Classifiers => {
                 self.classifiers.ensure(hook, program, ifindex)?;
@@ -154,8 +154,9 @@ pub fn remove_all(directory: &Path) -> Result<usize, DataplaneError> {
     let classifiers = classifiers(directory);
     let mut removed = Links::below(directory).remove_all()?;
     for (hook, ifindex) in classifiers.observe()? {
-        removed += usize::from(classifiers.remove(hook, ifindex)?);
+        removed += usize::from(classifiers.remove_filter(hook, ifindex)?);
     }
+    classifiers.remove_disciplines()?;
     Ok(removed)
 }
 

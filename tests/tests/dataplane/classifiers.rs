@@ -138,6 +138,7 @@ fn one_way_takes_the_place_of_the_other_and_nothing_is_lost() {
             );
             return;
         }
+        // The discipline stays while its interface is in service: with it the kernel would lose what is being sent.
         under_load(world, |rounds| {
             for (tc, kind, left) in [
                 (Tc::Auto, TcKind::Links, 0),
@@ -151,5 +152,8 @@ fn one_way_takes_the_place_of_the_other_and_nothing_is_lost() {
                 crate::wait_until("there is more traffic", || rounds() > then);
             }
         });
+        assert!(has_clsact("eth0") && has_clsact("pod0"));
+        penstock_dataplane::detach(world.stand.bpffs()).expect("detached");
+        assert!(!has_clsact("eth0") && !has_clsact("pod0"), "it goes with the rest");
     });
 }

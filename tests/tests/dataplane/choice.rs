@@ -22,6 +22,11 @@ services:
     - { address: 10.244.0.3, port: 8080 }
 ";
 
+fn backends() {
+    serve("10.244.0.2:8080", "two");
+    serve("10.244.0.3:8080", "thr");
+}
+
 fn connect() -> (String, TcpStream) {
     let mut stream = TcpStream::connect("10.96.0.7:80").expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -36,10 +41,6 @@ fn named(name: &str, connections: &[(String, TcpStream)]) -> usize {
 
 #[test]
 fn open_connections_are_even_and_who_lost_some_gets_the_next() {
-    let backends = || {
-        serve("10.244.0.2:8080", "two");
-        serve("10.244.0.3:8080", "thr");
-    };
     on_a_node(backends, |stand| {
         let dataplane = stand.load();
         dataplane.apply(&desired(HELLO)).expect("applied");
@@ -56,10 +57,6 @@ fn open_connections_are_even_and_who_lost_some_gets_the_next() {
 
 #[test]
 fn counts_of_backends_that_are_gone_are_given_back_when_nothing_is_open_any_more() {
-    let backends = || {
-        serve("10.244.0.2:8080", "two");
-        serve("10.244.0.3:8080", "thr");
-    };
     on_a_node(backends, |stand| {
         let dataplane = stand.load();
         dataplane.apply(&desired(HELLO)).expect("applied");

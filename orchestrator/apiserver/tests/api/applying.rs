@@ -3,19 +3,7 @@
 use std::path::Path;
 
 use crate::cluster::Cluster;
-use crate::kubectl::{KUBECTL, Kubectl};
-
-const DEPLOYMENT: &str = r#"
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, labels: {app: web}}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec: {containers: [{name: c, image: nginx}]}
-"#;
+use crate::kubectl::{DEPLOYMENT, KUBECTL, Kubectl};
 
 const PATCHERS: &str = r#"
 apiVersion: rbac.authorization.k8s.io/v1

@@ -47,7 +47,7 @@ impl Kubectl {
     }
 }
 
-const DEPLOYMENT: &str = r#"
+pub const DEPLOYMENT: &str = r#"
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web, labels: {app: web}}

@@ -26,15 +26,10 @@ impl Kind {
     }
 }
 
-/// Those of a map of quantities.
-pub fn of_map(map: &Value) -> Amounts {
-    let amounts = map.as_object().into_iter().flatten();
-    amounts.filter_map(|(name, text)| Some((name.clone(), Quantity::parse(text.as_str()?)?))).collect()
-}
-
 /// What something says under `resources`: a container, a pod's spec or a claim's.
 pub fn of(owner: &Value, kind: Kind) -> Amounts {
-    of_map(&owner["resources"][kind.field()])
+    let amounts = owner["resources"][kind.field()].as_object().into_iter().flatten();
+    amounts.filter_map(|(name, text)| Some((name.clone(), Quantity::parse(text.as_str()?)?))).collect()
 }
 
 /// What a whole pod asks for or is held to: all that runs beside each other, or more where an init container wants

@@ -7,6 +7,7 @@ mod bench;
 mod cluster;
 mod codegen;
 mod command;
+mod conformance;
 mod dist;
 mod down;
 mod ebpf;
@@ -42,6 +43,8 @@ enum Verb {
     Test(test::Options),
     /// Verify the programs and run their tests on other kernels, in virtual machines
     Vm(vm::Options),
+    /// Run a Kubernetes conformance binary against a fresh cluster
+    Conformance(conformance::Options),
     /// Measure; prints a table and, with --json, writes its rows
     Bench(bench::Options),
     /// Build what ships: optimised, stripped programs and the eBPF object
@@ -69,6 +72,7 @@ fn main() {
         Verb::Kubeconfig(options) => kubeconfig::run(&options),
         Verb::Test(options) => test::run(&options),
         Verb::Vm(options) => vm::run(&options),
+        Verb::Conformance(options) => conformance::run(&options),
         Verb::Bench(options) => bench::run(&options),
         Verb::Dist(options) => dist::run(&options),
         Verb::Tidy => tidy::run(),

@@ -103,6 +103,22 @@ pub fn check_port(port: u16) -> Result<()> {
     }
 }
 
+/// Instances of inotify a user may have: what several nodes full of pods need on one host.
+const FILE_WATCHERS: u32 = 8192;
+const FILE_WATCHERS_LIMIT: &str = "/proc/sys/fs/inotify/max_user_instances";
+
+/// Raises the kernel's limit of file watchers where it is lower, and says so.
+pub fn allow_file_watches() -> Result<()> {
+    let said = std::fs::read_to_string(FILE_WATCHERS_LIMIT).unwrap_or_default();
+    let limit: u32 = said.trim().parse().unwrap_or(0);
+    if limit < FILE_WATCHERS {
+        std::fs::write(FILE_WATCHERS_LIMIT, FILE_WATCHERS.to_string())
+            .with_context(|| format!("cannot raise {FILE_WATCHERS_LIMIT} from {limit} to {FILE_WATCHERS}"))?;
+        println!("- raised {FILE_WATCHERS_LIMIT} from {limit} to {FILE_WATCHERS}");
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,9 @@ mod defaults;
 mod lifecycle;
 mod limit_ranger;
 mod node_restriction;
+mod pod_security;
 mod priority;
+mod resource_quota;
 mod service_account;
 mod tolerations;
 
@@ -94,8 +96,10 @@ impl Default for Chain {
             Box::new(node_restriction::NodeRestriction),
             Box::new(service_account::ServiceAccount),
             Box::new(tolerations::DefaultTolerationSeconds),
+            Box::new(pod_security::PodSecurity),
             Box::new(priority::Priority),
             Box::new(defaults::DefaultClasses),
+            Box::new(resource_quota::ResourceQuota::default()),
         ];
         Self { built_in, authorization: OnceLock::new() }
     }

@@ -12,6 +12,10 @@ mod custom;
 mod lifecycle;
 #[path = "registry/limits.rs"]
 mod limits;
+#[path = "registry/pod_security.rs"]
+mod pod_security;
+#[path = "registry/quotas.rs"]
+mod quotas;
 #[path = "registry/reading.rs"]
 mod reading;
 #[path = "registry/services.rs"]

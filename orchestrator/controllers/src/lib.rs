@@ -30,6 +30,7 @@ pub mod node_lifecycle;
 pub mod pod;
 pub mod pod_gc;
 pub mod replicas;
+pub mod resource_quota;
 pub mod revisions;
 pub mod root_ca;
 pub mod service_account;

@@ -23,6 +23,7 @@ pub const CONTROLLERS: &[(&str, Run)] = &[
     ("node-lifecycle", |c| Box::pin(crate::node_lifecycle::run(c))),
     ("pod-gc", |c| Box::pin(crate::pod_gc::run(c))),
     ("replicas", |c| Box::pin(crate::replicas::run(c))),
+    ("resource-quota", |c| Box::pin(crate::resource_quota::run(c))),
     ("root-ca", |c| Box::pin(crate::root_ca::run(c))),
     ("service-account", |c| Box::pin(crate::service_account::run(c))),
     ("stateful-set", |c| Box::pin(crate::stateful_set::run(c))),

@@ -3,7 +3,6 @@
 //!
 //! What is asked for, and by whom, is here; the rules are pure functions of a pod or claim and one item of a LimitRange.
 
-mod amounts;
 mod bounds;
 mod given;
 

@@ -98,6 +98,18 @@ impl Quantity {
         let format = if self.nanos == 0 { other.format } else { self.format };
         Self { nanos: self.nanos.saturating_add(other.nanos), format }
     }
+
+    /// The difference, written as this one is.
+    pub fn minus(self, other: Self) -> Self {
+        Self { nanos: self.nanos.saturating_sub(other.nanos), ..self }
+    }
+
+    /// The next whole number of units, if it is none yet.
+    pub fn rounded_up(self) -> Self {
+        let beyond = self.nanos.rem_euclid(NANOS);
+        let nanos = if beyond == 0 { self.nanos } else { self.nanos.saturating_add(NANOS - beyond) };
+        Self { nanos, ..self }
+    }
 }
 
 impl PartialEq for Quantity {

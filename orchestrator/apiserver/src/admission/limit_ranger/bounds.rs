@@ -4,8 +4,8 @@
 use penstock_schema::Quantity;
 use serde_json::Value;
 
-use super::amounts::{self, Amounts, Kind};
 use crate::registry::object::items_at;
+use penstock_quota::amounts::{self, Amounts, Kind};
 
 /// What of a pod is out of bounds.
 pub fn of_pod(pod: &Value, item: &Value) -> Vec<String> {

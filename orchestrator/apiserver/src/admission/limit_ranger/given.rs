@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::amounts::Kind;
+use penstock_quota::amounts::Kind;
 
 /// Where it is noted for whoever wonders.
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";

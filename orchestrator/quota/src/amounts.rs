@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use penstock_schema::Quantity;
 use serde_json::Value;
 
-use crate::registry::object::items_at;
-
 /// Amounts by the name of the resource.
 pub type Amounts = BTreeMap<String, Quantity>;
+
+pub(crate) const ONE: Quantity = Quantity::count(1);
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,21 +28,42 @@ impl Kind {
 
 /// What something says under `resources`: a container, a pod's spec or a claim's.
 pub fn of(owner: &Value, kind: Kind) -> Amounts {
-    let amounts = owner["resources"][kind.field()].as_object().into_iter().flatten();
+    read(owner["resources"].get(kind.field()))
+}
+
+/// A map of quantities. What is none is left out: it was refused where it was written.
+pub fn read(map: Option<&Value>) -> Amounts {
+    let amounts = map.and_then(Value::as_object).into_iter().flatten();
     amounts.filter_map(|(name, text)| Some((name.clone(), Quantity::parse(text.as_str()?)?))).collect()
+}
+
+/// As it is written into an object.
+pub fn written(amounts: &Amounts) -> Value {
+    amounts.iter().map(|(name, amount)| (name.clone(), Value::from(amount.to_string()))).collect()
+}
+
+/// As people are told: `cpu=1,memory=2Gi`.
+pub fn told(amounts: &Amounts) -> String {
+    let each: Vec<String> = amounts.iter().map(|(name, amount)| format!("{name}={amount}")).collect();
+    each.join(",")
 }
 
 /// What a whole pod asks for or is held to: all that runs beside each other, or more where an init container wants
 /// more; what is said of the pod as a whole counts instead.
 pub fn of_pod(pod: &Value, kind: Kind) -> Amounts {
+    total(pod, kind, |container| of(container, kind))
+}
+
+/// As [`of_pod`], with each container's amounts from `of_one`.
+pub(crate) fn total(pod: &Value, kind: Kind, of_one: impl Fn(&Value) -> Amounts) -> Amounts {
     let mut total = Amounts::new();
     for container in items_at(pod, "/spec/containers") {
-        add(&mut total, &of(container, kind));
+        add(&mut total, &of_one(container));
     }
     // Sidecars run on beside what starts after them.
     let (mut sidecars, mut most) = (Amounts::new(), Amounts::new());
     for container in items_at(pod, "/spec/initContainers") {
-        let mut own = of(container, kind);
+        let mut own = of_one(container);
         if container["restartPolicy"] == "Always" {
             add(&mut total, &own);
             add(&mut sidecars, &own);
@@ -57,18 +78,38 @@ pub fn of_pod(pod: &Value, kind: Kind) -> Amounts {
     total
 }
 
-fn add(to: &mut Amounts, more: &Amounts) {
+/// Adds up, resource by resource.
+pub fn add(to: &mut Amounts, more: &Amounts) {
     for (name, amount) in more {
         let sum = to.entry(name.clone()).or_insert(Quantity::ZERO);
         *sum = sum.plus(*amount);
     }
 }
 
-fn raise(to: &mut Amounts, least: &Amounts) {
+/// The larger of both, resource by resource.
+pub fn raise(to: &mut Amounts, least: &Amounts) {
     for (name, amount) in least {
         let most = to.entry(name.clone()).or_insert(*amount);
         *most = (*most).max(*amount);
     }
+}
+
+/// What is more in `after` than in `before`.
+pub fn growth(after: &Amounts, before: &Amounts) -> Amounts {
+    let grown = after.iter().map(|(name, amount)| {
+        let had = before.get(name).copied().unwrap_or(Quantity::ZERO);
+        (name.clone(), amount.minus(had))
+    });
+    grown.filter(|(_, more)| *more > Quantity::ZERO).collect()
+}
+
+/// Those of the amounts that are named.
+pub fn named<'a>(amounts: &Amounts, names: impl IntoIterator<Item = &'a String>) -> Amounts {
+    names.into_iter().filter_map(|name| Some((name.clone(), *amounts.get(name)?))).collect()
+}
+
+pub(crate) fn items_at<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
+    object.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 #[cfg(test)]

@@ -23,6 +23,13 @@ pub struct Outcome {
     pub message: String,
 }
 
+impl Outcome {
+    /// Whether the process came to it: a test that skips itself says why, one that was not asked for does not.
+    pub fn was_run(&self) -> bool {
+        self.state != State::Skipped || !self.message.is_empty()
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct SuiteReport {
@@ -101,6 +108,7 @@ mod tests {
         let outcomes = parse(text).unwrap();
         let states: Vec<State> = outcomes.iter().map(|outcome| outcome.state).collect();
         assert_eq!(states, [State::Passed, State::Failed, State::Skipped]);
+        assert!(outcomes[0].was_run() && !outcomes[2].was_run());
         assert_eq!(outcomes[0].name, "[sig-node] Pods deep run [Conformance]");
         assert!((outcomes[0].seconds - 1.5).abs() < 1e-9);
         assert_eq!(outcomes[1].message, "too slow");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use penstock_expressions::{Field, Shape, Type};
+use penstock_expressions::{Field, Shape, Type, unescaped};
 use penstock_schema::TypeRef;
 
 /// The type of objects of a kind, built in or custom.
@@ -44,54 +44,6 @@ fn converted(within: &TypeRef, ty: &penstock_schema::Type) -> Type {
     }
 }
 
-/// How names that are no names of expressions are written in them, longest first.
-const ESCAPES: &[(&str, &str)] =
-    &[("__underscores__", "__"), ("__dot__", "."), ("__dash__", "-"), ("__slash__", "/")];
-
-/// Words of the language, which are written between underscores.
-const WORDS: &[&str] = &[
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-];
-
-/// The JSON name of what an expression calls `name`.
-pub(crate) fn unescaped(name: &str) -> String {
-    let inner = name.strip_prefix("__").and_then(|rest| rest.strip_suffix("__"));
-    if let Some(word) = inner.filter(|word| WORDS.contains(word)) {
-        return word.to_owned();
-    }
-    let (mut out, mut rest) = (String::new(), name);
-    while let Some(c) = rest.chars().next() {
-        match ESCAPES.iter().find(|(escape, _)| rest.starts_with(escape)) {
-            Some((escape, text)) => {
-                out.push_str(text);
-                rest = &rest[escape.len()..];
-            }
-            None => {
-                out.push(c);
-                rest = &rest[c.len_utf8()..];
-            }
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use penstock_schema::Schema;
@@ -112,18 +64,5 @@ mod tests {
             "found no matching overload for '_>_' applied to '(int, string)'"
         );
         assert!(compile("object.spec.replica > 1").is_err());
-    }
-
-    #[test]
-    fn names_are_escaped_as_upstream() {
-        for (name, json) in [
-            ("foo__dash__bar", "foo-bar"),
-            ("a__dot__b__slash__c", "a.b/c"),
-            ("__namespace__", "namespace"),
-            ("redact__underscores__d", "redact__d"),
-            ("plain_name", "plain_name"),
-        ] {
-            assert_eq!(unescaped(name), json);
-        }
     }
 }

@@ -12,6 +12,8 @@ mod custom;
 mod lifecycle;
 #[path = "registry/limits.rs"]
 mod limits;
+#[path = "registry/policies.rs"]
+mod policies;
 #[path = "registry/reading.rs"]
 mod reading;
 #[path = "registry/services.rs"]

@@ -28,11 +28,13 @@
 mod ast;
 mod budget;
 mod check;
+mod cost;
 mod environment;
 mod error;
 mod evaluate;
 mod lexer;
 mod library;
+mod names;
 mod parser;
 mod program;
 mod signatures;
@@ -41,9 +43,11 @@ mod value;
 mod variables;
 
 pub use budget::{Budget, CALL_COST_MAX, SET_COST_MAX};
+pub use cost::{Measure, REQUEST_BYTES_MAX};
 pub use environment::Environment;
 pub use error::{CompileError, EvaluationError, Issue};
 pub use library::authorizer::{Access, AccessRequest, Authorize, Decision};
+pub use names::unescaped;
 pub use parser::is_identifier;
 pub use program::{Program, compile};
 pub use signatures::{AUTHORIZER, RESOURCE_CHECK};

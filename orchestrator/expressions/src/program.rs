@@ -7,9 +7,9 @@ use regex::Regex;
 use crate::ast::Expr;
 use crate::budget::Budget;
 use crate::check;
+use crate::cost::{self, Measure};
 use crate::environment::Environment;
 use crate::error::{CompileError, EvaluationError};
-use crate::evaluate::Evaluation;
 use crate::parser;
 use crate::types::Type;
 use crate::value::Value;
@@ -65,6 +65,16 @@ impl Program {
         })
     }
 
+    /// What it can cost at most, given how large its variables can be. Of upstream's order, not its figure.
+    pub fn cost_max(&self, variables: &[(&str, Measure)]) -> u64 {
+        cost::cost_max(&self.root, variables)
+    }
+
+    /// Whether it refers to a variable by this name.
+    pub fn refers_to(&self, name: &str) -> bool {
+        cost::refers_to(&self.root, name)
+    }
+
     /// The value under these variables, paid for from `budget`.
     ///
     /// # Errors
@@ -75,7 +85,7 @@ impl Program {
         budget: &mut Budget,
     ) -> Result<Value<'a>, EvaluationError> {
         let mut meter = budget.meter();
-        let result = Evaluation::new(self, variables, &mut meter).run();
+        let result = variables.evaluate(self, &mut meter);
         budget.settle(&meter);
         result
     }

@@ -105,6 +105,11 @@ impl<'a> Value<'a> {
         from_json(json, ty)
     }
 
+    /// A value that may not be there.
+    pub fn optional(value: Option<Value<'a>>) -> Self {
+        Value::Optional(value.map(Arc::new))
+    }
+
     pub(crate) fn text(text: impl Into<Arc<str>>) -> Self {
         Value::String(Text::Shared(text.into()))
     }

@@ -15,12 +15,12 @@ pub struct Variables<'a> {
     values: HashMap<&'a str, Value<'a>>,
     composed: HashMap<&'a str, &'a Program>,
     computed: RefCell<HashMap<&'a str, Result<Value<'a>, EvaluationError>>>,
-    /// How deep variables refer to variables at this moment.
+    /// How deep the expressions are together that are being evaluated at this moment, each inside another.
     nesting: Cell<usize>,
 }
 
-/// How deep variables may refer to variables.
-const NESTING_MAX: usize = 16;
+/// How deep expressions may be together, of which one is a variable of the other: what a thread's stack is good for.
+const NESTING_MAX: usize = 400;
 
 // === impl Variables ===
 
@@ -46,6 +46,23 @@ impl<'a> Variables<'a> {
         !self.composed.is_empty()
     }
 
+    /// Evaluates a program inside those that are being evaluated.
+    pub(crate) fn evaluate(
+        &self,
+        program: &'a Program,
+        meter: &mut Meter,
+    ) -> Result<Value<'a>, EvaluationError> {
+        let outer = self.nesting.get();
+        let nesting = outer + usize::from(program.root.depth);
+        if nesting > NESTING_MAX {
+            return Err(EvaluationError::TooDeep);
+        }
+        self.nesting.set(nesting);
+        let result = Evaluation::new(program, self, meter).run();
+        self.nesting.set(outer);
+        result
+    }
+
     /// The value of `variables.name`; `None` if there is none of the name.
     pub(crate) fn composed(
         &self,
@@ -56,12 +73,7 @@ impl<'a> Variables<'a> {
             return Some(known.clone());
         }
         let (name, program) = self.composed.get_key_value(name)?;
-        if self.nesting.get() == NESTING_MAX {
-            return Some(Err(EvaluationError::TooDeep));
-        }
-        self.nesting.set(self.nesting.get() + 1);
-        let result = Evaluation::new(program, self, meter).run();
-        self.nesting.set(self.nesting.get() - 1);
+        let result = self.evaluate(program, meter);
         let result = result.map_err(|error| match error {
             last if last.is_final() => last,
             other => EvaluationError::Variable { name: (*name).to_owned(), detail: other.to_string() },

@@ -12,10 +12,10 @@ fn environment() -> Environment {
     Environment::default().variable("object", Type::Dyn).with_objects()
 }
 
-/// Evaluates on a stack as small as a thread of the server's has, and within a time that only a hang exceeds.
+/// Evaluates on half the stack that a thread of the server has, and within a time that only a hang exceeds.
 fn outcome(source: String) -> Result<Result<(), EvaluationError>, String> {
     let started = Instant::now();
-    let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(move || {
+    let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(move || {
         let object = json!({"list": (0..1000).collect::<Vec<_>>(), "text": "a".repeat(100_000)});
         let program = compile(&source, &environment()).map_err(|error| error.to_string())?;
         let variables = Variables::default().with("object", Value::of(&object));
@@ -109,6 +109,28 @@ fn a_set_pays_from_one_budget() {
     assert!(budget.left() < 60_000, "{}", budget.left());
     assert_eq!(program.holds(&variables, &mut budget), Err(EvaluationError::CostExceeded));
     assert_eq!(program.holds(&variables, &mut budget), Err(EvaluationError::CostExceeded));
+}
+
+#[test]
+fn variables_that_refer_to_variables_are_bounded_together() {
+    let deep = |name: &str| format!("{}{name}{}", "[".repeat(200), "]".repeat(200));
+    let mut environment = environment();
+    let mut programs = Vec::new();
+    for index in 0..10 {
+        let inner = if index == 0 { "1".to_owned() } else { format!("variables.v{}", index - 1) };
+        programs.push((format!("v{index}"), compile(&deep(&inner), &environment).unwrap()));
+        environment = environment.composed(&format!("v{index}"), Type::Dyn);
+    }
+    let last = compile("variables.v9 == 1", &environment).unwrap();
+    let evaluation = move || {
+        let mut variables = Variables::default();
+        for (name, program) in &programs {
+            variables = variables.with_composed(name, program);
+        }
+        last.evaluate(&variables, &mut Budget::default()).map(|_| ())
+    };
+    let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(evaluation).unwrap();
+    assert_eq!(thread.join().expect("nothing overflows"), Err(EvaluationError::TooDeep));
 }
 
 /// Pieces that are likely to make something that parses.

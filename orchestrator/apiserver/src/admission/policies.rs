@@ -138,6 +138,10 @@ async fn plan(
 
 /// The other versions a resource is served in.
 fn versions_of(registry: &Registry, a: &Attributes<'_>) -> Vec<Arc<Definition>> {
+    if a.definition.subresource(a.subresource).is_some_and(|sub| !sub.kind.is_empty()) {
+        // What is written is of a kind of its own.
+        return Vec::new();
+    }
     let (group, version, plural) = a.definition.storage();
     let same = |other: &Arc<Definition>| {
         other.storage() == (group, version, plural)

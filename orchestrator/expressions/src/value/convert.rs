@@ -18,6 +18,10 @@ pub(crate) fn from_json<'a>(json: &'a Json, ty: &Type) -> Value<'a> {
         Json::Bool(value) => Value::Bool(*value),
         Json::Number(number) => from_number(number, ty),
         Json::String(text) => match ty {
+            // A date is the beginning of its day.
+            Type::Timestamp if text.len() == 10 => {
+                times::parse_timestamp(&format!("{text}T00:00:00Z")).map(Value::Timestamp)
+            }
             Type::Timestamp => times::parse_timestamp(text).map(Value::Timestamp),
             Type::Duration => times::parse_duration(text).map(Value::Duration),
             Type::Bytes => STANDARD.decode(text).ok().map(|bytes| Value::Bytes(bytes.into())),

@@ -12,6 +12,7 @@ use super::{Invocation, Library, Plan, Role, Scene, conditions_hold, explained, 
 use crate::admission::{Attributes, Operation, Plugin};
 use crate::error::ApiError;
 use crate::registry::Registry;
+use crate::registry::definition::Definition;
 use crate::registry::generic::{from_stored, to_stored};
 
 pub(crate) struct MutatingPolicies(pub(crate) Arc<Library>);
@@ -36,13 +37,14 @@ impl Plugin for MutatingPolicies {
                 None => format!("policy {:?} denied request: {}", trouble.policy.name, trouble.message),
             });
         }
+        let misconfigured = !errors.is_empty();
         invoke(registry, a, object, &plan, &mut errors);
         if errors.is_empty() {
             return Ok(());
         }
         let mut error = a.forbidden("admission request denied by policy");
         error.message.clone_from(&errors[0]);
-        error.reason = "Invalid";
+        error.reason = if misconfigured { "Forbidden" } else { "Invalid" };
         Err(errors.into_iter().fold(error, |error, message| error.with_cause("", message, None)))
     }
 }
@@ -106,10 +108,11 @@ fn change(
     }
     let before = object.clone();
     let definition = invocation.version.as_deref().unwrap_or(a.definition);
+    let ty = body_type(registry, a, definition);
     for mutation in &policy.mutations {
         let scene = Scene::of(a, invocation, Some(object));
         let variables = scene.variables(registry, a, invocation, namespace);
-        match patched(mutation, &scene, &variables, &definition.ty) {
+        match patched(mutation, &scene, &variables, &ty) {
             Ok(new) if invocation.version.is_some() => {
                 *object = from_stored(a.definition, to_stored(definition, new))
             }
@@ -118,6 +121,13 @@ fn change(
         }
     }
     *object != before
+}
+
+/// The type of what is written: of some subresources it is not the kind's own.
+fn body_type(registry: &Registry, a: &Attributes<'_>, definition: &Definition) -> TypeRef {
+    let sub = definition.subresource(a.subresource).filter(|sub| !sub.kind.is_empty());
+    let own = sub.and_then(|sub| registry.type_of(sub.group, sub.version, sub.kind));
+    own.unwrap_or_else(|| definition.ty.clone())
 }
 
 fn patched<'v>(

@@ -218,6 +218,34 @@ async fn selectors_and_names_say_what_a_policy_is_about() {
 }
 
 #[tokio::test]
+async fn a_rule_matches_other_versions_and_sees_the_object_in_its_own() {
+    let cluster = Cluster::start().await;
+    let rule = json!({"apiGroups": ["autoscaling"], "apiVersions": ["v2"], "operations": ["CREATE"],
+        "resources": ["horizontalpodautoscalers"]});
+    let spec = json!({
+        "matchConstraints": {"resourceRules": [rule]},
+        "validations": [{"expression": "!has(object.spec.metrics)",
+            "messageExpression": "object.apiVersion + ' for ' + request.requestKind.version"}],
+    });
+    cluster.create(POLICIES, policy("v2", spec.clone())).await.unwrap();
+    cluster.create(BINDINGS, binding("b", "v2", json!(["Deny"]))).await.unwrap();
+    let v1 = cluster.registry.find("autoscaling", "v1", "horizontalpodautoscalers").unwrap();
+    let create = async || {
+        let scaler = json!({"metadata": {"name": format!("h-{}", rand_suffix())}, "spec": {"maxReplicas": 3,
+            "targetCPUUtilizationPercentage": 50,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}}});
+        let body = Body::Json(scaler.to_string().into());
+        cluster.registry.create(&context(), &v1, &Target::collection(Some("default")), body).await
+    };
+    let refused = eventually("the policy", async || create().await.err()).await;
+    assert!(refused.message.ends_with("denied request: autoscaling/v2 for v1"), "{}", refused.message);
+    let mut exact = cluster.get(POLICIES, "v2").await.unwrap();
+    exact["spec"]["matchConstraints"]["matchPolicy"] = "Exact".into();
+    cluster.update(POLICIES, None, &exact).await.unwrap();
+    eventually("that it is exact", async || create().await.ok()).await;
+}
+
+#[tokio::test]
 async fn policies_do_not_rule_over_policies() {
     let cluster = Cluster::start().await;
     let everything =

@@ -332,6 +332,9 @@ async fn expressions_are_checked_against_the_types_of_the_rules() {
         "{text}"
     );
     assert_eq!(warnings[1]["fieldRef"], "spec.validations[0].messageExpression");
+    let labelled =
+        cluster.merge(POLICIES, "typed", json!({"metadata": {"labels": {"a": "b"}}})).await.unwrap();
+    assert_eq!(labelled["metadata"]["generation"], 1, "labels are no reason to check it again");
     assert!(warnings[1]["warning"].as_str().unwrap().contains("'_+_' applied to '(string, int)'"));
 }
 

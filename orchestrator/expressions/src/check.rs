@@ -10,6 +10,9 @@ use crate::ast::{Entry, Expr, Fold, Kind, Literal, What};
 use crate::environment::Environment;
 use crate::types::{Type, made_type};
 
+/// How much of what is wrong is told.
+const ISSUES_MAX: usize = 20;
+
 pub(crate) struct Checked {
     pub ty: Type,
     /// Offsets and messages.
@@ -38,7 +41,9 @@ pub(crate) const TYPE_NAMES: &[&str] =
 
 impl<'a> Checker<'a> {
     fn report(&mut self, at: u32, message: String) -> Type {
-        self.wrong.push((at, message));
+        if self.wrong.len() < ISSUES_MAX {
+            self.wrong.push((at, message));
+        }
         Type::Dyn
     }
 

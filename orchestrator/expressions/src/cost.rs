@@ -9,6 +9,9 @@ use crate::names::unescaped;
 /// The largest request, which bounds what no schema bounds.
 pub const REQUEST_BYTES_MAX: u64 = 3 << 20;
 
+/// How many lists and maps inside each other are measured.
+const NESTING_MAX: usize = 128;
+
 /// How large a value can be.
 #[derive(Debug, Clone)]
 pub struct Measure {
@@ -37,7 +40,14 @@ impl Measure {
 
     /// Of a list or a map.
     pub fn of_many(length_max: u64, inner: Measure) -> Self {
+        // What is nested deeper than any schema is as large as a request.
+        let inner = if inner.deeper_than(NESTING_MAX) { Measure::default() } else { inner };
         Self { length_max, inner: Some(Arc::new(inner)), fields: Arc::default() }
+    }
+
+    fn deeper_than(&self, levels: usize) -> bool {
+        let inner = self.inner.as_deref();
+        inner.is_some_and(|inner| levels == 0 || inner.deeper_than(levels - 1))
     }
 
     fn inside(&self) -> Measure {
@@ -52,9 +62,12 @@ impl Measure {
     /// What going through all of it costs, to compare it.
     fn weight(&self) -> u64 {
         match &self.inner {
-            Some(inner) => self.length_max.saturating_mul(1 + inner.weight()),
+            Some(inner) => self.length_max.saturating_mul(inner.weight().saturating_add(1)),
             None if self.fields.is_empty() => self.length_max.div_ceil(10),
-            None => self.fields.values().fold(1, |sum: u64, field| sum.saturating_add(1 + field.weight())),
+            None => self
+                .fields
+                .values()
+                .fold(1, |sum: u64, field| sum.saturating_add(field.weight()).saturating_add(1)),
         }
     }
 
@@ -100,7 +113,9 @@ impl Estimate {
             }
             Kind::Call { function, target, args } => self.call(function, target.as_deref(), args),
             Kind::All(terms) | Kind::Any(terms) => {
-                let cost = terms.iter().fold(0, |sum: u64, term| sum.saturating_add(1 + self.of(term).0));
+                let cost = terms
+                    .iter()
+                    .fold(0, |sum: u64, term| sum.saturating_add(self.of(term).0).saturating_add(1));
                 (cost, Measure::of_length(1))
             }
             Kind::Conditional(parts) => {
@@ -172,9 +187,11 @@ impl Estimate {
             "_<_" | "_<=_" | "_>_" | "_>=_" => (length(0).min(length(1)).div_ceil(10), scalar),
             "_+_" => (sum.div_ceil(10), Measure { length_max: sum, ..first }),
             "@in" => match &parts[..] {
-                [(_, item), (_, list)] => {
-                    (list.length_max.saturating_mul(1 + item.weight().min(list.inside().weight())), scalar)
-                }
+                [(_, item), (_, list)] => (
+                    list.length_max
+                        .saturating_mul(item.weight().min(list.inside().weight()).saturating_add(1)),
+                    scalar,
+                ),
                 _ => (0, scalar),
             },
             "!_" | "-_" | "_-_" | "_*_" | "_/_" | "_%_" | "size" | "type" => (0, scalar),
@@ -186,7 +203,7 @@ impl Estimate {
                 let pattern = length(1).div_ceil(4);
                 (length(0).div_ceil(10).saturating_mul(pattern), Measure::of_many(length(0), first))
             }
-            "split" => (length(0).div_ceil(10), Measure::of_many(length(0) + 1, first)),
+            "split" => (length(0).div_ceil(10), Measure::of_many(length(0).saturating_add(1), first)),
             "replace" => {
                 let grown = length(0).saturating_mul(length(2).max(1));
                 (grown.div_ceil(10), Measure::of_length(grown))
@@ -195,12 +212,13 @@ impl Estimate {
                 let grown = length(0).saturating_mul(first.inside().length_max.saturating_add(length(1)));
                 (grown.div_ceil(10), Measure::of_length(grown))
             }
-            "sets.contains" | "sets.equivalent" | "sets.intersects" => {
-                (length(0).saturating_mul(length(1)).saturating_mul(1 + first.inside().weight()), scalar)
-            }
+            "sets.contains" | "sets.equivalent" | "sets.intersects" => (
+                length(0).saturating_mul(length(1)).saturating_mul(first.inside().weight().saturating_add(1)),
+                scalar,
+            ),
             "distinct" => (length(0).saturating_mul(length(0)), first),
             "contains" | "startsWith" | "endsWith" => (length(0).div_ceil(10), scalar),
-            _ => (sum.div_ceil(10).max(first.inner.as_ref().map_or(0, |_| first.length_max)), first),
+            _ => (sum.div_ceil(10).max(first.inner.as_ref().map_or(0, |_| first.weight())), first),
         };
         (paid.saturating_add(cost), result)
     }

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Longer lines are not shown with what is wrong in them.
+const SNIPPET_BYTES_MAX: usize = 4_096;
+
 /// One thing wrong with a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issue {
@@ -46,9 +49,11 @@ impl fmt::Display for CompileError {
                 writeln!(f)?;
             }
             let line = self.source_text.lines().nth(issue.line - 1).unwrap_or_default();
-            let dots = ".".repeat(issue.column - 1);
             write!(f, "ERROR: <input>:{}:{}: {}", issue.line, issue.column, issue.message)?;
-            write!(f, "\n | {}\n | {dots}^", line.replace('\t', " "))?;
+            if line.len() <= SNIPPET_BYTES_MAX {
+                let dots = ".".repeat(issue.column - 1);
+                write!(f, "\n | {}\n | {dots}^", line.replace('\t', " "))?;
+            }
         }
         Ok(())
     }

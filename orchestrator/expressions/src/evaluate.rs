@@ -4,7 +4,6 @@ mod fold;
 pub(crate) mod operators;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crate::ast::{Entry, Expr, Kind, Literal};
 use crate::budget::Meter;
@@ -12,13 +11,16 @@ use crate::check::TYPE_NAMES;
 use crate::error::EvaluationError;
 use crate::library;
 use crate::program::Program;
-use crate::value::{Key, Map, Object, Text, Value};
+use crate::value::{Key, Text, Value};
 use crate::variables::Variables;
 
 /// What making a list, a map or an object costs, as upstream.
 const LIST_COST: u64 = 10;
 const MAP_COST: u64 = 30;
 const OBJECT_COST: u64 = 40;
+
+/// How deep values may be nested that expressions make.
+const VALUE_DEPTH_MAX: usize = 250;
 
 pub(crate) type Evaluated<'a> = Result<Value<'a>, EvaluationError>;
 
@@ -41,6 +43,11 @@ impl<'e, 'a> Evaluation<'e, 'a> {
     }
 
     fn value(&mut self, expr: &'a Expr) -> Evaluated<'a> {
+        let value = self.computed(expr)?;
+        if value.depth() > VALUE_DEPTH_MAX { Err(EvaluationError::TooDeep) } else { Ok(value) }
+    }
+
+    fn computed(&mut self, expr: &'a Expr) -> Evaluated<'a> {
         match &expr.kind {
             Kind::Literal(literal) => Ok(of_literal(literal)),
             Kind::Ident(name) => self.ident(name),
@@ -207,7 +214,7 @@ impl<'e, 'a> Evaluation<'e, 'a> {
                 return Err(EvaluationError::function(format!("Failed with repeated key {key}")));
             }
         }
-        Ok(Value::Map(Map::Made(Arc::new(made))))
+        Ok(Value::map(made))
     }
 
     fn object(&mut self, name: &'a str, fields: &'a [Entry<String>]) -> Evaluated<'a> {
@@ -218,7 +225,7 @@ impl<'e, 'a> Evaluation<'e, 'a> {
                 made.push((field.key.as_str(), value));
             }
         }
-        Ok(Value::Object(Arc::new(Object { name, fields: made })))
+        Ok(Value::object(name, made))
     }
 }
 

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+/// How many lists and maps a type may be nested in.
+const NESTING_MAX: usize = 32;
+
 /// A type. Comparisons of objects go by their names.
 #[derive(Clone, Default)]
 pub enum Type {
@@ -50,15 +53,31 @@ pub struct Field {
 
 impl Type {
     pub fn list(item: Type) -> Type {
-        Type::List(Arc::new(item))
+        Type::List(Arc::new(item.shallow()))
     }
 
+    /// Keys are scalars; of others nothing is said.
     pub fn map(key: Type, value: Type) -> Type {
-        Type::Map(Arc::new(key), Arc::new(value))
+        let key = if key.deeper_than(0) { Type::Dyn } else { key };
+        Type::Map(Arc::new(key), Arc::new(value.shallow()))
     }
 
     pub fn optional(inner: Type) -> Type {
-        Type::Optional(Arc::new(inner))
+        Type::Optional(Arc::new(inner.shallow()))
+    }
+
+    /// The type, as far as it is worth knowing: whatever walks types is as deep as they are.
+    fn shallow(self) -> Type {
+        if self.deeper_than(NESTING_MAX) { Type::Dyn } else { self }
+    }
+
+    fn deeper_than(&self, levels: usize) -> bool {
+        match self {
+            Type::List(inner) | Type::Optional(inner) | Type::Map(_, inner) => {
+                levels == 0 || inner.deeper_than(levels - 1)
+            }
+            _ => false,
+        }
     }
 
     pub fn is_dyn(&self) -> bool {

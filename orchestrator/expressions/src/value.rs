@@ -54,14 +54,16 @@ pub enum Text<'a> {
 pub enum List<'a> {
     /// JSON with items of a type.
     Json(&'a [Json], Type),
-    Made(Arc<Vec<Value<'a>>>),
+    /// Beside how deep it is.
+    Made(Arc<Vec<Value<'a>>>, usize),
 }
 
 #[derive(Clone)]
 pub enum Map<'a> {
     /// JSON: of an object, a map, or of a type that is not known.
     Json(&'a serde_json::Map<String, Json>, Type),
-    Made(Arc<BTreeMap<Key, Value<'a>>>),
+    /// Beside how deep it is.
+    Made(Arc<BTreeMap<Key, Value<'a>>>, usize),
 }
 
 /// An object as an expression writes it.
@@ -69,6 +71,7 @@ pub enum Map<'a> {
 pub struct Object<'a> {
     pub(crate) name: &'a str,
     pub(crate) fields: Vec<(&'a str, Value<'a>)>,
+    pub(crate) depth: usize,
 }
 
 /// What can be a key. Numbers that are equal are the same key.
@@ -115,7 +118,28 @@ impl<'a> Value<'a> {
     }
 
     pub(crate) fn list(items: Vec<Value<'a>>) -> Self {
-        Value::List(List::Made(Arc::new(items)))
+        let depth = depth_of(items.iter());
+        Value::List(List::Made(Arc::new(items), depth))
+    }
+
+    pub(crate) fn map(entries: BTreeMap<Key, Value<'a>>) -> Self {
+        let depth = depth_of(entries.values());
+        Value::Map(Map::Made(Arc::new(entries), depth))
+    }
+
+    pub(crate) fn object(name: &'a str, fields: Vec<(&'a str, Value<'a>)>) -> Self {
+        let depth = depth_of(fields.iter().map(|(_, value)| value));
+        Value::Object(Arc::new(Object { name, fields, depth }))
+    }
+
+    /// How deep what an expression has made is nested. What walks a value is as deep, and so is what drops it.
+    pub(crate) fn depth(&self) -> usize {
+        match self {
+            Value::List(List::Made(_, depth)) | Value::Map(Map::Made(_, depth)) => *depth,
+            Value::Object(object) => object.depth,
+            Value::Optional(Some(inner)) => 1 + inner.depth(),
+            _ => 0,
+        }
     }
 
     pub(crate) fn some(value: Value<'a>) -> Self {
@@ -188,6 +212,10 @@ impl<'a> Value<'a> {
     }
 }
 
+fn depth_of<'v, 'a: 'v>(parts: impl Iterator<Item = &'v Value<'a>>) -> usize {
+    1 + parts.map(Value::depth).max().unwrap_or(0)
+}
+
 // === impl Text ===
 
 impl Deref for Text<'_> {
@@ -213,7 +241,7 @@ impl<'a> List<'a> {
     pub fn len(&self) -> usize {
         match self {
             List::Json(items, _) => items.len(),
-            List::Made(items) => items.len(),
+            List::Made(items, _) => items.len(),
         }
     }
 
@@ -224,7 +252,7 @@ impl<'a> List<'a> {
     pub fn get(&self, index: usize) -> Option<Value<'a>> {
         match self {
             List::Json(items, ty) => items.get(index).map(|item| from_json(item, ty)),
-            List::Made(items) => items.get(index).cloned(),
+            List::Made(items, _) => items.get(index).cloned(),
         }
     }
 
@@ -239,7 +267,7 @@ impl<'a> Map<'a> {
     pub fn len(&self) -> usize {
         match self {
             Map::Json(fields, _) => fields.len(),
-            Map::Made(entries) => entries.len(),
+            Map::Made(entries, _) => entries.len(),
         }
     }
 
@@ -259,7 +287,7 @@ impl<'a> Map<'a> {
             }
             (Map::Json(fields, _), Key::String(name)) => fields.get(&**name).map(Value::of),
             (Map::Json(..), _) => None,
-            (Map::Made(entries), key) => entries.get(key).cloned(),
+            (Map::Made(entries, _), key) => entries.get(key).cloned(),
         }
     }
 
@@ -267,7 +295,7 @@ impl<'a> Map<'a> {
     pub fn keys(&self) -> Vec<Key> {
         match self {
             Map::Json(fields, _) => fields.keys().map(|key| Key::String(key.as_str().into())).collect(),
-            Map::Made(entries) => entries.keys().cloned().collect(),
+            Map::Made(entries, _) => entries.keys().cloned().collect(),
         }
     }
 }
@@ -276,7 +304,7 @@ impl fmt::Debug for Map<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Map::Json(fields, _) => fmt::Debug::fmt(fields, f),
-            Map::Made(entries) => fmt::Debug::fmt(entries, f),
+            Map::Made(entries, _) => fmt::Debug::fmt(entries, f),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use penstock_expressions::{
-    Budget, DEPTH_MAX, Environment, EvaluationError, Type, Value, Variables, compile,
+    Budget, DEPTH_MAX, Environment, EvaluationError, Measure, Type, Value, Variables, compile,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -101,6 +101,8 @@ fn too_long_sources_and_patterns_are_refused() {
 
 #[test]
 fn a_set_pays_from_one_budget() {
+    let deep = compile(&format!("cel.bind(a100, 1, {})", renamed(100)), &environment()).unwrap();
+    assert!(deep.cost_max(&[]) > 0, "what is nested by names is measured, too");
     let program = compile("object.all(x, x >= 0)", &environment()).unwrap();
     let object = json!((0..10_000).collect::<Vec<_>>());
     let variables = Variables::default().with("object", Value::of(&object));
@@ -131,6 +133,75 @@ fn variables_that_refer_to_variables_are_bounded_together() {
     };
     let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(evaluation).unwrap();
     assert_eq!(thread.join().expect("nothing overflows"), Err(EvaluationError::TooDeep));
+}
+
+#[test]
+fn values_and_types_do_not_grow_deeper_by_being_named() {
+    assert_eq!(
+        outcome(format!("cel.bind(a100, 1, {})", renamed(100))),
+        Ok(Err(EvaluationError::TooDeep)),
+        "each name adds a hundred levels"
+    );
+    let mut doubled = "x60 == x60".to_owned();
+    for level in (1..=60).rev() {
+        let before = level - 1;
+        doubled = format!("cel.bind(x{level}, {{x{before}: x{before}}}, {doubled})");
+    }
+    assert!(outcome(format!("cel.bind(x0, 1, {doubled})")).unwrap().is_err(), "a map is no key");
+    let mut values = "x60 == x60".to_owned();
+    for level in (1..=60).rev() {
+        values = format!("cel.bind(x{level}, [x{0}, x{0}], {values})", level - 1);
+    }
+    assert_eq!(outcome(format!("cel.bind(x0, 1, {values})")), Ok(Err(EvaluationError::CostExceeded)));
+}
+
+/// `a99` is `a100` in a hundred lists, `a98` is `a99` in a hundred, and so on.
+fn renamed(levels: usize) -> String {
+    let mut source = "a0 == a0".to_owned();
+    for level in 0..levels {
+        let nested = format!("{}a{}{}", "[".repeat(100), level + 1, "]".repeat(100));
+        source = format!("cel.bind(a{level}, {nested}, {source})");
+    }
+    source
+}
+
+#[test]
+fn json_of_values_that_hold_themselves_often_is_refused() {
+    let mut source = "x60".to_owned();
+    for level in (1..=60).rev() {
+        source = format!("cel.bind(x{level}, [x{0}, x{0}], {source})", level - 1);
+    }
+    let program = compile(&format!("cel.bind(x0, 1, {source})"), &environment()).unwrap();
+    let value = program.evaluate(&Variables::default(), &mut Budget::default()).unwrap();
+    assert_eq!(value.to_json().unwrap_err().to_string(), "the value is too large");
+}
+
+#[test]
+fn bounds_beyond_all_measure_are_summed_up_to_the_largest_number() {
+    let many = Measure::of_many(u64::MAX, Measure::of_many(u64::MAX, Measure::of_length(u64::MAX)));
+    for source in [
+        "object == object",
+        "object in object",
+        "object + object",
+        "sets.contains(object, object)",
+        "object.distinct()",
+        "object.all(x, x.all(y, y == y))",
+        "object.join(object)",
+        "object[0][0].split('')",
+        "[object, object].max()",
+        "object.map(x, x + x).map(y, y == y && object == object)",
+        "object == object || object == object",
+        "object[0][0].replace(object[0][0], object[0][0])",
+    ] {
+        let program = compile(source, &environment()).unwrap();
+        assert!(program.cost_max(&[("object", many.clone())]) > 1_000_000_000, "{source}");
+    }
+}
+
+#[test]
+fn not_everything_is_told_of_a_source_that_is_all_wrong() {
+    let error = outcome(format!("[{}]", "x,".repeat(45_000))).unwrap_err();
+    assert!(error.len() < 10_000, "{}", error.len());
 }
 
 /// Pieces that are likely to make something that parses.
@@ -205,6 +276,15 @@ proptest! {
     fn no_pieces_make_compiler_or_evaluation_panic(picks in prop::collection::vec(0..PIECES.len(), 0..30)) {
         let source: String = picks.into_iter().map(|pick| PIECES[pick]).collect();
         let _ = outcome_here(&source);
+    }
+
+    #[test]
+    fn no_pieces_make_the_estimate_of_costs_panic(picks in prop::collection::vec(0..PIECES.len(), 0..30), most in any::<u64>()) {
+        let source: String = picks.into_iter().map(|pick| PIECES[pick]).collect();
+        if let Ok(program) = compile(&source, &environment()) {
+            let many = Measure::of_many(most, Measure::of_many(most, Measure::of_length(most)));
+            let _ = program.cost_max(&[("object", many)]);
+        }
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! Which overload of a function a call means.
 
-use std::sync::Arc;
-
 use super::Checker;
 use crate::ast::{Expr, Kind, Literal};
 use crate::library::{regexes, times};
@@ -127,7 +125,7 @@ pub(super) fn general(a: &Type, b: &Type) -> Type {
     match (a, b) {
         (Type::List(a), Type::List(b)) => Type::list(general(a, b)),
         (Type::Map(a, b), Type::Map(c, d)) => Type::map(general(a, c), general(b, d)),
-        (Type::Optional(a), Type::Optional(b)) => Type::Optional(Arc::new(general(a, b))),
+        (Type::Optional(a), Type::Optional(b)) => Type::optional(general(a, b)),
         (Type::Null, other) | (other, Type::Null) => other.clone(),
         (a, b) if a == b => a.clone(),
         _ => Type::Dyn,

@@ -1,13 +1,12 @@
 //! Macros over lists and maps.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::{Evaluated, Evaluation};
 use crate::ast::{Fold, What};
 use crate::error::EvaluationError;
 use crate::library;
-use crate::value::{Key, List, Map, Value};
+use crate::value::{Key, Value};
 
 /// What each turn costs beside what is evaluated in it.
 const TURN_COST: u64 = 3;
@@ -63,8 +62,8 @@ impl<'a> Evaluation<'_, 'a> {
             Collected::Undecided(Some(error)) => Err(error),
             Collected::Undecided(None) => Ok(Value::Bool(fold.what == What::All)),
             Collected::Count(count) => Ok(Value::Bool(count == 1)),
-            Collected::Items(items) => Ok(Value::List(List::Made(Arc::new(items)))),
-            Collected::Entries(entries) => Ok(Value::Map(Map::Made(Arc::new(entries)))),
+            Collected::Items(items) => Ok(Value::list(items)),
+            Collected::Entries(entries) => Ok(Value::map(entries)),
         }
     }
 

@@ -1,7 +1,6 @@
 //! Operators: what they do to values that have been evaluated.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -9,7 +8,7 @@ use super::Evaluated;
 use crate::budget::Meter;
 use crate::error::EvaluationError;
 use crate::library::{no_overload, sets};
-use crate::value::{Key, List, Value, equal, order};
+use crate::value::{Key, Value, equal, order};
 
 const INT: EvaluationError = EvaluationError::Overflow { kind: "integer" };
 const UINT: EvaluationError = EvaluationError::Overflow { kind: "unsigned integer" };
@@ -77,7 +76,7 @@ pub(crate) fn add<'a>(a: &Value<'a>, b: &Value<'a>, meter: &mut Meter) -> Evalua
         }
         (Value::List(a), Value::List(b)) => {
             meter.spend((a.len() + b.len()) as u64)?;
-            Ok(Value::List(List::Made(Arc::new(a.iter().chain(b.iter()).collect()))))
+            Ok(Value::list(a.iter().chain(b.iter()).collect()))
         }
         (Value::Duration(a), Value::Duration(b)) => a.checked_add(*b).map(Value::Duration).ok_or(DURATION),
         (Value::Timestamp(at), Value::Duration(nanos)) | (Value::Duration(nanos), Value::Timestamp(at)) => {

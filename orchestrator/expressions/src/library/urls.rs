@@ -8,7 +8,7 @@ use url::Url;
 use super::no_overload;
 use crate::error::EvaluationError;
 use crate::evaluate::Evaluated;
-use crate::value::{Key, Map, Opaque, Value};
+use crate::value::{Key, Opaque, Value};
 
 /// `url` and `isURL`.
 pub(super) fn parse<'a>(name: &str, args: &[Value<'a>]) -> Evaluated<'a> {
@@ -59,7 +59,7 @@ pub(super) fn call<'a>(name: &str, url: &Url, args: &[Value<'a>]) -> Evaluated<'
                 found.entry(Key::String(key.as_ref().into())).or_default().push(Value::text(value.as_ref()));
             }
             let made = found.into_iter().map(|(key, values)| (key, Value::list(values))).collect();
-            return Ok(Value::Map(Map::Made(Arc::new(made))));
+            return Ok(Value::map(made));
         }
         _ => return Err(no_overload(name, args)),
     };

@@ -49,16 +49,47 @@ fn from_number<'a>(number: &Number, ty: &Type) -> Value<'a> {
     }
 }
 
+/// Bytes and values that one JSON may have.
+const ROOM: u64 = crate::REQUEST_BYTES_MAX;
+
+/// What is left of that.
+struct Room(u64);
+
+impl Room {
+    fn take(&mut self, weight: u64) -> Result<(), EvaluationError> {
+        self.0 =
+            self.0.checked_sub(weight).ok_or_else(|| EvaluationError::function("the value is too large"))?;
+        Ok(())
+    }
+}
+
+fn weight(json: &Json) -> u64 {
+    match json {
+        Json::String(text) => 1 + text.len() as u64,
+        Json::Array(items) => 1 + items.iter().map(weight).sum::<u64>(),
+        Json::Object(fields) => 1 + fields.values().map(weight).sum::<u64>(),
+        _ => 1,
+    }
+}
+
 impl Value<'_> {
     /// The value as JSON. Optional values that are not there are left out of what holds them.
     ///
     /// # Errors
-    /// Values that JSON has no form for, and objects whose type is not the one of their place.
+    /// Values that JSON has no form for, objects whose type is not the one of their place, and values that hold
+    /// themselves so often that their JSON would be larger than any request.
     pub fn to_json(&self) -> Result<Json, EvaluationError> {
-        self.json_at(None)
+        self.json_at(None, &mut Room(ROOM))
     }
 
-    fn json_at(&self, place: Option<&str>) -> Result<Json, EvaluationError> {
+    fn json_at(&self, place: Option<&str>, room: &mut Room) -> Result<Json, EvaluationError> {
+        room.take(match self {
+            Value::String(text) => 1 + text.len() as u64,
+            Value::Bytes(bytes) => 1 + bytes.len() as u64,
+            Value::List(List::Json(items, _)) => items.iter().map(weight).sum(),
+            Value::Map(Map::Json(fields, _)) => fields.values().map(weight).sum(),
+            _ => 1,
+        })?;
         Ok(match self {
             Value::Null => Json::Null,
             Value::Bool(value) => (*value).into(),
@@ -81,7 +112,7 @@ impl Value<'_> {
             Value::List(list) => Json::Array(
                 list.iter()
                     .filter(|item| !matches!(item, Value::Optional(None)))
-                    .map(|item| item.json_at(place))
+                    .map(|item| item.json_at(place, room))
                     .collect::<Result<_, _>>()?,
             ),
             Value::Map(Map::Json(fields, _)) => Json::Object((*fields).clone()),
@@ -90,13 +121,13 @@ impl Value<'_> {
                 for key in map.keys() {
                     if let Some(value) = map.get(&key).filter(|value| !matches!(value, Value::Optional(None)))
                     {
-                        out.insert(key.to_string(), value.json_at(place)?);
+                        out.insert(key.to_string(), value.json_at(place, room)?);
                     }
                 }
                 Json::Object(out)
             }
-            Value::Object(object) => object.to_json(place)?,
-            Value::Optional(Some(inner)) => inner.json_at(place)?,
+            Value::Object(object) => object.to_json(place, room)?,
+            Value::Optional(Some(inner)) => inner.json_at(place, room)?,
             Value::Opaque(Opaque::Quantity(quantity)) => quantity.to_string().into(),
             Value::Optional(None) => Json::Null,
             Value::Type(_) | Value::Opaque(_) => {
@@ -109,7 +140,7 @@ impl Value<'_> {
 
 impl Object<'_> {
     /// `place` is the name its type must have: the path to it.
-    fn to_json(&self, place: Option<&str>) -> Result<Json, EvaluationError> {
+    fn to_json(&self, place: Option<&str>, room: &mut Room) -> Result<Json, EvaluationError> {
         if let Some(place) = place
             && self.name != place
         {
@@ -124,7 +155,7 @@ impl Object<'_> {
             let path = format!("{}.{name}", self.name);
             // What a patch adds can be of any place.
             let place = (self.name != crate::JSON_PATCH).then_some(path.as_str());
-            out.insert((*name).to_owned(), value.json_at(place)?);
+            out.insert((*name).to_owned(), value.json_at(place, room)?);
         }
         Ok(Json::Object(out))
     }

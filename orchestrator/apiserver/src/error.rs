@@ -10,6 +10,8 @@ use serde_json::{Map, Value, json};
 pub enum FieldErrorKind {
     Required,
     Invalid,
+    /// As `Invalid`, of a value too large to show.
+    InvalidUnshown,
     NotSupported,
     Duplicate,
     Forbidden,
@@ -25,7 +27,7 @@ impl FieldErrorKind {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Required => "FieldValueRequired",
-            Self::Invalid => "FieldValueInvalid",
+            Self::Invalid | Self::InvalidUnshown => "FieldValueInvalid",
             Self::NotSupported => "FieldValueNotSupported",
             Self::Duplicate => "FieldValueDuplicate",
             Self::Forbidden => "FieldValueForbidden",
@@ -40,7 +42,7 @@ impl FieldErrorKind {
     fn words(self) -> &'static str {
         match self {
             Self::Required => "Required value",
-            Self::Invalid | Self::TypeInvalid => "Invalid value",
+            Self::Invalid | Self::InvalidUnshown | Self::TypeInvalid => "Invalid value",
             Self::NotSupported => "Unsupported value",
             Self::Duplicate => "Duplicate value",
             Self::Forbidden => "Forbidden",
@@ -78,6 +80,11 @@ impl FieldError {
 
     pub fn invalid(path: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::new(FieldErrorKind::Invalid, path, value, detail)
+    }
+
+    /// As [`FieldError::invalid`], of a value too large to show.
+    pub fn invalid_unshown(path: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(FieldErrorKind::InvalidUnshown, path, Value::Null, detail)
     }
 
     /// `allowed` is listed sorted and quoted, as clients show it.
@@ -123,6 +130,7 @@ impl FieldError {
         let words = self.kind.words();
         let mut text = match self.kind {
             FieldErrorKind::Required
+            | FieldErrorKind::InvalidUnshown
             | FieldErrorKind::Forbidden
             | FieldErrorKind::TooLong
             | FieldErrorKind::Internal => words.to_string(),

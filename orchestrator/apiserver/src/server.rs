@@ -112,6 +112,7 @@ impl ApiServer {
             .await
             .map_err(|source| ServerError::Policy { source })?;
         let authorizer = Arc::new(Authorizer::new(registry.clone(), policy));
+        registry.admission().set_authorizer(Arc::downgrade(&authorizer));
         registry.admission().set_authorization(Box::new(Escalation::new(Arc::downgrade(&authorizer))));
         let inner = Inner {
             authenticator: Authenticator::new(registry.clone(), issuer.clone(), &config),

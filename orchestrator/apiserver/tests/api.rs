@@ -12,5 +12,7 @@ mod in_process;
 mod kubectl;
 #[path = "api/over_tls.rs"]
 mod over_tls;
+#[path = "api/policies.rs"]
+mod policies;
 #[path = "api/proxying.rs"]
 mod proxying;

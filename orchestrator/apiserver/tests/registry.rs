@@ -16,6 +16,8 @@ mod limits;
 mod pod_security;
 #[path = "registry/quotas.rs"]
 mod quotas;
+#[path = "registry/policies.rs"]
+mod policies;
 #[path = "registry/reading.rs"]
 mod reading;
 #[path = "registry/services.rs"]

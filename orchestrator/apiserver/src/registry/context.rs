@@ -56,10 +56,13 @@ pub struct Context {
     pub create_is_unauthorized: bool,
     /// Become `Warning: 299` headers, in order. At most 64 are kept.
     pub warnings: Mutex<Vec<String>>,
+    /// What admission noted of the request for whoever audits it. At most 64 are kept.
+    pub annotations: Mutex<BTreeMap<String, String>>,
 }
 
 impl Context {
     const WARNINGS_MAX: usize = 64;
+    const ANNOTATIONS_MAX: usize = 64;
 
     pub fn new(user: User) -> Self {
         Self { user, ..Self::default() }
@@ -76,6 +79,14 @@ impl Context {
         let mut warnings = self.warnings.lock();
         if warnings.len() < Self::WARNINGS_MAX && !warnings.contains(&text) {
             warnings.push(text);
+        }
+    }
+
+    /// Notes something for the audit. The first value of a key is kept.
+    pub fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
+        let mut annotations = self.annotations.lock();
+        if annotations.len() < Self::ANNOTATIONS_MAX {
+            annotations.entry(key.into()).or_insert_with(|| value.into());
         }
     }
 

@@ -11,6 +11,7 @@ pub(crate) mod conditions;
 pub(crate) mod follow;
 pub(crate) mod json_path;
 pub(crate) mod ratchet;
+pub(crate) mod rules;
 pub(crate) mod scale;
 mod strategy;
 
@@ -21,6 +22,7 @@ use serde_json::Value;
 use crate::error::{FieldError, FieldErrorKind};
 use columns::PrinterColumns;
 use json_path::JsonPath;
+use rules::Rules;
 use scale::ScalePaths;
 
 pub(crate) use follow::follow;
@@ -31,6 +33,8 @@ pub(crate) const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.
 /// What a version of a custom kind has beyond a built-in one.
 pub struct CustomKind {
     pub(crate) validator: Validator,
+    /// Rules in CEL, if there are any.
+    pub(crate) rules: Option<Rules>,
     pub(crate) columns: PrinterColumns,
     pub(crate) scale: Option<ScalePaths>,
     pub(crate) selectable: Vec<(Text, JsonPath)>,

@@ -34,7 +34,7 @@ fn widget(name: &str, spec: Value) -> Value {
 }
 
 /// Polls until `probe` gives something; what is awaited happens in the registry's own loop.
-async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let waited = tokio::time::timeout(PATIENCE, async {
         loop {
             if let Some(found) = probe().await {
@@ -162,4 +162,32 @@ async fn a_server_that_starts_serves_what_is_defined() {
     let definition = again.find("shop.example.com", "v1", "widgets").expect("served from the start");
     let read = again.get(&context(), &definition, &Target::named(Some("default"), "w")).await.unwrap();
     assert_eq!(read.value()["spec"]["size"], 3);
+}
+
+#[tokio::test]
+async fn rules_of_a_schema_hold_on_every_write() {
+    let cluster = Cluster::start().await;
+    let mut crd = widgets();
+    let spec = json!({"type": "object",
+        "properties": {"size": {"type": "integer"}, "mode": {"type": "string", "maxLength": 8}},
+        "x-kubernetes-validations": [
+            {"rule": "self.size < 10", "messageExpression": "'size is ' + string(self.size)", "fieldPath": ".size"},
+            {"rule": "self.mode == oldSelf.mode", "message": "mode stays"}]});
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"] = spec;
+    let mut wrong = crd.clone();
+    wrong["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["x-kubernetes-validations"]
+        [0] = json!({"rule": "self.sise < 10"});
+    let refused = cluster.create("customresourcedefinitions", wrong).await.unwrap_err();
+    assert!(refused.message.contains("undefined field 'sise'"), "{}", refused.message);
+    cluster.create("customresourcedefinitions", crd).await.unwrap();
+    let definition = established(&cluster).await;
+    let refused = create(&cluster.registry, &definition, widget("w", json!({"size": 12, "mode": "a"}))).await;
+    assert_eq!(
+        refused.unwrap_err(),
+        "Widget.shop.example.com \"w\" is invalid: spec.size: Invalid value: size is 12"
+    );
+    create(&cluster.registry, &definition, widget("w", json!({"size": 1, "mode": "a"}))).await.unwrap();
+    let refused = cluster.merge("widgets", "w", json!({"spec": {"mode": "b"}})).await.unwrap_err();
+    assert!(refused.message.ends_with("spec: Invalid value: mode stays"), "{}", refused.message);
+    cluster.merge("widgets", "w", json!({"spec": {"size": 2}})).await.unwrap();
 }

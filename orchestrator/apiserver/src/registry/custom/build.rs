@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::CustomKind;
 use super::columns::PrinterColumns;
 use super::json_path::JsonPath;
+use super::rules::Rules;
 use super::scale::ScalePaths;
 use super::strategy;
 use crate::registry::definition::{
@@ -103,6 +104,7 @@ fn definition(
     let status = version["subresources"]["status"].is_object();
     let custom = Arc::new(CustomKind {
         validator,
+        rules: Rules::compile(schema),
         columns: PrinterColumns::of(&version["additionalPrinterColumns"]),
         fingerprint: digest(&[&version.to_string(), &names.to_string()]),
         terminating: !meta_str(crd, "deletionTimestamp").is_empty(),

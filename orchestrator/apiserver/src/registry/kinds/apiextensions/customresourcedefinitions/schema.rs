@@ -7,7 +7,7 @@ use penstock_schema::validation::{Validator, pattern};
 use serde_json::{Value, json};
 
 use crate::error::FieldError;
-use crate::registry::custom::field_error;
+use crate::registry::custom::{field_error, rules};
 use crate::registry::object::items_at;
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
@@ -41,6 +41,9 @@ pub(super) fn validate(schema: &Value, path: &str, with_status: bool, errors: &m
     node(schema, path, Level::Root, 0, errors);
     if errors.len() == before {
         defaults(schema, path, errors);
+    }
+    if errors.len() == before {
+        errors.extend(rules::definitions::errors_of(schema, path));
     }
 }
 

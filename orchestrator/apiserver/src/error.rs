@@ -172,6 +172,8 @@ pub struct ApiError {
     pub code: u16,
     /// `Status.reason`; empty when upstream leaves it out.
     pub reason: &'static str,
+    /// `Status.reason` in the words of a webhook, which may use its own; goes before `reason`.
+    pub foreign_reason: Option<Box<str>>,
     pub message: String,
     /// `Status.details`, when there are any.
     pub details: Option<Value>,
@@ -194,6 +196,7 @@ impl ApiError {
         Self {
             code,
             reason,
+            foreign_reason: None,
             message: message.into(),
             details: None,
             retry_after_seconds: None,
@@ -403,8 +406,10 @@ impl ApiError {
             "message": self.message,
             "code": self.code,
         });
-        if !self.reason.is_empty() {
-            status["reason"] = self.reason.into();
+        match &self.foreign_reason {
+            Some(reason) => status["reason"] = reason.as_ref().into(),
+            None if self.reason.is_empty() => {}
+            None => status["reason"] = self.reason.into(),
         }
         if let Some(details) = &self.details {
             status["details"] = details.clone();

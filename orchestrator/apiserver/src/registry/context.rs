@@ -56,10 +56,13 @@ pub struct Context {
     pub create_is_unauthorized: bool,
     /// Become `Warning: 299` headers, in order. At most 64 are kept.
     pub warnings: Mutex<Vec<String>>,
+    /// What admission has to say to the audit log, by key. At most 256 are kept.
+    pub audit_annotations: Mutex<BTreeMap<String, String>>,
 }
 
 impl Context {
     const WARNINGS_MAX: usize = 64;
+    const ANNOTATIONS_MAX: usize = 256;
 
     pub fn new(user: User) -> Self {
         Self { user, ..Self::default() }
@@ -76,6 +79,14 @@ impl Context {
         let mut warnings = self.warnings.lock();
         if warnings.len() < Self::WARNINGS_MAX && !warnings.contains(&text) {
             warnings.push(text);
+        }
+    }
+
+    /// Keeps a note for the audit log; the first one of a key stays.
+    pub fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
+        let mut annotations = self.audit_annotations.lock();
+        if annotations.len() < Self::ANNOTATIONS_MAX {
+            annotations.entry(key.into()).or_insert_with(|| value.into());
         }
     }
 

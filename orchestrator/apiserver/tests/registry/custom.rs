@@ -34,7 +34,7 @@ fn widget(name: &str, spec: Value) -> Value {
 }
 
 /// Polls until `probe` gives something; what is awaited happens in the registry's own loop.
-async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let waited = tokio::time::timeout(PATIENCE, async {
         loop {
             if let Some(found) = probe().await {

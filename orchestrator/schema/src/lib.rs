@@ -28,6 +28,7 @@ pub use model::{
     TypeRef,
 };
 pub use path::Path;
+pub use scalar::duration;
 pub use scalar::quantity::Quantity;
 pub use serde_json::{Map, Value};
 

@@ -2,7 +2,7 @@
 //!
 //! The decoders differ in where scalars come from, not in what they accept; that is said here once.
 
-pub(crate) mod duration;
+pub mod duration;
 pub(crate) mod quantity;
 
 use std::borrow::Cow;

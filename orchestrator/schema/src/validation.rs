@@ -91,6 +91,11 @@ enum Kind {
     Object,
 }
 
+/// Whether text is what a `format` of JSON Schema asks for; `None` for formats that are not known.
+pub fn is_of_format(format: &str, text: &str) -> Option<bool> {
+    Some(Format::named(format)?.admits(text))
+}
+
 // === impl Kind ===
 
 impl Kind {

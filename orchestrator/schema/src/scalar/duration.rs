@@ -12,7 +12,7 @@ const UNITS: &[(&str, i128)] = &[
 ];
 
 /// Nanoseconds of a duration string; `None` if it is not one.
-pub(crate) fn parse(text: &str) -> Option<i64> {
+pub fn parse(text: &str) -> Option<i64> {
     let (negative, mut rest) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
         b'+' => (false, &text[1..]),
@@ -52,7 +52,7 @@ pub(crate) fn parse(text: &str) -> Option<i64> {
 }
 
 /// The duration string Go prints.
-pub(crate) fn print(nanos: i64) -> String {
+pub fn print(nanos: i64) -> String {
     let sign = if nanos < 0 { "-" } else { "" };
     let n = nanos.unsigned_abs();
     let fraction = |value: u64, unit: u64, name: &str| {

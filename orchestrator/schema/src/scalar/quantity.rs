@@ -98,6 +98,11 @@ impl Quantity {
         let format = if self.nanos == 0 { other.format } else { self.format };
         Self { nanos: self.nanos.saturating_add(other.nanos), format }
     }
+
+    /// The difference, written as this one is.
+    pub fn minus(self, other: Self) -> Self {
+        Self { nanos: self.nanos.saturating_sub(other.nanos), ..self }
+    }
 }
 
 impl PartialEq for Quantity {

@@ -19,7 +19,7 @@ pub(crate) mod ownership;
 pub mod selector;
 mod served;
 pub mod strategy;
-mod subresource;
+pub(crate) mod subresource;
 
 use std::collections::HashSet;
 use std::net::IpAddr;

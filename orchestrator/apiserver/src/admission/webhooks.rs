@@ -39,7 +39,7 @@ const EXEMPT: [&str; 6] = [
 fn is_asked_about(a: &Attributes<'_>) -> bool {
     let exempt = a.definition.group == GROUP && EXEMPT.contains(&&*a.definition.plural);
     // A binding was admitted when it was made; the update of the pod that follows is the server's own.
-    !exempt && (a.operation, a.subresource) != (Operation::Update, "binding")
+    !exempt && !a.context.is_own && (a.operation, a.subresource) != (Operation::Update, "binding")
 }
 
 /// The webhooks of one kind of configuration, in the order they are asked.

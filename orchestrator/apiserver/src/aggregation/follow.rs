@@ -83,8 +83,14 @@ impl Follower {
         let changed = self.read(aggregation).await?;
         let generation = registry.generation();
         if changed || self.planned_at != Some(generation) {
-            self.plan(aggregation, &definition).await?;
-            self.planned_at = Some(generation);
+            // What cannot be written now must not keep servers from being checked.
+            match self.plan(aggregation, &definition).await {
+                Ok(()) => self.planned_at = Some(generation),
+                Err(error) => {
+                    self.planned_at = None;
+                    tracing::warn!(%error, "APIServices of what is served here cannot be kept; trying again");
+                }
+            }
         }
         let learnt = self.check(aggregation, &definition).await?;
         if changed || learnt {

@@ -54,15 +54,18 @@ pub struct Context {
     pub force: bool,
     /// The caller was authorised for another verb: whether they may create is asked when it comes to that.
     pub create_is_unauthorized: bool,
+    /// The server's own write (bootstrap, conditions it keeps): webhooks are not asked about it, or one that does not
+    /// answer could keep the server from starting.
+    pub is_own: bool,
     /// Become `Warning: 299` headers, in order. At most 64 are kept.
     pub warnings: Mutex<Vec<String>>,
-    /// What admission has to say to the audit log, by key. At most 256 are kept.
-    pub audit_annotations: Mutex<BTreeMap<String, String>>,
+    /// What admission noted of the request for whoever audits it. At most 64 are kept.
+    pub annotations: Mutex<BTreeMap<String, String>>,
 }
 
 impl Context {
     const WARNINGS_MAX: usize = 64;
-    const ANNOTATIONS_MAX: usize = 256;
+    const ANNOTATIONS_MAX: usize = 64;
 
     pub fn new(user: User) -> Self {
         Self { user, ..Self::default() }
@@ -71,7 +74,7 @@ impl Context {
     /// The API server's own requests (bootstrap, repair).
     pub fn system() -> Self {
         let manager = Some("kube-apiserver".to_owned());
-        Self { field_manager: manager, ..Self::new(User::system("system:apiserver")) }
+        Self { field_manager: manager, is_own: true, ..Self::new(User::system("system:apiserver")) }
     }
 
     pub fn warn(&self, text: impl Into<String>) {
@@ -82,9 +85,9 @@ impl Context {
         }
     }
 
-    /// Keeps a note for the audit log; the first one of a key stays.
+    /// Notes something for the audit. The first value of a key is kept.
     pub fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
-        let mut annotations = self.audit_annotations.lock();
+        let mut annotations = self.annotations.lock();
         if annotations.len() < Self::ANNOTATIONS_MAX {
             annotations.entry(key.into()).or_insert_with(|| value.into());
         }

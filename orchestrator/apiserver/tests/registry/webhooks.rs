@@ -114,7 +114,7 @@ async fn a_validating_webhook_denies_in_its_own_words_and_leaves_notes() {
     assert_eq!(refused.message, "admission webhook \"deny.example.com\" denied the request: not today");
     assert_eq!((refused.code, &refused.status()["reason"]), (403, &json!("Forbidden")));
     assert_eq!(*context.warnings.lock(), ["careful", "heard"]);
-    assert_eq!(context.audit_annotations.lock()["deny.example.com/why"], "because");
+    assert_eq!(context.annotations.lock()["deny.example.com/why"], "because");
     let refused = cluster.delete("configmaps", "before", DeleteOptions::default()).await.unwrap_err();
     assert_eq!(refused.code, 403);
     let question = server.asked.lock().last().unwrap().1["request"].clone();
@@ -274,4 +274,36 @@ async fn a_webhook_is_asked_in_the_version_it_knows() {
         (&json!("v1"), &json!("v2"))
     );
     assert_eq!(question["object"]["apiVersion"], "autoscaling/v1");
+}
+
+#[tokio::test]
+async fn a_scale_is_asked_about_as_one_and_may_be_changed() {
+    let cluster = Cluster::start().await;
+    let server = HttpsServer::start(&[], |_, question| {
+        json_answer(&patched(question, json!([{"op": "replace", "path": "/spec/replicas", "value": 2}])))
+    })
+    .await;
+    let mut scales = webhook("w.example.com", server.client("/"));
+    scales["rules"] = json!([{"operations": ["UPDATE"], "apiGroups": ["apps"], "apiVersions": ["v1"],
+        "resources": ["deployments/scale"]}]);
+    configure(&cluster, MUTATING, "m", vec![scales]).await;
+    let template =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let deployment = json!({"metadata": {"name": "d"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    cluster.create("deployments", deployment).await.unwrap();
+    let target = Target::named(Some("default"), "d").with_subresource("scale");
+    let scale = json!({"apiVersion": "autoscaling/v1", "kind": "Scale",
+        "metadata": {"name": "d", "namespace": "default"}, "spec": {"replicas": 9}});
+    let body = ObjectBody::Json(scale.to_string().into());
+    let scaled =
+        cluster.registry.update(&context(), &cluster.kind("deployments"), &target, body).await.unwrap();
+    assert_eq!(scaled.object.value()["spec"]["replicas"], 2);
+    assert_eq!(cluster.get("deployments", "d").await.unwrap()["metadata"]["generation"], 2);
+    let question = server.asked.lock()[0].1["request"].clone();
+    assert_eq!((&question["kind"]["kind"], &question["subResource"]), (&json!("Scale"), &json!("scale")));
+    assert_eq!(
+        (&question["object"]["spec"], &question["oldObject"]["spec"]),
+        (&json!({"replicas": 9}), &json!({"replicas": 1}))
+    );
 }

@@ -1,5 +1,6 @@
 //! Whether one webhook is asked about a request, and asking it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -12,6 +13,7 @@ use crate::admission::{Attributes, Operation};
 use crate::error::ApiError;
 use crate::outbound::exchange::Limits;
 use crate::registry::object::str_at;
+use crate::registry::subresource::scale;
 use crate::registry::{Definition, Registry};
 
 /// A patch may hold an object of the largest size, in base64.
@@ -30,32 +32,41 @@ pub(super) async fn select(
     a: &Attributes<'_>,
     object: Option<&Value>,
 ) -> Result<Option<Invocation>, ApiError> {
-    let in_namespace = selects_namespace(registry, webhook, a, object).await;
-    if matches!(in_namespace, Ok(false)) || !selects_object(webhook, a, object) {
-        return Ok(None);
-    }
     let invocation = if webhook.rules.iter().any(|rule| rule.matches(&Asked::of(a, a.definition))) {
-        Some(Invocation { equivalent: None })
+        Invocation { equivalent: None }
     } else if webhook.takes_equivalents {
         let equivalents = registry.equivalents(a.definition);
         // The first rule that matches any of them.
         let matching = |rule: &super::matching::Rule| {
             equivalents.iter().find(|equivalent| rule.matches(&Asked::of(a, equivalent))).cloned()
         };
-        webhook.rules.iter().find_map(matching).map(|found| Invocation { equivalent: Some(found) })
+        let Some(found) = webhook.rules.iter().find_map(matching) else { return Ok(None) };
+        Invocation { equivalent: Some(found) }
     } else {
-        None
+        return Ok(None);
     };
-    // A namespace that cannot be read is of interest only to those who would be asked.
-    match (invocation, in_namespace) {
-        (Some(_), Err(error)) => Err(error),
-        (invocation, _) => Ok(invocation),
-    }
+    let selected =
+        selects_object(webhook, a, object) && selects_namespace(registry, webhook, a, object).await?;
+    Ok(selected.then_some(invocation))
 }
 
 fn selects_object(webhook: &Webhook, a: &Attributes<'_>, object: Option<&Value>) -> bool {
-    let selected = |object: Option<&Value>| object.is_some_and(|o| webhook.objects.matches(&labels(o)));
+    let selected =
+        |object: Option<&Value>| seen(a, object).is_some_and(|o| webhook.objects.matches(&labels(&o)));
     webhook.objects.is_empty() || selected(object) || selected(a.old)
+}
+
+/// An object as the request has it: the body of a Scale's write is the Scale.
+fn seen<'v>(a: &Attributes<'_>, object: Option<&'v Value>) -> Option<Cow<'v, Value>> {
+    match object {
+        Some(object) if is_scaled(a, object) => Some(Cow::Owned(scale::value_of(a.definition, object))),
+        object => object.map(Cow::Borrowed),
+    }
+}
+
+/// Whether this is the object of a Scale that is written.
+pub(super) fn is_scaled(a: &Attributes<'_>, object: &Value) -> bool {
+    a.subresource == "scale" && str_at(object, "/kind") == &*a.definition.kind
 }
 
 async fn selects_namespace(
@@ -146,11 +157,11 @@ impl Invocation {
         a: &Attributes<'_>,
         object: Option<&Value>,
     ) -> Result<Option<Value>, ApiError> {
-        match (object, &self.equivalent) {
-            (Some(object), Some(to)) if str_at(object, "/kind") == &*a.definition.kind => {
-                registry.convert(a.definition, to, object.clone()).await.map(Some)
+        match (seen(a, object), &self.equivalent) {
+            (Some(object), Some(to)) if str_at(&object, "/kind") == &*a.definition.kind => {
+                registry.convert(a.definition, to, object.into_owned()).await.map(Some)
             }
-            (object, _) => Ok(object.cloned()),
+            (object, _) => Ok(object.map(Cow::into_owned)),
         }
     }
 }

@@ -4,13 +4,14 @@ use async_trait::async_trait;
 use penstock_schema::{check, defaults, patch};
 use serde_json::{Value, json};
 
-use super::call::{Invocation, ask, select};
+use super::call::{Invocation, ask, is_scaled, select};
 use super::configuration::Webhook;
 use super::{Refusal, Source, failed_closed, is_asked_about};
 use crate::admission::{Attributes, Operation, Plugin};
 use crate::error::ApiError;
 use crate::registry::Registry;
 use crate::registry::object::str_at;
+use crate::registry::subresource::scale;
 
 pub(crate) struct MutatingWebhooks(Source);
 
@@ -135,7 +136,9 @@ async fn change(
     if after == before {
         return Ok(false);
     }
-    *object = if is_whole && definition.version != a.definition.version {
+    *object = if is_scaled(a, object) {
+        scale::scaled(a.definition, a.name, object, &after).map_err(|e| Refusal::Denied(Box::new(e)))?
+    } else if is_whole && definition.version != a.definition.version {
         registry.convert(definition, a.definition, after).await.map_err(Refusal::internal)?
     } else {
         after

@@ -130,7 +130,9 @@ impl Registry {
         let Present { old, list: list_before, revision } = present;
         let revision = *revision;
         let (namespace, name) = (target.namespace(), target.name());
-        let sub = target.subresource.as_deref().unwrap_or_default();
+        let asked = target.subresource.as_deref().unwrap_or_default();
+        // A Scale is admitted as one; what it says is a write of its object like any other.
+        let sub = if asked == "scale" { "" } else { asked };
         let mut new = wanted(old, list_before.as_ref())?;
         let pinned = check_version(definition, name, &new, old, revision)?;
         restore_system_metadata(&mut new, old);
@@ -148,7 +150,7 @@ impl Registry {
         let attributes = Attributes {
             operation: Operation::Update,
             definition,
-            subresource: sub,
+            subresource: asked,
             namespace,
             name,
             context,

@@ -83,7 +83,7 @@ async fn take_from_budget(
         registry.find("policy", "v1", "poddisruptionbudgets").ok_or_else(ApiError::no_such_path)?;
     let name = meta_str(budget, "name");
     let target = Target::named(Some(meta_str(budget, "namespace")), name).with_subresource("status");
-    let take = Context { user: context.user.clone(), dry_run, ..Context::system() };
+    let take = Context { user: context.user.clone(), dry_run, is_own: false, ..Context::system() };
     registry
         .modify(&take, &definition, &target, Race::Rebases, Tracking::Changes, &mut |old, _| {
             let observed = old.pointer("/status/observedGeneration").and_then(Value::as_i64).unwrap_or(0);

@@ -4,20 +4,23 @@
 //! stored (nothing, for a delete). A plugin knows one rule and reads other objects through the registry's caches.
 
 mod defaults;
+pub(crate) mod expressions;
 mod lifecycle;
 mod limit_ranger;
 mod node_restriction;
+pub(crate) mod policies;
 mod priority;
 mod rounds;
 mod service_account;
 mod tolerations;
 pub(crate) mod webhooks;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
 use serde_json::Value;
 
+use crate::authz::Authorizer;
 use crate::error::ApiError;
 use crate::registry::Registry;
 use crate::registry::context::Context;
@@ -114,10 +117,14 @@ pub struct Chain {
     built_in: Vec<Box<dyn Plugin>>,
     /// The authoriser's own check (escalation). It exists only once a server does, and runs last.
     authorization: OnceLock<Box<dyn Plugin>>,
+    /// Who expressions ask; nobody until a server exists.
+    authorizer: OnceLock<Weak<Authorizer>>,
+    policies: Arc<policies::Library>,
 }
 
 impl Default for Chain {
     fn default() -> Self {
+        let policies = Arc::<policies::Library>::default();
         let built_in: Vec<Box<dyn Plugin>> = vec![
             Box::new(lifecycle::NamespaceLifecycle),
             Box::new(limit_ranger::LimitRanger),
@@ -126,10 +133,12 @@ impl Default for Chain {
             Box::new(tolerations::DefaultTolerationSeconds),
             Box::new(priority::Priority),
             Box::new(defaults::DefaultClasses),
+            Box::new(policies::MutatingPolicies(policies.clone())),
             Box::new(webhooks::MutatingWebhooks::default()),
+            Box::new(policies::ValidatingPolicies(policies.clone())),
             Box::new(webhooks::ValidatingWebhooks::default()),
         ];
-        Self { built_in, authorization: OnceLock::new() }
+        Self { built_in, authorization: OnceLock::new(), authorizer: OnceLock::new(), policies }
     }
 }
 
@@ -137,6 +146,19 @@ impl Chain {
     /// Puts the authoriser's check at the end. Only the first one given is kept.
     pub fn set_authorization(&self, plugin: Box<dyn Plugin>) {
         let _ = self.authorization.set(plugin);
+    }
+
+    /// Gives expressions somebody to ask. Only the first one given is kept.
+    pub(crate) fn set_authorizer(&self, authorizer: Weak<Authorizer>) {
+        let _ = self.authorizer.set(authorizer);
+    }
+
+    pub(crate) fn authorizer(&self) -> Weak<Authorizer> {
+        self.authorizer.get().cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn policies(&self) -> &policies::Library {
+        &self.policies
     }
 
     fn plugins(&self) -> impl Iterator<Item = &dyn Plugin> {

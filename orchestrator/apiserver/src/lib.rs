@@ -16,6 +16,7 @@ pub mod proxy;
 pub mod registry;
 pub mod reviews;
 pub mod server;
+mod shapes;
 pub mod tables;
 pub mod tokens;
 

@@ -41,7 +41,7 @@ pub use definition::{Declaration, Definition, Subresource};
 pub use object::CachedObject;
 pub use options::{DeleteOptions, ListOptions};
 
-use crate::admission::Chain;
+use crate::admission::{Chain, policies};
 use crate::error::ApiError;
 use crate::outbound::Outbound;
 use kinds::core::services::Ledger as ServiceLedger;
@@ -75,6 +75,8 @@ pub enum RegistryError {
     },
     #[error("the definitions of custom kinds could not be read: {source}")]
     CustomKinds { source: ApiError },
+    #[error("the admission policies could not be read: {source}")]
+    Policies { source: ApiError },
     #[error("a bootstrap object could not be stored: {what}: {source}")]
     Bootstrap {
         what: String,
@@ -152,6 +154,7 @@ impl Registry {
         let registry = Self::without_bootstrap(store, config)?;
         bootstrap::ensure(&registry).await?;
         custom::follow(&registry).await.map_err(|source| RegistryError::CustomKinds { source })?;
+        policies::follow(&registry).await.map_err(|source| RegistryError::Policies { source })?;
         Ok(registry)
     }
 

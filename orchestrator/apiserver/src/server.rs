@@ -127,6 +127,7 @@ impl ApiServer {
             .await
             .map_err(|source| ServerError::Policy { source })?;
         let authorizer = Arc::new(Authorizer::new(registry.clone(), policy));
+        registry.admission().set_authorizer(Arc::downgrade(&authorizer));
         registry.admission().set_authorization(Box::new(Escalation::new(Arc::downgrade(&authorizer))));
         trust::publish(&registry, &config).await.map_err(|source| ServerError::Publish { source })?;
         let aggregation = Arc::new(Aggregation::new(registry.clone(), front_proxy_identity(&config)));

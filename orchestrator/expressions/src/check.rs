@@ -8,7 +8,7 @@ use regex::Regex;
 
 use crate::ast::{Entry, Expr, Fold, Kind, Literal, What};
 use crate::environment::Environment;
-use crate::types::Type;
+use crate::types::{Type, made_type};
 
 pub(crate) struct Checked {
     pub ty: Type,
@@ -86,7 +86,7 @@ impl<'a> Checker<'a> {
                         self.report(field.value.at, format!("undefined field '{}'", field.key));
                     }
                 }
-                made(name)
+                made_type(name)
             }
             Kind::Fold(fold) => self.fold(fold),
             Kind::Bind(bind) => {
@@ -295,19 +295,4 @@ impl<'a> Checker<'a> {
             What::OptionalFlat => body,
         }
     }
-}
-
-/// The type of objects that expressions make; what their fields are is seen when they are used.
-fn made(name: &str) -> Type {
-    struct Made(String);
-    impl crate::types::Shape for Made {
-        fn name(&self) -> &str {
-            &self.0
-        }
-
-        fn field(&self, name: &str) -> Option<crate::types::Field> {
-            Some(crate::types::Field { key: name.to_owned(), ty: Type::Dyn })
-        }
-    }
-    Type::Object(std::sync::Arc::new(Made(name.to_owned())))
 }

@@ -5,7 +5,7 @@
 //!
 //! let environment = Environment::default().variable("object", Type::Dyn);
 //! let program = compile("object.spec.replicas <= 5 && has(object.spec.paused)", &environment)?;
-//! program.must_give(&Type::Bool)?;
+//! program.must_give(&[Type::Bool])?;
 //!
 //! let pod = serde_json::json!({"spec": {"replicas": 3, "paused": true}});
 //! let variables = Variables::default().with("object", Value::of(&pod));
@@ -44,9 +44,10 @@ pub use budget::{Budget, CALL_COST_MAX, SET_COST_MAX};
 pub use environment::Environment;
 pub use error::{CompileError, EvaluationError, Issue};
 pub use library::authorizer::{Access, AccessRequest, Authorize, Decision};
+pub use parser::is_identifier;
 pub use program::{Program, compile};
 pub use signatures::{AUTHORIZER, RESOURCE_CHECK};
-pub use types::{Field, Record, Shape, Type};
+pub use types::{Field, Record, Shape, Type, made_type};
 pub use value::{Key, List, Map, Object, Opaque, Text, Value};
 pub use variables::Variables;
 

@@ -33,6 +33,16 @@ const RESERVED: &[&str] = &[
     "while",
 ];
 
+/// Whether text can be the name of a variable.
+pub fn is_identifier(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let starts = text.starts_with(|c: char| plain(c) && !c.is_ascii_digit());
+    starts
+        && text.chars().all(plain)
+        && !["true", "false", "null"].contains(&text)
+        && !RESERVED.contains(&text)
+}
+
 /// Binary operators: sign, function, how tightly it binds.
 const OPERATORS: &[(&str, &str, u8)] = &[
     ("<", "_<_", 1),

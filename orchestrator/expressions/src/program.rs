@@ -50,18 +50,19 @@ impl Program {
         &self.result
     }
 
-    /// Checks that what it gives can be of a type.
+    /// Checks that what it gives is of one of these types, known before it is evaluated.
     ///
     /// # Errors
-    /// It gives something else.
-    pub fn must_give(&self, wanted: &Type) -> Result<(), CompileError> {
-        if wanted.admits(&self.result) {
+    /// What it gives instead, in the words of upstream.
+    pub fn must_give(&self, wanted: &[Type]) -> Result<(), String> {
+        if wanted.contains(&self.result) {
             return Ok(());
         }
-        Err(CompileError::new(
-            &self.source,
-            vec![(0, format!("must evaluate to {wanted}, not {}", self.result))],
-        ))
+        let listed: Vec<String> = wanted.iter().map(Type::to_string).collect();
+        Err(match &listed[..] {
+            [one] => format!("must evaluate to {one} but got {}", self.result),
+            several => format!("must evaluate to one of [{}] but got {}", several.join(" "), self.result),
+        })
     }
 
     /// The value under these variables, paid for from `budget`.

@@ -147,3 +147,20 @@ impl Shape for Record {
         Some(Field { key: key.clone(), ty: ty.clone() })
     }
 }
+
+/// The type of objects that expressions make under a name; what their fields are is seen when they are used.
+pub fn made_type(name: &str) -> Type {
+    Type::Object(Arc::new(Made(name.to_owned())))
+}
+
+struct Made(String);
+
+impl Shape for Made {
+    fn name(&self) -> &str {
+        &self.0
+    }
+
+    fn field(&self, name: &str) -> Option<Field> {
+        Some(Field { key: name.to_owned(), ty: Type::Dyn })
+    }
+}

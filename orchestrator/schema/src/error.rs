@@ -55,6 +55,9 @@ pub enum PatchError {
     /// The patch is well formed but does not fit the object: 422 on the wire.
     #[error("{reason}")]
     Conflict { reason: String },
+    /// As that: a `test` of a JSON patch does not hold.
+    #[error("{reason}")]
+    TestFailed { reason: String },
     /// Too many operations: 413 on the wire.
     #[error("the allowed maximum operations in a JSON patch is {operations_max}, got {operations}")]
     TooMany { operations: usize, operations_max: usize },

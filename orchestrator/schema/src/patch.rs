@@ -34,8 +34,12 @@ pub fn json(v: &Value, patch: &Value) -> Result<Value, PatchError> {
                 reason: "the copy operations of the patch add too much to the object".into(),
             })?;
         }
-        json_patch::patch_unsafe(&mut out, &[operation]).map_err(|e| PatchError::Conflict {
-            reason: format!("the server rejected our request: {}", e.kind),
+        json_patch::patch_unsafe(&mut out, &[operation]).map_err(|e| {
+            let reason = format!("the server rejected our request: {}", e.kind);
+            match e.kind {
+                json_patch::PatchErrorKind::TestFailed => PatchError::TestFailed { reason },
+                _ => PatchError::Conflict { reason },
+            }
         })?;
     }
     Ok(out)

@@ -4,6 +4,7 @@
 //! checks the answer (all pure); [`call`] asks. [`mutating`] asks one after the other, [`validating`] all at once.
 
 mod call;
+pub(crate) mod conditions;
 pub(crate) mod configuration;
 mod matching;
 mod mutating;

@@ -16,7 +16,7 @@ use crate::registry::object::{items_at, str_at};
 
 /// Larger documents of extension servers are refused.
 pub(super) const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
-const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What one server said last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -92,11 +92,12 @@ impl Follower {
                 }
             }
         }
-        let learnt = self.check(aggregation, &definition).await?;
+        let learnt = self.check(aggregation).await;
         if changed || learnt {
+            // A group is served before its condition says so: whoever waits for that may use it at once.
             aggregation.set(self.known());
         }
-        Ok(())
+        self.tell(aggregation, &definition).await
     }
 
     /// Reads what is stored; tells whether anything is new.
@@ -185,11 +186,7 @@ impl Follower {
     }
 
     /// Checks the servers whose time has come; tells whether anything was learnt.
-    async fn check(
-        &mut self,
-        aggregation: &Arc<Aggregation>,
-        definition: &Arc<Definition>,
-    ) -> Result<bool, ApiError> {
+    async fn check(&mut self, aggregation: &Arc<Aggregation>) -> bool {
         let now = Instant::now();
         let before = self.checked.len();
         let remotes: BTreeMap<String, Remote> = self
@@ -212,14 +209,18 @@ impl Follower {
         }
         // All at once: one that hangs must not keep the others waiting longer than its own timeout.
         let checking = self.checked.values_mut().map(|checked| checked.check(aggregation, now));
-        learnt |= join_all(checking).await.into_iter().any(|learnt| learnt);
+        learnt | join_all(checking).await.into_iter().any(|learnt| learnt)
+    }
+
+    /// Writes what was found into the conditions.
+    async fn tell(&self, aggregation: &Arc<Aggregation>, definition: &Arc<Definition>) -> Result<(), ApiError> {
         for (name, checked) in &self.checked {
             let Some(verdict) = &checked.verdict else { continue };
             if self.objects.get(name).is_some_and(|(_, object)| !verdict.is_noted(object)) {
                 note(aggregation, definition, name, verdict).await?;
             }
         }
-        Ok(learnt)
+        Ok(())
     }
 
     fn known(&self) -> Known {
@@ -236,7 +237,11 @@ impl Follower {
                 continue;
             }
             let key = (checked.remote.group.clone(), checked.remote.version.clone());
-            known.remotes.insert(key, Arc::new(checked.remote.clone()));
+            let mut remote = checked.remote.clone();
+            if let Some(verdict) = &checked.verdict {
+                remote.available = verdict.is_available();
+            }
+            known.remotes.insert(key, Arc::new(remote));
             known.documents.insert(name.clone(), Arc::new(checked.documents.clone()));
         }
         known

@@ -453,7 +453,7 @@ pub(crate) fn share(definition: &Definition, value: &Value) -> Arc<CachedObject>
 }
 
 /// A cached object in the version the caller asked for, where that takes no converter.
-fn present(definition: &Definition, object: &Arc<CachedObject>) -> Arc<CachedObject> {
+pub(crate) fn present(definition: &Definition, object: &Arc<CachedObject>) -> Arc<CachedObject> {
     match definition.stored_as {
         None => object.clone(),
         Some(_) => share(definition, &from_stored(definition, object.value())),

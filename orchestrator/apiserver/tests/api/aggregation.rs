@@ -164,6 +164,8 @@ async fn a_group_of_an_extension_server_is_served_as_if_it_were_ours() -> anyhow
     assert_eq!(headers["x-remote-extra-example.com%2fteam"], "net");
     assert!(!headers.contains_key("authorization"));
 
+    assert!(*server.connections.lock() < server.asked.lock().len(), "connections are kept");
+
     // Discovery, both ways, and OpenAPI of both versions.
     assert!(extended.names_in_apis().await.contains(&GROUP.to_owned()));
     let document = extended.get(&format!("/apis/{GROUP}/v1alpha1")).await?;

@@ -91,6 +91,7 @@ async fn mutating_webhooks_change_what_is_stored_in_the_order_of_their_names() {
     let once = |path: &str| format!("{path}?timeout=10s");
     assert_eq!(paths, ["/needs-b", "/a", "/b", "/needs-b"].map(once));
     assert_eq!(*server.connections.lock(), 1, "one connection serves them all");
+    assert_eq!(server.headers.lock()[0]["content-type"], "application/json");
     let question = server.asked.lock()[1].1["request"].clone();
     assert_eq!(
         (&question["operation"], &question["kind"]["kind"], &question["namespace"], &question["name"]),
@@ -306,4 +307,32 @@ async fn a_scale_is_asked_about_as_one_and_may_be_changed() {
         (&question["object"]["spec"], &question["oldObject"]["spec"]),
         (&json!({"replicas": 9}), &json!({"replicas": 1}))
     );
+}
+
+#[tokio::test]
+async fn conditions_decide_who_is_asked_and_failing_ones_what_the_policy_says() {
+    let cluster = Cluster::start().await;
+    let server = HttpsServer::start(&[], hook).await;
+    let mut careful = webhook("careful.example.com", server.client("/deny"));
+    careful["matchConditions"] = json!([
+        {"name": "not-skipped", "expression": "object.metadata.name != 'skip-me'"},
+        {"name": "by-test", "expression": "request.userInfo.username == 'test'"}]);
+    configure(&cluster, VALIDATING, "v", vec![careful.clone()]).await;
+    create(&cluster, &context(), configmap("skip-me")).await.unwrap();
+    create(&cluster, &Context::new(User::system("other")), configmap("by-other")).await.unwrap();
+    assert!(server.asked.lock().is_empty());
+    let denied = create(&cluster, &context(), configmap("c")).await.unwrap_err();
+    assert!(denied.message.ends_with("denied the request: not today"), "{denied}");
+    cluster.delete(VALIDATING, "v", DeleteOptions::default()).await.unwrap();
+
+    careful["matchConditions"] = json!([{"name": "absent", "expression": "object.spec.absent == 1"}]);
+    configure(&cluster, VALIDATING, "v", vec![careful.clone()]).await;
+    let refused = create(&cluster, &context(), configmap("c")).await.unwrap_err();
+    let said = "configmaps \"c\" is forbidden: expression 'object.spec.absent == 1' resulted in error: ";
+    assert!(refused.code == 403 && refused.message.starts_with(said), "{refused}");
+    cluster.delete(VALIDATING, "v", DeleteOptions::default()).await.unwrap();
+    careful["failurePolicy"] = "Ignore".into();
+    configure(&cluster, VALIDATING, "v", vec![careful]).await;
+    create(&cluster, &context(), configmap("c")).await.unwrap();
+    assert_eq!(server.asked.lock().len(), 1);
 }

@@ -51,10 +51,10 @@ impl Value<'_> {
     /// # Errors
     /// Values that JSON has no form for, and objects whose type is not the one of their place.
     pub fn to_json(&self) -> Result<Json, EvaluationError> {
-        self.json_at("Object")
+        self.json_at(None)
     }
 
-    fn json_at(&self, place: &str) -> Result<Json, EvaluationError> {
+    fn json_at(&self, place: Option<&str>) -> Result<Json, EvaluationError> {
         Ok(match self {
             Value::Null => Json::Null,
             Value::Bool(value) => (*value).into(),
@@ -77,7 +77,7 @@ impl Value<'_> {
             Value::List(list) => Json::Array(
                 list.iter()
                     .filter(|item| !matches!(item, Value::Optional(None)))
-                    .map(|item| item.json_at(&format!("{place}.item")))
+                    .map(|item| item.json_at(place))
                     .collect::<Result<_, _>>()?,
             ),
             Value::Map(Map::Json(fields, _)) => Json::Object((*fields).clone()),
@@ -104,8 +104,11 @@ impl Value<'_> {
 }
 
 impl Object<'_> {
-    fn to_json(&self, place: &str) -> Result<Json, EvaluationError> {
-        if self.name != place && self.name != crate::JSON_PATCH && place != "Object" {
+    /// `place` is the name its type must have: the path to it.
+    fn to_json(&self, place: Option<&str>) -> Result<Json, EvaluationError> {
+        if let Some(place) = place
+            && self.name != place
+        {
             let detail = format!(
                 "unexpected type name {:?}, expected {place:?}, which matches field name path from root Object type",
                 self.name
@@ -114,7 +117,10 @@ impl Object<'_> {
         }
         let mut out = JsonMap::new();
         for (name, value) in &self.fields {
-            out.insert((*name).to_owned(), value.json_at(&format!("{}.{name}", self.name))?);
+            let path = format!("{}.{name}", self.name);
+            // What a patch adds can be of any place.
+            let place = (self.name != crate::JSON_PATCH).then_some(path.as_str());
+            out.insert((*name).to_owned(), value.json_at(place)?);
         }
         Ok(Json::Object(out))
     }

@@ -45,9 +45,14 @@ pub(super) async fn select(
     } else {
         return Ok(None);
     };
-    let selected =
-        selects_object(webhook, a, object) && selects_namespace(registry, webhook, a, object).await?;
-    Ok(selected.then_some(invocation))
+    if !selects_object(webhook, a, object) || !selects_namespace(registry, webhook, a, object).await? {
+        return Ok(None);
+    }
+    match webhook.conditions.hold(registry, a, &invocation, object).await? {
+        Ok(hold) => Ok(hold.then_some(invocation)),
+        Err(_) if webhook.fails_open => Ok(None),
+        Err(why) => Err(a.forbidden(why)),
+    }
 }
 
 fn selects_object(webhook: &Webhook, a: &Attributes<'_>, object: Option<&Value>) -> bool {

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+use super::conditions::Conditions;
 use super::matching::Rule;
 use crate::outbound::{Address, Target, Trust};
 use crate::registry::object::{items_at, meta_str, str_at};
@@ -27,6 +28,7 @@ pub(crate) struct Webhook {
     pub takes_equivalents: bool,
     pub namespaces: LabelSelector,
     pub objects: LabelSelector,
+    pub conditions: Conditions,
     pub timeout: Duration,
     /// A failure lets the request through.
     pub fails_open: bool,
@@ -61,6 +63,7 @@ fn read_one(configuration: &str, index: usize, webhook: &Value) -> Webhook {
         takes_equivalents: str_at(webhook, "/matchPolicy") != "Exact",
         namespaces: selector("namespaceSelector"),
         objects: selector("objectSelector"),
+        conditions: Conditions::read(webhook),
         timeout: Duration::from_secs(webhook["timeoutSeconds"].as_u64().unwrap_or(TIMEOUT_SECONDS_DEFAULT)),
         fails_open: str_at(webhook, "/failurePolicy") == "Ignore",
         may_run_dry: ["None", "NoneOnDryRun"].contains(&str_at(webhook, "/sideEffects")),

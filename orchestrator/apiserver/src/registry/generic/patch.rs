@@ -94,7 +94,7 @@ pub(crate) fn patched(
 ) -> Result<Value, ApiError> {
     let refuse = |e: PatchError| match e {
         PatchError::Malformed { reason } => ApiError::bad_request(reason),
-        PatchError::Conflict { reason } => {
+        PatchError::Conflict { reason } | PatchError::TestFailed { reason } => {
             let mut e = ApiError::invalid(&definition.group, &definition.kind, name, Vec::new());
             e.message = format!("the server rejected our request due to an error in our request: {reason}");
             e

@@ -1,6 +1,11 @@
-//! ValidatingAdmissionPolicy: see the definition; it has no rules beyond its schema yet.
+//! ValidatingAdmissionPolicy: its expressions compile, its rules can match.
 
+use serde_json::Value;
+
+use crate::admission::policies::{Role, errors_of_policy};
+use crate::error::FieldError;
 use crate::registry::definition::{Declaration, STATUS};
+use crate::registry::strategy::Strategy;
 
 pub(crate) fn declaration() -> Declaration {
     Declaration::new(
@@ -12,4 +17,13 @@ pub(crate) fn declaration() -> Declaration {
     .cluster_scoped()
     .generation()
     .subresources(&[STATUS])
+    .strategy(Rules)
+}
+
+struct Rules;
+
+impl Strategy for Rules {
+    fn validate(&self, new: &Value) -> Vec<FieldError> {
+        errors_of_policy(new, Role::Validating)
+    }
 }

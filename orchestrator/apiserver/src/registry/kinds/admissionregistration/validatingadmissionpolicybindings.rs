@@ -1,6 +1,11 @@
-//! ValidatingAdmissionPolicyBinding: see the definition; it has no rules beyond its schema yet.
+//! ValidatingAdmissionPolicyBinding: it names a policy, and says what becomes of requests that break it.
 
+use serde_json::Value;
+
+use crate::admission::policies::{Role, errors_of_binding};
+use crate::error::FieldError;
 use crate::registry::definition::Declaration;
+use crate::registry::strategy::Strategy;
 
 pub(crate) fn declaration() -> Declaration {
     Declaration::new(
@@ -11,4 +16,13 @@ pub(crate) fn declaration() -> Declaration {
     )
     .cluster_scoped()
     .generation()
+    .strategy(Rules)
+}
+
+struct Rules;
+
+impl Strategy for Rules {
+    fn validate(&self, new: &Value) -> Vec<FieldError> {
+        errors_of_binding(new, Role::Validating)
+    }
 }

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
+use crate::admission::webhooks::conditions;
 use crate::error::FieldError;
 use crate::registry::kinds::rules::client_config;
 use crate::registry::kinds::rules::labels::validate_selector;
@@ -70,6 +71,7 @@ fn validate_webhook(webhook: &Value, path: &str, errors: &mut Vec<FieldError>) {
     }
     one_of(webhook, path, "reinvocationPolicy", &["IfNeeded", "Never"], errors);
     client_config::validate(&webhook["clientConfig"], &format!("{path}.clientConfig"), errors);
+    conditions::validate(webhook, &format!("{path}.matchConditions"), errors);
 }
 
 fn one_of(object: &Value, path: &str, field: &str, allowed: &[&str], errors: &mut Vec<FieldError>) {
@@ -211,6 +213,14 @@ mod tests {
             (
                 json!({"clientConfig": {"url": "http://example.com"}}),
                 "webhooks[0].clientConfig.url: Invalid value: \"http\": 'https' is the only allowed URL scheme; desired format: https://host[/path]",
+            ),
+            (
+                json!({"matchConditions": [{"name": "n", "expression": "oldObject ?? 1"}]}),
+                "webhooks[0].matchConditions[0].expression: Invalid value: \"oldObject ?? 1\": compilation failed: ERROR: <input>:1:11: Syntax error: token recognition error at: '? '\n | oldObject ?? 1\n | ..........^",
+            ),
+            (
+                json!({"matchConditions": [{"name": "n", "expression": "1 + 1"}]}),
+                "webhooks[0].matchConditions[0].expression: Invalid value: \"1 + 1\": must evaluate to bool",
             ),
             (
                 json!({"rules": [{"operations": ["PATCH"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"]}]}),

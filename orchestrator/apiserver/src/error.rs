@@ -180,7 +180,7 @@ pub struct ApiError {
     /// Also sent as the `Retry-After` header.
     pub retry_after_seconds: Option<u32>,
     /// `Status.metadata.continue`: the token an expired list may go on with.
-    pub continue_token: Option<String>,
+    pub continue_token: Option<Box<str>>,
 }
 
 impl std::fmt::Display for ApiError {
@@ -396,7 +396,7 @@ impl ApiError {
     pub fn status(&self) -> Value {
         let mut meta = Map::new();
         if let Some(token) = &self.continue_token {
-            meta.insert("continue".into(), token.as_str().into());
+            meta.insert("continue".into(), token.as_ref().into());
         }
         let mut status = json!({
             "kind": "Status",

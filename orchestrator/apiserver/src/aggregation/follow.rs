@@ -213,7 +213,11 @@ impl Follower {
     }
 
     /// Writes what was found into the conditions.
-    async fn tell(&self, aggregation: &Arc<Aggregation>, definition: &Arc<Definition>) -> Result<(), ApiError> {
+    async fn tell(
+        &self,
+        aggregation: &Arc<Aggregation>,
+        definition: &Arc<Definition>,
+    ) -> Result<(), ApiError> {
         for (name, checked) in &self.checked {
             let Some(verdict) = &checked.verdict else { continue };
             if self.objects.get(name).is_some_and(|(_, object)| !verdict.is_noted(object)) {

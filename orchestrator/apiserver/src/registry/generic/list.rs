@@ -217,7 +217,7 @@ fn expired_continuation(after: String) -> ApiError {
          results. Continuing with the provided token results in an inconsistent list - objects that were created, \
          modified, or deleted between the time the first chunk was returned and now may show up in the list.",
     );
-    e.continue_token = Some(Continuation { revision: None, after }.encode());
+    e.continue_token = Some(Continuation { revision: None, after }.encode().into());
     e
 }
 

@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, context};
 
 /// Kinds that cannot go round, and why.
-const SKIPPED: [(&str, &str); 4] = [
+const SKIPPED: [(&str, &str); 5] = [
     ("apiservices", "named after what it serves: see api/aggregation.rs"),
     ("bindings", "create-only, stores nothing"),
     ("componentstatuses", "read-only, nothing to read"),
     ("customresourcedefinitions", "what it stores is served: see custom.rs"),
+    ("validatingadmissionpolicies", "its status is written while it goes round: see policies.rs"),
 ];
 
 fn template() -> Value {
@@ -58,6 +59,16 @@ fn minimal(d: &Definition) -> Value {
         "endpointslices" => json!({"addressType": "IPv4", "endpoints": []}),
         "storageclasses" => json!({"provisioner": "example.com/p"}),
         "runtimeclasses" => json!({"handler": "h"}),
+        "mutatingadmissionpolicies" => {
+            json!({"spec": {"reinvocationPolicy": "Never",
+                "matchConstraints": {"resourceRules": [{"apiGroups": ["a.b"], "apiVersions": ["v1"],
+                    "operations": ["CREATE"], "resources": ["none"]}]},
+                "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[JSONPatch{op: 'remove', path: '/x'}]"}}]}})
+        }
+        "mutatingadmissionpolicybindings" => json!({"spec": {"policyName": "p"}}),
+        "validatingadmissionpolicybindings" => {
+            json!({"spec": {"policyName": "p", "validationActions": ["Deny"]}})
+        }
         "controllerrevisions" => json!({"revision": 1}),
         _ => json!({}),
     }

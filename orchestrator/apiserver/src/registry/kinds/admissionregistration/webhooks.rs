@@ -215,8 +215,8 @@ mod tests {
                 "webhooks[0].clientConfig.url: Invalid value: \"http\": 'https' is the only allowed URL scheme; desired format: https://host[/path]",
             ),
             (
-                json!({"matchConditions": [{"name": "n", "expression": "oldObject ?? 1"}]}),
-                "webhooks[0].matchConditions[0].expression: Invalid value: \"oldObject ?? 1\": compilation failed: ERROR: <input>:1:11: Syntax error: token recognition error at: '? '\n | oldObject ?? 1\n | ..........^",
+                json!({"matchConditions": [{"name": "n", "expression": "object2 == 1"}]}),
+                "webhooks[0].matchConditions[0].expression: Invalid value: \"object2 == 1\": compilation failed: ERROR: <input>:1:1: undeclared reference to 'object2' (in container '')\n | object2 == 1\n | ^",
             ),
             (
                 json!({"matchConditions": [{"name": "n", "expression": "1 + 1"}]}),

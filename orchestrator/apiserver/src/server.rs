@@ -78,7 +78,7 @@ pub enum ServerError {
     #[error("what extension servers must know of this one could not be published")]
     Publish {
         #[source]
-        source: RegistryError,
+        source: Box<RegistryError>,
     },
 }
 
@@ -129,7 +129,9 @@ impl ApiServer {
         let authorizer = Arc::new(Authorizer::new(registry.clone(), policy));
         registry.admission().set_authorizer(Arc::downgrade(&authorizer));
         registry.admission().set_authorization(Box::new(Escalation::new(Arc::downgrade(&authorizer))));
-        trust::publish(&registry, &config).await.map_err(|source| ServerError::Publish { source })?;
+        trust::publish(&registry, &config)
+            .await
+            .map_err(|source| ServerError::Publish { source: Box::new(source) })?;
         let aggregation = Arc::new(Aggregation::new(registry.clone(), front_proxy_identity(&config)));
         aggregation::follow(&aggregation, background.clone());
         let inner = Inner {

@@ -42,6 +42,8 @@ pub struct Pki {
     pub front_proxy_authority: Authority,
     pub serving: Issued,
     pub kubelet_client: Issued,
+    /// What the API server shows to extension API servers.
+    pub front_proxy_client: Issued,
     pub service_account_key_pem: String,
 }
 
@@ -57,8 +59,13 @@ pub fn ensure(directory: &Path, serving_names: &BTreeSet<String>) -> Result<Pki,
     };
     let kubelet_client = client("kube-apiserver-kubelet-client", &["system:masters"]);
     let front_proxy_client = client("front-proxy-client", &[]);
-    leaf::ensure(directory, "front-proxy-client", &front_proxy_authority, &front_proxy_client)?;
     Ok(Pki {
+        front_proxy_client: leaf::ensure(
+            directory,
+            "front-proxy-client",
+            &front_proxy_authority,
+            &front_proxy_client,
+        )?,
         serving: leaf::ensure(directory, "apiserver", &authority, &serving)?,
         kubelet_client: leaf::ensure(directory, "kubelet-client", &authority, &kubelet_client)?,
         service_account_key_pem: ensure_service_account_key(directory)?,

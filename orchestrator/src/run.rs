@@ -214,6 +214,8 @@ fn server_config(part: &ServerPart, pki: &Pki) -> ServerConfig {
         client_ca_pem: authority(),
         front_proxy_ca_pem: Some(pki.front_proxy_authority.certificate_pem.clone().into_bytes()),
         front_proxy_names: vec!["front-proxy-client".to_owned()],
+        front_proxy_client_certificate_pem: pki.front_proxy_client.certificate_pem.clone().into_bytes(),
+        front_proxy_client_key_pem: pki.front_proxy_client.key_pem.clone().into_bytes(),
         service_account_key_pem: pki.service_account_key_pem.clone().into_bytes(),
         audiences: vec![issuer.clone()],
         service_account_issuer: issuer,

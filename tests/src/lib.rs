@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod dataplane;
 pub mod eventually;
+pub mod https;
 pub mod lateness;
 pub mod load;
 pub mod netns;

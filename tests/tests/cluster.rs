@@ -7,6 +7,8 @@
 mod applies;
 #[path = "cluster/capabilities.rs"]
 mod capabilities;
+#[path = "cluster/extensions.rs"]
+mod extensions;
 #[path = "cluster/fallback.rs"]
 mod fallback;
 #[path = "cluster/families.rs"]
@@ -72,6 +74,7 @@ fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
     let scenarios = [
         objects::SCENARIOS,
         applies::SCENARIOS,
+        extensions::SCENARIOS,
         sessions::SCENARIOS,
         traffic::SCENARIOS,
         capabilities::SCENARIOS,

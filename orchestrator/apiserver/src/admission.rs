@@ -12,8 +12,10 @@ mod pod_security;
 pub(crate) mod policies;
 mod priority;
 mod resource_quota;
+mod rounds;
 mod service_account;
 mod tolerations;
+pub(crate) mod webhooks;
 
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -25,12 +27,29 @@ use crate::error::ApiError;
 use crate::registry::Registry;
 use crate::registry::context::Context;
 use crate::registry::definition::Definition;
+pub use rounds::Rounds;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     Create,
     Update,
     Delete,
+    /// exec, attach, port-forward, proxy: the object is the request's options, and nothing is stored.
+    Connect,
+}
+
+// === impl Operation ===
+
+impl Operation {
+    /// As configurations and reviews spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
 }
 
 /// What is being admitted.
@@ -44,6 +63,8 @@ pub struct Attributes<'a> {
     pub context: &'a Context,
     /// The stored object, for updates and deletes.
     pub old: Option<&'a Value>,
+    /// What plugins remember while the object is admitted.
+    pub rounds: Rounds,
 }
 
 impl Attributes<'_> {
@@ -53,6 +74,15 @@ impl Attributes<'_> {
             && self.subresource.is_empty()
             && self.definition.group == group
             && self.definition.plural == plural
+    }
+
+    pub(crate) fn is_about_namespaces(&self) -> bool {
+        self.definition.group.is_empty() && self.definition.plural == "namespaces"
+    }
+
+    /// The namespace the request is in; a request about a namespace is in that one.
+    pub(crate) fn namespace_of_request(&self) -> &str {
+        if self.is_about_namespaces() { self.name } else { self.namespace }
     }
 
     pub(crate) fn forbidden(&self, why: impl std::fmt::Display) -> ApiError {
@@ -107,7 +137,9 @@ impl Default for Chain {
             Box::new(priority::Priority),
             Box::new(defaults::DefaultClasses),
             Box::new(policies::MutatingPolicies(policies.clone())),
+            Box::new(webhooks::MutatingWebhooks::default()),
             Box::new(policies::ValidatingPolicies(policies.clone())),
+            Box::new(webhooks::ValidatingWebhooks::default()),
             Box::new(resource_quota::ResourceQuota::default()),
         ];
         Self { built_in, authorization: OnceLock::new(), authorizer: OnceLock::new(), policies }
@@ -137,16 +169,23 @@ impl Chain {
         self.built_in.iter().chain(self.authorization.get()).map(|plugin| &**plugin)
     }
 
+    /// Tells whether somebody outside of this program changed the object. Its changes may call for those of the
+    /// plugins before it once more, and so for a second round.
     pub async fn admit(
         &self,
         registry: &Registry,
         attributes: &Attributes<'_>,
         object: &mut Value,
-    ) -> Result<(), ApiError> {
+    ) -> Result<bool, ApiError> {
         for plugin in self.plugins() {
             plugin.admit(registry, attributes, object).await?;
         }
-        Ok(())
+        if attributes.rounds.begin_second() {
+            for plugin in self.plugins() {
+                plugin.admit(registry, attributes, object).await?;
+            }
+        }
+        Ok(attributes.rounds.is_touched())
     }
 
     pub async fn validate(

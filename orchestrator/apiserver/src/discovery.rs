@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderValue, Response, header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::aggregation::Aggregation;
 use crate::error::ApiError;
 use crate::registry::{Definition, Registry, Subresource};
 use crate::reviews;
@@ -53,6 +54,8 @@ pub struct Entry {
 pub struct Version {
     pub name: String,
     pub entries: Vec<Entry>,
+    /// Whoever serves it does not answer; this is what was known last.
+    pub stale: bool,
 }
 
 /// An API group; the core group has an empty name. The first version is the preferred one.
@@ -65,17 +68,25 @@ pub struct Group {
 /// Reads groups off the registry.
 pub struct Discovery {
     registry: Arc<Registry>,
+    aggregation: Arc<Aggregation>,
 }
 
 // === impl Discovery ===
 
 impl Discovery {
-    pub fn new(registry: Arc<Registry>) -> Self {
-        Self { registry }
+    pub(crate) fn new(registry: Arc<Registry>, aggregation: Arc<Aggregation>) -> Self {
+        Self { registry, aggregation }
     }
 
-    /// Everything served, core group first, in the registry's order.
+    /// Everything served, core group first, then by priority.
     pub fn groups(&self) -> Vec<Group> {
+        let mut groups = self.local();
+        self.aggregation.known().merge(&mut groups);
+        groups
+    }
+
+    /// What this server serves itself, core group first, in the registry's order.
+    pub fn local(&self) -> Vec<Group> {
         let mut groups = Vec::new();
         for definition in self.registry.definitions() {
             add(&mut groups, &definition.group, &definition.version, entry(&definition));
@@ -106,7 +117,9 @@ fn add(groups: &mut Vec<Group>, group: &str, version: &str, entry: Entry) {
     };
     match group.versions.iter_mut().find(|v| v.name == version) {
         Some(version) => version.entries.push(entry),
-        None => group.versions.push(Version { name: version.to_owned(), entries: vec![entry] }),
+        None => {
+            group.versions.push(Version { name: version.to_owned(), entries: vec![entry], stale: false });
+        }
     }
 }
 

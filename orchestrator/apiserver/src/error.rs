@@ -180,13 +180,15 @@ pub struct ApiError {
     pub code: u16,
     /// `Status.reason`; empty when upstream leaves it out.
     pub reason: &'static str,
+    /// `Status.reason` in the words of a webhook, which may use its own; goes before `reason`.
+    pub foreign_reason: Option<Box<str>>,
     pub message: String,
     /// `Status.details`, when there are any.
     pub details: Option<Value>,
     /// Also sent as the `Retry-After` header.
     pub retry_after_seconds: Option<u32>,
     /// `Status.metadata.continue`: the token an expired list may go on with.
-    pub continue_token: Option<String>,
+    pub continue_token: Option<Box<str>>,
 }
 
 impl std::fmt::Display for ApiError {
@@ -202,6 +204,7 @@ impl ApiError {
         Self {
             code,
             reason,
+            foreign_reason: None,
             message: message.into(),
             details: None,
             retry_after_seconds: None,
@@ -401,7 +404,7 @@ impl ApiError {
     pub fn status(&self) -> Value {
         let mut meta = Map::new();
         if let Some(token) = &self.continue_token {
-            meta.insert("continue".into(), token.as_str().into());
+            meta.insert("continue".into(), token.as_ref().into());
         }
         let mut status = json!({
             "kind": "Status",
@@ -411,8 +414,10 @@ impl ApiError {
             "message": self.message,
             "code": self.code,
         });
-        if !self.reason.is_empty() {
-            status["reason"] = self.reason.into();
+        match &self.foreign_reason {
+            Some(reason) => status["reason"] = reason.as_ref().into(),
+            None if self.reason.is_empty() => {}
+            None => status["reason"] = self.reason.into(),
         }
         if let Some(details) = &self.details {
             status["details"] = details.clone();

@@ -4,12 +4,14 @@
 //! happens. [`client`] gives the rest of the process a `kube::Client` over the same router, without a socket.
 
 pub mod admission;
+mod aggregation;
 pub mod authn;
 pub mod authz;
 pub mod client;
 pub mod discovery;
 pub mod error;
 pub mod openapi;
+mod outbound;
 pub mod proxy;
 pub mod registry;
 pub mod reviews;

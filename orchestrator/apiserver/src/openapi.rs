@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::aggregation::Aggregation;
 use crate::discovery::{Discovery, Group, Version, legacy};
 use crate::error::ApiError;
 use crate::registry::Registry;
@@ -45,6 +46,7 @@ struct Document {
 pub struct OpenApi {
     registry: Arc<Registry>,
     discovery: Discovery,
+    aggregation: Arc<Aggregation>,
     state: Mutex<State>,
     /// Held while v2 is built, so that clients that ask at once have it built once.
     building_whole: Mutex<()>,
@@ -73,19 +75,25 @@ impl State {
 // === impl OpenApi ===
 
 impl OpenApi {
-    pub fn new(registry: Arc<Registry>) -> Self {
+    pub(crate) fn new(registry: Arc<Registry>, aggregation: Arc<Aggregation>) -> Self {
         Self {
-            discovery: Discovery::new(registry.clone()),
+            discovery: Discovery::new(registry.clone(), aggregation.clone()),
+            aggregation,
             registry,
             state: Mutex::default(),
             building_whole: Mutex::default(),
         }
     }
 
+    /// Changes whenever what there is to tell does.
+    fn generation(&self) -> u64 {
+        self.registry.generation().wrapping_add(self.aggregation.generation())
+    }
+
     /// `/openapi/v3`: where each document is, under a URL that changes with its content.
     fn index(&self) -> Result<Value, ApiError> {
         let mut paths = Map::new();
-        for group in self.discovery.groups() {
+        for group in self.discovery.local() {
             for version in &group.versions {
                 let path = path_of(&group, version);
                 let hash = self.hash(&path, &group, version)?;
@@ -95,19 +103,26 @@ impl OpenApi {
                 );
             }
         }
+        for (path, document) in self.aggregation.known().all_openapi() {
+            let hash = digest(&document.json);
+            paths.insert(
+                path.clone(),
+                json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}),
+            );
+        }
         Ok(json!({ "paths": paths }))
     }
 
     fn hash(&self, path: &str, group: &Group, version: &Version) -> Result<String, ApiError> {
-        if let Some(hash) = self.state.lock().at(self.registry.generation()).hashes.get(path) {
+        if let Some(hash) = self.state.lock().at(self.generation()).hashes.get(path) {
             return Ok(hash.clone());
         }
         // The hash covers what the document is made from, so that the index need not build any document: the types
         // are part of the program, whose version therefore stands for them.
         // Custom types stand in the entries by their fingerprints.
-        let generation = self.registry.generation();
+        let generation = self.generation();
         let seed = format!("{GIT_VERSION} {} {version:?}", group.name);
-        let hash = digest(&seed);
+        let hash = digest(seed);
         self.state.lock().at(generation).hashes.insert(path.to_owned(), hash.clone());
         Ok(hash)
     }
@@ -118,17 +133,20 @@ impl OpenApi {
         if let Some(document) = self.kept(&key) {
             return Ok(document);
         }
-        let generation = self.registry.generation();
-        let groups = self.discovery.groups();
+        let generation = self.generation();
+        if let Some(foreign) = self.aggregation.known().openapi(path) {
+            let document = Document { hash: digest(&foreign.json), gzip: zipped(&foreign.json)? };
+            self.keep(&key, document.clone(), generation);
+            return Ok(document);
+        }
+        let groups = self.discovery.local();
         let (group, version) = groups
             .iter()
             .flat_map(|g| g.versions.iter().map(move |v| (g, v)))
             .find(|(g, v)| path_of(g, v) == path)
             .ok_or_else(ApiError::no_such_path)?;
         let built = self.build(group, version);
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(built.to_string().as_bytes()).map_err(ApiError::internal)?;
-        let gzip = Bytes::from(encoder.finish().map_err(ApiError::internal)?);
+        let gzip = zipped(built.to_string().as_bytes())?;
         let document = Document { hash: self.hash(path, group, version)?, gzip };
         self.keep(&key, document.clone(), generation);
         Ok(document)
@@ -143,26 +161,44 @@ impl OpenApi {
         if let Some(document) = self.kept(form.key()) {
             return Ok(document);
         }
-        let generation = self.registry.generation();
-        let groups = self.discovery.groups();
+        let generation = self.generation();
+        let groups = self.discovery.local();
         // The two forms are two contents, each with a tag of its own.
-        let hash = digest(&format!("{GIT_VERSION} {} {groups:?}", form.key()));
-        let document = Document { hash, gzip: self.write_whole(form, &groups).map_err(ApiError::internal)? };
+        let known = self.aggregation.known();
+        let foreign: Vec<&[u8]> = known.all_openapi().map(|(_, document)| &document.json[..]).collect();
+        let foreign_hashes: Vec<String> = foreign.iter().map(digest).collect();
+        let hash = digest(format!("{GIT_VERSION} {} {groups:?} {foreign_hashes:?}", form.key()));
+        let gzip = self.write_whole(form, &groups, &foreign).map_err(ApiError::internal)?;
+        let document = Document { hash, gzip };
         self.keep(form.key(), document.clone(), generation);
         Ok(document)
     }
 
     /// Goes over the groups twice, for paths and for definitions, rather than hold either for all of them.
-    fn write_whole(&self, form: Form, groups: &[Group]) -> io::Result<Bytes> {
+    fn write_whole(&self, form: Form, groups: &[Group], foreign: &[&[u8]]) -> io::Result<Bytes> {
         let encoder = GzEncoder::new(Vec::new(), Compression::default());
         let mut writer = v2::Writer::begin(encoder, form, GIT_VERSION)?;
         let versions = || groups.iter().flat_map(|g| g.versions.iter().map(move |v| (g, v)));
         for (group, version) in versions() {
             writer.paths(&self.paths(group, version))?;
         }
+        // Documents of extension servers were objects when they were read.
+        let parsed = |json: &[u8]| serde_json::from_slice::<Value>(json).unwrap_or_default();
+        for document in foreign.iter().map(|json| parsed(json)) {
+            writer.paths(document["paths"].as_object().unwrap_or(&Map::new()))?;
+        }
         let mut defined = BTreeSet::new();
         for (group, version) in versions() {
             for (name, schema) in self.schemas(group, version) {
+                if !defined.contains(&name) {
+                    writer.definition(&name, &schema)?;
+                    defined.insert(name);
+                }
+            }
+        }
+        for mut document in foreign.iter().map(|json| parsed(json)) {
+            let Value::Object(schemas) = document["components"]["schemas"].take() else { continue };
+            for (name, schema) in schemas {
                 if !defined.contains(&name) {
                     writer.definition(&name, &schema)?;
                     defined.insert(name);
@@ -175,7 +211,7 @@ impl OpenApi {
     /// A document that is still there, which makes it the most recently used.
     fn kept(&self, key: &str) -> Option<Document> {
         let mut state = self.state.lock();
-        let state = state.at(self.registry.generation());
+        let state = state.at(self.generation());
         let at = state.kept.iter().position(|(kept, _)| kept == key)?;
         let hit = state.kept.remove(at);
         let document = hit.1.clone();
@@ -186,7 +222,7 @@ impl OpenApi {
     /// Keeps a document of what was served at `generation`, unless that has changed while it was made.
     fn keep(&self, key: &str, document: Document, generation: u64) {
         let mut state = self.state.lock();
-        if self.registry.generation() != generation {
+        if self.generation() != generation {
             return;
         }
         let state = state.at(generation);
@@ -245,8 +281,14 @@ impl OpenApi {
     }
 }
 
-fn digest(seed: &str) -> String {
-    let digest: [u8; 32] = Sha256::digest(seed.as_bytes()).into();
+fn zipped(plain: &[u8]) -> Result<Bytes, ApiError> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(plain).map_err(ApiError::internal)?;
+    Ok(encoder.finish().map_err(ApiError::internal)?.into())
+}
+
+fn digest(seed: impl AsRef<[u8]>) -> String {
+    let digest: [u8; 32] = Sha256::digest(seed.as_ref()).into();
     digest.iter().map(|b| format!("{b:02X}")).collect()
 }
 

@@ -4,6 +4,7 @@
 //! reaches pods and services, and [`relay`] moves one request and its answer, upgrades included, without looking
 //! inside: SPDY and WebSocket are the same to it.
 
+mod admission;
 pub mod dial;
 pub mod kubelet;
 pub mod location;
@@ -93,9 +94,11 @@ pub(crate) async fn serve(
     inner: &Arc<Inner>,
     call: Call,
     body: Body,
+    definition: &Definition,
     kind: Kind,
 ) -> Result<Response<Body>, ApiError> {
     let proxies = &inner.proxies;
+    admission::admit(proxies.registry(), definition, &call, kind).await?;
     match kind {
         Kind::NodeProxy => {
             let (node, port) = call

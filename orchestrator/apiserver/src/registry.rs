@@ -4,7 +4,7 @@
 //! `catalogue` is the list. Nothing here knows HTTP: the server hands over bodies and options and writes out what
 //! comes back.
 
-mod bootstrap;
+pub(crate) mod bootstrap;
 mod catalogue;
 pub mod context;
 mod continuation;
@@ -19,12 +19,12 @@ pub(crate) mod ownership;
 pub mod selector;
 mod served;
 pub mod strategy;
-mod subresource;
+pub(crate) mod subresource;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures::Stream;
 use ipnetwork::IpNetwork;
@@ -36,12 +36,14 @@ use serde_json::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use context::{Body, Context, FieldValidation, PatchKind, Target, User};
+pub(crate) use custom::build::preference as version_preference;
 pub use definition::{Declaration, Definition, Subresource};
 pub use object::CachedObject;
 pub use options::{DeleteOptions, ListOptions};
 
 use crate::admission::{Chain, policies};
 use crate::error::ApiError;
+use crate::outbound::Outbound;
 use kinds::core::services::Ledger as ServiceLedger;
 use served::Served;
 
@@ -127,6 +129,8 @@ pub type WatchItems = Pin<Box<dyn Stream<Item = WatchItem> + Send>>;
 
 /// Every kind, over one store.
 pub struct Registry {
+    /// This registry, for what outlives the call that began it.
+    this: Weak<Registry>,
     schema: Arc<Schema>,
     store: Arc<dyn Store>,
     config: RegistryConfig,
@@ -139,6 +143,7 @@ pub struct Registry {
     /// Definitions whose objects are being deleted.
     cleanups: Mutex<HashSet<String>>,
     admission: Chain,
+    outbound: Outbound,
     /// Whoever allocates addresses or node ports holds this until they are stored.
     allocations: Arc<tokio::sync::Mutex<ServiceLedger>>,
 }
@@ -173,7 +178,8 @@ impl Registry {
         }
         let served = Served::built_in(definitions, &feed);
         let background = CancellationToken::new();
-        Ok(Arc::new(Self {
+        Ok(Arc::new_cyclic(|this| Self {
+            this: this.clone(),
             schema,
             store,
             config,
@@ -183,6 +189,7 @@ impl Registry {
             background,
             cleanups: Mutex::default(),
             admission: Chain::default(),
+            outbound: Outbound::default(),
             allocations: Arc::default(),
         }))
     }
@@ -222,6 +229,16 @@ impl Registry {
     /// The admission chain, for the check the server adds to it.
     pub(crate) fn admission(&self) -> &Chain {
         &self.admission
+    }
+
+    /// This registry, held on to by nobody.
+    pub(crate) fn handle(&self) -> Weak<Self> {
+        self.this.clone()
+    }
+
+    /// Whom the server itself asks.
+    pub(crate) fn outbound(&self) -> &Outbound {
+        &self.outbound
     }
 
     pub fn schema(&self) -> &Arc<Schema> {

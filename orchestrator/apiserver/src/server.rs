@@ -30,6 +30,7 @@ use parking_lot::RwLock;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::aggregation::{self, Aggregation, trust};
 use crate::authn::Authenticator;
 use crate::authn::certificate::{Trust, TrustError};
 use crate::authz::escalation::Escalation;
@@ -39,8 +40,9 @@ use crate::client;
 use crate::discovery::Discovery;
 use crate::error::ApiError;
 use crate::openapi::OpenApi;
+use crate::outbound::Identity;
 use crate::proxy::Proxies;
-use crate::registry::{Registry, User};
+use crate::registry::{Registry, RegistryError, User};
 use crate::tokens::{Issuer, TokenError};
 use config::ServerConfig;
 use metrics::Metrics;
@@ -73,6 +75,11 @@ pub enum ServerError {
     },
     #[error("the policy could not be read: {source}")]
     Policy { source: ApiError },
+    #[error("what extension servers must know of this one could not be published")]
+    Publish {
+        #[source]
+        source: Box<RegistryError>,
+    },
 }
 
 /// An API server over a registry. Clones share everything.
@@ -91,10 +98,18 @@ pub(crate) struct Inner {
     pub discovery: Discovery,
     pub openapi: OpenApi,
     pub proxies: Proxies,
+    pub aggregation: Arc<Aggregation>,
     pub metrics: Metrics,
     /// Ends watches and background work; cancelled when the server stops.
     pub stopping: CancellationToken,
     _stop_background: DropGuard,
+}
+
+/// What this server shows to extension servers, if it was given anything.
+fn front_proxy_identity(config: &ServerConfig) -> Option<Identity> {
+    let (certificate_pem, key_pem) =
+        (config.front_proxy_client_certificate_pem.clone(), config.front_proxy_client_key_pem.clone());
+    (!certificate_pem.is_empty()).then_some(Identity { certificate_pem, key_pem })
 }
 
 // === impl ApiServer ===
@@ -114,12 +129,18 @@ impl ApiServer {
         let authorizer = Arc::new(Authorizer::new(registry.clone(), policy));
         registry.admission().set_authorizer(Arc::downgrade(&authorizer));
         registry.admission().set_authorization(Box::new(Escalation::new(Arc::downgrade(&authorizer))));
+        trust::publish(&registry, &config)
+            .await
+            .map_err(|source| ServerError::Publish { source: Box::new(source) })?;
+        let aggregation = Arc::new(Aggregation::new(registry.clone(), front_proxy_identity(&config)));
+        aggregation::follow(&aggregation, background.clone());
         let inner = Inner {
             authenticator: Authenticator::new(registry.clone(), issuer.clone(), &config),
             authorizer,
             issuer,
-            discovery: Discovery::new(registry.clone()),
-            openapi: OpenApi::new(registry.clone()),
+            discovery: Discovery::new(registry.clone(), aggregation.clone()),
+            openapi: OpenApi::new(registry.clone(), aggregation.clone()),
+            aggregation,
             proxies: Proxies::new(registry.clone(), &config)?,
             metrics: Metrics::new(),
             stopping: background.clone(),

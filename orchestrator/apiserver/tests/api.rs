@@ -1,11 +1,15 @@
 //! The API server as clients meet it: over a temporary embedded store, in process, over TLS, and by kubectl.
 
+#[path = "api/aggregation.rs"]
+mod aggregation;
 #[path = "api/applying.rs"]
 mod applying;
 #[path = "api/cluster.rs"]
 mod cluster;
 #[path = "api/custom_kinds.rs"]
 mod custom_kinds;
+#[path = "registry/https.rs"]
+mod https;
 #[path = "api/in_process.rs"]
 mod in_process;
 #[path = "api/kubectl.rs"]
@@ -16,3 +20,5 @@ mod over_tls;
 mod policies;
 #[path = "api/proxying.rs"]
 mod proxying;
+#[path = "api/webhooks.rs"]
+mod webhooks;

@@ -6,8 +6,12 @@ mod apply;
 mod catalogue;
 #[path = "registry/cluster.rs"]
 mod cluster;
+#[path = "registry/conversion.rs"]
+mod conversion;
 #[path = "registry/custom.rs"]
 mod custom;
+#[path = "registry/https.rs"]
+mod https;
 #[path = "registry/lifecycle.rs"]
 mod lifecycle;
 #[path = "registry/limits.rs"]
@@ -22,3 +26,5 @@ mod policies;
 mod reading;
 #[path = "registry/services.rs"]
 mod services;
+#[path = "registry/webhooks.rs"]
+mod webhooks;

@@ -200,11 +200,7 @@ pub(crate) fn request_of(a: &Attributes<'_>, matched: &Definition) -> Value {
 
 /// An operation as rules and requests name it.
 pub(crate) fn word(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Create => "CREATE",
-        Operation::Update => "UPDATE",
-        Operation::Delete => "DELETE",
-    }
+    operation.name()
 }
 
 /// The user behind a request, as `authorizer` asks for them.

@@ -18,6 +18,9 @@ impl Plugin for NodeRestriction {
         a: &Attributes<'_>,
         object: Option<&Value>,
     ) -> Result<(), ApiError> {
+        if a.operation == Operation::Connect {
+            return Ok(());
+        }
         let user = &a.context.user;
         let Some(node) = user.name.strip_prefix("system:node:") else {
             return Ok(());
@@ -103,7 +106,7 @@ impl NodeRestriction {
                 "node \"{node}\" may not update {}",
                 if other.is_empty() { "pods" } else { other }
             ))),
-            (Operation::Create, _) => Ok(()),
+            (Operation::Create | Operation::Connect, _) => Ok(()),
         }
     }
 }

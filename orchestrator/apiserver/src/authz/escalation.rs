@@ -40,7 +40,8 @@ impl Plugin for Escalation {
         let (Some(new), Some(authorizer)) = (object, self.authorizer.upgrade()) else {
             return Ok(());
         };
-        if attributes.operation == Operation::Delete || !attributes.subresource.is_empty() {
+        let is_written = matches!(attributes.operation, Operation::Create | Operation::Update);
+        if !is_written || !attributes.subresource.is_empty() {
             return Ok(());
         }
         let (definition, user) = (attributes.definition, &attributes.context.user);

@@ -41,7 +41,8 @@ pub fn document(groups: &[&Group], version: &str) -> Value {
                 .map(|v| {
                     let resources: Vec<Value> =
                         v.entries.iter().map(|e| resource(&group.name, &v.name, e)).collect();
-                    json!({"version": v.name, "resources": resources, "freshness": "Current"})
+                    let freshness = if v.stale { "Stale" } else { "Current" };
+                    json!({"version": v.name, "resources": resources, "freshness": freshness})
                 })
                 .collect();
             let metadata = if group.name.is_empty() { json!({}) } else { json!({"name": group.name}) };

@@ -123,7 +123,10 @@ mod tests {
             subresources: vec![eviction, status],
             fingerprint: String::new(),
         };
-        Group { name: String::new(), versions: vec![Version { name: "v1".into(), entries: vec![pods] }] }
+        Group {
+            name: String::new(),
+            versions: vec![Version { name: "v1".into(), entries: vec![pods], stale: false }],
+        }
     }
 
     #[test]

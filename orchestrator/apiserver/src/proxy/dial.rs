@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -73,8 +74,7 @@ impl Dialer {
             let key = PrivateKeyDer::from_pem_slice(&config.kubelet_client_key_pem).map_err(unusable)?;
             builder_with_roots.with_client_auth_cert(chain, key).map_err(tls)?
         };
-        let any =
-            Arc::new(AnyServer { schemes: provider.signature_verification_algorithms.supported_schemes() });
+        let any = Arc::new(AnyServer::new(&provider));
         let unverified =
             builder().map_err(tls)?.dangerous().with_custom_certificate_verifier(any).with_no_client_auth();
         Ok(Self {
@@ -106,9 +106,18 @@ impl Dialer {
     }
 }
 
+/// Takes whatever certificate a server shows, if it holds its key or not.
 #[derive(Debug)]
-struct AnyServer {
+pub(crate) struct AnyServer {
     schemes: Vec<SignatureScheme>,
+}
+
+// === impl AnyServer ===
+
+impl AnyServer {
+    pub(crate) fn new(provider: &CryptoProvider) -> Self {
+        Self { schemes: provider.signature_verification_algorithms.supported_schemes() }
+    }
 }
 
 impl ServerCertVerifier for AnyServer {

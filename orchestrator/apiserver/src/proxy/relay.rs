@@ -39,15 +39,13 @@ pub fn is_upgrade(headers: &HeaderMap) -> bool {
 pub async fn forward(
     dialer: &Dialer,
     endpoint: &Endpoint,
-    mut parts: Parts,
+    parts: Parts,
     body: Body,
     path: &str,
 ) -> Result<Response<Body>, ApiError> {
-    let upgrade = is_upgrade(&parts.headers).then(|| parts.headers.get(header::UPGRADE).cloned()).flatten();
-    let client_side = upgrade.is_some().then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
-    let request = outgoing(&parts, endpoint, body, path, upgrade)?;
-    let is_head = parts.method == Method::HEAD;
-
+    let (passage, mut request) = Passage::begin(parts, body, path)?;
+    let host = std::net::SocketAddr::new(endpoint.address, endpoint.port).to_string();
+    request.headers_mut().insert(header::HOST, HeaderValue::from_str(&host).map_err(ApiError::internal)?);
     let stream = dialer.dial(endpoint).await?;
     let failed =
         |e: hyper::Error| ApiError::internal(format!("error sending the request to the backend: {e}"));
@@ -57,65 +55,80 @@ pub async fn forward(
             tracing::debug!(%error, "backend connection ended");
         }
     });
-    let mut answer = sender.send_request(request).await.map_err(failed)?;
-
-    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let (mut head, body) = answer.into_parts();
-        remove_hop_by_hop(&mut head.headers);
-        head.version = Version::HTTP_11;
-        head.extensions.clear();
-        // The sender must outlive the body, or the connection would end under it.
-        let body = if is_head { Body::empty() } else { Body::new(body) };
-        return Ok(Response::from_parts(head, Held { body, _sender: sender }.into_body()));
-    }
-    let Some(client_side) = client_side else {
-        return Err(ApiError::internal("the backend switched protocols, but this connection cannot"));
-    };
-    let backend_side = hyper::upgrade::on(&mut answer);
-    tokio::spawn(async move {
-        let _sender = sender;
-        match tokio::try_join!(client_side, backend_side) {
-            Ok((client, backend)) => {
-                let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
-                let copied = tokio::io::copy_bidirectional_with_sizes(
-                    &mut client,
-                    &mut backend,
-                    COPY_BUFFER_BYTES,
-                    COPY_BUFFER_BYTES,
-                );
-                if let Err(error) = copied.await {
-                    tracing::debug!(%error, "upgraded connection ended");
-                }
-            }
-            Err(error) => tracing::debug!(%error, "upgrade failed"),
-        }
-    });
-    let (mut head, _) = answer.into_parts();
-    head.extensions.clear();
-    Ok(Response::from_parts(head, Body::empty()))
+    let answer = sender.send_request(request).await.map_err(failed)?;
+    // The sender must outlive the answer, or the connection would end under it.
+    passage.end(answer.map(Body::new), sender)
 }
 
-fn outgoing(
-    parts: &Parts,
-    endpoint: &Endpoint,
-    body: Body,
-    path: &str,
-    upgrade: Option<HeaderValue>,
-) -> Result<Request<Body>, ApiError> {
-    let mut request = Request::new(body);
-    *request.method_mut() = parts.method.clone();
-    *request.uri_mut() =
-        path.parse().map_err(|_| ApiError::bad_request("the path to pass on is no valid URL"))?;
-    let headers = request.headers_mut();
-    *headers = parts.headers.clone();
-    remove_hop_by_hop(headers);
-    if let Some(protocol) = upgrade {
-        headers.insert(header::UPGRADE, protocol);
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+/// A request on its way to a backend: what its answer has to do with.
+pub struct Passage {
+    client_side: Option<OnUpgrade>,
+    is_head: bool,
+}
+
+// === impl Passage ===
+
+impl Passage {
+    /// The request as the backend gets it, but for its `Host`.
+    pub fn begin(mut parts: Parts, body: Body, path: &str) -> Result<(Self, Request<Body>), ApiError> {
+        let upgrade =
+            is_upgrade(&parts.headers).then(|| parts.headers.get(header::UPGRADE).cloned()).flatten();
+        let client_side = upgrade.is_some().then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
+        let is_head = parts.method == Method::HEAD;
+        let mut request = Request::new(body);
+        *request.method_mut() = parts.method;
+        *request.uri_mut() =
+            path.parse().map_err(|_| ApiError::bad_request("the path to pass on is no valid URL"))?;
+        let headers = request.headers_mut();
+        *headers = parts.headers;
+        remove_hop_by_hop(headers);
+        if let Some(protocol) = upgrade {
+            headers.insert(header::UPGRADE, protocol);
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        }
+        Ok((Self { client_side, is_head }, request))
     }
-    let host = std::net::SocketAddr::new(endpoint.address, endpoint.port).to_string();
-    headers.insert(header::HOST, HeaderValue::from_str(&host).map_err(ApiError::internal)?);
-    Ok(request)
+
+    /// The answer as the client gets it. `kept` is held until the answer's body or the upgraded connection ends.
+    pub fn end<K: Send + 'static>(
+        self,
+        mut answer: Response<Body>,
+        kept: K,
+    ) -> Result<Response<Body>, ApiError> {
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let (mut head, body) = answer.into_parts();
+            remove_hop_by_hop(&mut head.headers);
+            head.version = Version::HTTP_11;
+            head.extensions.clear();
+            let body = if self.is_head { Body::empty() } else { body };
+            return Ok(Response::from_parts(head, held(body, kept)));
+        }
+        let Some(client_side) = self.client_side else {
+            return Err(ApiError::internal("the backend switched protocols, but this connection cannot"));
+        };
+        let backend_side = hyper::upgrade::on(&mut answer);
+        tokio::spawn(async move {
+            let _kept = kept;
+            match tokio::try_join!(client_side, backend_side) {
+                Ok((client, backend)) => {
+                    let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+                    let copied = tokio::io::copy_bidirectional_with_sizes(
+                        &mut client,
+                        &mut backend,
+                        COPY_BUFFER_BYTES,
+                        COPY_BUFFER_BYTES,
+                    );
+                    if let Err(error) = copied.await {
+                        tracing::debug!(%error, "upgraded connection ended");
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "upgrade failed"),
+            }
+        });
+        let (mut head, _) = answer.into_parts();
+        head.extensions.clear();
+        Ok(Response::from_parts(head, Body::empty()))
+    }
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
@@ -132,20 +145,11 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// A body together with what keeps its connection open.
-struct Held {
-    body: Body,
-    _sender: http1::SendRequest<Body>,
-}
-
-impl Held {
-    fn into_body(self) -> Body {
-        let Self { body, _sender } = self;
-        let stream = futures::StreamExt::map(body.into_data_stream(), move |chunk| {
-            let _ = &_sender;
-            chunk
-        });
-        Body::from_stream(stream)
-    }
+fn held<K: Send + 'static>(body: Body, kept: K) -> Body {
+    Body::from_stream(futures::StreamExt::map(body.into_data_stream(), move |chunk| {
+        let _ = &kept;
+        chunk
+    }))
 }
 
 #[cfg(test)]

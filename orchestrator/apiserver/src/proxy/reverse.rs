@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::dial::{Endpoint, Security};
 use super::{Kind, Proxies, location, relay};
 use crate::error::ApiError;
+use crate::outbound::endpoints;
 use crate::registry::{Context, ListOptions, Target};
 use crate::server::chain::Call;
 
@@ -85,7 +86,7 @@ async fn pod(proxies: &Proxies, namespace: &str, wanted: &Name<'_>) -> Result<(I
         let containers = pod.pointer("/spec/containers").and_then(Value::as_array).into_iter().flatten();
         let declared =
             containers.flat_map(|c| c.get("ports").and_then(Value::as_array).into_iter().flatten());
-        declared.filter_map(|p| port_number(p.get("containerPort"))).next().unwrap_or(80)
+        declared.filter_map(|p| endpoints::port_number(p.get("containerPort"))).next().unwrap_or(80)
     } else {
         wanted
             .port
@@ -105,7 +106,7 @@ async fn service(proxies: &Proxies, namespace: &str, wanted: &Name<'_>) -> Resul
         };
         ApiError::unavailable(format!("no endpoints available for service {name:?}"))
     };
-    let port_name = service_port_name(&service, wanted.port).ok_or_else(|| {
+    let port_name = endpoints::port_name(&service, wanted.port).ok_or_else(|| {
         ApiError::unavailable(format!(
             "no service port {:?} found for service {:?}",
             wanted.port, wanted.name
@@ -122,55 +123,15 @@ async fn service(proxies: &Proxies, namespace: &str, wanted: &Name<'_>) -> Resul
     let target = Target::collection(Some(namespace));
     let slices = proxies.registry().list(&Context::system(), &definition, &target, &options).await?;
     let ready: Vec<(IpAddr, u16)> =
-        slices.items.iter().flat_map(|slice| ready_endpoints(&slice.value(), &port_name)).collect();
+        slices.items.iter().flat_map(|slice| endpoints::ready(&slice.value(), &port_name)).collect();
     if ready.is_empty() {
         return Err(unavailable());
     }
     Ok(ready[rand::random_range(0..ready.len())])
 }
 
-/// The name of the port `wanted` (a name, a number, or nothing when there is but one) means.
-fn service_port_name(service: &Value, wanted: &str) -> Option<String> {
-    let ports = service.pointer("/spec/ports")?.as_array()?;
-    let name = |port: &Value| port.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    if wanted.is_empty() {
-        // Upstream takes the unnamed port, or the only one.
-        return ports
-            .iter()
-            .find(|p| name(p).is_empty())
-            .or(if ports.len() == 1 { ports.first() } else { None })
-            .map(name);
-    }
-    let by_number = wanted.parse::<u16>().ok();
-    ports
-        .iter()
-        .find(|p| name(p) == wanted || (by_number.is_some() && port_number(p.get("port")) == by_number))
-        .map(name)
-}
-
-fn ready_endpoints(slice: &Value, port_name: &str) -> Vec<(IpAddr, u16)> {
-    let list = |key: &str| slice.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let port = list("ports").iter().find_map(|p| {
-        let name = p.get("name").and_then(Value::as_str).unwrap_or_default();
-        (name == port_name).then(|| port_number(p.get("port"))).flatten()
-    });
-    let Some(port) = port else { return Vec::new() };
-    list("endpoints")
-        .iter()
-        .filter(|e| e.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true))
-        .filter_map(|e| e.pointer("/addresses/0")?.as_str()?.parse().ok())
-        .map(|address| (address, port))
-        .collect()
-}
-
-fn port_number(value: Option<&Value>) -> Option<u16> {
-    value.and_then(Value::as_u64).and_then(|p| u16::try_from(p).ok())
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -182,26 +143,5 @@ mod tests {
         assert_eq!(parsed("https:web:"), Some((true, "web", "")));
         assert_eq!(parsed("ftp:web:21"), None);
         assert_eq!(parsed(":"), None);
-    }
-
-    #[test]
-    fn only_ready_endpoints_of_the_right_port_are_taken() {
-        let slice = json!({
-            "ports": [{"name": "http", "port": 8080}, {"name": "admin", "port": 9090}],
-            "endpoints": [
-                {"addresses": ["10.0.0.1"], "conditions": {"ready": true}},
-                {"addresses": ["10.0.0.2"], "conditions": {"ready": false}}]});
-        assert_eq!(ready_endpoints(&slice, "http"), [("10.0.0.1".parse().unwrap(), 8080)]);
-        assert!(ready_endpoints(&slice, "other").is_empty());
-    }
-
-    #[test]
-    fn a_service_port_is_found_by_name_or_number() {
-        let service =
-            json!({"spec": {"ports": [{"name": "http", "port": 80}, {"name": "admin", "port": 90}]}});
-        assert_eq!(service_port_name(&service, "http").as_deref(), Some("http"));
-        assert_eq!(service_port_name(&service, "90").as_deref(), Some("admin"));
-        assert_eq!(service_port_name(&service, ""), None);
-        assert_eq!(service_port_name(&service, "91"), None);
     }
 }

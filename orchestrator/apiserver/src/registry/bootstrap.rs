@@ -99,7 +99,7 @@ fn own(field: &'static str) -> fn(&mut Value, &Value) {
 }
 
 /// Creates the object, or lets `reconcile(have, want)` mend the one there is.
-async fn ensure_object(
+pub(crate) async fn ensure_object(
     registry: &Registry,
     want: Value,
     reconcile: fn(&mut Value, &Value),

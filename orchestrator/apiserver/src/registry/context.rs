@@ -54,6 +54,9 @@ pub struct Context {
     pub force: bool,
     /// The caller was authorised for another verb: whether they may create is asked when it comes to that.
     pub create_is_unauthorized: bool,
+    /// The server's own write (bootstrap, conditions it keeps): webhooks are not asked about it, or one that does not
+    /// answer could keep the server from starting.
+    pub is_own: bool,
     /// Become `Warning: 299` headers, in order. At most 64 are kept.
     pub warnings: Mutex<Vec<String>>,
     /// What admission noted of the request for whoever audits it. At most 64 are kept.
@@ -71,7 +74,7 @@ impl Context {
     /// The API server's own requests (bootstrap, repair).
     pub fn system() -> Self {
         let manager = Some("kube-apiserver".to_owned());
-        Self { field_manager: manager, ..Self::new(User::system("system:apiserver")) }
+        Self { field_manager: manager, is_own: true, ..Self::new(User::system("system:apiserver")) }
     }
 
     pub fn warn(&self, text: impl Into<String>) {

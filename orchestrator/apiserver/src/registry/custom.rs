@@ -8,6 +8,7 @@ pub(crate) mod build;
 pub(crate) mod cleanup;
 pub(crate) mod columns;
 pub(crate) mod conditions;
+pub(crate) mod conversion;
 pub(crate) mod follow;
 pub(crate) mod json_path;
 pub(crate) mod ratchet;
@@ -21,6 +22,7 @@ use serde_json::Value;
 
 use crate::error::{FieldError, FieldErrorKind};
 use columns::PrinterColumns;
+use conversion::Converter;
 use json_path::JsonPath;
 use rules::Rules;
 use scale::ScalePaths;
@@ -44,6 +46,8 @@ pub struct CustomKind {
     pub(crate) terminating: bool,
     /// What clients of a deprecated version are told.
     pub(crate) deprecation: Option<String>,
+    /// Who turns one version into another, when they differ in more than their name and schema.
+    pub(crate) converter: Option<Converter>,
 }
 
 // === impl CustomKind ===

@@ -20,6 +20,7 @@ use penstock_store::{Expect, Mutation, Record, Revision, StoreError, Write};
 use serde_json::Value;
 
 use super::Registry;
+use super::custom::conversion::Converter;
 use super::definition::{Definition, api_version};
 use super::object::{CachedObject, set_resource_version};
 use crate::error::ApiError;
@@ -150,6 +151,35 @@ impl Registry {
             .ok_or_else(|| ApiError::internal(format!("{plural} has no storage")))
     }
 
+    /// The other served versions of what a definition serves.
+    pub(crate) fn equivalents(&self, definition: &Definition) -> Vec<Arc<Definition>> {
+        let (group, _, plural) = definition.storage();
+        let served = self.served();
+        let same = |other: &&Arc<Definition>| {
+            let (other_group, _, other_plural) = other.storage();
+            (other_group, other_plural) == (group, plural)
+                && (&other.group, &other.version) != (&definition.group, &definition.version)
+        };
+        served.definitions().iter().filter(same).cloned().collect()
+    }
+
+    /// An object of one version in another one.
+    pub(crate) async fn convert(
+        &self,
+        from: &Definition,
+        to: &Definition,
+        object: Value,
+    ) -> Result<Value, ApiError> {
+        match converter(from) {
+            Some(converter) if from.version != to.version => {
+                let made = converter.convert(self, &to.api_version(), &[object]).await?;
+                let made = made.into_iter().next();
+                Ok(from_stored(to, made.ok_or_else(|| ApiError::internal("the converter gave nothing"))?))
+            }
+            _ => Ok(from_stored(to, to_stored(from, object))),
+        }
+    }
+
     /// The newest stored form, in the definition's own version. Bypasses the cache: writes build on it.
     pub(crate) async fn load(
         &self,
@@ -159,7 +189,7 @@ impl Registry {
     ) -> Result<Option<(Value, Revision)>, ApiError> {
         let cell = self.cell(definition)?;
         let record = self.store.get(&cell.key(namespace, name)).await.map_err(store_error)?;
-        record.as_ref().map(|r| self.open_record(definition, r)).transpose()
+        self.open_found(definition, record.as_ref()).await
     }
 
     /// As [`Registry::load`], where an absent object is a 404.
@@ -173,14 +203,87 @@ impl Registry {
         found.ok_or_else(|| ApiError::not_found(&definition.group, &definition.plural, name))
     }
 
-    pub(crate) fn open_record(
+    pub(crate) async fn open_record(
         &self,
         definition: &Definition,
         record: &Record,
     ) -> Result<(Value, Revision), ApiError> {
         let (value, revision) =
             parse(record).map_err(|e| ApiError::internal(format!("{} cannot be read: {e}", record.key)))?;
+        let value = self.converted_to(definition, value).await?;
         Ok((from_stored(definition, value), revision))
+    }
+
+    /// As [`Registry::open_record`], of what was found.
+    pub(crate) async fn open_found(
+        &self,
+        definition: &Definition,
+        record: Option<&Record>,
+    ) -> Result<Option<(Value, Revision)>, ApiError> {
+        match record {
+            Some(record) => self.open_record(definition, record).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// An object in the definition's version, if that takes a converter.
+    async fn converted_to(&self, definition: &Definition, value: Value) -> Result<Value, ApiError> {
+        let api_version = definition.api_version();
+        match converter(definition) {
+            Some(converter) if value["apiVersion"] != *api_version => {
+                let made = converter.convert(self, &api_version, &[value]).await?;
+                made.into_iter().next().ok_or_else(|| ApiError::internal("the converter gave nothing"))
+            }
+            _ => Ok(value),
+        }
+    }
+
+    /// Cached objects in the version the caller asked for; shared when that is the stored one, and converted at
+    /// once when that takes a converter.
+    pub(crate) async fn present_all(
+        &self,
+        definition: &Definition,
+        objects: &[Arc<CachedObject>],
+    ) -> Result<Vec<Arc<CachedObject>>, ApiError> {
+        let Some(converter) = converter(definition) else {
+            return Ok(objects.iter().map(|object| present(definition, object)).collect());
+        };
+        let api_version = definition.api_version();
+        let (mut forms, mut foreign) = (Vec::with_capacity(objects.len()), Vec::new());
+        for (index, object) in objects.iter().enumerate() {
+            forms.push(match object.converted(&converter.fingerprint) {
+                Some(form) => form,
+                None if object.api_version == api_version => present(definition, object),
+                None => {
+                    foreign.push(index);
+                    object.clone()
+                }
+            });
+        }
+        if foreign.is_empty() {
+            return Ok(forms);
+        }
+        let values: Vec<Value> = foreign.iter().map(|index| objects[*index].value()).collect();
+        let made = converter.convert(self, &api_version, &values).await?;
+        for (index, value) in foreign.into_iter().zip(made) {
+            let form = share(definition, &from_stored(definition, value));
+            objects[index].keep_converted(&converter.fingerprint, form.clone());
+            forms[index] = form;
+        }
+        Ok(forms)
+    }
+
+    /// As [`Registry::present_all`], of one.
+    pub(crate) async fn present(
+        &self,
+        definition: &Definition,
+        object: &Arc<CachedObject>,
+    ) -> Result<Arc<CachedObject>, ApiError> {
+        if converter(definition).is_none() {
+            return Ok(present(definition, object));
+        }
+        let forms = self.present_all(definition, std::slice::from_ref(object)).await?;
+        forms.into_iter().next().ok_or_else(|| ApiError::internal("the converter gave nothing"))
     }
 
     /// One compare-and-set of `value` (in the definition's version), which loses the version it carries. `expect` of 0
@@ -196,6 +299,9 @@ impl Registry {
         let cell = self.cell(definition)?;
         set_resource_version(value, 0);
         let stored = match &definition.stored_as {
+            Some(_) if converter(definition).is_some() => {
+                self.convert(definition, &cell.definition, value.clone()).await?.to_string()
+            }
             Some(_) => to_stored(definition, value.clone()).to_string(),
             None => value.to_string(),
         };
@@ -245,6 +351,18 @@ impl Registry {
         Ok(items.iter().map(|i| i.value.clone()).collect())
     }
 
+    /// As [`Registry::all`], possibly a moment old: for what every write would otherwise wait for.
+    pub(crate) async fn cached(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: Option<&str>,
+    ) -> Result<Vec<Arc<CachedObject>>, ApiError> {
+        let cell = self.cell_of(group, plural)?;
+        let (items, _) = cell.cache.list(&cell.prefix_of(namespace)).await.map_err(cache_error)?;
+        Ok(items.iter().map(|i| i.value.clone()).collect())
+    }
+
     /// What became of a resource since it was asked for last, with all acknowledged writes. Costs what changed.
     pub(crate) async fn news(
         &self,
@@ -284,6 +402,11 @@ impl Registry {
     }
 }
 
+/// Who converts between the versions of a kind, if that takes anybody.
+pub(crate) fn converter(definition: &Definition) -> Option<&Converter> {
+    definition.custom.as_ref().and_then(|custom| custom.converter.as_ref())
+}
+
 /// A value of the definition's version as it is stored.
 pub(crate) fn to_stored(definition: &Definition, value: Value) -> Value {
     match &definition.stored_as {
@@ -300,7 +423,12 @@ pub(crate) fn to_stored(definition: &Definition, value: Value) -> Value {
 /// says now, which may be more or less than when they were written.
 pub(crate) fn from_stored(definition: &Definition, mut value: Value) -> Value {
     if definition.custom.is_some() {
-        value["apiVersion"] = definition.api_version().into();
+        let api_version = definition.api_version();
+        if converter(definition).is_some() && value["apiVersion"] != *api_version {
+            // Another version's schema says nothing of it; whoever reads it has it converted.
+            return value;
+        }
+        value["apiVersion"] = api_version.into();
         let kept = value.clone();
         if penstock_schema::check::conform(&definition.ty, &mut value).is_err() {
             value = kept;
@@ -324,7 +452,7 @@ pub(crate) fn share(definition: &Definition, value: &Value) -> Arc<CachedObject>
     Arc::new(definition.share(value))
 }
 
-/// A cached object in the version the caller asked for; shared when that is the stored one.
+/// A cached object in the version the caller asked for, where that takes no converter.
 pub(crate) fn present(definition: &Definition, object: &Arc<CachedObject>) -> Arc<CachedObject> {
     match definition.stored_as {
         None => object.clone(),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use penstock_schema::{Text, TypeRef};
 use serde_json::{Value, json};
 
@@ -33,6 +34,8 @@ pub struct CachedObject {
     pub fields: Vec<(Text, String)>,
     /// This object under the revision of the one event that replaced or removed it.
     tombstone: OnceLock<Arc<CachedObject>>,
+    /// This object in other versions, by what made them of it; converters are asked once.
+    converted: Mutex<Vec<(String, Arc<CachedObject>)>>,
 }
 
 impl std::fmt::Debug for CachedObject {
@@ -63,6 +66,7 @@ impl CachedObject {
             labels,
             fields,
             tombstone: OnceLock::new(),
+            converted: Mutex::default(),
         }
     }
 
@@ -112,6 +116,20 @@ impl CachedObject {
         if made.resource_version == revision { made.clone() } else { Arc::new(self.at_revision(revision)) }
     }
 
+    /// The form `fingerprint` made of this object.
+    pub(crate) fn converted(&self, fingerprint: &str) -> Option<Arc<CachedObject>> {
+        self.converted.lock().iter().find(|(by, _)| by == fingerprint).map(|(_, form)| form.clone())
+    }
+
+    pub(crate) fn keep_converted(&self, fingerprint: &str, form: Arc<CachedObject>) {
+        const FORMS_MAX: usize = 4;
+        let mut forms = self.converted.lock();
+        if forms.len() >= FORMS_MAX {
+            forms.remove(0);
+        }
+        forms.push((fingerprint.to_owned(), form));
+    }
+
     fn at_revision(&self, revision: u64) -> Self {
         let mut value = self.value();
         set_resource_version(&mut value, revision);
@@ -128,6 +146,7 @@ impl CachedObject {
             labels: self.labels.clone(),
             fields: self.fields.clone(),
             tombstone: OnceLock::new(),
+            converted: Mutex::default(),
         }
     }
 }

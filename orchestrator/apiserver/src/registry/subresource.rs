@@ -15,6 +15,7 @@ use super::context::{Body, Context, Target};
 use super::definition::Definition;
 use super::object::{CachedObject, items_at, meta_mut, meta_str};
 use super::{Outcome, Registry};
+use crate::admission::{Attributes, Operation, Rounds};
 use crate::error::{ApiError, FieldError};
 
 /// POST to `<object>/<subresource>`, or to a collection that is create-only (`bindings`).
@@ -31,6 +32,29 @@ pub(crate) async fn create(
         None if definition.plural == "bindings" => binding::create(registry, context, target, &body).await,
         _ => Err(ApiError::method_not_allowed(&definition.group, &definition.plural, "create")),
     }
+}
+
+/// Admission of a body that is POSTed to an object. What changes it changes it here.
+pub(crate) async fn admit(
+    registry: &Registry,
+    context: &Context,
+    definition: &Definition,
+    target: &Target,
+    subresource: &str,
+    body: &mut Value,
+) -> Result<(), ApiError> {
+    let attributes = Attributes {
+        operation: Operation::Create,
+        definition,
+        subresource,
+        namespace: target.namespace(),
+        name: target.name(),
+        context,
+        old: None,
+        rounds: Rounds::default(),
+    };
+    registry.admission().admit(registry, &attributes, body).await?;
+    registry.admission().validate(registry, &attributes, Some(body)).await
 }
 
 /// A success Status as an answer.

@@ -16,6 +16,7 @@ use super::negotiate::{self, Encoding};
 use super::query::Query;
 use super::request_info::RequestInfo;
 use super::{Inner, health, resource, respond};
+use crate::aggregation::{self, remote::Remote};
 use crate::authn::certificate::Peer;
 use crate::authn::{self, impersonation};
 use crate::authz::Attributes;
@@ -79,10 +80,24 @@ async fn pass(
     // Audit of the request goes here; priority and fairness after it, now that the user is known.
     inner.authorizer.authorize(&user, &Attributes::of(&info)).await?;
     let call = Call { user, info, query, parts };
+    if let Some(remote) = remote(inner, &call.info) {
+        return aggregation::forward::serve(&inner.aggregation, call, body, &remote).await;
+    }
     if call.info.is_resource {
         resource::serve(inner, call, body).await
     } else {
         serve_path(inner, &call).await
+    }
+}
+
+/// The extension server a request is for: one on its resources, or on what there is of them.
+fn remote(inner: &Inner, info: &RequestInfo) -> Option<Arc<Remote>> {
+    if info.is_resource {
+        return inner.aggregation.remote(&info.group, &info.version);
+    }
+    match info.path.trim_matches('/').split('/').collect::<Vec<_>>()[..] {
+        ["apis", group, version] => inner.aggregation.remote(group, version),
+        _ => None,
     }
 }
 

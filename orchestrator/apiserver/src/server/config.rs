@@ -27,6 +27,9 @@ pub struct ServerConfig {
     pub front_proxy_ca_pem: Option<Vec<u8>>,
     /// Common names a front proxy may have; empty allows any certificate of the front-proxy CA.
     pub front_proxy_names: Vec<String>,
+    /// Shown to extension API servers, signed by the front-proxy CA. Empty: they are told of no user.
+    pub front_proxy_client_certificate_pem: Vec<u8>,
+    pub front_proxy_client_key_pem: Vec<u8>,
     /// EC P-256 private key (PKCS#8) that signs and verifies service-account tokens.
     pub service_account_key_pem: Vec<u8>,
     /// `iss` of the tokens, and the base of the OpenID documents.
@@ -59,6 +62,8 @@ impl ServerConfig {
             client_ca_pem: Vec::new(),
             front_proxy_ca_pem: None,
             front_proxy_names: Vec::new(),
+            front_proxy_client_certificate_pem: Vec::new(),
+            front_proxy_client_key_pem: Vec::new(),
             service_account_key_pem: Vec::new(),
             service_account_issuer: DEFAULT_ISSUER.to_owned(),
             audiences: vec![DEFAULT_ISSUER.to_owned()],

@@ -37,7 +37,7 @@ pub(crate) async fn serve(inner: &Arc<Inner>, call: Call, body: Body) -> Result<
         inner.registry.find(&info.group, &info.version, &info.resource).ok_or_else(ApiError::no_such_path)?;
     let target = target(&call, &definition)?;
     if let Some(kind) = proxy::kind_of(&definition, &info.subresource) {
-        return proxy::serve(inner, call, body, kind).await;
+        return proxy::serve(inner, call, body, &definition, kind).await;
     }
     allow_verb(&call, &definition)?;
     if definition.group.is_empty() && definition.plural == "serviceaccounts" && info.subresource == "token" {

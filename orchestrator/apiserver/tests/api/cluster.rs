@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,9 +11,13 @@ use penstock_store::embedded::Embedded;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 /// A running server.
@@ -20,6 +25,7 @@ pub struct Cluster {
     pub server: ApiServer,
     pub address: SocketAddr,
     pub directory: TempDir,
+    pub store: Arc<Embedded>,
     authority: CertifiedIssuer<'static, KeyPair>,
     shutdown: CancellationToken,
     serving: JoinHandle<()>,
@@ -39,7 +45,7 @@ impl Cluster {
         let store = Embedded::open(&directory.path().join("store.redb")).await?;
         let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let registry = Registry::new(
-            store,
+            store.clone(),
             RegistryConfig {
                 service_cidrs: vec!["10.96.0.0/16".parse()?],
                 node_ports: (30000, 32767),
@@ -69,6 +75,12 @@ impl Cluster {
         config.serving_key_pem = serving.key.into_bytes();
         config.kubelet_client_certificate_pem = kubelet_client.certificate.into_bytes();
         config.kubelet_client_key_pem = kubelet_client.key.into_bytes();
+        let front_proxy =
+            leaf(&authority, "front-proxy-client", &[], &[], ExtendedKeyUsagePurpose::ClientAuth)?;
+        config.front_proxy_ca_pem = Some(config.client_ca_pem.clone());
+        config.front_proxy_names = vec!["front-proxy-client".into()];
+        config.front_proxy_client_certificate_pem = front_proxy.certificate.into_bytes();
+        config.front_proxy_client_key_pem = front_proxy.key.into_bytes();
         config.service_account_key_pem = KeyPair::generate()?.serialize_pem().into_bytes();
         let server = ApiServer::new(registry, config).await?;
 
@@ -77,12 +89,28 @@ impl Cluster {
             let (server, shutdown) = (server.clone(), shutdown.clone());
             async move { server.serve_on(listener, shutdown).await.expect("the server starts") }
         });
-        Ok(Self { server, address, directory, authority, shutdown, serving })
+        Ok(Self { server, address, directory, store, authority, shutdown, serving })
     }
 
     /// A client certificate of the cluster's authority.
     pub fn identity(&self, name: &str, groups: &[&str]) -> anyhow::Result<Identity> {
         leaf(&self.authority, name, groups, &[], ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// A connection to the server, as somebody.
+    pub async fn dial(&self, identity: &Identity) -> anyhow::Result<TlsStream<TcpStream>> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.authority_pem().as_bytes())?)?;
+        let chain = vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes())?];
+        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)?;
+        let stream = TcpStream::connect(self.address).await?;
+        let name = ServerName::IpAddress(self.address.ip().into());
+        Ok(TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
     }
 
     pub fn authority_pem(&self) -> String {

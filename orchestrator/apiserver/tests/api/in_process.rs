@@ -16,6 +16,8 @@ fn config_map(name: &str, value: &str) -> ConfigMap {
 async fn objects_are_created_read_patched_watched_and_deleted() -> anyhow::Result<()> {
     let cluster = Cluster::start().await?;
     let maps: Api<ConfigMap> = Api::default_namespaced(cluster.server.client(User::system("test")));
+    // The server remembers changes of a kind from when somebody first asked for it.
+    maps.list(&ListParams::default()).await?;
     let created = maps.create(&PostParams::default(), &config_map("a", "1")).await?;
     let version = created.metadata.resource_version.clone().unwrap_or_default();
     let mut events = maps.watch(&WatchParams::default(), &version).await?.boxed();

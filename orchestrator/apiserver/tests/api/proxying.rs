@@ -6,11 +6,11 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, LogParams, Patch, PatchParams, PostParams};
 use penstock_apiserver::User;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::TlsAcceptor;
 
 use crate::cluster::{Cluster, Identity};
 
@@ -106,18 +106,7 @@ async fn upgraded(
     path: &str,
 ) -> anyhow::Result<BufReader<tokio_rustls::client::TlsStream<TcpStream>>> {
     let admin = cluster.identity("admin", &["system:masters"])?;
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(cluster.authority_pem().as_bytes())?)?;
-    let chain = vec![CertificateDer::from_pem_slice(admin.certificate.as_bytes())?];
-    let key = PrivateKeyDer::from_pem_slice(admin.key.as_bytes())?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)?;
-    let stream = TcpStream::connect(cluster.address).await?;
-    let name = ServerName::IpAddress(cluster.address.ip().into());
-    let mut stream = BufReader::new(TlsConnector::from(Arc::new(config)).connect(name, stream).await?);
+    let mut stream = BufReader::new(cluster.dial(&admin).await?);
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
          X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n"

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, context};
 
 /// Kinds that cannot go round, and why.
-const SKIPPED: [(&str, &str); 4] = [
+const SKIPPED: [(&str, &str); 5] = [
+    ("apiservices", "named after what it serves: see api/aggregation.rs"),
     ("bindings", "create-only, stores nothing"),
     ("componentstatuses", "read-only, nothing to read"),
     ("customresourcedefinitions", "what it stores is served: see custom.rs"),

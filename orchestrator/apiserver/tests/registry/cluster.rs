@@ -1,13 +1,15 @@
 //! A registry in a temporary directory, and short ways to talk to it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use penstock_apiserver::error::ApiError;
 use penstock_apiserver::registry::{
-    Body, Context, Definition, DeleteOptions, DeleteOutcome, PatchKind, Registry, RegistryConfig, Target,
-    User,
+    Body, Context, Definition, DeleteOptions, DeleteOutcome, ListOptions, PatchKind, Registry,
+    RegistryConfig, Target, User,
 };
 use penstock_store::embedded::Embedded;
+use penstock_store::{Expect, Mutation, Store as _, Write};
 use serde_json::{Value, json};
 
 pub struct Cluster {
@@ -61,6 +63,37 @@ impl Cluster {
         let outcome = self.registry.create(&context(), &self.kind(plural), &target, body).await?;
         assert!(outcome.created);
         Ok(outcome.object.value())
+    }
+
+    /// Stores an object as it is, past everything that would refuse it: a slice with a loopback address.
+    pub async fn plant(&self, plural: &str, object: Value) {
+        let definition = self.kind(plural);
+        let key = format!(
+            "/registry/{}/{plural}/default/{}",
+            definition.group,
+            object["metadata"]["name"].as_str().unwrap()
+        );
+        let value = object.to_string().into();
+        let mutation = Mutation::Put { value, lease_ttl_seconds: None };
+        self.store.commit(Write { key, expect: Expect::Absent, mutation }).await.unwrap();
+    }
+
+    /// A Service whose only endpoint is `address`.
+    pub async fn service_at(&self, name: &str, address: SocketAddr) {
+        self.create("services", json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 443}]}}))
+            .await
+            .unwrap();
+        let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": name}},
+            "addressType": "IPv4", "ports": [{"name": "", "port": address.port(), "protocol": "TCP"}],
+            "endpoints": [{"addresses": [address.ip()], "conditions": {"ready": true}}]});
+        self.plant("endpointslices", slice).await;
+    }
+
+    /// Waits until what is stored of a kind is what everybody sees.
+    pub async fn settle(&self, plural: &str) {
+        let (kind, all) = (self.kind(plural), Target::collection(None));
+        self.registry.list(&context(), &kind, &all, &ListOptions::default()).await.unwrap();
     }
 
     pub fn target(&self, plural: &str, name: &str) -> Target {

@@ -329,5 +329,11 @@ pub(super) fn objects() -> Vec<Value> {
             "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}},
         "rules": [{"apiGroups": [""], "resources": ["configmaps"],
             "resourceNames": ["extension-apiserver-authentication"], "verbs": ["get", "list", "watch"]}]}));
+    all.push(json!({"apiVersion": format!("{API}/v1"), "kind": "RoleBinding",
+        "metadata": {"name": "system::extension-apiserver-authentication-reader", "namespace": "kube-system",
+            "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
+            "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}},
+        "roleRef": {"apiGroup": API, "kind": "Role", "name": "extension-apiserver-authentication-reader"},
+        "subjects": [user("system:kube-controller-manager"), user("system:kube-scheduler")]}));
     all
 }

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::CustomKind;
 use super::columns::PrinterColumns;
+use super::conversion::Converter;
 use super::json_path::JsonPath;
 use super::rules::Rules;
 use super::scale::ScalePaths;
@@ -59,6 +60,7 @@ pub(crate) fn build(crd: &Value, names: &Value) -> Result<Custom, BuildError> {
     let fingerprint = digest(&[
         meta_str(crd, "uid"),
         str_at(crd, "/spec/scope"),
+        str_at(crd, "/spec/conversion/strategy"),
         &names.to_string(),
         &storage["name"].to_string(),
         &storage["schema"].to_string(),
@@ -108,6 +110,10 @@ fn definition(
         columns: PrinterColumns::of(&version["additionalPrinterColumns"]),
         fingerprint: digest(&[&version.to_string(), &names.to_string()]),
         terminating: !meta_str(crd, "deletionTimestamp").is_empty(),
+        converter: Converter::of(
+            crd,
+            digest(&[&version.to_string(), &crd["spec"]["conversion"].to_string()]),
+        ),
         deprecation: deprecation(&group, &kind, version, versions),
         selectable,
         scale,
@@ -133,7 +139,7 @@ fn definition(
     declaration.unconditional_update = false;
     declaration.custom = Some(custom);
     if version["name"] != storage["name"] {
-        // Strategy None: versions differ in their name and in what their schemas keep.
+        // Without a converter versions differ in their name and in what their schemas keep.
         let conversion = Conversion { to_stored: |value| value, from_stored: |value| value };
         declaration.stored_as = Some(StoredAs {
             group: group.into(),

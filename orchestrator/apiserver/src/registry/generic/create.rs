@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::body::Expected;
 use super::{Stored, share};
-use crate::admission::{Attributes, Operation};
+use crate::admission::{Attributes, Operation, Rounds};
 use crate::error::ApiError;
 use crate::registry::context::{Body, Context, Target};
 use crate::registry::definition::Definition;
@@ -89,12 +89,7 @@ impl Registry {
             return Err(refusal);
         }
         fill_system_metadata(definition, &mut object);
-        if definition.isolates_status()
-            && let Some(map) = object.as_object_mut()
-        {
-            map.remove("status");
-        }
-        definition.strategy.prepare_create(context, &mut object);
+        prepare_new(context, definition, &mut object);
         penstock_schema::defaults::apply(&definition.ty, &mut object);
         if tracking == Tracking::Changes {
             let given = ownership::take_list(&mut object);
@@ -114,8 +109,11 @@ impl Registry {
             name: &name,
             context,
             old: None,
+            rounds: Rounds::default(),
         };
-        self.admission.admit(self, &attributes, &mut object).await?;
+        if self.admission.admit(self, &attributes, &mut object).await? {
+            prepare_new(context, definition, &mut object);
+        }
         definition.strategy.complete_create(&mut object);
         let mut errors = definition.validate_meta(&object);
         errors.extend(definition.strategy.validate(&object));
@@ -158,6 +156,16 @@ impl Registry {
             Stored::Raced(_) => Err(exists()),
         }
     }
+}
+
+/// Takes away what a creator does not own.
+fn prepare_new(context: &Context, definition: &Definition, object: &mut Value) {
+    if definition.isolates_status()
+        && let Some(map) = object.as_object_mut()
+    {
+        map.remove("status");
+    }
+    definition.strategy.prepare_create(context, object);
 }
 
 /// Object and path must agree on the namespace; an absent one is filled in.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::update::is_released;
 use super::{Stored, share};
-use crate::admission::{Attributes, Operation};
+use crate::admission::{Attributes, Operation, Rounds};
 use crate::error::ApiError;
 use crate::registry::context::{Context, Target};
 use crate::registry::definition::Definition;
@@ -46,6 +46,7 @@ impl Registry {
                     name,
                     context,
                     old: Some(&old),
+                    rounds: Rounds::default(),
                 };
                 self.admission.validate(self, &attributes, None).await?;
             }
@@ -69,7 +70,7 @@ impl Registry {
                             });
                         }
                         Stored::Raced(record) => {
-                            present = record.as_ref().map(|r| self.open_record(definition, r)).transpose()?;
+                            present = self.open_found(definition, record.as_ref()).await?;
                         }
                     }
                 }
@@ -95,7 +96,7 @@ impl Registry {
                             })));
                         }
                         Stored::Raced(record) => {
-                            present = record.as_ref().map(|r| self.open_record(definition, r)).transpose()?;
+                            present = self.open_found(definition, record.as_ref()).await?;
                         }
                     }
                 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::present;
 use crate::error::ApiError;
 use crate::registry::Registry;
 use crate::registry::context::{Context, Target};
@@ -23,7 +22,7 @@ impl Registry {
         let key = cell.key(target.namespace(), target.name());
         let item = cell.cache.get(&key).await.map_err(super::cache_error)?;
         let missing = || ApiError::not_found(&definition.group, &definition.plural, target.name());
-        let object = present(definition, &item.ok_or_else(missing)?.value);
+        let object = self.present(definition, &item.ok_or_else(missing)?.value).await?;
         match target.subresource.as_deref() {
             Some("scale") => subresource::scale::of(self, definition, &object.value()),
             _ => Ok(object),

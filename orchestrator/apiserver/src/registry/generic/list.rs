@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use penstock_store::{ListRequest, Revision, StoreError};
+use penstock_store::{ListRequest, Record, Revision, StoreError};
 
-use super::{Cell, cache_error, present, share, store_error};
+use super::{Cell, cache_error, from_stored, share, store_error};
 use crate::error::{ApiError, FieldError};
 use crate::registry::context::{Context, Target};
 use crate::registry::continuation::Continuation;
@@ -61,8 +61,15 @@ impl Registry {
         let mut page = Vec::new();
         let mut more = None;
         let mut seen = 0;
-        for item in &items {
-            let object = present(definition, &item.value);
+        // One beyond the page tells whether there is another.
+        let looked_at = match limit {
+            Some(limit) if selection.is_everything() => items.len().min(limit.saturating_add(1)),
+            _ => items.len(),
+        };
+        let stored: Vec<Arc<CachedObject>> =
+            items[..looked_at].iter().map(|item| item.value.clone()).collect();
+        let shown = self.present_all(definition, &stored).await?;
+        for (item, object) in items.iter().zip(shown) {
             if !selection.matches(&object) {
                 seen += 1;
                 continue;
@@ -117,12 +124,9 @@ impl Registry {
             };
             at = Some(page.revision);
             let mut cut_at = None;
-            for (i, record) in page.records.iter().enumerate() {
+            let shown = self.present_records(definition, cell, &page.records).await?;
+            for (i, (record, object)) in page.records.iter().zip(shown).enumerate() {
                 after = Some(record.key.clone());
-                let object = match cell.cache.get(&record.key).await {
-                    Ok(Some(item)) if item.revision == record.modified => present(definition, &item.value),
-                    _ => share(definition, &self.open_record(definition, record)?.0),
-                };
                 if selection.matches(&object) {
                     items.push(object);
                 }
@@ -158,6 +162,32 @@ impl Registry {
     }
 }
 
+impl Registry {
+    /// Records as the caller asked for them, from the cache where it holds the same ones.
+    async fn present_records(
+        &self,
+        definition: &Definition,
+        cell: &Cell,
+        records: &[Record],
+    ) -> Result<Vec<Arc<CachedObject>>, ApiError> {
+        let mut stored = Vec::with_capacity(records.len());
+        for record in records {
+            stored.push(match cell.cache.get(&record.key).await {
+                Ok(Some(item)) if item.revision == record.modified => item.value.clone(),
+                _ => self.as_cached(cell, record)?,
+            });
+        }
+        self.present_all(definition, &stored).await
+    }
+
+    /// A record as the cache would hold it.
+    fn as_cached(&self, cell: &Cell, record: &Record) -> Result<Arc<CachedObject>, ApiError> {
+        let (value, _) = super::parse(record)
+            .map_err(|e| ApiError::internal(format!("{} cannot be read: {e}", record.key)))?;
+        Ok(share(&cell.definition, &from_stored(&cell.definition, value)))
+    }
+}
+
 /// Waits for a revision other servers have told the client of.
 pub(super) async fn catch_up(cell: &Cell, revision: u64) -> Result<(), ApiError> {
     match tokio::time::timeout(CATCH_UP_TIMEOUT, cell.cache.wait_for(Revision(revision))).await {
@@ -187,7 +217,7 @@ fn expired_continuation(after: String) -> ApiError {
          results. Continuing with the provided token results in an inconsistent list - objects that were created, \
          modified, or deleted between the time the first chunk was returned and now may show up in the list.",
     );
-    e.continue_token = Some(Continuation { revision: None, after }.encode());
+    e.continue_token = Some(Continuation { revision: None, after }.encode().into());
     e
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::body::Expected;
 use super::{Stored, share};
-use crate::admission::{Attributes, Operation};
+use crate::admission::{Attributes, Operation, Rounds};
 use crate::error::{ApiError, FieldError};
 use crate::registry::context::{Body, Context, Target};
 use crate::registry::definition::Definition;
@@ -111,7 +111,7 @@ impl Registry {
                     });
                 }
                 Attempt::Raced { record, .. } => {
-                    present = record.as_ref().map(|r| self.open_record(definition, r)).transpose()?;
+                    present = self.open_found(definition, record.as_ref()).await?;
                 }
             }
         }
@@ -130,24 +130,14 @@ impl Registry {
         let Present { old, list: list_before, revision } = present;
         let revision = *revision;
         let (namespace, name) = (target.namespace(), target.name());
-        let sub = target.subresource.as_deref().unwrap_or_default();
+        let asked = target.subresource.as_deref().unwrap_or_default();
+        // A Scale is admitted as one; what it says is a write of its object like any other.
+        let sub = if asked == "scale" { "" } else { asked };
         let mut new = wanted(old, list_before.as_ref())?;
         let pinned = check_version(definition, name, &new, old, revision)?;
         restore_system_metadata(&mut new, old);
         let given = ownership::take_list(&mut new);
-        match sub {
-            "" => {
-                if definition.isolates_status() {
-                    copy_field(&mut new, old, "status");
-                }
-                definition.strategy.prepare_update(context, &mut new, old);
-            }
-            "status" => {
-                isolate_status(&mut new, old, definition.custom.is_some());
-                definition.strategy.prepare_status(context, &mut new, old);
-            }
-            other => subresource::prepare(other, definition, &mut new, old),
-        }
+        prepare(context, definition, sub, &mut new, old);
         let list = match tracking {
             Tracking::Changes => {
                 let (registry, before) = (self, list_before.as_ref());
@@ -157,19 +147,23 @@ impl Registry {
             Tracking::Given => Some(given),
             Tracking::Kept => None,
         };
-        if definition.generation && sub != "status" {
-            bump_generation(&mut new, old, definition.custom.is_none() || definition.isolates_status());
-        }
         let attributes = Attributes {
             operation: Operation::Update,
             definition,
-            subresource: sub,
+            subresource: asked,
             namespace,
             name,
             context,
             old: Some(old),
+            rounds: Rounds::default(),
         };
-        self.admission.admit(self, &attributes, &mut new).await?;
+        if self.admission.admit(self, &attributes, &mut new).await? {
+            restore_system_metadata(&mut new, old);
+            prepare(context, definition, sub, &mut new, old);
+        }
+        if definition.generation && sub != "status" {
+            bump_generation(&mut new, old, definition.custom.is_none() || definition.isolates_status());
+        }
         let mut errors = meta::validate_update(&new, old);
         if let Some(Some(list)) = &list {
             meta::managers::validate(list, &mut errors);
@@ -243,6 +237,23 @@ impl Registry {
             definition.strategy.after_delete(self, &new).await;
         }
         Ok(Attempt::Done(Outcome { object: share(definition, &new), created: false }))
+    }
+}
+
+/// Restores what a write to `sub` does not reach.
+fn prepare(context: &Context, definition: &Definition, sub: &str, new: &mut Value, old: &Value) {
+    match sub {
+        "" => {
+            if definition.isolates_status() {
+                copy_field(new, old, "status");
+            }
+            definition.strategy.prepare_update(context, new, old);
+        }
+        "status" => {
+            isolate_status(new, old, definition.custom.is_some());
+            definition.strategy.prepare_status(context, new, old);
+        }
+        other => subresource::prepare(other, definition, new, old),
     }
 }
 

@@ -3,7 +3,7 @@
 //! An object that begins to match the selectors is ADDED, one that ceases to is DELETED. Bytes are shared with all
 //! other watchers; what is done for each watcher is the comparison.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -13,7 +13,7 @@ use penstock_store::cache::{CacheError, CacheEvent, Item, Watcher};
 use serde_json::{Value, json};
 
 use super::list::{catch_up, parse_version};
-use super::{cache_error, present};
+use super::{cache_error, converter, present};
 use crate::error::{ApiError, FieldError};
 use crate::registry::context::{Context, Target};
 use crate::registry::definition::Definition;
@@ -66,7 +66,7 @@ impl Registry {
                 None
             }
         };
-        let opened = if definition.stored_as.is_none() {
+        let opened = if definition.stored_as.is_none() && converter(definition).is_none() {
             let wanted = selection.clone();
             let filter = move |event: &CacheEvent<Shared>| {
                 let matches = |item: &Option<Arc<Item<Shared>>>| {
@@ -89,8 +89,8 @@ impl Registry {
         let mut first = Vec::new();
         let already = watcher.take_initial();
         if initial {
-            for item in already {
-                let object = present(definition, &item.value);
+            let stored: Vec<Shared> = already.iter().map(|item| item.value.clone()).collect();
+            for object in self.present_all(definition, &stored).await? {
                 if selection.matches(&object) {
                     first.push(WatchItem::Added(object));
                 }
@@ -101,6 +101,7 @@ impl Registry {
             }
         }
         let events = Events {
+            registry: self.handle(),
             definition: self
                 .find(&definition.group, &definition.version, &definition.plural)
                 .ok_or_else(ApiError::no_such_path)?,
@@ -125,6 +126,8 @@ impl Registry {
 
 /// One watcher's state between events.
 struct Events {
+    /// Asked when a kind's versions take a converter.
+    registry: Weak<Registry>,
     definition: Arc<Definition>,
     selection: Selection,
     watcher: Watcher<Shared>,
@@ -156,11 +159,14 @@ impl Events {
                 },
             };
             match event? {
-                Ok(event) => {
-                    if let Some(item) = self.seen(&event) {
-                        return Some(item);
+                Ok(event) => match self.seen(&event).await {
+                    Ok(Some(item)) => return Some(item),
+                    Ok(None) => {}
+                    Err(error) => {
+                        self.ended = true;
+                        return Some(WatchItem::Error(error));
                     }
-                }
+                },
                 Err(e) => {
                     self.ended = true;
                     return Some(WatchItem::Error(cache_error(e)));
@@ -169,16 +175,26 @@ impl Events {
         }
     }
 
-    fn seen(&self, event: &CacheEvent<Shared>) -> Option<WatchItem> {
-        let shown = |item: &Option<Arc<Item<Shared>>>| {
-            item.as_ref().map(|i| present(&self.definition, &i.value)).filter(|o| self.selection.matches(o))
-        };
-        match (shown(&event.previous), shown(&event.current)) {
+    async fn seen(&self, event: &CacheEvent<Shared>) -> Result<Option<WatchItem>, ApiError> {
+        Ok(match (self.shown(&event.previous).await?, self.shown(&event.current).await?) {
             (None, Some(new)) => Some(WatchItem::Added(new)),
             (Some(_), Some(new)) => Some(WatchItem::Modified(new)),
             (Some(old), None) => Some(WatchItem::Deleted(old.tombstone(event.revision.0))),
             (None, None) => None,
-        }
+        })
+    }
+
+    async fn shown(&self, item: &Option<Arc<Item<Shared>>>) -> Result<Option<Shared>, ApiError> {
+        let Some(item) = item else { return Ok(None) };
+        let object = match converter(&self.definition) {
+            None => present(&self.definition, &item.value),
+            Some(_) => {
+                let registry = self.registry.upgrade();
+                let registry = registry.ok_or_else(|| ApiError::unavailable("the server is stopping"))?;
+                registry.present(&self.definition, &item.value).await?
+            }
+        };
+        Ok(Some(object).filter(|object| self.selection.matches(object)))
     }
 }
 

@@ -6,3 +6,4 @@ pub(crate) mod mutatingwebhookconfigurations;
 pub(crate) mod validatingadmissionpolicies;
 pub(crate) mod validatingadmissionpolicybindings;
 pub(crate) mod validatingwebhookconfigurations;
+mod webhooks;

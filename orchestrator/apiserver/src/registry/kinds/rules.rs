@@ -1,6 +1,7 @@
 //! Rules that several kinds share.
 
 pub(crate) mod addresses;
+pub(crate) mod client_config;
 pub(crate) mod labels;
 pub(crate) mod pod_spec;
 

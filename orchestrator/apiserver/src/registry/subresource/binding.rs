@@ -20,7 +20,7 @@ pub(crate) async fn create(
     let missing = || ApiError::internal("the schema has no Binding");
     let ty = registry.schema().kind("", "v1", "Binding").ok_or_else(missing)?;
     let expected = Expected { ty: &ty, group: "", version: "v1", kind: "Binding" };
-    let binding = expected.decode(context, body)?;
+    let mut binding = expected.decode(context, body)?;
     let name = match target.name() {
         "" => meta_str(&binding, "name").to_string(),
         name => name.to_string(),
@@ -30,14 +30,16 @@ pub(crate) async fn create(
     if !kind.is_empty() && kind != "Node" {
         errors.push(FieldError::not_supported("target.kind", kind, &["Node", "<empty>"]));
     }
-    let node = str_at(&binding, "/target/name").to_string();
-    if node.is_empty() {
+    if str_at(&binding, "/target/name").is_empty() {
         errors.push(FieldError::required("target.name", ""));
     }
     if !errors.is_empty() {
         return Err(ApiError::invalid("", "Binding", &name, errors));
     }
     let pods = registry.find("", "v1", "pods").ok_or_else(ApiError::no_such_path)?;
+    let named = Target::named(target.namespace.as_deref(), &name);
+    super::admit(registry, context, &pods, &named, "binding", &mut binding).await?;
+    let node = str_at(&binding, "/target/name").to_string();
     let pod = Target::named(target.namespace.as_deref(), &name).with_subresource("binding");
     let conflict = |why: String| ApiError::conflict("", "pods/binding", &name, why);
     registry

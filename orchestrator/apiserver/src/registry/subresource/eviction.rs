@@ -22,7 +22,7 @@ pub(crate) async fn create(
     let missing = || ApiError::internal("the schema has no Eviction");
     let ty = registry.schema().kind("policy", "v1", "Eviction").ok_or_else(missing)?;
     let expected = Expected { ty: &ty, group: "policy", version: "v1", kind: "Eviction" };
-    let eviction = expected.decode(context, body)?;
+    let mut eviction = expected.decode(context, body)?;
     let said = meta_str(&eviction, "name");
     if !said.is_empty() && said != target.name() {
         return Err(ApiError::bad_request(format!(
@@ -30,12 +30,13 @@ pub(crate) async fn create(
             target.name()
         )));
     }
+    let pods = registry.find("", "v1", "pods").ok_or_else(ApiError::no_such_path)?;
+    super::admit(registry, context, &pods, target, "eviction", &mut eviction).await?;
     let mut options = match eviction.get("deleteOptions") {
         Some(options) => DeleteOptions::from_value(options)?,
         None => DeleteOptions::default(),
     };
     options.dry_run |= context.dry_run;
-    let pods = registry.find("", "v1", "pods").ok_or_else(ApiError::no_such_path)?;
     let pod_target = Target::named(target.namespace.as_deref(), target.name());
     let (pod, _) = registry.require(&pods, target.namespace(), target.name()).await?;
     if is_budgeted(&pod) {
@@ -82,7 +83,7 @@ async fn take_from_budget(
         registry.find("policy", "v1", "poddisruptionbudgets").ok_or_else(ApiError::no_such_path)?;
     let name = meta_str(budget, "name");
     let target = Target::named(Some(meta_str(budget, "namespace")), name).with_subresource("status");
-    let take = Context { user: context.user.clone(), dry_run, ..Context::system() };
+    let take = Context { user: context.user.clone(), dry_run, is_own: false, ..Context::system() };
     registry
         .modify(&take, &definition, &target, Race::Rebases, Tracking::Changes, &mut |old, _| {
             let observed = old.pointer("/status/observedGeneration").and_then(Value::as_i64).unwrap_or(0);

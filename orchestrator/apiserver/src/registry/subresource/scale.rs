@@ -41,7 +41,7 @@ pub(crate) fn of(
     Ok(Arc::new(CachedObject::new(&ty(registry)?, &value, Vec::new())))
 }
 
-fn value_of(definition: &Definition, parent: &Value) -> Value {
+pub(crate) fn value_of(definition: &Definition, parent: &Value) -> Value {
     let mut meta = Map::new();
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(v) = parent.pointer(&format!("/metadata/{field}")) {
@@ -199,9 +199,8 @@ impl Writer<'_> {
     /// What nobody tracks is not tracked by its scale alone, unless that `begins` with it.
     async fn store(&self, begins: bool, wanted: &mut Wanted<'_>) -> Result<Outcome, ApiError> {
         let Writer { registry, context, definition, target, ty } = self;
-        let main = Target { subresource: None, ..(*target).clone() };
         let outcome = registry
-            .modify(context, definition, &main, Race::Rebases, Tracking::Given, &mut |old, list| {
+            .modify(context, definition, target, Race::Rebases, Tracking::Given, &mut |old, list| {
                 let kinds = Kinds::of(registry, definition);
                 let parents = Managed::read_written(list.cloned());
                 let present = value_of(definition, old);
@@ -213,7 +212,7 @@ impl Writer<'_> {
                     now: &now,
                 };
                 let mut scale = wanted(&present, &write, owners_of_scale(&kinds, definition, &parents))?;
-                let mut new = scaled(definition, target, old, &scale)?;
+                let mut new = scaled(definition, target.name(), old, &scale)?;
                 if !parents.is_empty() || begins {
                     let mut owners = owners_of_parent(
                         &kinds,
@@ -233,17 +232,22 @@ impl Writer<'_> {
 }
 
 /// The workload with the count a Scale wants.
-fn scaled(definition: &Definition, target: &Target, old: &Value, scale: &Value) -> Result<Value, ApiError> {
+pub(crate) fn scaled(
+    definition: &Definition,
+    name: &str,
+    old: &Value,
+    scale: &Value,
+) -> Result<Value, ApiError> {
     let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
     if replicas < 0 {
         let error = FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
-        return Err(ApiError::invalid(GROUP, KIND, target.name(), vec![error]));
+        return Err(ApiError::invalid(GROUP, KIND, name, vec![error]));
     }
     let named = meta_str(scale, "name");
-    if !named.is_empty() && named != target.name() {
+    if !named.is_empty() && named != name {
         return Err(ApiError::bad_request(format!(
             "the name of the object ({named}) does not match the name on the URL ({})",
-            target.name()
+            name
         )));
     }
     let mut new = old.clone();

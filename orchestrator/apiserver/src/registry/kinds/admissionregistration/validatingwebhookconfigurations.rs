@@ -1,5 +1,6 @@
-//! ValidatingWebhookConfiguration: see the definition; it has no rules beyond its schema yet.
+//! ValidatingWebhookConfiguration: see `webhooks` for its rules, `admission::webhooks` for what it does.
 
+use super::webhooks::WebhookConfiguration;
 use crate::registry::definition::Declaration;
 
 pub(crate) fn declaration() -> Declaration {
@@ -11,4 +12,5 @@ pub(crate) fn declaration() -> Declaration {
     )
     .cluster_scoped()
     .generation()
+    .strategy(WebhookConfiguration)
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::schema;
 use crate::error::FieldError;
 use crate::registry::custom::json_path::JsonPath;
+use crate::registry::kinds::rules::client_config;
 use crate::registry::meta::names::label_1035;
 use crate::registry::object::{items_at, str_at};
 
@@ -221,11 +222,16 @@ fn validate_conversion(conversion: &Value, path: &str, errors: &mut Vec<FieldErr
             let config = &webhook["clientConfig"];
             if !config.is_object() {
                 errors.push(FieldError::required(at, "required when strategy is set to Webhook"));
-            } else if config["url"].is_string() == config["service"].is_object() {
-                errors.push(FieldError::required(at, "exactly one of url or service is required"));
+            } else {
+                client_config::validate(config, &at, errors);
             }
-            if items_at(webhook, "/conversionReviewVersions").is_empty() {
-                errors.push(FieldError::required(format!("{path}.conversionReviewVersions"), ""));
+            let at = format!("{path}.conversionReviewVersions");
+            let versions = items_at(webhook, "/conversionReviewVersions");
+            if versions.is_empty() {
+                errors.push(FieldError::required(at, ""));
+            } else if !versions.iter().any(|version| version == "v1" || version == "v1beta1") {
+                let why = "must include at least one of v1, v1beta1";
+                errors.push(FieldError::invalid(at, versions.to_vec(), why));
             }
         }
         other => {

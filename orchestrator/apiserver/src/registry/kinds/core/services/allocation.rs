@@ -253,7 +253,7 @@ async fn claim(registry: &Registry, context: &Context, service: &Value, ip: &str
         Stored::Done(_) => Ok(true),
         Stored::Raced(None) => Ok(false),
         Stored::Raced(Some(record)) => {
-            let (other, at) = registry.open_record(&definition, &record)?;
+            let (other, at) = registry.open_record(&definition, &record).await?;
             let services = registry.find("", "v1", "services").ok_or_else(ApiError::no_such_path)?;
             let (namespace, name) =
                 (str_at(&other, "/spec/parentRef/namespace"), str_at(&other, "/spec/parentRef/name"));

@@ -161,20 +161,7 @@ fn claim(table: Table, key: &FlowKey, value: &FlowValue) -> Option<Claim> {
         table::give_up(&table, claim.place);
         return None;
     }
-    fetch(table, claim.place);
     Some(claim)
-}
-
-/// Has the processor fetch the entry of a place: it is in no cache, and is written once the flow's other place is claimed.
-#[inline(always)]
-fn fetch(table: Table, place: u32) {
-    if let Some(flow) = table.entry(place) {
-        // SAFETY: within the entry, which lies in two lines; volatile, for nobody uses what is read.
-        unsafe {
-            (&raw const (*flow).key.destination).cast::<u64>().read_volatile();
-            (&raw const (*flow).value.seen_ns).read_volatile();
-        }
-    }
 }
 
 /// Writes an entry into a place that is the caller's.

@@ -135,21 +135,11 @@ pub fn head<M: Memory>(memory: &M, place: u32) -> Option<*mut u64> {
     memory.heads(place / WAYS).map(|heads| unsafe { heads.add((place % WAYS) as usize) })
 }
 
-/// Has the processor fetch the second bucket of a key while it waits for the first: neither may be in a cache, and what is done
-/// with the first takes as many instructions as it looks ahead.
-#[inline(always)]
-fn fetch_second<M: Memory>(memory: &M, (home, step): (u32, u32)) {
-    if let Some(heads) = memory.heads(home ^ step) {
-        memory.read(heads);
-    }
-}
-
 /// Finds an entry.
 #[inline(always)]
 pub fn find<M: Memory>(memory: &M, hash: u64, key: &M::Key) -> Option<Found> {
     let wanted = LIVE | tag(hash);
     let (home, step) = buckets(memory, hash);
-    fetch_second(memory, (home, step));
     let mut bucket = home ^ step;
     let mut round = 0;
     while round < memory.opaque::<2>() {
@@ -193,7 +183,6 @@ fn claim_by<M: Memory>(
 ) -> Claimed {
     let wanted = LIVE | tag(hash);
     let (home, step) = buckets(memory, hash);
-    fetch_second(memory, (home, step));
     // What is worth least, and where it is.
     let mut least = worth_max << 32;
     let mut bucket = home ^ step;

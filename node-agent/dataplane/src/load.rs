@@ -129,10 +129,12 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             services_max: 65_536,
-            vips_max: 262_144,
+            // Memory that is taken at once, by a hash map for its heads: what grows begins small.
+            vips_max: 131_072,
             source_ranges_max: 65_536,
-            flows_max: 131_072,
-            socket_flows_max: 65_536,
+            flows_max: 65_536,
+            // Does not grow; one that is evicted is made again, to the same backend.
+            socket_flows_max: 32_768,
             // Read place by place, empty or not, whenever a backend leaves that was used: they begin small and grow.
             peers_max: 32_768,
             affinity_max: 16_384,

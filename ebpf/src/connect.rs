@@ -1,6 +1,5 @@
 //! connect(): TCP, UDP and SCTP of both families. Translated here, a connection costs nothing per packet.
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use penstock_ebpf_common::{Address, Event, PEER_COUNTED, Peer, Point, TOLD_FIRST, Verdict};
@@ -8,12 +7,11 @@ use penstock_ebpf_common::{Address, Event, PEER_COUNTED, Peer, Point, TOLD_FIRST
 use crate::clock;
 use crate::count;
 use crate::hash;
-use crate::kept::{self, PEERS};
 use crate::open;
+use crate::peers::{self, NoPlace};
 use crate::service::{self, Choice};
 use crate::socket::{self, Family, V4, V6};
 use crate::tell;
-use crate::work;
 
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
@@ -65,12 +63,18 @@ fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
         zero: 0,
         place: socket::place(ctx),
     };
-    let recorded = PEERS.insert(&cookie, &peer, BPF_NOEXIST as u64).or_else(|_| record_again(cookie, &peer));
-    match recorded {
-        // Counted only when recorded, or nothing would take it off again.
-        Ok(()) if counted => open::add(vip.service, backend.id, 1),
-        Ok(()) => {}
-        Err(_) => count::event(Event::PeerNotRecorded),
+    match peers::note(cookie, &peer) {
+        Ok(before) => {
+            // A socket that connects again, after a failure or as UDP sockets do: its former connection is over.
+            if let Some((service, backend)) = before {
+                open::add(service, backend, -1);
+            }
+            // Counted only when noted, or nothing would take it off again.
+            if counted {
+                open::add(vip.service, backend.id, 1);
+            }
+        }
+        Err(NoPlace) => count::event(Event::PeerNotRecorded),
     }
     socket::set_peer::<F>(ctx, &backend.address, backend.port);
     count::event(Event::ConnectTranslated);
@@ -78,28 +82,4 @@ fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
     let to = Some((&backend.address, backend.port));
     tell::call(ctx, Point::Connect, Verdict::Translated, TOLD_FIRST, vip.service, &address, port, to);
     socket::ALLOW
-}
-
-/// Records the peer of a socket that connects again, after a failure or as UDP sockets do: its former connection is over.
-/// In the entry's place, which saves taking a new one and giving back the old: who reads it meanwhile is user space
-/// alone, which looks twice.
-#[inline(always)]
-fn record_again(cookie: u64, peer: &Peer) -> Result<(), i32> {
-    let Some(former) = PEERS.get_ptr_mut(&cookie) else {
-        // There was no room, and there may be some now.
-        return PEERS.insert(&cookie, peer, BPF_ANY as u64);
-    };
-    // SAFETY: the pointer is valid while the program runs; the entry is this socket's, which is here.
-    let former = unsafe { &mut *former };
-    let (flags, service, backend) = (former.flags, former.service, former.backend_id);
-    if kept::carries() {
-        // Two maps have it. Without room in them nothing is known of the socket any more.
-        PEERS.insert(&cookie, peer, BPF_ANY as u64).inspect_err(|_| open::forget(cookie))?;
-    } else {
-        work::copy(former, peer);
-    }
-    if flags & PEER_COUNTED != 0 {
-        open::add(service, backend, -1);
-    }
-    Ok(())
 }

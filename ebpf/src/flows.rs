@@ -1,15 +1,15 @@
-//! The table of flows ([`penstock_ebpf_packet::table`]) in a map, through an exchange of maps as [`crate::kept`] has it.
+//! The table of flows, through an exchange of maps as [`crate::kept`] has it.
 //!
 //! The steps that look at a bucket are functions of their own, proven once each.
 
-use core::arch::asm;
 use core::mem::offset_of;
 
 use penstock_ebpf_common::{Flow, FlowBucket, FlowKey, FlowValue};
 use penstock_ebpf_packet::hash;
-use penstock_ebpf_packet::table::{self, Claimed, Found, Memory};
+use penstock_ebpf_packet::table::{self, Claimed, Found};
 
 use crate::clock::SECOND_NS;
+use crate::entries::{self, ENTRIES_OFFSET, Entries, FORMER, PRESENT};
 use crate::kept::carries;
 use crate::maps;
 use crate::work;
@@ -21,109 +21,41 @@ static FLOWS_MASK: u32 = 0;
 #[unsafe(no_mangle)]
 static FORMER_FLOWS_MASK: u32 = 0;
 
-/// Which of the maps.
-const PRESENT: u32 = 0;
-const FORMER: u32 = 1;
-
-/// Of one of the maps.
+/// Flows as entries of a table.
 #[derive(Clone, Copy)]
-struct Table {
-    which: u32,
-}
+struct Flows;
 
-impl Table {
-    #[inline(always)]
-    fn is_former(self) -> bool {
-        carries() && self.which == FORMER
-    }
-
-    #[inline(always)]
-    fn flow(self, place: u32) -> Option<*mut Flow> {
-        let way = (place % table::WAYS) as usize;
-        // SAFETY: within the entries of the bucket.
-        self.heads(place / table::WAYS).map(|heads| unsafe { flows(heads).add(way) })
-    }
-}
-
-/// The entries behind the heads.
-#[inline(always)]
-fn flows(heads: *mut u64) -> *mut Flow {
-    // SAFETY: heads lie at the beginning of a bucket.
-    unsafe { heads.cast::<u8>().add(offset_of!(FlowBucket, flows)).cast() }
-}
-
-impl Memory for Table {
+impl Entries for Flows {
     type Key = FlowKey;
+    type Entry = Flow;
+    const REACH: u32 = u32::MAX;
 
     #[inline(always)]
-    fn mask(&self) -> u32 {
-        let mask = if self.is_former() { &raw const FORMER_FLOWS_MASK } else { &raw const FLOWS_MASK };
-        // SAFETY: a valid place; volatile, for the loader changes the value behind the compiler's back.
-        unsafe { mask.read_volatile() }
+    fn mask(former: bool) -> *const u32 {
+        if former { &raw const FORMER_FLOWS_MASK } else { &raw const FLOWS_MASK }
     }
 
     #[inline(always)]
-    fn opaque<const NUMBER: u32>(&self) -> u32 {
-        let number: u64;
-        // SAFETY: puts a number into a register. The verifier sees it, and so an end of the loop.
-        unsafe {
-            asm!("{to} = {number}", to = out(reg) number, number = const NUMBER, options(pure, nomem, nostack))
-        };
-        number as u32
-    }
-
-    #[inline(always)]
-    fn heads(&self, bucket: u32) -> Option<*mut u64> {
-        let bucket = if self.is_former() {
-            maps::FORMER_FLOWS.get_ptr_mut(bucket)
-        } else {
-            maps::FLOWS.get_ptr_mut(bucket)
-        };
+    fn bucket(former: bool, bucket: u32) -> Option<*mut u64> {
+        const { assert!(offset_of!(FlowBucket, flows) == ENTRIES_OFFSET) };
+        let bucket =
+            if former { maps::FORMER_FLOWS.get_ptr_mut(bucket) } else { maps::FLOWS.get_ptr_mut(bucket) };
         bucket.map(<*mut FlowBucket>::cast)
     }
 
     #[inline(always)]
-    fn has(&self, heads: *mut u64, way: u32, key: &FlowKey) -> bool {
+    fn is_of(entry: *const Flow, key: &FlowKey) -> bool {
         const WORDS: usize = size_of::<FlowKey>() / size_of::<u64>();
-        const { assert!(WORDS == 5) };
-        let key = (&raw const *key).cast::<u64>();
+        const { assert!(WORDS == 5 && offset_of!(Flow, key) == 0) };
+        let (key, there) = ((&raw const *key).cast::<u64>(), entry.cast::<u64>());
         // SAFETY: the words of both keys. Volatile, for others may write an entry meanwhile, and the head tells.
-        let same = |at: usize| unsafe {
-            let there = flows(heads).add(way as usize).cast::<u64>();
-            there.add(at).read_volatile() == key.add(at).read_volatile()
-        };
+        let same = |at: usize| unsafe { there.add(at).read_volatile() == key.add(at).read_volatile() };
         // What differs most comes first.
         same(4) && same(1) && same(3) && same(0) && same(2)
     }
-
-    #[inline(always)]
-    fn read(&self, head: *mut u64) -> u64 {
-        // SAFETY: a head of the table. The machines these programs are built for do not put reads off.
-        unsafe { head.read_volatile() }
-    }
-
-    #[inline(always)]
-    fn read_again(&self, head: *mut u64) -> u64 {
-        self.read(head)
-    }
-
-    #[inline(always)]
-    fn publish(&self, head: *mut u64, to: u64) {
-        // SAFETY: as above, nor writes.
-        unsafe { head.write_volatile(to) };
-    }
-
-    #[inline(always)]
-    fn swap(&self, head: *mut u64, was: u64, to: u64) -> bool {
-        let mut before = was;
-        // The library has none for this target (see `open`).
-        // SAFETY: a head of the table, aligned; the instruction takes and gives what was there in its first register.
-        unsafe {
-            asm!("r0 = cmpxchg_64({head} + 0, r0, {to})", head = in(reg) head, to = in(reg) to, inout("r0") before)
-        };
-        before == was
-    }
 }
+
+type Table = entries::Table<Flows>;
 
 // === Steps ===
 
@@ -135,7 +67,7 @@ extern "C" fn penstock_flow_find(key: *const FlowKey, hash: u64, which: u32) -> 
         return 0;
     }
     // SAFETY: not null, and of the type.
-    let found = table::find(&Table { which }, hash, unsafe { &*key });
+    let found = table::find(&Table::of(which), hash, unsafe { &*key });
     found.map_or(0, |found| found.head << 32 | u64::from(found.place) + 1)
 }
 
@@ -150,7 +82,7 @@ extern "C" fn penstock_flow_claim(key: *const FlowKey, hash: u64, marks: u64, wh
     }
     // SAFETY: not null, and of the type.
     let now_s = table::seen_of(marks);
-    match table::claim(&Table { which }, hash, unsafe { &*key }, marks, (now_s, table::ANY_WORTH)) {
+    match table::claim(&Table::of(which), hash, unsafe { &*key }, marks, (now_s, table::ANY_WORTH)) {
         Claimed::Place(place) => place + 1,
         Claimed::Exists(place) => (place + 1) | EXISTS,
         Claimed::Contended => 0,
@@ -161,7 +93,7 @@ extern "C" fn penstock_flow_claim(key: *const FlowKey, hash: u64, marks: u64, wh
 #[inline(never)]
 extern "C" fn penstock_flow_clashes(key: *const FlowKey, hash: u64, place: u32, which: u32) -> u32 {
     // SAFETY: not null, and of the type.
-    (key.is_null() || table::clashes(&Table { which }, hash, unsafe { &*key }, place)) as u32
+    (key.is_null() || table::clashes(&Table::of(which), hash, unsafe { &*key }, place)) as u32
 }
 
 /// Makes an entry, or (with `anew`) writes it anew. Zero when there is one, or no place.
@@ -178,7 +110,7 @@ extern "C" fn penstock_flow_insert(
     }
     // SAFETY: not null, and of the types.
     let (key, value) = unsafe { (&*key, &*value) };
-    insert(Table { which }, key, value, anew != 0) as u32
+    insert(Table::of(which), key, value, anew != 0) as u32
 }
 
 #[inline(always)]
@@ -198,7 +130,7 @@ extern "C" fn penstock_flow_claim_again(key: *const FlowKey, place: u32, marks: 
     }
     // SAFETY: not null, and of the type.
     let key = unsafe { &*key };
-    table::claim_again(&Table { which }, hash::flow_wide(key), key, place, marks) as u32
+    table::claim_again(&Table::of(which), hash::flow_wide(key), key, place, marks) as u32
 }
 
 #[inline(always)]
@@ -235,7 +167,7 @@ fn claim(table: Table, key: &FlowKey, value: &FlowValue) -> Option<Claim> {
 /// Writes an entry into a place that is the caller's.
 #[inline(always)]
 fn fill(table: Table, place: u32, key: &FlowKey, value: &FlowValue) -> bool {
-    let Some(flow) = table.flow(place) else {
+    let Some(flow) = table.entry(place) else {
         return false;
     };
     // SAFETY: the place is this program's until it is published.
@@ -260,8 +192,8 @@ fn find(table: Table, key: &FlowKey) -> Option<Found> {
 
 // === Flows ===
 
-const TABLE: Table = Table { which: PRESENT };
-const FORMER_TABLE: Table = Table { which: FORMER };
+const TABLE: Table = Table::of(PRESENT);
+const FORMER_TABLE: Table = Table::of(FORMER);
 
 /// A flow that was found.
 #[derive(Clone, Copy)]
@@ -296,7 +228,7 @@ pub fn get(key: &FlowKey) -> Option<Held> {
         found => found,
     }?;
     // SAFETY: within the entry.
-    TABLE.flow(found.place).map(|flow| Held { found, value: unsafe { &raw mut (*flow).value } })
+    TABLE.entry(found.place).map(|flow| Held { found, value: unsafe { &raw mut (*flow).value } })
 }
 
 /// Finds a flow and copies it.
@@ -321,7 +253,7 @@ pub fn reserve(key: &FlowKey, value: &FlowValue) -> Option<Claim> {
 #[inline(always)]
 pub fn at(claim: &Claim) -> Option<*mut FlowValue> {
     // SAFETY: within the entry.
-    TABLE.flow(claim.place).map(|flow| unsafe { &raw mut (*flow).value })
+    TABLE.entry(claim.place).map(|flow| unsafe { &raw mut (*flow).value })
 }
 
 /// Gives up a new place.
@@ -396,7 +328,7 @@ extern "C" fn penstock_flow_bring(key: *const FlowKey) -> u32 {
     let (Some(work), Some(found)) = (work::get(), find(FORMER_TABLE, key)) else {
         return 0;
     };
-    let Some(flow) = FORMER_TABLE.flow(found.place) else {
+    let Some(flow) = FORMER_TABLE.entry(found.place) else {
         return 0;
     };
     // SAFETY: copied, and looked at after that.

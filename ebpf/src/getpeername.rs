@@ -5,7 +5,7 @@ use aya_ebpf::programs::SockAddrContext;
 use penstock_ebpf_common::Event;
 
 use crate::count;
-use crate::kept::PEERS;
+use crate::peers;
 use crate::socket::{self, Family, V4, V6};
 
 #[cgroup_sock_addr(getpeername4)]
@@ -20,8 +20,7 @@ pub fn getpeername6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn getpeername<F: Family>(ctx: &SockAddrContext) -> i32 {
-    // SAFETY: only fields are copied, at once; the entry goes with the socket, which is here.
-    let Some(peer) = (unsafe { PEERS.get(&socket::cookie(ctx)) }) else {
+    let Some(peer) = peers::get(socket::cookie(ctx)) else {
         return socket::ALLOW;
     };
     let (address, port) = socket::peer::<F>(ctx);

@@ -1,4 +1,4 @@
-//! The maps whose entries programs make themselves, through an exchange of the maps. Of flows that is [`crate::flows`].
+//! The maps whose entries programs make themselves, through an exchange of the maps. Of those in tables that is [`crate::entries`].
 //!
 //! When such a map is replaced, by a larger one or by one of another layout, the programs at some hooks still use the former
 //! map while those at others use the new one. So for that time programs run that know both: they find what is in either
@@ -107,10 +107,6 @@ macro_rules! kept {
 kept!(
     /// See [`maps::SOCKET_FLOWS`].
     SOCKET_FLOWS: SocketFlows, FORMER_SOCKET_FLOWS, shared::SocketFlowKey, shared::SocketFlowValue
-);
-kept!(
-    /// See [`maps::PEERS`].
-    PEERS: Peers, FORMER_PEERS, u64, shared::Peer
 );
 kept!(
     /// See [`maps::AFFINITY`].

@@ -72,11 +72,10 @@ pub static WAYS: PerCpuArray<Way, { way::WAYS_MAX }> = PerCpuArray::new();
 pub static SOCKET_FLOWS: LruHashMap<shared::SocketFlowKey, shared::SocketFlowValue, 65_536> =
     LruHashMap::new();
 
-/// Not evicted from: entries go when their sockets close. Memory for all is taken at once, which saves every connect() an
-/// allocation and every close() its release; storage in the socket would need no limit, but costs as much as all the rest
-/// of the hook.
-#[btf_map(name = "peers_v3")]
-pub static PEERS: HashMap<u64, shared::Peer, 65_536> = HashMap::new();
+/// Not evicted from: entries go when their sockets close. Storage in the socket would need no limit, but costs as much as
+/// all the rest of the hook.
+#[btf_map(name = "peers_v4")]
+pub static PEERS: Array<shared::PeerBucket, 4_096, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// Signed: what is taken off after the entry was made anew goes below zero, and counts as none.
 #[btf_map(name = "open_v1")]
@@ -93,7 +92,7 @@ pub static FORMER_FLOWS: Array<shared::FlowBucket, 1, { BPF_F_MMAPABLE as usize 
 pub static FORMER_SOCKET_FLOWS: LruHashMap<shared::SocketFlowKey, shared::SocketFlowValue, 1> =
     LruHashMap::new();
 #[btf_map(name = "former_peers")]
-pub static FORMER_PEERS: HashMap<u64, shared::Peer, 1> = HashMap::new();
+pub static FORMER_PEERS: Array<shared::PeerBucket, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map(name = "former_affinity")]
 pub static FORMER_AFFINITY: LruHashMap<shared::AffinityKey, shared::AffinityValue, 1> = LruHashMap::new();
 

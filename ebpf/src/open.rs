@@ -4,10 +4,10 @@
 use core::arch::asm;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use penstock_ebpf_common::{OpenKey, PEER_COUNTED};
+use penstock_ebpf_common::OpenKey;
 
-use crate::kept::PEERS;
 use crate::maps::OPEN;
+use crate::peers;
 
 /// How many connections to a backend are open.
 #[inline(always)]
@@ -42,13 +42,7 @@ pub fn add(service: u32, backend: u32, difference: i64) {
 /// Forgets a socket's peer, and takes its connection off if it was counted.
 #[inline(always)]
 pub fn forget(cookie: u64) {
-    let Some(peer) = PEERS.get_ptr(&cookie) else {
-        return;
-    };
-    // SAFETY: the pointer is valid while the program runs; the entry is this socket's, which is here.
-    let (service, backend, flags) = unsafe { ((*peer).service, (*peer).backend_id, (*peer).flags) };
-    // Only who removes it takes it off.
-    if PEERS.remove(&cookie).is_ok() && flags & PEER_COUNTED != 0 {
+    if let Some((service, backend)) = peers::forget(cookie) {
         add(service, backend, -1);
     }
 }

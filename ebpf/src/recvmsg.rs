@@ -5,7 +5,8 @@ use aya_ebpf::programs::SockAddrContext;
 use penstock_ebpf_common::{Event, HALF_REPLY, SocketFlowKey};
 
 use crate::count;
-use crate::kept::{PEERS, SOCKET_FLOWS};
+use crate::kept::SOCKET_FLOWS;
+use crate::peers;
 use crate::socket::{self, Family, V4, V6};
 
 #[cgroup_sock_addr(recvmsg4)]
@@ -32,8 +33,7 @@ fn recvmsg<F: Family>(ctx: &SockAddrContext) -> i32 {
         return socket::ALLOW;
     }
     // A connected socket has one peer.
-    // SAFETY: only fields are copied, at once; the entry goes with the socket, which is here.
-    if let Some(peer) = unsafe { PEERS.get(&cookie) }
+    if let Some(peer) = peers::get(cookie)
         && peer.backend == address
         && peer.backend_port == port
     {

@@ -250,7 +250,7 @@ pub struct Run {
     pub services_max: u32,
     /// How many addresses Services can be reached by on this node, each with its port; more when that is nearly full, up to
     /// 1048576.
-    #[arg(long, value_name = "N", default_value_t = 262_144, help_heading = "Network")]
+    #[arg(long, value_name = "N", default_value_t = 131_072, help_heading = "Network")]
     pub service_addresses_max: u32,
     /// How connections get their backends where a Service does not say (annotation penstock.io/load-balancing):
     /// random, maglev or least-connections.

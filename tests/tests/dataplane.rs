@@ -17,6 +17,7 @@ mod dataplane {
     mod connect;
     mod direct;
     mod families;
+    mod former_peers;
     mod local_pods;
     mod nodeport;
     mod removal;

@@ -4,7 +4,7 @@
 //! put the other back when the map evicted it; and each names the address of the service in its key or value, so
 //! that two services with one backend never share a flow.
 
-use crate::{Address, shared};
+use crate::{Address, ENTRIES_PER_BUCKET, shared};
 
 /// [`FlowKey::half`]: from the client.
 pub const HALF_FORWARD: u8 = 0;
@@ -82,13 +82,10 @@ pub struct Flow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowBucket {
     /// Whose meaning `penstock-ebpf-packet`'s `table` knows.
-    pub heads: [u64; FLOWS_PER_BUCKET],
+    pub heads: [u64; ENTRIES_PER_BUCKET],
     /// The entries.
-    pub flows: [Flow; FLOWS_PER_BUCKET],
+    pub flows: [Flow; ENTRIES_PER_BUCKET],
 }
-
-/// How many entries a [`FlowBucket`] has room for.
-pub const FLOWS_PER_BUCKET: usize = 8;
 
 /// A packet that comes in fragments.
 #[repr(C)]
@@ -149,7 +146,7 @@ pub struct AffinityValue {
 shared!(FlowKey, 40, [Address, Address, u16, u16, u8, u8, u16]);
 shared!(FlowValue, 56, [Address, Address, u16, u16, u32, u32, u16, u16, u64]);
 shared!(Flow, 96, [FlowKey, FlowValue]);
-shared!(FlowBucket, 832, [[u64; FLOWS_PER_BUCKET], [Flow; FLOWS_PER_BUCKET]]);
+shared!(FlowBucket, 832, [[u64; ENTRIES_PER_BUCKET], [Flow; ENTRIES_PER_BUCKET]]);
 shared!(FragmentKey, 40, [Address, Address, u32, u32]);
 shared!(FragmentValue, 16, [u64, u16, u16, u32]);
 shared!(AffinityKey, 24, [Address, u32, u32]);

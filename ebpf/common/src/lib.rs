@@ -25,8 +25,8 @@ pub use config::{
 };
 pub use count::{Event, PodDropKey, Reason, SERVICE_COUNTS_PAGE, ServiceCount, TALLIES_MAX};
 pub use flow::{
-    AffinityKey, AffinityValue, FLOW_CLOSING, FLOW_DIRECT, FLOW_MASQUERADE, FLOW_TELLS, FLOWS_PER_BUCKET,
-    Flow, FlowBucket, FlowKey, FlowValue, FragmentKey, FragmentValue, HALF_FORWARD, HALF_REPLY,
+    AffinityKey, AffinityValue, FLOW_CLOSING, FLOW_DIRECT, FLOW_MASQUERADE, FLOW_TELLS, Flow, FlowBucket,
+    FlowKey, FlowValue, FragmentKey, FragmentValue, HALF_FORWARD, HALF_REPLY,
 };
 pub use pick::{PICKED, Picked, PickedPeer, SocketHead};
 pub use pod::LocalPod;
@@ -36,8 +36,11 @@ pub use service::{
     SourceRangeKey, TABLE_PLACES, TablePiece, VIP_DIRECT, VIP_HOST_ONLY, VIP_NODE_PORT, VIP_SOURCE_RANGES,
     VIP_YIELDS, VipKey, VipValue,
 };
-pub use socket::{OpenKey, PEER_COUNTED, Peer, SocketFlowKey, SocketFlowValue};
+pub use socket::{KnownPeer, OpenKey, PEER_COUNTED, Peer, PeerBucket, SocketFlowKey, SocketFlowValue};
 pub use tell::{ANYBODY, OBSERVERS_MAX, Observer, Point, TOLD_EARLY, TOLD_ERROR, TOLD_FIRST, Told, Verdict};
+
+/// How many entries a bucket of a table has room for, such as a [`FlowBucket`].
+pub const ENTRIES_PER_BUCKET: usize = 8;
 
 /// States a type's size and that its fields fill it: uninitialised padding would leak stack bytes into keys.
 macro_rules! shared {

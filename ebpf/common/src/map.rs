@@ -27,8 +27,10 @@ pub const FLOWS_BY_KEY: &str = "flows_v1";
 pub const FRAGMENTS: &str = "fragments_v1";
 /// [`crate::SocketFlowKey`] to [`crate::SocketFlowValue`].
 pub const SOCKET_FLOWS: &str = "socket_flows_v1";
-/// Socket cookie to [`crate::Peer`].
-pub const PEERS: &str = "peers_v3";
+/// A table of connected sockets' peers: [`crate::PeerBucket`]s by number, a power of two of them.
+pub const PEERS: &str = "peers_v4";
+/// Socket cookie to [`crate::Peer`], as it was until then.
+pub const PEERS_BY_COOKIE: &str = "peers_v3";
 /// [`crate::OpenKey`] to the number of open connections, as i64.
 pub const OPEN: &str = "open_v1";
 /// [`crate::AffinityKey`] to [`crate::AffinityValue`].
@@ -47,6 +49,9 @@ pub const OBSERVERS: &str = "observers_v1";
 pub const RINGS: &str = "rings_v1";
 /// Number of an observer to how much could not be told for want of room in its ring buffer, as u64.
 pub const LOST: &str = "lost_v1";
+
+/// The tables of our own (`penstock-ebpf-packet`'s `table`), whose sizes are numbers of buckets.
+pub const TABLES: &[&str] = &[FLOWS, PEERS];
 
 /// The maps whose entries programs make, with the name under which programs know the one that each replaces.
 pub const KEPT: &[(&str, &str)] = &[

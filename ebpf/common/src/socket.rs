@@ -1,6 +1,6 @@
 //! Sockets whose peer was translated at connect() or sendmsg().
 
-use crate::{Address, shared};
+use crate::{Address, ENTRIES_PER_BUCKET, shared};
 
 /// One direction of a UDP socket's exchange with one peer.
 #[repr(C)]
@@ -35,7 +35,7 @@ pub struct SocketFlowValue {
 /// [`Peer::flags`]: the connection is counted in [`OpenKey`]'s map, and is taken off when the socket closes.
 pub const PEER_COUNTED: u8 = 1;
 
-/// The peer of a connected socket, by the socket's cookie. It goes when the socket closes.
+/// The peer of a connected socket. It goes when the socket closes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Peer {
@@ -66,6 +66,26 @@ pub struct Peer {
     pub place: u64,
 }
 
+/// An entry of the table of peers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct KnownPeer {
+    /// The kernel's number of the socket, by which it is found.
+    pub cookie: u64,
+    /// To whom it is connected.
+    pub peer: Peer,
+}
+
+/// Places for entries of the table of peers, and their heads: ten lines of a cache, of which one has all the heads.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerBucket {
+    /// Whose meaning `penstock-ebpf-packet`'s `table` knows.
+    pub heads: [u64; ENTRIES_PER_BUCKET],
+    /// The entries.
+    pub peers: [KnownPeer; ENTRIES_PER_BUCKET],
+}
+
 /// Whose open connections are counted, for services that choose by them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -79,4 +99,6 @@ pub struct OpenKey {
 shared!(SocketFlowKey, 32, [u64, Address, u16, u16, u32]);
 shared!(SocketFlowValue, 24, [Address, u16, u16, u32]);
 shared!(Peer, 64, [Address, Address, u64, u16, u16, u32, u32, u8, u8, u8, u8, u64]);
+shared!(KnownPeer, 72, [u64, Peer]);
+shared!(PeerBucket, 640, [[u64; ENTRIES_PER_BUCKET], [KnownPeer; ENTRIES_PER_BUCKET]]);
 shared!(OpenKey, 8, [u32, u32]);

@@ -21,6 +21,16 @@ pub fn flow_wide(key: &FlowKey) -> u64 {
     mix(mix(hosts) ^ ports)
 }
 
+/// Of a socket's number, for a table. Sockets have numbers in a row: four in a row have one first bucket, which is in the
+/// cache then, and the next four its neighbour.
+#[inline(always)]
+pub const fn socket(cookie: u64) -> u64 {
+    cookie >> 2 << 16 | mix(cookie) & 0xffff
+}
+
+/// How far the second bucket of a socket is from its first.
+pub const SOCKETS_REACH: u32 = 7;
+
 /// An odd number without pattern: the fraction of the golden ratio.
 const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
 

@@ -32,6 +32,9 @@ const BUCKETS_MASK: u32 = (1 << WAY_SHIFT) - 1;
 pub trait Memory {
     /// What entries are found by.
     type Key;
+    /// How far the second bucket of a key may be from the first. Keys that come one after the other may have first buckets that
+    /// are neighbours: within reach of each other their second ones are in the cache as well.
+    const REACH: u32 = u32::MAX;
 
     /// How many buckets there are less one, all of its bits being ones.
     fn mask(&self) -> u32;
@@ -118,10 +121,11 @@ fn worth(head: u64, now_s: u64) -> u64 {
 
 /// The two buckets a key may be in: the first, and what makes each the other.
 #[inline(always)]
-fn buckets(hash: u64, mask: u32) -> (u32, u32) {
+fn buckets<M: Memory>(memory: &M, hash: u64) -> (u32, u32) {
+    let mask = memory.mask();
     let home = (hash >> 16) as u32 & mask;
     let step = u32::from(hash as u16).wrapping_mul(0x5bd1_e995) | 1;
-    (home, step & mask)
+    (home, step & mask & M::REACH)
 }
 
 /// A head by the number of its place.
@@ -135,7 +139,7 @@ pub fn head<M: Memory>(memory: &M, place: u32) -> Option<*mut u64> {
 #[inline(always)]
 pub fn find<M: Memory>(memory: &M, hash: u64, key: &M::Key) -> Option<Found> {
     let wanted = LIVE | tag(hash);
-    let (home, step) = buckets(hash, memory.mask());
+    let (home, step) = buckets(memory, hash);
     let mut bucket = home ^ step;
     let mut round = 0;
     while round < memory.opaque::<2>() {
@@ -165,8 +169,20 @@ pub fn claim<M: Memory>(
     marks: u64,
     (now_s, worth_max): (u64, u64),
 ) -> Claimed {
+    claim_by(memory, hash, key, marks, |head| worth(head, now_s), worth_max)
+}
+
+#[inline(always)]
+fn claim_by<M: Memory>(
+    memory: &M,
+    hash: u64,
+    key: &M::Key,
+    marks: u64,
+    worth: impl Fn(u64) -> u64,
+    worth_max: u64,
+) -> Claimed {
     let wanted = LIVE | tag(hash);
-    let (home, step) = buckets(hash, memory.mask());
+    let (home, step) = buckets(memory, hash);
     // What is worth least, and where it is.
     let mut least = worth_max << 32;
     let mut bucket = home ^ step;
@@ -183,7 +199,7 @@ pub fn claim<M: Memory>(
                 return Claimed::Exists(bucket * WAYS + way);
             }
             // Of places worth the same the lowest way: so both buckets fill evenly.
-            let this = worth(head, now_s) << 32 | u64::from(way << WAY_SHIFT | bucket);
+            let this = worth(head) << 32 | u64::from(way << WAY_SHIFT | bucket);
             if this < least {
                 least = this;
             }
@@ -206,6 +222,12 @@ pub fn claim<M: Memory>(
 /// The worth of no place.
 pub const ANY_WORTH: u64 = TAKEN_WORTH;
 
+/// The same where nothing is given up: a place that is free.
+#[inline(always)]
+pub fn claim_free<M: Memory>(memory: &M, hash: u64, key: &M::Key, marks: u64) -> Claimed {
+    claim_by(memory, hash, key, marks, |head| head & STATE, 1)
+}
+
 /// The worth of a new entry with these marks, so that it takes the place of none that is worth as much.
 #[inline(always)]
 pub fn worth_of(marks: u64, now_s: u64) -> u64 {
@@ -222,7 +244,7 @@ fn next_version(head: u64) -> u64 {
 /// other.
 #[inline(always)]
 pub fn clashes<M: Memory>(memory: &M, hash: u64, key: &M::Key, own: u32) -> bool {
-    let (home, step) = buckets(hash, memory.mask());
+    let (home, step) = buckets(memory, hash);
     let mut bucket = home ^ step;
     let mut round = 0;
     while round < memory.opaque::<2>() {

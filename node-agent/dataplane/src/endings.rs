@@ -174,9 +174,9 @@ fn services_of(left: &Left, ended: &Ended) -> BTreeSet<u32> {
 /// Backends that sockets are connected to.
 fn connected(maps: &KernelMaps) -> Result<BTreeSet<(u32, Endpoint)>, DataplaneError> {
     let mut connected = BTreeSet::new();
-    sockets::each_peer(maps, |peer| {
+    maps.peers.memory()?.each(|_, peer| {
         connected.insert((peer.service, (peer.backend, peer.backend_port)));
-    })?;
+    });
     Ok(connected)
 }
 

@@ -1,6 +1,6 @@
 //! When maps are to become larger while they are in use, and how large.
 //!
-//! A map that fills beyond four fifths is doubled, the table of flows earlier, up to a ceiling that keeps its memory bounded. Of maps that evict only
+//! A map that fills beyond four fifths is doubled, tables earlier, up to a ceiling that keeps its memory bounded. Of maps that evict only
 //! what is alive counts: they fill up with what is over by themselves. Entries of sockets' datagram flows do not say
 //! when they were used, so that map keeps its size; one that is evicted is made again, to the same backend.
 
@@ -17,6 +17,8 @@ use crate::{Dataplane, DataplaneError, Limits};
 const FULL_PERCENT: usize = 80;
 /// The same of the table of flows, which gives entries up before it is full.
 const FULL_TABLE_PERCENT: usize = 70;
+/// The same of the table of peers, which has no place for some before it is full.
+const FULL_PEERS_PERCENT: usize = 50;
 /// As long as the programs continue a silent flow of datagrams (`ebpf/src/flow.rs`).
 const DATAGRAM_IDLE_NS: u64 = 120 * SECOND_NS;
 /// A connection that was silent this long is probably over; should it not be, it is still found until it is evicted.
@@ -24,7 +26,7 @@ const CONNECTION_IDLE_NS: u64 = 3600 * SECOND_NS;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// What is never exceeded by growing; who needs more says so with a flag. At these sizes the maps that take their memory at
-/// once take about 110 MB for flows, 120 MB for peers and 60 MB for affinity.
+/// once take about 110 MB for flows, 84 MB for peers and 60 MB for affinity.
 pub const CEILING: Limits = Limits {
     services_max: 262_144,
     vips_max: 1_048_576,
@@ -63,7 +65,7 @@ pub fn plan_growth(now: &Limits, fill: &Fill, ceiling: &Limits) -> Option<Limits
         source_ranges_max: grown(now.source_ranges_max, fill.source_ranges, ceiling.source_ranges_max),
         flows_max: grown_at(FULL_TABLE_PERCENT, now.flows_max, fill.flows, ceiling.flows_max),
         socket_flows_max: now.socket_flows_max,
-        peers_max: grown(now.peers_max, fill.peers, ceiling.peers_max),
+        peers_max: grown_at(FULL_PEERS_PERCENT, now.peers_max, fill.peers, ceiling.peers_max),
         affinity_max: grown(now.affinity_max, fill.affinity, ceiling.affinity_max),
     };
     (next != *now).then_some(next)
@@ -95,7 +97,7 @@ impl Dataplane {
             ..Fill::default()
         };
         maps.flows.memory()?.each(|key, value| fill.flows += usize::from(is_alive(key, value, now)));
-        kernel::each(&maps.peers, map::PEERS, |_, _| fill.peers += 1)?;
+        fill.peers = maps.peers.memory()?.count();
         let timeouts: BTreeMap<u32, u32> =
             image.sets.iter().map(|(id, set)| (*id, set.affinity_seconds)).collect();
         kernel::each(&maps.affinity, map::AFFINITY, |key: &AffinityKey, value: &AffinityValue| {

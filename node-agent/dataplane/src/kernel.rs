@@ -11,9 +11,9 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, IterableMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
 use penstock_ebpf_common::{
     Address, AffinityKey, AffinityValue, Backend, CHOICE_LEAST_CONNECTIONS, CHOICE_MAGLEV, CHOICE_RANDOM,
-    CONFIG_SHARED_PORTS, Config, INSIDE_NODES, InsideKey, LocalPod, OpenKey, Peer, Picked, PickedPeer,
-    PodDropKey, ServiceCount, ServiceName, SetHeader, SocketFlowKey, SocketFlowValue, SourceRangeKey,
-    TABLE_PLACES, TablePiece, VipKey, VipValue, map,
+    CONFIG_SHARED_PORTS, Config, INSIDE_NODES, InsideKey, LocalPod, OpenKey, Picked, PickedPeer, PodDropKey,
+    ServiceCount, ServiceName, SetHeader, SocketFlowKey, SocketFlowValue, SourceRangeKey, TABLE_PLACES,
+    TablePiece, VipKey, VipValue, map,
 };
 
 use crate::counts::Counts;
@@ -21,6 +21,7 @@ use crate::diff::Operation;
 use crate::flow_table::FlowTable;
 use crate::image::{MapImage, SETS_PER_SERVICE, Set, SourceRange, set_ids};
 use crate::noted::Noted;
+use crate::peer_table::PeerTable;
 use crate::picks::Picks;
 use crate::sets::{MapArray, Settling};
 use crate::sink::MapSink;
@@ -60,7 +61,7 @@ pub struct KernelMaps {
     changes: Array<MapData, u32>,
     pub(crate) flows: FlowTable,
     pub(crate) socket_flows: HashMap<MapData, SocketFlowKey, SocketFlowValue>,
-    pub(crate) peers: HashMap<MapData, u64, Peer>,
+    pub(crate) peers: PeerTable,
     pub(crate) open: HashMap<MapData, OpenKey, i64>,
     pub(crate) affinity: HashMap<MapData, AffinityKey, AffinityValue>,
     picks: Option<Arc<Picks>>,
@@ -132,7 +133,7 @@ impl KernelMaps {
             changes: open(directory, map::CHANGES)?,
             flows: FlowTable::open(directory)?,
             socket_flows: open(directory, map::SOCKET_FLOWS)?,
-            peers: open(directory, map::PEERS)?,
+            peers: PeerTable::open(directory)?,
             open: open(directory, map::OPEN)?,
             affinity: open(directory, map::AFFINITY)?,
             picks: None,
@@ -160,7 +161,7 @@ impl KernelMaps {
             source_ranges_max: of(map::SOURCE_RANGES, IterableMap::map(&self.ranges).fd().as_fd())?,
             flows_max: self.flows.entries_max(),
             socket_flows_max: of(map::SOCKET_FLOWS, IterableMap::map(&self.socket_flows).fd().as_fd())?,
-            peers_max: of(map::PEERS, IterableMap::map(&self.peers).fd().as_fd())?,
+            peers_max: self.peers.entries_max(),
             affinity_max: of(map::AFFINITY, IterableMap::map(&self.affinity).fd().as_fd())?,
         })
     }
@@ -292,19 +293,12 @@ impl KernelMaps {
         of: &Picked,
         each_one: impl FnMut(&SocketFlowKey, &SocketFlowValue),
     ) -> Result<(), DataplaneError> {
-        self.each_of(&self.socket_flows, map::SOCKET_FLOWS, of, each_one)
-    }
-
-    fn each_of<K: Pod, V: Pod>(
-        &self,
-        entries: &HashMap<MapData, K, V>,
-        name: &'static str,
-        of: &Picked,
-        each_one: impl FnMut(&K, &V),
-    ) -> Result<(), DataplaneError> {
         match &self.picks {
-            Some(picks) => pick(picks, entries, name, of, each_one),
-            None => each(entries, name, each_one),
+            Some(picks) => {
+                let map = IterableMap::map(&self.socket_flows).fd().as_fd();
+                pick(picks, map, map::SOCKET_FLOWS, of, each_one)
+            }
+            None => each(&self.socket_flows, map::SOCKET_FLOWS, each_one),
         }
     }
 
@@ -316,10 +310,13 @@ impl KernelMaps {
         mut each_one: impl FnMut(&u64, &PickedPeer),
     ) -> Result<(), DataplaneError> {
         match &self.picks {
-            Some(picks) => pick(picks, &self.peers, map::PEERS, of, each_one),
-            None => each(&self.peers, map::PEERS, |cookie, peer| {
-                each_one(cookie, &PickedPeer { peer: *peer, ..PickedPeer::default() });
-            }),
+            Some(picks) => pick(picks, self.peers.as_fd(), map::PEERS, of, each_one),
+            None => {
+                self.peers.memory()?.each_picked(of, |cookie, peer| {
+                    each_one(cookie, &PickedPeer { peer: *peer, ..PickedPeer::default() });
+                });
+                Ok(())
+            }
         }
     }
 
@@ -661,15 +658,14 @@ pub(crate) fn sweep<K: Pod, V: Pod>(
 }
 
 /// Hands on entries of a map that a program picks: those of some services, and perhaps others.
-fn pick<K: Pod, V: Pod, T: Pod>(
+fn pick<K: Pod, T: Pod>(
     picks: &Picks,
-    entries: &HashMap<MapData, K, V>,
+    map: BorrowedFd<'_>,
     name: &'static str,
     of: &Picked,
     each: impl FnMut(&K, &T),
 ) -> Result<(), DataplaneError> {
-    let data = IterableMap::map(entries);
-    picks.each(name, data.fd().as_fd(), of, each).map_err(|source| DataplaneError::Kernel {
+    picks.each(name, map, of, each).map_err(|source| DataplaneError::Kernel {
         doing: "picking entries of a map",
         subject: name.to_owned(),
         source,

@@ -36,6 +36,7 @@ mod node;
 mod noted;
 mod observed;
 mod observer;
+mod peer_table;
 mod picks;
 mod planner;
 mod remembered;
@@ -45,6 +46,7 @@ mod snapshot;
 mod sockets;
 mod sweep;
 mod sys;
+mod table;
 mod uplink;
 
 pub use announced::{Announcements, Station};
@@ -70,6 +72,7 @@ pub use observed::{
     Counters, MapFill, PodDrops, ServiceTraffic, observe_counters, observe_image, observe_maps, observe_xdp,
 };
 pub use observer::{Observer, TIME as OBSERVER_TIME, Wanted, is_observed};
+pub use peer_table::{PeerMemory, PeerTable};
 pub use penstock_ebpf_common::Verdict;
 pub use planner::{Planned, Planner};
 pub use remembered::{Client, Connected, Remembered};
@@ -77,4 +80,5 @@ pub use sink::{MapSink, MemoryMaps};
 pub use snapshot::Snapshot;
 pub use sweep::{Departed, Left};
 pub use sys::{netns_cookie, now_ns as monotonic_ns};
+pub use table::{Entry as TableEntry, Memory as TableMemory, Table};
 pub use uplink::{Xdp, XdpKind};

@@ -12,7 +12,6 @@ use penstock_ebpf_common::{CONFIG_MASQUERADE, Config, INSIDE_NODES, LocalPod, ma
 
 use crate::counts;
 use crate::endings::Endings;
-use crate::flow_table;
 use crate::image::SETS_PER_SERVICE;
 use crate::interfaces::{self, Interfaces, POD_HOOK, Tc, TcKind, UPLINK_HOOKS};
 use crate::kernel::{self, KernelMaps};
@@ -22,6 +21,7 @@ use crate::picks::{self, Picks};
 use crate::planner::Planner;
 use crate::sink::MapSink;
 use crate::sweep;
+use crate::table;
 use crate::uplink::{self, Uplink, Xdp, XdpKind};
 use crate::{DataplaneError, Lack, lacks, node, sys};
 
@@ -69,7 +69,8 @@ pub struct Limits {
     pub flows_max: u32,
     /// Socket flow halves of UDP; the least recently used go first.
     pub socket_flows_max: u32,
-    /// Connected sockets whose peer was translated; those beyond work, but see the backend as their peer.
+    /// Connected sockets whose peer was translated, rounded up to a power of two; beyond half of it some may find no place: they
+    /// work, but see the backend as their peer, and do not hear when it is gone.
     pub peers_max: u32,
     /// Remembered clients of services with session affinity; the least recently used go first.
     pub affinity_max: u32,
@@ -128,10 +129,12 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             services_max: 65_536,
-            vips_max: 262_144,
+            // Memory that is taken at once, by a hash map for its heads: what grows begins small.
+            vips_max: 131_072,
             source_ranges_max: 65_536,
-            flows_max: 131_072,
-            socket_flows_max: 65_536,
+            flows_max: 65_536,
+            // Does not grow; one that is evicted is made again, to the same backend.
+            socket_flows_max: 32_768,
             // Read place by place, empty or not, whenever a backend leaves that was used: they begin small and grow.
             peers_max: 32_768,
             affinity_max: 16_384,
@@ -364,9 +367,9 @@ fn sizes(limits: &Limits) -> [(&'static str, u32); 9] {
         (map::SETS, limits.services_max.saturating_mul(SETS_PER_SERVICE)),
         (map::NAMES, limits.services_max),
         (map::SERVICE_COUNTS, counts::pages_for(limits.services_max)),
-        (map::FLOWS, flow_table::buckets_for(limits.flows_max)),
+        (map::FLOWS, table::buckets_for(limits.flows_max)),
         (map::SOCKET_FLOWS, limits.socket_flows_max),
-        (map::PEERS, limits.peers_max),
+        (map::PEERS, table::buckets_for(limits.peers_max)),
         (map::AFFINITY, limits.affinity_max),
     ]
 }
@@ -407,9 +410,12 @@ fn load_object(options: &LoadOptions, exchange: Option<&Exchange>) -> Result<Ebp
     }
     let carry = u32::from(exchange.is_some());
     loader.override_global("CARRY", &carry, true);
-    let masks = flow_masks(options, exchange)?;
-    loader.override_global("FLOWS_MASK", &masks.0, true);
-    loader.override_global("FORMER_FLOWS_MASK", &masks.1, true);
+    let flows = masks(map::FLOWS, options.limits.flows_max, options, exchange)?;
+    loader.override_global("FLOWS_MASK", &flows.0, true);
+    loader.override_global("FORMER_FLOWS_MASK", &flows.1, true);
+    let peers = masks(map::PEERS, options.limits.peers_max, options, exchange)?;
+    loader.override_global("PEERS_MASK", &peers.0, true);
+    loader.override_global("FORMER_PEERS_MASK", &peers.1, true);
     for (name, pin) in exchange.map(Exchange::known).unwrap_or_default() {
         loader.map_pin_path(name, pin);
     }
@@ -431,18 +437,20 @@ fn load_object(options: &LoadOptions, exchange: Option<&Exchange>) -> Result<Ebp
     Ok(programs)
 }
 
-/// How many buckets the tables of flows have less one: of the one that programs are to use, and of the one they know besides.
-fn flow_masks(options: &LoadOptions, exchange: Option<&Exchange>) -> Result<(u32, u32), DataplaneError> {
-    let wanted = flow_table::buckets_for(options.limits.flows_max);
-    let before = exchange.and_then(|it| it.entries_max(map::FLOWS));
-    let pinned = kernel::pin(&options.bpffs, map::FLOWS);
+/// How many buckets tables of a kind have less one: the one that programs are to use, and the one they know besides.
+fn masks(
+    name: &str,
+    entries_max: u32,
+    options: &LoadOptions,
+    exchange: Option<&Exchange>,
+) -> Result<(u32, u32), DataplaneError> {
+    let wanted = table::buckets_for(entries_max);
+    let before = exchange.and_then(|it| it.entries_max(name));
+    let pinned = kernel::pin(&options.bpffs, name);
     let present = if pinned.exists() {
         let info = sys::get(&pinned).and_then(|map| sys::map_info(map.as_fd()));
-        let wrap = |source| DataplaneError::Kernel {
-            doing: "asking for a map",
-            subject: map::FLOWS.to_owned(),
-            source,
-        };
+        let wrap =
+            |source| DataplaneError::Kernel { doing: "asking for a map", subject: name.to_owned(), source };
         info.map_err(wrap)?.entries_max
     } else {
         wanted.max(before.unwrap_or_default())

@@ -15,18 +15,18 @@
 
 mod convert;
 mod copy;
-mod flows;
 mod rank;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use penstock_ebpf_common::map;
+use penstock_ebpf_common::{Flow, KnownPeer, map};
 
 use crate::sys::{self, MapInfo};
-use crate::{DataplaneError, flow_table, kernel};
+use crate::{DataplaneError, kernel, table};
 
 /// Bytes of an entry: key and value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -46,6 +46,7 @@ pub struct Conversion {
 /// `penstock_ebpf_common::map` and its former one an entry here, to be kept as long as upgrades from there are supported.
 pub const CONVERSIONS: &[Conversion] = &[
     Conversion { from: "peers_v2", to: map::PEERS, convert: Some(convert::peer_without_place) },
+    Conversion { from: map::PEERS_BY_COOKIE, to: map::PEERS, convert: Some(convert::as_it_is) },
     Conversion { from: map::FLOWS_BY_KEY, to: map::FLOWS, convert: Some(convert::as_it_is) },
 ];
 
@@ -153,7 +154,7 @@ impl Exchange {
         let (there, former) = (observe(&directory.join("maps"))?, observe(&directory.join("former"))?);
         let Plan { moves, larger } = plan_moves(&there, &former, wanted, conversions);
         for Larger { name, entries_max, wanted } in larger {
-            let entries = |of| if name == map::FLOWS { flow_table::entries_in(of) } else { of };
+            let entries = |of| if map::TABLES.contains(&name) { table::entries_in(of) } else { of };
             let (entries_max, wanted) = (entries(entries_max), entries(wanted));
             tracing::info!(
                 "the map {name} keeps room for {entries_max} entries, though {wanted} were asked for: maps do not \
@@ -197,10 +198,8 @@ impl Exchange {
     /// How many entries a map had that is replaced: the new one is not to have less, whatever is asked for.
     pub fn entries_max(&self, name: &str) -> Option<u32> {
         let moving = self.moves.iter().find(|it| it.is.name == name)?;
-        Some(match moving.is.from.as_str() {
-            map::FLOWS_BY_KEY => flow_table::buckets_for(moving.info.entries_max),
-            _ => moving.info.entries_max,
-        })
+        let was_hash = map::TABLES.contains(&name) && moving.info.kind != copy::ARRAY;
+        Some(if was_hash { table::buckets_for(moving.info.entries_max) } else { moving.info.entries_max })
     }
 
     /// Whether an earlier agent began it.
@@ -239,13 +238,13 @@ impl Exchange {
             let name = moving.is.name;
             let wrap = |source| kernel_error("bringing entries to the new map", name, source);
             let to = sys::get(&kernel::pin(&self.directory, name)).map_err(wrap)?;
-            if name == map::FLOWS {
-                brought += flows::apply_copy(moving.former.as_fd(), &moving.info, to).map_err(wrap)?;
-                continue;
-            }
             let convert = moving.is.conversion.and_then(|it| it.convert);
-            let from = moving.former.as_fd();
-            let copied = copy::apply_copy(from, &moving.info, to.as_fd(), convert, rank::rank_of(name));
+            let (from, info) = (moving.former.as_fd(), &moving.info);
+            let copied = match name {
+                map::FLOWS => tables::apply_copy::<Flow>(from, info, to, convert),
+                map::PEERS => tables::apply_copy::<KnownPeer>(from, info, to, convert),
+                _ => copy::apply_copy(from, info, to.as_fd(), convert, rank::rank_of(name)),
+            };
             brought += copied.map_err(wrap)?;
         }
         Ok(brought)

@@ -7,11 +7,13 @@ use aya::maps::{MapData, MapError};
 use penstock_ebpf_common::{Event, Reason, ServiceCount, map};
 use serde::Serialize;
 
-use crate::flow_table::{self, FlowTable};
+use crate::flow_table::FlowTable;
 use crate::image::MapImage;
 use crate::kernel::{KernelMaps, failed, pin};
 use crate::links::Links;
+use crate::peer_table::PeerTable;
 use crate::sink::MapSink;
+use crate::table;
 use crate::uplink::XdpKind;
 use crate::{Dataplane, DataplaneError};
 
@@ -148,7 +150,7 @@ fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError>
     let data = open()?;
     let info = data.info().map_err(|error| failed("asking for a map", name, error))?;
     let entries_max = match name {
-        map::FLOWS => flow_table::entries_in(info.max_entries()),
+        map::FLOWS | map::PEERS => table::entries_in(info.max_entries()),
         _ => info.max_entries(),
     };
     let entries_max = Some(u64::from(entries_max)).filter(|max| *max > 0);
@@ -177,7 +179,7 @@ fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError>
         map::INSIDE => Some(keys!(LpmTrie, shared::Address, u32)),
         map::FRAGMENTS => Some(keys!(shared::FragmentKey, shared::FragmentValue)),
         map::SOCKET_FLOWS => Some(keys!(shared::SocketFlowKey, shared::SocketFlowValue)),
-        map::PEERS => Some(keys!(u64, shared::Peer)),
+        map::PEERS => Some(PeerTable::open(directory)?.memory()?.count() as u64),
         map::OPEN => Some(keys!(shared::OpenKey, i64)),
         map::AFFINITY => Some(keys!(shared::AffinityKey, shared::AffinityValue)),
         map::POD_DROPS => Some(keys!(PerCpuHashMap, shared::PodDropKey, u64)),

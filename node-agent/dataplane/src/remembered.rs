@@ -83,13 +83,13 @@ impl Remembered {
                 found.flows.push((*key, *value));
             }
         });
-        kernel::each(&maps.peers, map::PEERS, |cookie, peer| {
+        maps.peers.memory()?.each(|cookie, peer| {
             if (peer.vip, peer.vip_port, peer.protocol) == (to, port, protocol)
                 && client.netns == Some(peer.netns)
             {
                 found.sockets.push(Connected { cookie: *cookie, peer: *peer, port: None });
             }
-        })?;
+        });
         kernel::each(&maps.socket_flows, map::SOCKET_FLOWS, |key, _| {
             let forward = key.half == u16::from(HALF_FORWARD);
             found.datagram_sockets += usize::from(forward && (key.address, key.port) == (to, port));

@@ -8,12 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-use penstock_ebpf_common::{PROTOCOL_TCP, PROTOCOL_UDP, Peer, PickedPeer, map};
+use penstock_ebpf_common::{PROTOCOL_TCP, PROTOCOL_UDP, Peer, PickedPeer};
 
 use crate::DataplaneError;
 use crate::diag::{Destroyed, Diag, Found};
 use crate::image::Endpoint;
-use crate::kernel::{self, KernelMaps};
+use crate::kernel::KernelMaps;
 use crate::leaving::Ended;
 use crate::namespaces::Namespaces;
 use crate::noted::Noted;
@@ -54,11 +54,6 @@ pub fn observe_victims(
         }
     })?;
     Ok(victims)
-}
-
-/// Hands on every peer that a socket is connected to.
-pub fn each_peer(maps: &KernelMaps, mut each: impl FnMut(&Peer)) -> Result<(), DataplaneError> {
-    kernel::each(&maps.peers, map::PEERS, |_, peer| each(peer))
 }
 
 fn is_over(ended: &Ended, peer: &Peer) -> bool {

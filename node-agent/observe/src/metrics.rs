@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn a_map_without_a_count_has_no_sample() {
         let maps =
-            [MapFill { name: "peers_v3", entries: None, entries_max: None, evicts: false, raised_by: None }];
+            [MapFill { name: "peers_v4", entries: None, entries_max: None, evicts: false, raised_by: None }];
         assert!(maps_metrics(&maps).lines().all(|line| line.starts_with('#')));
     }
 }

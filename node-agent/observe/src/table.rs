@@ -142,7 +142,7 @@ demo/hello:http        12          0        0        0        0      0
                 evicts: false,
                 raised_by: None,
             },
-            MapFill { name: "peers_v3", entries: None, entries_max: None, evicts: false, raised_by: None },
+            MapFill { name: "peers_v4", entries: None, entries_max: None, evicts: false, raised_by: None },
             MapFill {
                 name: "flows_v2",
                 entries: Some(1),
@@ -154,7 +154,7 @@ demo/hello:http        12          0        0        0        0      0
         let expected = "\
 MAP       ENTRIES  ROOM FOR  FILLED  WHEN FULL
 vips_v1   64       128       50 %    refuses
-peers_v3  -        -         -       refuses
+peers_v4  -        -         -       refuses
 flows_v2  1        4         25 %    the oldest go
 ";
         assert_eq!(maps_table(&maps), expected);

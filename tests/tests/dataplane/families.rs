@@ -156,7 +156,7 @@ fn what_was_known_of_a_socket_s_peer_goes_with_the_socket() {
         stand.load().apply(&desired(BOTH)).expect("applied");
         let peers = || {
             let maps = penstock_dataplane::observe_maps(stand.bpffs()).expect("maps");
-            maps.iter().find(|map| map.name == "peers_v3").and_then(|map| map.entries)
+            maps.iter().find(|map| map.name == penstock_ebpf_common::map::PEERS).and_then(|map| map.entries)
         };
         let said = stand.in_cgroup(|| {
             let stream = std::net::TcpStream::connect("[fd00:10:96::7]:80").expect("connected");

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use aya::maps::{HashMap, Map, MapData};
+use penstock_dataplane::PeerTable;
 use penstock_ebpf_common::{Peer, map};
 use penstock_tests::dataplane::{Stand, desired};
 use penstock_tests::netns::{Netns, ip};
@@ -195,13 +195,12 @@ fn sockets_connected_to_a_removed_backend_fail_at_once_in_every_namespace_and_ot
 
 /// Spoils what is known of where the kernel has the sockets: nothing of one of them, and of the others the place of another.
 fn misplace(stand: &Stand) {
-    let pin = stand.bpffs().join("maps").join(map::PEERS);
-    let data = Map::from_map_data(MapData::from_pin(pin).expect("the map of peers")).expect("a map");
-    let mut peers = HashMap::<_, u64, Peer>::try_from(data).expect("a map of peers");
-    let known: Vec<_> = peers.iter().collect::<Result<_, _>>().expect("peers");
+    let peers = PeerTable::open(stand.bpffs()).and_then(|table| table.memory()).expect("the peers");
+    let mut known = Vec::new();
+    peers.each(|cookie, peer| known.push((*cookie, *peer)));
     let places = std::iter::once(0).chain(known.iter().map(|(_, peer)| peer.place));
     for ((cookie, peer), place) in known.iter().zip(places) {
-        peers.insert(cookie, Peer { place, ..*peer }, 0).expect("written");
+        assert!(peers.remove(cookie) && peers.insert_new(cookie, &Peer { place, ..*peer }, 0));
     }
 }
 

@@ -139,6 +139,98 @@ fn a_table_is_three_quarters_full_before_anything_is_given_up() {
     assert!(kept * 4 > places * 3, "{kept} of {places}");
 }
 
+/// The same table by sockets' numbers, whose second buckets are near their first.
+struct Sockets(Numbers);
+
+impl Memory for Sockets {
+    type Key = u64;
+    const REACH: u32 = hash::SOCKETS_REACH;
+
+    fn mask(&self) -> u32 {
+        self.0.mask()
+    }
+
+    fn opaque<const NUMBER: u32>(&self) -> u32 {
+        NUMBER
+    }
+
+    fn heads(&self, bucket: u32) -> Option<*mut u64> {
+        self.0.heads(bucket)
+    }
+
+    fn has(&self, heads: *mut u64, way: u32, key: &u64) -> bool {
+        self.0.has(heads, way, key)
+    }
+
+    fn read(&self, head: *mut u64) -> u64 {
+        self.0.read(head)
+    }
+
+    fn read_again(&self, head: *mut u64) -> u64 {
+        self.0.read_again(head)
+    }
+
+    fn publish(&self, head: *mut u64, to: u64) {
+        self.0.publish(head, to);
+    }
+
+    fn swap(&self, head: *mut u64, was: u64, to: u64) -> bool {
+        self.0.swap(head, was, to)
+    }
+}
+
+impl Sockets {
+    fn note(&self, cookie: u64) -> bool {
+        let Claimed::Place(place) = claim_free(self, hash::socket(cookie), &cookie, marks(0, 0)) else {
+            return false;
+        };
+        self.0.write(place, cookie, cookie);
+        publish(self, place);
+        true
+    }
+
+    fn forget(&self, cookie: u64) {
+        let found = find(self, hash::socket(cookie), &cookie).expect("there");
+        give_up(self, found.place);
+    }
+}
+
+#[test]
+fn sockets_that_stay_and_sockets_that_come_and_go_find_a_place_while_half_of_all_are_free() {
+    let table = Sockets(Numbers::new(1024));
+    let places = table.0.heads.len() as u64;
+    // As the kernel numbers them: in a row. Of every ten one stays, until half of the table is full.
+    let mut stay = Vec::new();
+    for cookie in 1.. {
+        assert!(table.note(cookie), "with {} of {places}", stay.len());
+        if cookie % 10 == 0 {
+            stay.push(cookie)
+        } else {
+            table.forget(cookie)
+        }
+        if stay.len() as u64 == places / 2 {
+            break;
+        }
+    }
+    for cookie in &stay {
+        assert!(find(&table, hash::socket(*cookie), cookie).is_some());
+    }
+}
+
+#[test]
+fn sockets_in_a_row_find_a_place_until_half_are_taken_and_nobody_s_is_given_up() {
+    let table = Sockets(Numbers::new(1024));
+    let places = table.0.heads.len() as u64;
+    let first = (0..).find(|cookie| !table.note(*cookie)).expect("it is full some time");
+    assert!(first >= places / 2, "{first} of {places}");
+    let others = (first + 1..8 * places).filter(|cookie| table.note(*cookie)).count() as u64;
+    assert_eq!(
+        (first + others, table.0.live() as u64),
+        (places, places),
+        "all are taken, and none was given up"
+    );
+}
+
 #[test]
 fn what_is_over_is_given_up_first_and_then_what_was_longest_not_seen() {
     let table = Numbers::new(2);

@@ -13,7 +13,8 @@ pub fn peer_without_place(key: &[u8], value: &[u8]) -> Option<Entry> {
     Some((key.to_vec(), peer))
 }
 
-/// Until the second version flows were in a map of the kernel's own kind: the same entries lie elsewhere.
+/// Until their second version flows were in a map of the kernel's own kind, and peers until their fourth: the same entries lie
+/// elsewhere.
 pub fn as_it_is(key: &[u8], value: &[u8]) -> Option<Entry> {
     Some((key.to_vec(), value.to_vec()))
 }

@@ -1,24 +1,32 @@
-//! Flows brought to another table, from a table or from the map of the kernel's own kind that flows were in before.
+//! Entries brought to another table, from a table or from the map of the kernel's own kind that they were in before.
 //!
-//! Each comes with the time it was last seen, and takes no place of what was seen later.
+//! A flow comes with the time it was last seen, and takes no place of what was seen later; a peer takes nobody's.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use penstock_ebpf_common::{FlowKey, FlowValue};
-
+use super::Entry as Bytes;
 use super::copy::ARRAY;
-use crate::flow_table::{FlowMemory, FlowTable};
 use crate::sys::{self, MapInfo, entries};
+use crate::table::{Entry, Memory, Table};
 
-/// Brings every flow over that is not there yet and has room. Programs delete from the former map first: so what is still
+/// Brings every entry over that is not there yet and has room. Programs delete from the former map first: so what is still
 /// there after it was brought over was not deleted meanwhile, or will be deleted in both. Returns how many.
-pub fn apply_copy(from: BorrowedFd<'_>, info: &MapInfo, to: OwnedFd) -> io::Result<usize> {
-    let to = FlowTable::of(to)?.map_here()?;
+pub fn apply_copy<E: Entry>(
+    from: BorrowedFd<'_>,
+    info: &MapInfo,
+    to: OwnedFd,
+    convert: Option<fn(&[u8], &[u8]) -> Option<Bytes>>,
+) -> io::Result<usize>
+where
+    E::Key: aya::Pod,
+    E::Value: aya::Pod,
+{
+    let to = Table::<E>::of(to)?.map_here()?;
     let now_ns = sys::monotonic_ns();
     let mut brought = 0;
     if info.kind == ARRAY {
-        let from = FlowMemory::of(from, info.entries_max)?;
+        let from = Memory::<E>::of(from, info.entries_max)?;
         from.each(|key, value| {
             if to.insert_new(key, value, now_ns) {
                 brought += 1;
@@ -32,7 +40,8 @@ pub fn apply_copy(from: BorrowedFd<'_>, info: &MapInfo, to: OwnedFd) -> io::Resu
     let (key_size, value_size) = (info.key_size as usize, info.value_size as usize);
     let mut failed = None;
     entries::each(from, key_size, value_size, |key_bytes, value| {
-        let (Some(key), Some(value)) = (read::<FlowKey>(key_bytes), read::<FlowValue>(value)) else { return };
+        let Some((key, value)) = convert.and_then(|convert| convert(key_bytes, value)) else { return };
+        let (Some(key), Some(value)) = (read::<E::Key>(&key), read::<E::Value>(&value)) else { return };
         if to.insert_new(&key, &value, now_ns) {
             brought += 1;
             match entries::lookup(from, key_bytes, value_size) {

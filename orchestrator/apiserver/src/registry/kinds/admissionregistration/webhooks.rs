@@ -220,7 +220,7 @@ mod tests {
             ),
             (
                 json!({"matchConditions": [{"name": "n", "expression": "1 + 1"}]}),
-                "webhooks[0].matchConditions[0].expression: Invalid value: \"1 + 1\": must evaluate to bool",
+                "webhooks[0].matchConditions[0].expression: Invalid value: \"1 + 1\": must evaluate to bool but got int",
             ),
             (
                 json!({"rules": [{"operations": ["PATCH"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"]}]}),

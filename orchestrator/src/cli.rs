@@ -72,6 +72,21 @@ pub struct RunArguments {
     /// server will do.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// How much of which requests is written to the audit log: a Policy of audit.k8s.io/v1.
+    #[arg(long, value_name = "FILE", requires = "audit_log_path", help_heading = "Audit")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// The audit log, a JSON object a line; - is standard output.
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file", help_heading = "Audit")]
+    pub audit_log_path: Option<PathBuf>,
+    /// A log of this size is put aside; 0: never.
+    #[arg(long, value_name = "MIB", default_value_t = 100, help_heading = "Audit")]
+    pub audit_log_maxsize: u64,
+    /// How many logs that were put aside are kept; 0: all.
+    #[arg(long, value_name = "N", default_value_t = 10, help_heading = "Audit")]
+    pub audit_log_maxbackup: usize,
+    /// How many days they are kept; 0: for ever.
+    #[arg(long, value_name = "DAYS", default_value_t = 0, help_heading = "Audit")]
+    pub audit_log_maxage: u32,
     /// How log lines look. RUST_LOG chooses which there are.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,

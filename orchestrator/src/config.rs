@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
+use penstock_apiserver::audit::LogConfig;
 
 use crate::cli::{Component, RunArguments, StoreKind};
 
@@ -86,6 +87,14 @@ pub struct ServerPart {
     pub store: StoreKind,
     pub etcd_endpoints: Vec<String>,
     pub extra_names: Vec<String>,
+    pub audit: Option<AuditFiles>,
+}
+
+/// What is noted of requests, and where.
+#[derive(Debug)]
+pub struct AuditFiles {
+    pub policy: PathBuf,
+    pub log: LogConfig,
 }
 
 // === impl RunConfig ===
@@ -157,6 +166,17 @@ impl ServerPart {
         if let Some(name) = wrong {
             return Err(ConfigError::NotADomain { name: name.clone() });
         }
+        // Neither is without the other, says the command line.
+        let audit =
+            arguments.audit_policy_file.zip(arguments.audit_log_path).map(|(policy, path)| AuditFiles {
+                policy,
+                log: LogConfig {
+                    path,
+                    size_max_mib: arguments.audit_log_maxsize,
+                    kept_max: arguments.audit_log_maxbackup,
+                    days_max: arguments.audit_log_maxage,
+                },
+            });
         Ok(Self {
             listen: arguments
                 .listen
@@ -169,6 +189,7 @@ impl ServerPart {
             store: arguments.store,
             etcd_endpoints: arguments.etcd_endpoints,
             extra_names: arguments.extra_san,
+            audit,
         })
     }
 

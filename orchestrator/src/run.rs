@@ -8,6 +8,7 @@ use anyhow::Context;
 use http::HeaderValue;
 use http::header::USER_AGENT;
 use kube::Client;
+use penstock_apiserver::audit::{AuditConfig, Policy};
 use penstock_apiserver::{ApiServer, Registry, RegistryConfig, ServerConfig, User};
 use penstock_cloud::CloudConfig;
 use penstock_controllers::ipnet::Cidr;
@@ -23,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::StoreKind;
-use crate::config::{RunConfig, ServerPart};
+use crate::config::{AuditFiles, RunConfig, ServerPart};
 use crate::credentials;
 use crate::data_dir::DataDir;
 use crate::loops::Loops;
@@ -118,7 +119,11 @@ async fn serve(data: &DataDir, part: &ServerPart) -> anyhow::Result<Running> {
     credentials::write_admin(&pki.authority, &part.url(), &data.admin_kubeconfig())?;
     let store = OpenStore::open(data, part).await?;
     let registry = Registry::new(store.shared(), registry_config(part)).await?;
-    let server = ApiServer::new(registry, server_config(part, &pki)).await?;
+    let config = ServerConfig {
+        audit: part.audit.as_ref().map(audit_config).transpose()?,
+        ..server_config(part, &pki)
+    };
+    let server = ApiServer::new(registry, config).await?;
     let clients = LOOPS_USERS.map(|user| {
         let groups = LOOPS_GROUPS.map(str::to_owned).to_vec();
         server.client(User { name: user.to_owned(), groups, ..User::default() })
@@ -224,6 +229,12 @@ fn server_config(part: &ServerPart, pki: &Pki) -> ServerConfig {
         kubelet_client_key_pem: pki.kubelet_client.key_pem.clone().into_bytes(),
         ..ServerConfig::new(part.listen, part.advertise_address)
     }
+}
+
+fn audit_config(files: &AuditFiles) -> anyhow::Result<AuditConfig> {
+    let file = files.policy.display().to_string();
+    let text = std::fs::read(&files.policy).with_context(|| format!("--audit-policy-file {file}"))?;
+    Ok(AuditConfig { policy: Arc::new(Policy::parse(&file, &text)?), log: files.log.clone() })
 }
 
 fn controllers_config(config: &RunConfig, server: Option<&Running>) -> ControllersConfig {

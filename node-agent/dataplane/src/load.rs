@@ -134,7 +134,7 @@ impl Default for Limits {
             source_ranges_max: 65_536,
             flows_max: 65_536,
             // Does not grow; one that is evicted is made again, to the same backend.
-            socket_flows_max: 32_768,
+            socket_flows_max: 65_536,
             // Read place by place, empty or not, whenever a backend leaves that was used: they begin small and grow.
             peers_max: 32_768,
             affinity_max: 16_384,

@@ -5,6 +5,7 @@
 
 pub mod admission;
 mod aggregation;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod client;

@@ -73,7 +73,7 @@ pub(crate) async fn serve(
     body: Body,
     review: &Review,
 ) -> Result<Response<Body>, ApiError> {
-    let Call { user, info, query, parts } = call;
+    let Call { user, info, query, parts, .. } = call;
     if info.verb != "create" || !info.name.is_empty() {
         return Err(ApiError::new(
             405,

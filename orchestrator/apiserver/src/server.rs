@@ -5,6 +5,7 @@
 //! writers of responses ([`respond`], [`list_body`], [`watch`]). Must not know a kind by name beyond the few whose
 //! answer is not a stored object (reviews, tokens, proxies).
 
+mod audited;
 pub mod chain;
 pub mod config;
 pub mod health;
@@ -31,6 +32,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::aggregation::{self, Aggregation, trust};
+use crate::audit::{Audit, AuditError};
 use crate::authn::Authenticator;
 use crate::authn::certificate::{Trust, TrustError};
 use crate::authz::escalation::Escalation;
@@ -57,6 +59,8 @@ pub enum ServerError {
     Certificate { why: String },
     #[error(transparent)]
     Trust(#[from] TrustError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error("the service-account key cannot be used")]
     ServiceAccountKey {
         #[source]
@@ -100,6 +104,7 @@ pub(crate) struct Inner {
     pub proxies: Proxies,
     pub aggregation: Arc<Aggregation>,
     pub metrics: Metrics,
+    pub audit: Option<Arc<Audit>>,
     /// Ends watches and background work; cancelled when the server stops.
     pub stopping: CancellationToken,
     _stop_background: DropGuard,
@@ -143,6 +148,7 @@ impl ApiServer {
             aggregation,
             proxies: Proxies::new(registry.clone(), &config)?,
             metrics: Metrics::new(),
+            audit: config.audit.as_ref().map(Audit::open).transpose()?.map(Arc::new),
             stopping: background.clone(),
             _stop_background: background.drop_guard(),
             registry,

@@ -18,10 +18,10 @@ mod lifecycle;
 mod limits;
 #[path = "registry/pod_security.rs"]
 mod pod_security;
-#[path = "registry/quotas.rs"]
-mod quotas;
 #[path = "registry/policies.rs"]
 mod policies;
+#[path = "registry/quotas.rs"]
+mod quotas;
 #[path = "registry/reading.rs"]
 mod reading;
 #[path = "registry/services.rs"]

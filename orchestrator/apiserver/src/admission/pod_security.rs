@@ -27,6 +27,10 @@ use subject::Subject;
 /// How many pods of a namespace are looked at when its standard is raised.
 const PODS_MAX: usize = 3000;
 
+/// Under which auditors read of it.
+const ENFORCED: &str = "pod-security.kubernetes.io/enforce-policy";
+const VIOLATIONS: &str = "pod-security.kubernetes.io/audit-violations";
+
 pub struct PodSecurity;
 
 #[async_trait]
@@ -46,6 +50,8 @@ impl Plugin for PodSecurity {
                 }
                 let policy = policy_of(registry, a.namespace).await?;
                 let subject = Subject { metadata: &object["metadata"], spec: &object["spec"] };
+                a.context.annotate(ENFORCED, policy.enforce.to_string());
+                tell_auditors(a, &policy, &subject);
                 if let Some(broken) = judge(policy.enforce, &subject) {
                     let detail = broken.detail();
                     return Err(a.forbidden(format!("violates PodSecurity \"{}\": {detail}", policy.enforce)));
@@ -56,7 +62,9 @@ impl Plugin for PodSecurity {
             (_, _, "") => {
                 let Some(template) = template_of(a, object) else { return Ok(()) };
                 let policy = policy_of(registry, a.namespace).await?;
-                warn(a, &policy, &Subject { metadata: &template["metadata"], spec: &template["spec"] });
+                let subject = Subject { metadata: &template["metadata"], spec: &template["spec"] };
+                tell_auditors(a, &policy, &subject);
+                warn(a, &policy, &subject);
                 Ok(())
             }
             _ => Ok(()),
@@ -72,6 +80,13 @@ async fn policy_of(registry: &Registry, namespace: &str) -> Result<Policy, ApiEr
 fn warn(a: &Attributes<'_>, policy: &Policy, subject: &Subject<'_>) {
     if let Some(broken) = judge(policy.warn, subject) {
         a.context.warn(format!("would violate PodSecurity \"{}\": {}", policy.warn, broken.detail()));
+    }
+}
+
+fn tell_auditors(a: &Attributes<'_>, policy: &Policy, subject: &Subject<'_>) {
+    if let Some(broken) = judge(policy.audit, subject) {
+        let violation = format!("would violate PodSecurity \"{}\": {}", policy.audit, broken.detail());
+        a.context.annotate(VIOLATIONS, violation);
     }
 }
 

@@ -4,6 +4,7 @@
 //! knows a header or a query parameter's spelling.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -41,6 +42,9 @@ pub enum FieldValidation {
     Strict,
 }
 
+/// Notes about one request for whoever audits it, shared by all that work on it.
+pub type Annotations = Arc<Mutex<BTreeMap<String, String>>>;
+
 /// One request's circumstances. Shared by reference through admission, strategy and store.
 #[derive(Debug, Default)]
 pub struct Context {
@@ -60,7 +64,7 @@ pub struct Context {
     /// Become `Warning: 299` headers, in order. At most 64 are kept.
     pub warnings: Mutex<Vec<String>>,
     /// What admission noted of the request for whoever audits it. At most 64 are kept.
-    pub annotations: Mutex<BTreeMap<String, String>>,
+    pub annotations: Annotations,
 }
 
 impl Context {

@@ -1,7 +1,7 @@
 //! The one chain every request passes: authentication → (flow control) → authorisation → route → registry.
 //!
-//! Read it top to bottom: nothing happens to a request that is not a line of [`pass`]. Audit and priority-and-fairness
-//! have their places marked.
+//! Read it top to bottom: nothing happens to a request that is not a line of [`pass`]. Priority and fairness have their
+//! place marked.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,14 +15,16 @@ use tokio::time::Instant;
 use super::negotiate::{self, Encoding};
 use super::query::Query;
 use super::request_info::RequestInfo;
-use super::{Inner, health, resource, respond};
+use super::{Inner, audited, health, resource, respond};
 use crate::aggregation::{self, remote::Remote};
+use crate::audit::Trail;
 use crate::authn::certificate::Peer;
 use crate::authn::{self, impersonation};
 use crate::authz::Attributes;
 use crate::client::InProcess;
 use crate::error::ApiError;
 use crate::registry::User;
+use crate::registry::context::Annotations;
 use crate::{discovery, openapi};
 
 /// Requests that are not watches, logs or proxies must be answered within this time.
@@ -34,6 +36,8 @@ pub(crate) struct Call {
     pub info: RequestInfo,
     pub query: Query,
     pub parts: Parts,
+    /// For the audit, from whoever works on the request.
+    pub annotations: Annotations,
 }
 
 /// Answers a request; failures become a Status in the client's encoding.
@@ -44,7 +48,9 @@ pub(crate) async fn answer(inner: &Arc<Inner>, request: Request<Body>) -> Respon
     let encoding = failure_encoding(request.headers(), &query);
     let long_running = info.is_long_running();
     let observed = inner.metrics.begin(&info);
-    let work = pass(inner, info, query, request);
+    let id = audited::id_of(request.headers());
+    let mut trail = None;
+    let work = pass(inner, info, query, request, &id, &mut trail);
     let answered = if long_running {
         work.await
     } else {
@@ -54,13 +60,19 @@ pub(crate) async fn answer(inner: &Arc<Inner>, request: Request<Body>) -> Respon
             ))
         })
     };
+    let mut failure = None;
     let mut response = answered.unwrap_or_else(|error| {
         if error.code >= 500 {
             tracing::warn!(code = error.code, %error, "request failed");
         }
+        failure = trail.is_some().then(|| error.status());
         respond::failure(inner.registry.schema(), &error, encoding)
     });
-    if let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()) {
+    if let Some(trail) = trail {
+        let read = |headers: &HeaderMap, bytes: &[u8]| audited::object(inner, headers, bytes);
+        response = trail.finish(response, failure, long_running, read).await;
+    }
+    if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("audit-id", id);
     }
     inner.metrics.end(observed, response.status().as_u16(), started.elapsed());
@@ -72,14 +84,31 @@ async fn pass(
     info: RequestInfo,
     query: Query,
     request: Request<Body>,
+    id: &str,
+    trail: &mut Option<Trail>,
 ) -> Result<Response<Body>, ApiError> {
-    let (mut parts, body) = request.into_parts();
-    let user = authenticate(inner, &parts).await?;
-    let user = impersonation::acting_user(user, &parts.headers, &inner.authorizer).await?;
+    let (mut parts, mut body) = request.into_parts();
+    let annotations = Annotations::default();
+    let caller = authenticate(inner, &parts).await;
+    let user = match &caller {
+        Ok(caller) => impersonation::acting_user(caller.clone(), &parts.headers, &inner.authorizer).await,
+        Err(_) => Ok(User::default()),
+    };
+    if let Some(audit) = &inner.audit {
+        let caller = caller.as_ref().cloned().unwrap_or_default();
+        let acting = user.as_ref().ok().filter(|user| **user != caller).cloned();
+        let asked = audited::asked(id, &info, caller, acting, &parts);
+        *trail = audit.begin(asked, annotations.clone()).await;
+    }
+    caller?;
+    let user = user?;
     authn::strip_credentials(&mut parts.headers);
-    // Audit of the request goes here; priority and fairness after it, now that the user is known.
-    inner.authorizer.authorize(&user, &Attributes::of(&info)).await?;
-    let call = Call { user, info, query, parts };
+    // Priority and fairness go here, now that the user is known.
+    authorize(inner, &user, &info, &annotations).await?;
+    if let Some(trail) = trail {
+        body = audited::with_request(inner, trail, &info, &parts.headers, body).await?;
+    }
+    let call = Call { user, info, query, parts, annotations };
     if let Some(remote) = remote(inner, &call.info) {
         return aggregation::forward::serve(&inner.aggregation, call, body, &remote).await;
     }
@@ -88,6 +117,20 @@ async fn pass(
     } else {
         serve_path(inner, &call).await
     }
+}
+
+async fn authorize(
+    inner: &Inner,
+    user: &User,
+    info: &RequestInfo,
+    annotations: &Annotations,
+) -> Result<(), ApiError> {
+    let decided = inner.authorizer.authorize(user, &Attributes::of(info)).await;
+    let word = if decided.is_ok() { "allow" } else { "forbid" };
+    if inner.audit.is_some() {
+        annotations.lock().insert("authorization.k8s.io/decision".to_owned(), word.to_owned());
+    }
+    decided
 }
 
 /// The extension server a request is for: one on its resources, or on what there is of them.

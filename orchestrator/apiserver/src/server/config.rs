@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::audit::AuditConfig;
 use crate::registry::User;
 
 /// A bearer token known from the start (tests, bootstrap).
@@ -45,6 +46,8 @@ pub struct ServerConfig {
     pub static_tokens: Vec<StaticToken>,
     /// Whether requests without credentials are let in as `system:anonymous`.
     pub anonymous: bool,
+    /// What is noted of requests, and where; `None`: nothing.
+    pub audit: Option<AuditConfig>,
 }
 
 /// The issuer (and default audience) of a cluster with the default domain.
@@ -73,6 +76,7 @@ impl ServerConfig {
             advertise_address,
             static_tokens: Vec::new(),
             anonymous: true,
+            audit: None,
         }
     }
 }

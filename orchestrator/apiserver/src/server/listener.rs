@@ -3,6 +3,7 @@
 //! HTTP/1.1 (with upgrades) and HTTP/2 share the port by ALPN. On shutdown, listeners close first, watches end, and
 //! open requests get a while to finish.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,10 @@ const STREAMS_MAX: u32 = 1000;
 const HEADER_BYTES_MAX: u32 = 64 * 1024;
 /// HTTP/2 flow-control windows. Bodies are small and watches many, so memory comes before throughput.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// Where a request's connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClientAddress(pub IpAddr);
 
 /// The TLS side of the configuration.
 pub fn acceptor(config: &ServerConfig, trust: Trust) -> Result<TlsAcceptor, ServerError> {
@@ -69,13 +74,13 @@ pub async fn serve(
             () = shutdown.cancelled() => break,
             accepted = accept(&listener, &room) => accepted,
         };
-        let Some((stream, permit)) = accepted else {
+        let Some((stream, from, permit)) = accepted else {
             continue;
         };
         let (server, acceptor, trust, shutdown) =
             (server.clone(), acceptor.clone(), trust.clone(), shutdown.clone());
         connections.spawn(async move {
-            connection(server, stream, acceptor, trust, shutdown).await;
+            connection(server, stream, from, acceptor, trust, shutdown).await;
             drop(permit);
         });
     }
@@ -90,10 +95,10 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, IpAddr, tokio::sync::OwnedSemaphorePermit)> {
     let permit = room.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, permit)),
+        Ok((stream, from)) => Some((stream, from.ip(), permit)),
         Err(error) => {
             // Out of file descriptors, mostly: give others time to close theirs.
             tracing::warn!(%error, "accept failed");
@@ -106,6 +111,7 @@ async fn accept(
 async fn connection(
     server: ApiServer,
     stream: TcpStream,
+    from: IpAddr,
     acceptor: TlsAcceptor,
     trust: Trust,
     shutdown: CancellationToken,
@@ -125,6 +131,7 @@ async fn connection(
         let server = server.clone();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(ClientAddress(from));
         async move { Ok::<_, std::convert::Infallible>(server.handle(request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

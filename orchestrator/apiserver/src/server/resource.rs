@@ -222,7 +222,7 @@ async fn write(
     target: &Target,
     reply: Reply,
 ) -> Result<Response<Body>, ApiError> {
-    let Call { user, info, query, parts } = call;
+    let Call { user, info, query, parts, .. } = call;
     let options_kind = match info.verb.as_str() {
         "create" => "CreateOptions",
         "update" => "UpdateOptions",
@@ -230,6 +230,7 @@ async fn write(
     };
     let agent = parts.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok());
     let mut context = write_context(user.clone(), query, options_kind, agent)?;
+    context.annotations = call.annotations.clone();
     context.create_is_unauthorized = info.verb != "create";
     let outcome = match info.verb.as_str() {
         "create" => {
@@ -299,6 +300,7 @@ async fn delete(
     }
     options.validate()?;
     let mut context = write_context(user.clone(), query, "DeleteOptions", None)?;
+    context.annotations = call.annotations.clone();
     context.dry_run = options.dry_run;
     if call.info.verb == "deletecollection" {
         let list = list_options(&call.query)?;

@@ -1,4 +1,5 @@
-//! What a namespace's labels say: a standard to enforce and one to warn by, each in a version of Kubernetes.
+//! What a namespace's labels say: standards to enforce, to warn by and to tell auditors of, each in a version of
+//! Kubernetes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,6 +34,7 @@ pub struct Standard {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Policy {
     pub enforce: Standard,
+    pub audit: Standard,
     pub warn: Standard,
 }
 
@@ -40,8 +42,7 @@ pub struct Policy {
 pub fn of_labels(labels: &BTreeMap<String, String>) -> (Policy, Vec<FieldError>) {
     let mut errors = Vec::new();
     let enforce = read(labels, "enforce", Level::Restricted, &mut errors);
-    // Nothing is written for auditors from it yet; nonsense is refused all the same.
-    read(labels, "audit", Level::Privileged, &mut errors);
+    let audit = read(labels, "audit", Level::Privileged, &mut errors);
     let said = |name: &str| labels.contains_key(&format!("{PREFIX}{name}"));
     let mut warn = read(labels, "warn", Level::Privileged, &mut errors);
     let enforce_is_read = labels.get(&format!("{PREFIX}enforce")).is_some_and(|text| level(text).is_some());
@@ -51,7 +52,7 @@ pub fn of_labels(labels: &BTreeMap<String, String>) -> (Policy, Vec<FieldError>)
             warn.version = enforce.version;
         }
     }
-    (Policy { enforce, warn }, errors)
+    (Policy { enforce, audit, warn }, errors)
 }
 
 fn read(

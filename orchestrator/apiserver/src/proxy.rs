@@ -7,6 +7,7 @@
 mod admission;
 pub mod dial;
 pub mod kubelet;
+pub mod links;
 pub mod location;
 pub mod relay;
 pub mod reverse;

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::error::ApiError;
 use crate::registry;
 use crate::server::chain::{Call, accept, takes_gzip};
+use crate::server::negotiate::Shape;
 use crate::server::request_info::RequestInfo;
 use crate::server::{Inner, intake, negotiate, respond};
 
@@ -82,6 +83,7 @@ pub(crate) async fn serve(
         ));
     }
     let negotiated = negotiate::negotiate(accept(&parts.headers), query.flag("pretty"))
+        .filter(|negotiated| negotiated.shape == Shape::Object)
         .ok_or_else(respond::not_acceptable)?;
     let gzip = takes_gzip(&parts.headers);
     let body = intake::read_object(&parts.headers, body).await?;

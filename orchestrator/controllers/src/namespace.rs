@@ -18,6 +18,8 @@ use crate::context::Context;
 use crate::discovery::{Found, observe_resources};
 
 const FINALIZER: &str = "kubernetes";
+/// As [`Sweep::remaining`] names them.
+const PODS: &str = "pods.";
 /// Pods need their grace to end; looking twice a second makes the end of a namespace prompt.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -67,7 +69,14 @@ impl Controller {
                 return sweep;
             }
         };
-        for found in resources.iter().filter(|f| f.namespaced && f.can("delete") && f.can("list")) {
+        let mut removable: Vec<&Found> =
+            resources.iter().filter(|f| f.namespaced && f.can("delete") && f.can("list")).collect();
+        // Pods go first: what else is here may be what holds them back, a policy or a secret.
+        removable.sort_by_key(|found| !is_pods(found));
+        for found in removable {
+            if !is_pods(found) && sweep.remaining.contains_key(PODS) {
+                break;
+            }
             if let Err(error) = self.sweep_resource(namespace, found, &mut sweep).await
                 && !matches!(status_code(&error), Some(404 | 405))
             {
@@ -132,6 +141,10 @@ impl Controller {
             api.replace_subresource("finalize", namespace.name(), &PostParams::default(), &changed).await;
         gone_is_fine(done).map(drop).during(|| format!("finalizing namespace {}", namespace.name()))
     }
+}
+
+fn is_pods(found: &Found) -> bool {
+    found.resource.group.is_empty() && found.resource.plural == "pods"
 }
 
 /// Brings the five conditions up to date; true when one changed.

@@ -115,7 +115,7 @@ mod tests {
     fn a_json_patch_tests_before_it_changes() {
         let object = json!({"spec": {"replicas": 1}});
         let patch = json!([{"op": "test", "path": "/spec/replicas", "value": 2}]);
-        assert!(matches!(json(&object, &patch), Err(PatchError::Conflict { .. })));
+        assert!(matches!(json(&object, &patch), Err(PatchError::TestFailed { .. })));
         let patch = json!([{"op": "replace", "path": "/spec/replicas", "value": 5}]);
         assert_eq!(json(&object, &patch).unwrap(), json!({"spec": {"replicas": 5}}));
         assert!(matches!(json(&object, &json!({})), Err(PatchError::Malformed { .. })));

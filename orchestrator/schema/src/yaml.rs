@@ -25,3 +25,48 @@ pub fn decode(ty: &TypeRef, bytes: &[u8]) -> Result<Decoded, DecodeError> {
 pub fn encode(v: &Value) -> Result<String, EncodeError> {
     serde_yaml::to_string(v).map_err(|e| EncodeError::Yaml { reason: e.to_string() })
 }
+
+/// The line, from 1, on which a key is said again in the same map, of a document in block style.
+pub fn line_of_duplicate(document: &str, key: &str) -> Option<usize> {
+    // Indentation of the key's first line, while its map may go on.
+    let mut said: Vec<usize> = Vec::new();
+    for (index, line) in document.lines().enumerate() {
+        let text = line.trim_start();
+        if text.is_empty() || text.starts_with('#') {
+            continue;
+        }
+        let indent = line.len() - text.len();
+        said.retain(|known| *known <= indent);
+        let (start, name) = match text.strip_prefix("- ") {
+            Some(item) => (indent + 2, item.trim_start()),
+            None => (indent, text),
+        };
+        if start > indent {
+            // Another item of the list is another map.
+            said.retain(|known| *known < start);
+        }
+        let name = name.split_once(':').map(|(name, _)| name.trim().trim_matches(['"', '\'']));
+        if name == Some(key) {
+            if said.contains(&start) {
+                return Some(index + 1);
+            }
+            said.push(start);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::line_of_duplicate;
+
+    #[test]
+    fn a_key_said_again_in_its_map_is_found_and_one_of_another_map_is_not() {
+        let document = "\nspec:\n  foo: 1\n  # foo: 2\n  other:\n    foo: 3\n  \"foo\": 4\n";
+        assert_eq!(line_of_duplicate(document, "foo"), Some(7));
+        assert_eq!(line_of_duplicate("a:\n  foo: 1\nb:\n  foo: 2\n", "foo"), None);
+        assert_eq!(line_of_duplicate("l:\n- foo: 1\n- foo: 2\n", "foo"), None);
+        assert_eq!(line_of_duplicate("l:\n- foo: 1\n  foo: 2\n", "foo"), Some(3));
+        assert_eq!(line_of_duplicate("", "foo"), None);
+    }
+}

@@ -10,6 +10,7 @@ use super::report::{Outcome, State};
 use super::suite::Suite;
 
 const BATCH_MAX: usize = 6;
+const FAILURE_LINES: usize = 3;
 /// What must not run beside anything else has this in its name.
 const SERIAL: &str = "[Serial]";
 
@@ -64,7 +65,7 @@ fn share_out(
     })
 }
 
-/// Said while it runs: a line a test.
+/// Said while it runs: a line a test, and why one failed.
 struct Progress {
     total: usize,
     done: AtomicUsize,
@@ -85,6 +86,9 @@ impl Progress {
             "[{done:>3}/{}, {failed} failed] {word} {:>5.1} s  {}",
             self.total, outcome.seconds, outcome.name
         );
+        if outcome.state == State::Failed {
+            outcome.message.lines().take(FAILURE_LINES).for_each(|line| println!("    {line}"));
+        }
     }
 }
 

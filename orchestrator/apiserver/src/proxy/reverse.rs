@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde_json::Value;
 
 use super::dial::{Endpoint, Security};
-use super::{Kind, Proxies, location, relay};
+use super::{Kind, Proxies, links, location, relay};
 use crate::error::ApiError;
 use crate::outbound::endpoints;
 use crate::registry::{Context, ListOptions, Target};
@@ -47,7 +47,10 @@ pub(crate) async fn serve(
     };
     let security = if wanted.secure { Security::Unverified } else { Security::Plain };
     let target = location::with_query(&format!("/{}", call.info.remainder), call.parts.uri.query());
-    relay::forward(proxies.dialer(), &Endpoint { address, port, security }, call.parts, body, &target).await
+    let prefix = path.strip_suffix(&call.info.remainder).unwrap_or(path).trim_end_matches('/').to_owned();
+    let endpoint = Endpoint { address, port, security };
+    let response = relay::forward(proxies.dialer(), &endpoint, call.parts, body, &target).await?;
+    Ok(links::through(response, &prefix))
 }
 
 // === impl Name ===

@@ -79,7 +79,7 @@ pub(crate) fn filter(definition: &Definition, subresource: &str) -> Filter {
         "status" if definition.custom.is_some() => &[&["status"]],
         "status" => &[&["status"], &["metadata"]],
         "finalize" => &[&["spec", "finalizers"]],
-        "approval" => &[&["status", "conditions"]],
+        "approval" => &[&["status", "conditions"], &["metadata"]],
         "ephemeralcontainers" => &[&["spec", "ephemeralContainers"]],
         "resize" => &[
             &["spec", "containers", "*", "resources"],

@@ -89,7 +89,9 @@ pub(crate) fn prepare(subresource: &str, definition: &Definition, new: &mut Valu
         resize::adopt(&mut kept, new);
     }
     if (&*definition.plural, subresource) == ("certificatesigningrequests", "approval") {
-        keep_foreign_conditions(&mut kept, old);
+        // An approver may note why, and since when.
+        kept["metadata"] = new["metadata"].clone();
+        date_conditions(&mut kept, old);
     }
     // The version travels with the request, and metadata other than it does not.
     let version = meta_str(new, "resourceVersion").to_string();
@@ -119,25 +121,21 @@ fn transplant(into: &mut Value, from: &Value, pointer: &str) {
     }
 }
 
-/// An approver may not touch conditions of other types.
-fn keep_foreign_conditions(kept: &mut Value, old: &Value) {
-    let decides = |c: &Value| matches!(c.get("type").and_then(Value::as_str), Some("Approved" | "Denied"));
-    let mut conditions: Vec<Value> =
-        items_at(old, "/status/conditions").iter().filter(|c| !decides(c)).cloned().collect();
+/// A condition is dated where it says nothing itself: now if it is new or says something else, else as before.
+fn date_conditions(kept: &mut Value, old: &Value) {
     let now = super::generic::now_text();
-    for c in items_at(kept, "/status/conditions").iter().filter(|c| decides(c)) {
-        let mut c = c.clone();
-        for field in ["lastUpdateTime", "lastTransitionTime"] {
-            if c.get(field).is_none() {
-                c[field] = now.as_str().into();
-            }
+    let conditions = kept.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
+    for condition in conditions.into_iter().flatten().filter(|it| it.is_object()) {
+        let known = items_at(old, "/status/conditions").iter().find(|it| it["type"] == condition["type"]);
+        if condition.get("lastUpdateTime").is_none() {
+            condition["lastUpdateTime"] = now.as_str().into();
         }
-        conditions.push(c);
+        if condition.get("lastTransitionTime").is_none() {
+            let same = known.filter(|known| known["status"] == condition["status"]);
+            let since = same.and_then(|known| known.get("lastTransitionTime").cloned());
+            condition["lastTransitionTime"] = since.unwrap_or_else(|| now.as_str().into());
+        }
     }
-    if kept.get("status").is_none() {
-        kept["status"] = json!({});
-    }
-    kept["status"]["conditions"] = json!(conditions);
 }
 
 pub(crate) fn validate(
@@ -178,16 +176,21 @@ pub(crate) fn validate(
             errors
         }
         ("certificatesigningrequests", "approval") => {
-            let has = |t: &str| items_at(new, "/status/conditions").iter().any(|c| c["type"] == t);
-            if has("Approved") && has("Denied") {
-                vec![FieldError::invalid(
-                    "status.conditions",
-                    new.pointer("/status/conditions").cloned().unwrap_or_default(),
-                    "Approved and Denied conditions are mutually exclusive",
-                )]
-            } else {
-                Vec::new()
+            let has =
+                |csr: &Value, t: &str| items_at(csr, "/status/conditions").iter().any(|c| c["type"] == t);
+            let conditions = || new.pointer("/status/conditions").cloned().unwrap_or_default();
+            let mut errors = Vec::new();
+            if has(new, "Approved") && has(new, "Denied") {
+                let both = "Approved and Denied conditions are mutually exclusive";
+                errors.push(FieldError::invalid("status.conditions", conditions(), both));
             }
+            for decided in
+                ["Approved", "Denied", "Failed"].into_iter().filter(|it| has(old, it) && !has(new, it))
+            {
+                let why = format!("updates may not remove a condition of type \"{decided}\"");
+                errors.push(FieldError::forbidden("status.conditions", why));
+            }
+            errors
         }
         _ => Vec::new(),
     }

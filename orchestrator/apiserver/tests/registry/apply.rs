@@ -293,7 +293,7 @@ async fn twice_given_fields_are_told_as_asked() {
     writer.validation = FieldValidation::Strict;
     let refused = writer.patch(PatchKind::Apply, "m", text.into()).await.unwrap_err();
     assert_eq!(refused.code, 400);
-    assert_eq!(refused.message, "error strict decoding patch: duplicate field \"data.k\"");
+    assert_eq!(refused.message, "error strict decoding YAML: duplicate field \"data.k\"");
     writer.validation = FieldValidation::Warn;
     writer.patch(PatchKind::Apply, "m", text.into()).await.unwrap();
 }

@@ -222,6 +222,7 @@ impl<'a> Merger<'a> {
             let kept = changes.iter().filter(|c| c.get(PATCH).is_none());
             return Ok(kept.cloned().collect());
         }
+        let before: Vec<Value> = current.iter().filter_map(|item| item.get(key).cloned()).collect();
         for change in changes {
             let Value::Object(patch) = change else {
                 return Err(malformed(&format!("items of {} must be objects", field.name)));
@@ -250,9 +251,28 @@ impl<'a> Merger<'a> {
         }
         match order {
             Some(order) => put_in_order(current, order, key),
-            None => Ok(current),
+            None => Ok(patched_first(current, changes, &before, key)),
         }
     }
+}
+
+/// Where nothing is said of an order, items of the patch stand in the patch's, before what they were not known to follow.
+fn patched_first(items: Vec<Value>, changes: &[Value], before: &[Value], key: &str) -> Vec<Value> {
+    let place_in = |list: &[Value], id: Option<&Value>| list.iter().position(|known| Some(known) == id);
+    let changed: Vec<Value> = changes.iter().filter_map(|change| change.get(key).cloned()).collect();
+    let (mut patched, others): (Vec<Value>, Vec<Value>) =
+        items.into_iter().partition(|item| place_in(&changed, item.get(key)).is_some());
+    patched.sort_by_key(|item| place_in(&changed, item.get(key)));
+    let (mut patched, mut others) = (patched.into_iter().peekable(), others.into_iter().peekable());
+    let mut out = Vec::new();
+    while let (Some(own), Some(other)) = (patched.peek(), others.peek()) {
+        let places = place_in(before, own.get(key)).zip(place_in(before, other.get(key)));
+        let follows = places.is_some_and(|(own, other)| other < own);
+        out.extend(if follows { others.next() } else { patched.next() });
+    }
+    out.extend(patched);
+    out.extend(others);
+    out
 }
 
 /// Drops what `$retainKeys` does not name. Every key the patch sets must be named.

@@ -137,7 +137,7 @@ impl Config {
         if !faults.is_empty() {
             return Err(untyped(&name, &faults));
         }
-        report_duplicates(context, &issues)?;
+        report_duplicates(context, patch, &issues)?;
         Ok(Config { object })
     }
 
@@ -272,21 +272,26 @@ fn form_of(expected: &str) -> &str {
     }
 }
 
-fn report_duplicates(context: &Context, issues: &[Issue]) -> Result<(), ApiError> {
-    let duplicates: Vec<String> = issues
-        .iter()
-        .filter(|issue| matches!(issue, Issue::Duplicate { .. }))
-        .map(ToString::to_string)
-        .collect();
+/// Says which keys are there twice, with their lines where the document tells them.
+fn report_duplicates(context: &Context, document: &Bytes, issues: &[Issue]) -> Result<(), ApiError> {
+    let document = std::str::from_utf8(document).unwrap_or_default();
+    let told = |issue: &Issue| {
+        let key = issue.path().rsplit('.').next().unwrap_or_default();
+        match yaml::line_of_duplicate(document, key) {
+            Some(line) => format!("line {line}: key \"{key}\" already set in map"),
+            None => issue.to_string(),
+        }
+    };
+    let duplicates: Vec<&Issue> = issues.iter().filter(|it| matches!(it, Issue::Duplicate { .. })).collect();
     if duplicates.is_empty() {
         return Ok(());
     }
     match context.field_validation {
         FieldValidation::Ignore => {}
-        FieldValidation::Warn => duplicates.into_iter().for_each(|text| context.warn(text)),
+        FieldValidation::Warn => duplicates.into_iter().for_each(|issue| context.warn(told(issue))),
         FieldValidation::Strict => {
-            let listed = duplicates.join(", ");
-            return Err(ApiError::bad_request(format!("error strict decoding patch: {listed}")));
+            let listed: Vec<String> = duplicates.into_iter().map(told).collect();
+            return Err(ApiError::bad_request(format!("error strict decoding YAML: {}", listed.join(", "))));
         }
     }
     Ok(())

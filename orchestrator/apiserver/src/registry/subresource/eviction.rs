@@ -4,14 +4,18 @@ use serde_json::{Value, json};
 
 use crate::error::ApiError;
 use crate::registry::context::{Body, Context, Target};
+use crate::registry::definition::Definition;
 use crate::registry::generic::body::Expected;
 use crate::registry::generic::share;
 use crate::registry::generic::update::Race;
-use crate::registry::object::{CachedObject, meta_str, str_at};
+use crate::registry::object::{CachedObject, items_at, meta_str, str_at};
 use crate::registry::options::DeleteOptions;
 use crate::registry::ownership::Tracking;
 use crate::registry::selector::LabelSelector;
 use crate::registry::{Outcome, Registry};
+
+/// The condition of a pod that is taken away, and did not fail by itself.
+const DISRUPTED: &str = "DisruptionTarget";
 
 pub(crate) async fn create(
     registry: &Registry,
@@ -51,8 +55,38 @@ pub(crate) async fn create(
             take_from_budget(registry, context, budget, target.name(), options.dry_run).await?;
         }
     }
+    if !options.dry_run {
+        say_why(registry, context, &pods, &pod_target).await?;
+    }
     registry.delete(context, &pods, &pod_target, &options).await?;
     super::success(registry, true)
+}
+
+/// Notes in the pod's status that it did not fail by itself: Jobs may go by that.
+async fn say_why(
+    registry: &Registry,
+    context: &Context,
+    pods: &Definition,
+    target: &Target,
+) -> Result<(), ApiError> {
+    let status = target.clone().with_subresource("status");
+    let own = Context { user: context.user.clone(), is_own: false, ..Context::system() };
+    let mut with_condition = |old: &Value, _: Option<&Value>| {
+        let mut new = old.clone();
+        let others = items_at(old, "/status/conditions").iter().filter(|it| it["type"] != DISRUPTED).cloned();
+        let mut conditions: Vec<Value> = others.collect();
+        conditions.push(json!({
+            "type": DISRUPTED,
+            "status": "True",
+            "lastTransitionTime": crate::registry::generic::now_text(),
+            "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting",
+        }));
+        new["status"]["conditions"] = conditions.into();
+        Ok(new)
+    };
+    registry.modify(&own, pods, &status, Race::Rebases, Tracking::Changes, &mut with_condition).await?;
+    Ok(())
 }
 
 /// Finished, dying and never-started pods are evicted whatever the budgets say.

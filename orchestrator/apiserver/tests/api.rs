@@ -4,6 +4,8 @@
 mod aggregation;
 #[path = "api/applying.rs"]
 mod applying;
+#[path = "api/audit.rs"]
+mod audit;
 #[path = "api/cluster.rs"]
 mod cluster;
 #[path = "api/custom_kinds.rs"]

@@ -17,7 +17,8 @@ fn containers_merge_by_name() {
         pod_spec(spec, json!({"containers": [{"name": "a", "image": "a:2"}, {"name": "c", "image": "c:1"}]}));
     assert_eq!(
         merged.unwrap()["containers"],
-        json!([{"name": "a", "image": "a:2", "tty": true}, {"name": "b", "image": "b:1"}, {"name": "c", "image": "c:1"}])
+        json!([{"name": "a", "image": "a:2", "tty": true}, {"name": "c", "image": "c:1"}, {"name": "b", "image": "b:1"}]),
+        "what the patch brings stands before what it does not name, and does not follow"
     );
 }
 
@@ -30,7 +31,7 @@ fn nested_lists_merge_by_their_own_keys() {
     let merged = pod_spec(spec, change).unwrap();
     assert_eq!(
         merged["containers"][0]["env"],
-        json!([{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}])
+        json!([{"name": "Y", "value": "2"}, {"name": "X", "value": "1"}])
     );
     assert_eq!(merged["containers"][0]["command"], json!(["z"]), "an atomic list is replaced");
 }

@@ -103,9 +103,8 @@ impl Policy {
             return Err(refuse("it has no rules: one of `level: Metadata` notes every request".to_owned()));
         }
         for (index, rule) in policy.rules.iter().enumerate() {
-            if !rule.non_resource_urls.is_empty()
-                && !(rule.resources.is_empty() && rule.namespaces.is_empty())
-            {
+            let of_resources = !rule.resources.is_empty() || !rule.namespaces.is_empty();
+            if of_resources && !rule.non_resource_urls.is_empty() {
                 let both = "rules cannot apply to both regular resources and non-resource URLs";
                 return Err(refuse(format!("rules[{index}]: {both}")));
             }

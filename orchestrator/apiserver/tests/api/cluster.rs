@@ -1,7 +1,7 @@
 //! One API server on loopback with certificates of its own, gone with the test.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base64::Engine;
@@ -41,6 +41,11 @@ pub struct Identity {
 
 impl Cluster {
     pub async fn start() -> anyhow::Result<Self> {
+        Self::start_with(|_, _| {}).await
+    }
+
+    /// With a configuration that `adjust` changed; it is told the cluster's folder.
+    pub async fn start_with(adjust: impl FnOnce(&mut ServerConfig, &Path)) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let store = Embedded::open(&directory.path().join("store.redb")).await?;
         let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -82,6 +87,7 @@ impl Cluster {
         config.front_proxy_client_certificate_pem = front_proxy.certificate.into_bytes();
         config.front_proxy_client_key_pem = front_proxy.key.into_bytes();
         config.service_account_key_pem = KeyPair::generate()?.serialize_pem().into_bytes();
+        adjust(&mut config, directory.path());
         let server = ApiServer::new(registry, config).await?;
 
         let shutdown = CancellationToken::new();

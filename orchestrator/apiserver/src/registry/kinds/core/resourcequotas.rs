@@ -144,7 +144,7 @@ fn validate_selector(quota: &Value, errors: &mut Vec<FieldError>) {
         }
     }
     let named = |scope: &&str| requirements.iter().any(|it| it.scope == *scope);
-    for _ in OPPOSITES.iter().filter(|pair| pair.iter().all(|scope| named(scope))) {
+    for _ in OPPOSITES.iter().filter(|pair| pair.iter().all(&named)) {
         errors.push(FieldError::invalid(SCOPES, quota["spec"]["scopes"].clone(), "conflicting scopes"));
     }
 }

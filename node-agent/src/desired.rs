@@ -197,6 +197,7 @@ impl Services {
                 protocol: port.protocol,
                 node_port: port.node_port,
                 external_ips: service.external_ips.clone(),
+                loopbacks: Vec::new(),
                 load_balancer_ips: service.load_balancer_ips.clone(),
                 source_ranges: service.source_ranges.clone(),
                 affinity_seconds: service.affinity_seconds,

@@ -86,6 +86,7 @@ pub fn is_served(service: &Service) -> bool {
     !service.cluster_ips.is_empty()
         || !service.external_ips.is_empty()
         || !service.load_balancer_ips.is_empty()
+        || !service.loopbacks.is_empty()
         || service.node_port.is_some()
 }
 
@@ -173,6 +174,9 @@ fn addresses(
     for address in hosts(&service.external_ips).into_iter().filter(|it| !is_cluster_ip(it)) {
         let own = service.load_balancer_ips.contains(&address);
         reach(address, service.port, cluster, outside, if own { 0 } else { VIP_YIELDS });
+    }
+    for loopback in service.loopbacks.iter().copied().filter(IpAddr::is_loopback) {
+        reach(loopback, service.port, cluster, 0, VIP_HOST_ONLY);
     }
     if let Some(node_port) = service.node_port {
         for address in &facts.node_addresses {

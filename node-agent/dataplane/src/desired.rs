@@ -62,6 +62,8 @@ pub struct Service {
     pub node_port: Option<u16>,
     /// `spec.externalIPs`.
     pub external_ips: Vec<IpAddr>,
+    /// Loopback addresses that processes of the node itself reach it at, and nobody else.
+    pub loopbacks: Vec<IpAddr>,
     /// `status.loadBalancer.ingress[].ip` where `ipMode` is `VIP`.
     pub load_balancer_ips: Vec<IpAddr>,
     /// `spec.loadBalancerSourceRanges`: who may use the load balancer's addresses; everybody when empty.

@@ -42,7 +42,8 @@ pub fn compile_host_ports(attachments: &[Attachment], node_ips: &[IpAddr]) -> Ve
                 let service = Service {
                     port: mapping.host_port,
                     protocol,
-                    external_ips: vec![host],
+                    external_ips: if host.is_loopback() { Vec::new() } else { vec![host] },
+                    loopbacks: if host.is_loopback() { vec![host] } else { Vec::new() },
                     backends: vec![Backend {
                         address,
                         port: mapping.container_port,

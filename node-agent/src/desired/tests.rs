@@ -279,6 +279,20 @@ fn a_host_port_leads_to_the_pod_s_address_of_the_family_that_was_asked() {
 }
 
 #[test]
+fn a_host_port_of_the_loopback_is_for_the_node_s_own_processes() {
+    let attachment: penstock_network::Attachment = serde_json::from_value(json!({
+        "id": {"container": "c", "interface": "eth0"}, "network": "penstock", "netns": "/n",
+        "pod": {"namespace": "a", "name": "web", "uid": "u"}, "address": "10.244.0.9",
+        "port_mappings": [{"hostPort": 8080, "containerPort": 80, "hostIP": "127.0.0.1"}],
+    }))
+    .unwrap();
+    let pods = compile_host_ports(&[attachment], &["10.240.0.11".parse().unwrap()]);
+    let port = pods[0].ports.values().next().unwrap();
+    assert!(port.external_ips.is_empty());
+    assert_eq!(port.loopbacks, [IpAddr::from([127, 0, 0, 1])]);
+}
+
+#[test]
 fn ingress_gets_the_tcp_endpoints_of_headless_services_too_and_none_on_the_node_itself() {
     let mut services = Services::default();
     let ports = json!([{"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]);

@@ -43,6 +43,25 @@ demo/hello:http cluster: 10.244.0.2:8080 10.244.1.3:8080*
 }
 
 #[test]
+fn a_port_of_the_loopback_is_reached_by_the_node_s_own_processes_alone() {
+    check(
+        "
+node_addresses: [10.240.0.11]
+services:
+  demo/pod:
+    loopbacks: [127.0.0.1, 10.0.0.1]
+    port: 8080
+    backends:
+    - { address: 10.244.1.3, port: 80, local: true }
+",
+        "
+127.0.0.1:8080/TCP demo/pod: inside=cluster outside=- host-only
+demo/pod: cluster: 10.244.1.3:80*
+",
+    );
+}
+
+#[test]
 fn local_policies_lead_to_the_set_of_this_node() {
     check(
         "

@@ -52,6 +52,7 @@ prop_compose! {
         Service {
             cluster_ips: all(cluster_ips),
             external_ips: all(external_ips),
+            loopbacks: Vec::new(),
             load_balancer_ips: all(load_balancer_ips),
             source_ranges: if limited { vec!["192.0.2.0/24".parse().expect("a range")] } else { vec![] },
             port: 80,

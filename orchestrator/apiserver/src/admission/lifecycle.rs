@@ -12,6 +12,16 @@ pub struct NamespaceLifecycle;
 
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
+/// The namespace a request is in.
+pub(super) async fn namespace(registry: &Registry, name: &str) -> Result<Value, ApiError> {
+    if let Some(found) = registry.peek("", "namespaces", "", name).await? {
+        return Ok(found.value());
+    }
+    // The cache may be a moment behind a namespace that was just made.
+    let namespaces = registry.find("", "v1", "namespaces").ok_or_else(ApiError::no_such_path)?;
+    Ok(registry.require(&namespaces, "", name).await?.0)
+}
+
 #[async_trait]
 impl Plugin for NamespaceLifecycle {
     async fn admit(
@@ -23,14 +33,7 @@ impl Plugin for NamespaceLifecycle {
         if a.operation != Operation::Create || !a.definition.namespaced {
             return Ok(());
         }
-        let namespace = match registry.peek("", "namespaces", "", a.namespace).await? {
-            Some(found) => found.value(),
-            None => {
-                // The cache may be a moment behind a namespace that was just made.
-                let namespaces = registry.find("", "v1", "namespaces").ok_or_else(ApiError::no_such_path)?;
-                registry.require(&namespaces, "", a.namespace).await?.0
-            }
-        };
+        let namespace = namespace(registry, a.namespace).await?;
         if !meta_str(&namespace, "deletionTimestamp").is_empty() {
             let why = format!(
                 "unable to create new content in namespace {} because it is being terminated",

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, lifecycle};
 use crate::error::ApiError;
 use crate::registry::Registry;
 use crate::registry::object::{items_at, meta_str};
@@ -73,8 +73,12 @@ impl Plugin for PodSecurity {
 }
 
 async fn policy_of(registry: &Registry, namespace: &str) -> Result<Policy, ApiError> {
-    let found = registry.peek("", "namespaces", "", namespace).await?;
-    Ok(found.map(|namespace| policy::of_labels(&namespace.labels).0).unwrap_or_default())
+    match lifecycle::namespace(registry, namespace).await {
+        Ok(namespace) => Ok(policy::of_labels(&labels_of(&namespace)).0),
+        // What was left behind in a namespace that is no more may still be let go.
+        Err(gone) if gone.is_not_found() => Ok(Policy::default()),
+        Err(error) => Err(error),
+    }
 }
 
 fn warn(a: &Attributes<'_>, policy: &Policy, subject: &Subject<'_>) {

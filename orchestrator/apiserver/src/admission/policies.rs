@@ -18,7 +18,7 @@ use penstock_expressions::{Budget, EvaluationError, Program, Variables};
 use serde_json::Value;
 
 use super::expressions::{Subject, request_of};
-use super::{Attributes, Operation};
+use super::{Attributes, Operation, lifecycle};
 use crate::error::ApiError;
 use crate::registry::Registry;
 use crate::registry::definition::Definition;
@@ -155,14 +155,7 @@ async fn namespace_of(registry: &Registry, a: &Attributes<'_>) -> Result<Value, 
     if a.namespace.is_empty() {
         return Ok(Value::Null);
     }
-    if let Some(known) = registry.peek("", "namespaces", "", a.namespace).await? {
-        return Ok(known.value());
-    }
-    // It may be newer than the cache.
-    match registry.find("", "v1", "namespaces") {
-        Some(namespaces) => Ok(registry.require(&namespaces, "", a.namespace).await?.0),
-        None => Ok(Value::Null),
-    }
+    lifecycle::namespace(registry, a.namespace).await
 }
 
 /// The labels that namespace selectors look at: of a namespace its own. `None` where there is nothing to select by.

@@ -9,7 +9,7 @@ use super::configuration::Webhook;
 use super::matching::Asked;
 use super::review::{Answer, Question};
 use super::{Refusal, labels};
-use crate::admission::{Attributes, Operation};
+use crate::admission::{Attributes, Operation, lifecycle};
 use crate::error::ApiError;
 use crate::outbound::exchange::Limits;
 use crate::registry::object::str_at;
@@ -91,11 +91,7 @@ async fn selects_namespace(
     {
         return Ok(webhook.namespaces.matches(&labels(object)));
     }
-    if let Some(found) = registry.peek("", "namespaces", "", namespace).await? {
-        return Ok(webhook.namespaces.matches(&found.labels));
-    }
-    let namespaces = registry.find("", "v1", "namespaces").ok_or_else(ApiError::no_such_path)?;
-    let (found, _) = registry.require(&namespaces, "", namespace).await?;
+    let found = lifecycle::namespace(registry, namespace).await?;
     Ok(webhook.namespaces.matches(&labels(&found)))
 }
 

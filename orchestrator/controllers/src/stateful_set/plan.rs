@@ -103,9 +103,12 @@ pub(crate) fn plan(observed: &Observed) -> Plan {
     condemned.sort_by_key(|(ordinal, _)| std::cmp::Reverse(*ordinal));
     if ordered {
         // One at a time, the last first, and not while another is in trouble.
-        if let Some((_, victim)) = condemned.first()
+        let lowest_in_trouble = condemned.iter().rev().find(|(_, pod)| !observed.is_healthy(pod));
+        if let Some((ordinal, victim)) = condemned.first()
             && !blocked
             && !victim.deleting()
+            // One that is in trouble waits for those before it.
+            && (observed.is_healthy(victim) || lowest_in_trouble.is_none_or(|(lowest, _)| lowest == ordinal))
         {
             plan.delete.push((*victim).clone());
         }
@@ -229,6 +232,13 @@ mod tests {
         assert_eq!(names(&plan(&observed(2, "OrderedReady", pods(true))).delete), ["db-3"]);
         assert!(plan(&observed(2, "OrderedReady", pods(false))).delete.is_empty());
         assert_eq!(names(&plan(&observed(2, "Parallel", pods(true))).delete), ["db-3", "db-2"]);
+        let all_go = |ready: [bool; 3]| {
+            let pods = (0..3).zip(ready).map(|(i, ready)| member(i, "new", ready)).collect();
+            names(&plan(&observed(0, "OrderedReady", pods)).delete).join(",")
+        };
+        assert_eq!(all_go([false, false, false]), "", "the last is in trouble, and so is one before it");
+        assert_eq!(all_go([true, true, false]), "db-2", "it alone is in trouble: its end is the way out");
+        assert_eq!(all_go([false, true, true]), "db-2");
         let mut going = pods(true);
         going[3].metadata.deletion_timestamp = Some(time(1));
         assert!(plan(&observed(2, "OrderedReady", going)).delete.is_empty());

@@ -4,8 +4,8 @@ use std::sync::Weak;
 
 use futures::FutureExt;
 use penstock_expressions::{
-    AUTHORIZER, Access, AccessRequest, Authorize, Decision, Environment, Program, RESOURCE_CHECK, Record,
-    Type, Value as Term, Variables,
+    AUTHORIZER, Access, AccessRequest, Authorize, Budget, Decision, Environment, Program, RESOURCE_CHECK,
+    Record, Type, Value as Term, Variables,
 };
 use serde_json::{Value, json};
 
@@ -246,4 +246,19 @@ impl Authorize for Requester {
             None => failed("the decision takes too long"),
         }
     }
+}
+
+/// A longer message of an expression does not count.
+const MESSAGE_BYTES_MAX: usize = 5 * 1024;
+
+/// What an expression says instead of a fixed message: one line of text, or nothing.
+pub(crate) fn message<'v>(
+    program: Option<&'v Program>,
+    variables: &Variables<'v>,
+    budget: &mut Budget,
+) -> Option<String> {
+    let value = program?.evaluate(variables, budget).ok()?;
+    let text = value.as_str().map(str::trim)?;
+    let counts = !text.is_empty() && text.len() <= MESSAGE_BYTES_MAX && !text.contains('\n');
+    counts.then(|| text.to_owned())
 }

@@ -8,12 +8,11 @@ use serde_json::{Value, json};
 
 use super::compiled::Validation;
 use super::{Invocation, Library, Role, Scene, conditions_hold, explained, plan};
+use crate::admission::expressions::message;
 use crate::admission::{Attributes, Plugin};
 use crate::error::ApiError;
 use crate::registry::Registry;
 
-/// The longest message that an expression may give.
-const MESSAGE_BYTES_MAX: usize = 5 * 1024;
 /// A value noted for the audit is cut to this.
 const ANNOTATION_BYTES_MAX: usize = 10 * 1024;
 /// Under which failures of policies that ask for `Audit` are noted.
@@ -188,14 +187,8 @@ fn findings_of(
 
 /// What a validation says of itself: its expression's text, else its message, else the expression.
 fn message_of<'v>(validation: &'v Validation, variables: &Variables<'v>, budget: &mut Budget) -> String {
-    if let Some(program) = &validation.message_expression
-        && let Ok(value) = program.evaluate(variables, budget)
-        && let Some(text) = value.as_str().map(str::trim)
-        && !text.is_empty()
-        && text.len() <= MESSAGE_BYTES_MAX
-        && !text.contains('\n')
-    {
-        return text.to_owned();
+    if let Some(text) = message(validation.message_expression.as_ref(), variables, budget) {
+        return text;
     }
     if validation.message.is_empty() {
         return format!("failed expression: {}", validation.expression.source().trim());

@@ -9,11 +9,10 @@ mod shape;
 use penstock_expressions::{Budget, Environment, EvaluationError, Program, Type, Value as Term, Variables};
 use serde_json::Value;
 
+use crate::admission::expressions::message;
 use crate::error::FieldError;
 use crate::registry::object::{items_at, str_at};
 
-/// The longest message an expression may give.
-const MESSAGE_BYTES_MAX: usize = 5 * 1024;
 const SPENT: &str =
     "validation failed due to running out of cost budget, no further validation rules will be run";
 
@@ -139,14 +138,8 @@ impl Rule {
     }
 
     fn detail<'v>(&'v self, variables: &Variables<'v>, budget: &mut Budget) -> String {
-        if let Some(program) = &self.message_expression
-            && let Ok(value) = program.evaluate(variables, budget)
-            && let Some(text) = value.as_str().map(str::trim)
-            && !text.is_empty()
-            && text.len() <= MESSAGE_BYTES_MAX
-            && !text.contains('\n')
-        {
-            return text.to_owned();
+        if let Some(text) = message(self.message_expression.as_ref(), variables, budget) {
+            return text;
         }
         if self.message.is_empty() { format!("failed rule: {}", self.shown()) } else { self.message.clone() }
     }

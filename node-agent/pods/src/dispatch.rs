@@ -11,11 +11,13 @@ use kube::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use penstock_runtime::ContainerFilter;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::{self, Room};
 use crate::context::Context;
 use crate::desired::{Desired, Origin};
+use crate::status_writer::StatusWriter;
 use crate::watch_pause::WatchPause;
 use crate::worker::{self, Order};
 use crate::{mirror, names, resources, worker_cleanup};
@@ -36,6 +38,10 @@ struct Dispatch {
     tasks: JoinSet<String>,
     /// UIDs seen during a relist.
     listed: Option<Vec<String>>,
+    /// New pods seen during a relist, to be asked about when it has told all that run already.
+    undecided: Vec<Arc<Desired>>,
+    /// Pods this node refused, until the API says so too, and the tasks that tell it.
+    refused: HashMap<String, AbortHandle>,
     /// UIDs of pods from manifests.
     statics: BTreeSet<String>,
 }
@@ -55,6 +61,8 @@ pub async fn run(
         workers: HashMap::new(),
         tasks: JoinSet::new(),
         listed: None,
+        undecided: Vec::new(),
+        refused: HashMap::new(),
         statics: BTreeSet::new(),
     };
     let first = statics.borrow_and_update().clone();
@@ -97,7 +105,10 @@ impl Dispatch {
     /// Returns true when a relist is complete.
     fn take(&mut self, event: watcher::Event<Pod>) -> bool {
         match event {
-            watcher::Event::Init => self.listed = Some(Vec::new()),
+            watcher::Event::Init => {
+                self.listed = Some(Vec::new());
+                self.undecided.clear();
+            }
             watcher::Event::InitApply(pod) => {
                 if let (Some(uids), Some(uid)) = (self.listed.as_mut(), pod.metadata.uid.clone()) {
                     uids.push(uid);
@@ -113,6 +124,8 @@ impl Dispatch {
                     .cloned()
                     .collect();
                 gone.iter().for_each(|uid| self.delete(uid));
+                self.refused.retain(|uid, task| listed.contains(uid) || drop_task(task));
+                self.decide();
                 self.context.ledger.complete();
                 self.context.routes.wake(None);
                 return true;
@@ -152,9 +165,60 @@ impl Dispatch {
             }
             return;
         }
-        if let Some(desired) = Desired::new(pod, Origin::Api) {
-            self.order(Arc::new(desired));
+        let Some(desired) = Desired::new(pod, Origin::Api).map(Arc::new) else { return };
+        let known = self.workers.contains_key(&desired.uid);
+        if known || !admission::is_new(&desired) {
+            if let Some(task) = self.refused.remove(&desired.uid) {
+                task.abort();
+            }
+            self.order(desired);
+        } else if !self.refused.contains_key(&desired.uid) {
+            self.undecided.push(desired);
+            if self.listed.is_none() {
+                self.decide();
+            }
         }
+    }
+
+    /// Takes or refuses the pods that are new here, the oldest first.
+    fn decide(&mut self) {
+        let created = |d: &Arc<Desired>| d.pod.metadata.creation_timestamp.as_ref().map(|t| t.0);
+        let mut undecided = std::mem::take(&mut self.undecided);
+        undecided.sort_by_key(created);
+        for desired in undecided {
+            let refusal = {
+                let pods = self.context.pods.lock();
+                let others = pods.values().map(|pod| &**pod).filter(|pod| !pod.is_terminal());
+                admission::refuse(&desired, others, &self.room())
+            };
+            match refusal {
+                None => self.order(desired),
+                Some(refusal) => self.refuse(desired, &refusal),
+            }
+        }
+    }
+
+    fn room(&self) -> Room {
+        let pods = usize::try_from(self.context.config.pods_max).unwrap_or(usize::MAX);
+        Room { amounts: self.context.ledger.capacity(), pods }
+    }
+
+    /// Tells the API; when it has taken notice, the pod is one of those that have ended.
+    fn refuse(&mut self, desired: Arc<Desired>, refusal: &admission::Refusal) {
+        let pod = format!("{}/{}", desired.namespace, desired.name);
+        tracing::info!(pod, reason = refusal.reason, message = refusal.message, "pod refused");
+        self.context.events.warning(&desired, None, &refusal.reason, &refusal.message);
+        let (context, uid) = (self.context.clone(), desired.uid.clone());
+        let status = admission::refused_status(&desired, refusal);
+        let task = tokio::spawn(async move {
+            let before = desired.pod.status.clone().unwrap_or_default();
+            let mut writer = StatusWriter::start(context, desired, before);
+            writer.set(status);
+            while !writer.is_written() {
+                writer.progress().await;
+            }
+        });
+        self.refused.insert(uid, task.abort_handle());
     }
 
     /// A mirror somebody asked to delete goes at once (its writer makes a new one), as does one without a manifest.
@@ -197,6 +261,10 @@ impl Dispatch {
         if let Some(handle) = self.workers.get(uid) {
             handle.orders.send_modify(|order| order.gone = true);
         }
+        if let Some(task) = self.refused.remove(uid) {
+            task.abort();
+        }
+        self.undecided.retain(|desired| desired.uid != uid);
         self.context.pods.lock().remove(uid);
     }
 
@@ -228,6 +296,12 @@ impl Dispatch {
     fn count(&self) {
         self.context.metrics.running_pods.set(i64::try_from(self.workers.len()).unwrap_or(i64::MAX));
     }
+}
+
+/// For a task nobody needs any more; never kept.
+fn drop_task(task: &AbortHandle) -> bool {
+    task.abort();
+    false
 }
 
 /// What the runtime has of pods: their labels and annotations.

@@ -1,7 +1,7 @@
 //! What the pods of this node were given of it, so that a resize is granted only when it fits beside the others, and the
 //! cgroups of classes weigh what their pods do.
 //!
-//! Pods that are new are entered without a question: the scheduler placed them, or somebody who knew better.
+//! Pods that are new are entered without a question: [`crate::admission`] has asked it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,6 +51,11 @@ impl Ledger {
     /// For a node that can give this much.
     pub fn new(capacity: Amounts) -> Self {
         Self { capacity, book: Mutex::default(), burstable_cpu: watch::Sender::new(0) }
+    }
+
+    /// What the node can give.
+    pub fn capacity(&self) -> Amounts {
+        self.capacity
     }
 
     /// Every pod of the node has been entered.

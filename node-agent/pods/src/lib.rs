@@ -4,13 +4,14 @@
 //! port 10250. Deciding is pure ([`plan`], [`phase`] and the `compile` functions), doing is in the workers. It must
 //! not know a concrete runtime, nor anything of the pod network beyond what the runtime reports.
 //!
-//! The way of a pod: `dispatch` (watch) → `worker` (one each) → [`observed`] + [`memory`] → [`plan`] → operations on the
+//! The way of a pod: `dispatch` (watch) → `admission` → `worker` (one each) → [`observed`] + [`memory`] → [`plan`] → operations on the
 //! runtime; beside it [`phase`] → `status_writer` → the API server.
 
 mod config;
 mod context;
 mod error;
 
+mod admission;
 mod dispatch;
 mod worker;
 mod worker_cleanup;

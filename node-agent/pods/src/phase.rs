@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, PodCondition, PodIP, P
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::desired::{Desired, Role};
-use crate::memory::Memory;
+use crate::memory::{Memory, Waiting};
 use crate::observed::PodRuntime;
 use crate::plan::Plan;
 use crate::resources;
@@ -43,10 +43,16 @@ pub struct Inputs<'a> {
 /// The whole status; conditions of others are kept.
 pub fn compile_status(inputs: &Inputs<'_>) -> PodStatus {
     let Inputs { desired, previous, now, .. } = *inputs;
+    // One that ended before it began, refused by its node say, tells of no container.
+    let never_ran = desired.is_terminal() && previous.container_statuses.is_none();
     let of = |roles: &[Role]| -> Option<Vec<ContainerStatus>> {
         let wanted = desired.specs.iter().filter(|s| roles.contains(&s.role));
         let statuses: Vec<_> = wanted.map(|spec| containers::compile(inputs, spec)).collect();
-        (!statuses.is_empty()).then_some(statuses)
+        (!statuses.is_empty() && !never_ran).then_some(statuses)
+    };
+    let over = desired.is_terminal().then_some(previous);
+    let because = |said: fn(&Waiting) -> &String, before: fn(&PodStatus) -> &Option<String>| {
+        inputs.memory.failed.as_ref().map(said).cloned().or_else(|| before(over?).clone())
     };
     let init = of(&[Role::Init, Role::Sidecar]);
     let apps = of(&[Role::App]);
@@ -55,8 +61,8 @@ pub fn compile_status(inputs: &Inputs<'_>) -> PodStatus {
     let (hosts, addresses) = addresses(inputs);
     let mut status = PodStatus {
         phase: Some(phase.to_string()),
-        reason: inputs.memory.failed.as_ref().map(|f| f.reason.clone()),
-        message: inputs.memory.failed.as_ref().map(|f| f.message.clone()),
+        reason: because(|failed| &failed.reason, |status| &status.reason),
+        message: because(|failed| &failed.message, |status| &status.message),
         host_ip: hosts.first().cloned(),
         host_ips: Some(hosts.into_iter().map(|ip| HostIP { ip }).collect()),
         pod_ip: addresses.first().cloned(),

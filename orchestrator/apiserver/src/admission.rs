@@ -13,6 +13,7 @@ pub(crate) mod policies;
 mod priority;
 mod resource_quota;
 mod rounds;
+mod runtime_class;
 mod service_account;
 mod tolerations;
 pub(crate) mod webhooks;
@@ -136,6 +137,7 @@ impl Default for Chain {
             Box::new(pod_security::PodSecurity),
             Box::new(priority::Priority),
             Box::new(defaults::DefaultClasses),
+            Box::new(runtime_class::RuntimeClass),
             Box::new(policies::MutatingPolicies(policies.clone())),
             Box::new(webhooks::MutatingWebhooks::default()),
             Box::new(policies::ValidatingPolicies(policies.clone())),

@@ -22,7 +22,7 @@ use crate::error::ApiError;
 use crate::registry::{CachedObject, Context, Definition, Registry, Target};
 use crate::server::chain::Call;
 use crate::server::config::ServerConfig;
-use crate::server::{Inner, ServerError};
+use crate::server::{Inner, ServerError, websocket};
 use dial::Dialer;
 
 /// A subresource that is passed on.
@@ -122,8 +122,17 @@ pub(crate) async fn serve(
             };
             let path = location::log(&pod, &call.query)?;
             let endpoint = kubelet::endpoint(proxies, node).await?;
-            let answer = relay::forward(proxies.dialer(), &endpoint, call.parts, body, &path).await?;
-            checked_log(answer).await
+            let upgrade = match websocket::is_asked(&call.parts.headers) {
+                true => Some(websocket::Upgrade::accept(&call.parts).await?),
+                false => None,
+            };
+            let parts = if upgrade.is_some() { websocket::without(call.parts) } else { call.parts };
+            let answer = relay::forward(proxies.dialer(), &endpoint, parts, body, &path).await?;
+            let answer = checked_log(answer).await?;
+            Ok(match upgrade {
+                Some(upgrade) => upgrade.bytes(answer.into_body().into_data_stream()),
+                None => answer,
+            })
         }
         Kind::Exec | Kind::Attach | Kind::PortForward => {
             if !relay::is_upgrade(&call.parts.headers) {

@@ -21,6 +21,7 @@ pub mod resource;
 pub mod respond;
 pub mod transform;
 pub mod watch;
+pub(crate) mod websocket;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -57,10 +57,10 @@ pub(super) fn compile(inputs: &Inputs<'_>, spec: &Spec) -> ContainerStatus {
                 ended(c, inputs.runtime_name)
             }
         },
-        Some(_) => default_waiting(inputs, spec),
+        Some(_) => default_waiting(inputs),
         None => match lost(inputs, before) {
             Some(state) => state,
-            None => waiting(inputs, spec, true).unwrap_or_else(|| default_waiting(inputs, spec)),
+            None => waiting(inputs, spec, true).unwrap_or_else(|| default_waiting(inputs)),
         },
     });
     resize::show(inputs, spec, newest, &mut status);
@@ -116,17 +116,13 @@ fn waiting(inputs: &Inputs<'_>, spec: &Spec, or_default: bool) -> Option<Contain
             waiting: Some(ContainerStateWaiting { reason: Some(wait.reason), message: Some(wait.message) }),
             ..Default::default()
         }),
-        None => or_default.then(|| default_waiting(inputs, spec)),
+        None => or_default.then(|| default_waiting(inputs)),
     }
 }
 
-fn default_waiting(inputs: &Inputs<'_>, spec: &Spec) -> ContainerState {
+fn default_waiting(inputs: &Inputs<'_>) -> ContainerState {
     let has_init = inputs.desired.specs.iter().any(|s| matches!(s.role, Role::Init | Role::Sidecar));
-    let reason = if has_init && !inputs.memory.starting.contains(&spec.container.name) {
-        "PodInitializing"
-    } else {
-        "ContainerCreating"
-    };
+    let reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
     ContainerState {
         waiting: Some(ContainerStateWaiting { reason: Some(reason.into()), message: None }),
         ..Default::default()

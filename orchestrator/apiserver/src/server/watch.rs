@@ -17,7 +17,7 @@ use super::list_body::put_field;
 use super::negotiate::{Encoding, Shape};
 use super::options::{list_options, watch_timeout};
 use super::resource::Reply;
-use super::{Inner, respond, transform};
+use super::{Inner, respond, transform, websocket};
 use crate::error::ApiError;
 use crate::registry::{CachedObject, Context, Definition, Target, WatchItem};
 use crate::tables::IncludeObject;
@@ -72,14 +72,22 @@ pub(crate) async fn serve(
             () = stopping.cancelled() => {}
         }
     };
+    let upgrade = match websocket::is_asked(&call.parts.headers) {
+        true => Some(websocket::Upgrade::accept(&call.parts).await?),
+        false => None,
+    };
     let events = inner.registry.watch(&context, definition, &collection, &options).await?;
-    let frames = events.take_until(Box::pin(end)).ready_chunks(EVENTS_PER_FRAME_MAX).map(move |events| {
+    let at_once = if upgrade.is_some() { 1 } else { EVENTS_PER_FRAME_MAX };
+    let frames = events.take_until(Box::pin(end)).ready_chunks(at_once).map(move |events| {
         let mut frame = BytesMut::new();
         for event in events {
             framer.put(&mut frame, &event);
         }
         Ok::<_, std::convert::Infallible>(frame.freeze())
     });
+    if let Some(upgrade) = upgrade {
+        return Ok(upgrade.documents(frames, encoding != Encoding::Protobuf));
+    }
     let mut response = Response::new(Body::from_stream(frames));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(encoding.stream_content_type()));

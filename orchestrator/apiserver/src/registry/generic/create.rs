@@ -163,7 +163,11 @@ fn prepare_new(context: &Context, definition: &Definition, object: &mut Value) {
     if definition.isolates_status()
         && let Some(map) = object.as_object_mut()
     {
-        map.remove("status");
+        // Built-in kinds always have one, which patches may add to; that of a custom resource is its controller's.
+        match definition.custom {
+            None => map.insert("status".into(), json!({})),
+            Some(_) => map.remove("status"),
+        };
     }
     definition.strategy.prepare_create(context, object);
 }

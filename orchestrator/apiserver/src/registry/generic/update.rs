@@ -161,7 +161,8 @@ impl Registry {
             restore_system_metadata(&mut new, old);
             prepare(context, definition, sub, &mut new, old);
         }
-        if definition.generation && sub != "status" {
+        // A node is where a pod goes, not what somebody wants of it.
+        if definition.generation && !matches!(asked, "status" | "binding") {
             bump_generation(&mut new, old, definition.custom.is_none() || definition.isolates_status());
         }
         let mut errors = meta::validate_update(&new, old);

@@ -53,10 +53,8 @@ pub fn refuse<'a>(
         taken.memory_bytes = taken.memory_bytes.saturating_add(given.memory_bytes);
         let theirs = host_ports(other);
         if let Some(port) = wanted.iter().find(|port| theirs.iter().any(|t| t.collides(port))) {
-            let message = format!(
-                "host port {port} is taken on this node by pod {}/{}",
-                other.namespace, other.name
-            );
+            let message =
+                format!("host port {port} is taken on this node by pod {}/{}", other.namespace, other.name);
             return Some(Refusal { reason: "NodePorts".into(), message });
         }
     }
@@ -98,8 +96,7 @@ struct HostPort {
 
 impl HostPort {
     fn collides(&self, other: &Self) -> bool {
-        let meet =
-            self.address.is_empty() || other.address.is_empty() || self.address == other.address;
+        let meet = self.address.is_empty() || other.address.is_empty() || self.address == other.address;
         self.port == other.port && self.protocol == other.protocol && meet
     }
 }
@@ -170,7 +167,8 @@ mod tests {
         assert_eq!(reason(&port(json!({"protocol": "UDP"})), &others), None);
         assert_eq!(reason(&port(json!({"hostPort": 8081})), &others), None);
         assert_eq!(reason(&port(json!({"hostIP": "10.0.0.1"})), &others).unwrap(), "NodePorts");
-        let narrow = [with_port("third", json!({"containerPort": 80, "hostPort": 8080, "hostIP": "10.0.0.2"}))];
+        let narrow =
+            [with_port("third", json!({"containerPort": 80, "hostPort": 8080, "hostIP": "10.0.0.2"}))];
         assert_eq!(reason(&port(json!({"hostIP": "10.0.0.1"})), &narrow), None);
         assert_eq!(reason(&port(json!({"hostIP": "0.0.0.0"})), &narrow).unwrap(), "NodePorts");
     }

@@ -31,6 +31,7 @@ mod container;
 mod env;
 mod fields;
 mod hosts;
+mod image_volumes;
 mod images;
 mod probes;
 mod quantity;

@@ -15,8 +15,12 @@ use k8s_openapi::api::core::v1::{
 };
 use kube::Api;
 
+use penstock_runtime::RuntimeError;
+
 use crate::desired::Desired;
 use crate::fields::{Addresses, Allocatable};
+use crate::image_volumes;
+use crate::images::ImageError;
 use crate::objects::{Age, Objects};
 use crate::quantity;
 use atomic::Files;
@@ -43,6 +47,12 @@ pub enum VolumeError {
     /// A claim that is not bound to something we can mount.
     #[error("persistentvolumeclaim \"{name}\": {message}")]
     Claim { name: String, message: String },
+    /// An image that a volume shows cannot be had.
+    #[error("image \"{image}\": {source}")]
+    Image { image: String, source: ImageError },
+    /// The runtime does not show the files of an image.
+    #[error("the runtime cannot show the files of image \"{image}\": {source}")]
+    View { image: String, source: RuntimeError },
     /// Nothing here knows this kind of volume.
     #[error("volume \"{name}\" is of a kind this node cannot mount")]
     Unsupported { name: String },
@@ -86,7 +96,8 @@ impl Volumes {
         self.kubelet_dir.join("pods").join(uid)
     }
 
-    fn dir(&self, uid: &str, plugin: &str, name: &str) -> PathBuf {
+    /// Where a volume of a kind of plugin lies.
+    pub fn dir(&self, uid: &str, plugin: &str, name: &str) -> PathBuf {
         self.pod_dir(uid).join("volumes").join(format!("kubernetes.io~{plugin}")).join(name)
     }
 
@@ -233,6 +244,8 @@ impl Volumes {
             dir("projected")
         } else if volume.downward_api.is_some() {
             dir("downward-api")
+        } else if volume.image.is_some() {
+            dir(image_volumes::PLUGIN)
         } else if let Some(host) = &volume.host_path {
             Some(PathBuf::from(&host.path))
         } else if let Some(claim) = &volume.persistent_volume_claim {

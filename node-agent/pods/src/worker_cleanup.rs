@@ -5,7 +5,7 @@ use std::time::Duration;
 use penstock_runtime::{ContainerFilter, ContainerState};
 
 use crate::context::Context;
-use crate::names;
+use crate::{image_volumes, names};
 
 /// Stops and removes everything of a pod that is in no source, its directory included.
 pub async fn stop_orphan(context: &Context, uid: &str, grace_seconds: i64) {
@@ -22,7 +22,7 @@ pub async fn stop_orphan(context: &Context, uid: &str, grace_seconds: i64) {
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
-    context.volumes.remove(uid);
+    image_volumes::remove_volumes(context, uid).await;
     context.cgroups.remove(uid);
 }
 
@@ -36,7 +36,7 @@ pub async fn remove_stale_dirs(context: &Context, known: &[String]) {
         let uid = entry.file_name().to_string_lossy().into_owned();
         let lives = sandboxes.iter().any(|s| s.uid == uid) || context.pods.lock().contains_key(&uid);
         if !lives && !known.contains(&uid) {
-            context.volumes.remove(&uid);
+            image_volumes::remove_volumes(context, &uid).await;
         }
     }
 }

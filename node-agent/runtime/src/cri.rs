@@ -6,6 +6,7 @@
 
 mod convert;
 mod events;
+mod image_view;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ pub struct Cri {
     endpoint: String,
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
+    channel: Channel,
     events: broadcast::Sender<RuntimeEvent>,
     events_flow: Arc<AtomicBool>,
     events_task: tokio::task::JoinHandle<()>,
@@ -61,7 +63,8 @@ impl Cri {
         Ok(Self {
             endpoint: endpoint.to_string(),
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
-            images: ImageServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            images: ImageServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+            channel,
             events: sender,
             events_flow: flow,
             events_task: task,
@@ -354,6 +357,16 @@ impl Runtime for Cri {
         let mut client = self.images.clone();
         let call = self.call("RemoveImage", CALL_TIMEOUT, client.remove_image(request));
         gone_is_done(call.await.map(|_| ()))
+    }
+
+    async fn view_image(&self, image_id: &str, key: &str) -> Result<Vec<FsMount>, RuntimeError> {
+        let view = async { image_view::view(&self.channel, image_id, key).await.map(tonic::Response::new) };
+        self.call("View", CALL_TIMEOUT, view).await
+    }
+
+    async fn release_image_view(&self, key: &str) -> Result<(), RuntimeError> {
+        let release = async { image_view::release(&self.channel, key).await.map(tonic::Response::new) };
+        gone_is_done(self.call("Remove", CALL_TIMEOUT, release).await)
     }
 
     async fn image_fs(&self) -> Result<Vec<FsUsage>, RuntimeError> {

@@ -26,6 +26,8 @@ struct State {
     sandboxes: BTreeMap<String, (SandboxConfig, SandboxStatus)>,
     containers: BTreeMap<String, FakeContainer>,
     images: BTreeMap<String, Image>,
+    /// Views of images: key to image.
+    views: BTreeMap<String, String>,
     faults: BTreeMap<&'static str, VecDeque<RuntimeError>>,
     calls: Vec<String>,
     exec_exit_codes: BTreeMap<String, i32>,
@@ -353,6 +355,20 @@ impl Runtime for Fake {
         self.enter("PullImage")?.calls.push(format!("pull_image {reference}"));
         self.add_image(reference);
         Ok(format!("sha256:{reference}"))
+    }
+
+    async fn view_image(&self, image_id: &str, key: &str) -> Result<Vec<FsMount>, RuntimeError> {
+        let mut state = self.enter("View")?;
+        if !state.images.values().any(|image| image.id == image_id) {
+            return Err(RuntimeError::NotFound { what: image_id.to_string() });
+        }
+        state.views.insert(key.to_string(), image_id.to_string());
+        Ok(Vec::new())
+    }
+
+    async fn release_image_view(&self, key: &str) -> Result<(), RuntimeError> {
+        self.enter("Remove")?.views.remove(key);
+        Ok(())
     }
 
     async fn remove_image(&self, reference: &str) -> Result<(), RuntimeError> {

@@ -17,10 +17,10 @@ use async_trait::async_trait;
 pub use error::RuntimeError;
 pub use types::{
     ContainerConfig, ContainerFilter, ContainerInfo, ContainerSecurity, ContainerState, ContainerStats,
-    ContainerStatus, Device, DnsConfig, ExecOutput, FsUsage, IdMode, Image, ImageAuth, LinuxResources, Mount,
-    MountPropagation, NamespaceOptions, PortMapping, Protocol, RuntimeCondition, RuntimeEvent,
-    RuntimeEventKind, RuntimeHandler, RuntimeStatus, SandboxConfig, SandboxInfo, SandboxState, SandboxStatus,
-    SeccompProfile, Version,
+    ContainerStatus, Device, DnsConfig, ExecOutput, FsMount, FsUsage, IdMode, Image, ImageAuth,
+    LinuxResources, Mount, MountPropagation, NamespaceOptions, PortMapping, Protocol, RuntimeCondition,
+    RuntimeEvent, RuntimeEventKind, RuntimeHandler, RuntimeStatus, SandboxConfig, SandboxInfo, SandboxState,
+    SandboxStatus, SeccompProfile, Version,
 };
 
 /// Events are a hint to look again; a receiver that lags loses the oldest and must observe everything.
@@ -103,6 +103,11 @@ pub trait Runtime: Send + Sync + 'static {
     ) -> Result<String, RuntimeError>;
     /// Removes an image.
     async fn remove_image(&self, reference: &str) -> Result<(), RuntimeError>;
+    /// The files of an image, read only: what to mount, one over the other, to see them. They stay until the view is
+    /// released; the same key finds the same view.
+    async fn view_image(&self, image_id: &str, key: &str) -> Result<Vec<FsMount>, RuntimeError>;
+    /// Lets a view of an image go, if there is one.
+    async fn release_image_view(&self, key: &str) -> Result<(), RuntimeError>;
     /// Usage of the file systems images live on.
     async fn image_fs(&self) -> Result<Vec<FsUsage>, RuntimeError>;
 

@@ -253,6 +253,17 @@ pub struct Mount {
     pub propagation: MountPropagation,
 }
 
+/// A file system to be mounted, as mount(8) takes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FsMount {
+    /// `overlay`, `bind`.
+    pub fs_type: String,
+    /// Device or directory.
+    pub source: String,
+    /// `ro`, `lowerdir=…`.
+    pub options: Vec<String>,
+}
+
 /// A device node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Device {

@@ -13,6 +13,9 @@ const BATCH_MAX: usize = 6;
 const FAILURE_LINES: usize = 3;
 /// What must not run beside anything else has this in its name.
 const SERIAL: &str = "[Serial]";
+/// What says of itself that it takes minutes, or was seen to: begun first and each by itself, so that nothing waits
+/// behind it.
+const LONG: [&str; 4] = ["[Slow]", "Probing container", "CronJob", "predictable order"];
 
 /// What runs when.
 pub struct Batches {
@@ -24,9 +27,14 @@ impl Batches {
     pub fn plan(tests: &[String], processes: usize) -> Self {
         let (alone, beside): (Vec<String>, Vec<String>) =
             tests.iter().cloned().partition(|test| test.contains(SERIAL));
+        let (long, beside): (Vec<String>, Vec<String>) =
+            beside.into_iter().partition(|test| LONG.iter().any(|word| test.contains(word)));
         let size = beside.len().div_ceil(processes.max(1)).clamp(1, BATCH_MAX);
-        let batches = |tests: Vec<String>, size: usize| tests.chunks(size).map(<[String]>::to_vec).collect();
-        Self { beside: batches(beside, size), alone: batches(alone, BATCH_MAX) }
+        let batches = |tests: Vec<String>, size: usize| -> Vec<_> {
+            tests.chunks(size).map(<[String]>::to_vec).collect()
+        };
+        let beside = [batches(long, 1), batches(beside, size)].concat();
+        Self { beside, alone: batches(alone, BATCH_MAX) }
     }
 
     pub fn run(self, suite: &Suite, processes: usize) -> Result<Vec<Outcome>> {
@@ -104,5 +112,15 @@ mod tests {
         assert_eq!(batches.beside.iter().map(Vec::len).collect::<Vec<_>>(), [2; 8]);
         assert_eq!(batches.alone, vec![vec!["t0 [Serial]", "t5 [Serial]", "t10 [Serial]", "t15 [Serial]"]]);
         assert_eq!(Batches::plan(&tests[1..3], 8).beside.len(), 2);
+    }
+
+    #[test]
+    fn what_takes_long_begins_first_and_holds_nothing_up() {
+        let mut tests: Vec<String> = (0..20).map(|n| format!("t{n}")).collect();
+        tests[7] += " [Slow]";
+        tests[9] += " CronJob";
+        let beside = Batches::plan(&tests, 4).beside;
+        assert_eq!(beside[..2], [vec!["t7 [Slow]"], vec!["t9 CronJob"]]);
+        assert_eq!(beside[2..].iter().map(Vec::len).collect::<Vec<_>>(), [5, 5, 5, 3]);
     }
 }

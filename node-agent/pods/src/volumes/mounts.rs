@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Component, Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use penstock_runtime::FsMount;
 
 use super::VolumeError;
 
@@ -31,6 +32,56 @@ pub fn ensure_memory_dir(dir: &Path, size_bytes: Option<i64>, group: Option<u32>
     ensure_empty_dir(dir, group)
 }
 
+/// Mounts the files of an image, one layer over the other, for reading alone.
+///
+/// # Errors
+/// What the kernel refused; then nothing stays mounted here.
+pub fn mount_read_only(dir: &Path, layers: &[FsMount]) -> io::Result<()> {
+    for layer in layers {
+        let is = |word: &str| layer.options.iter().any(|option| option == word);
+        let bind = is("bind") || is("rbind");
+        let data: Vec<&str> = layer
+            .options
+            .iter()
+            .map(String::as_str)
+            .filter(|o| !["ro", "rw", "bind", "rbind"].contains(o))
+            .collect();
+        let quiet = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        let done = if bind {
+            // A bind takes its flags in a second step alone.
+            mount(Some(layer.source.as_str()), dir, None::<&str>, MsFlags::MS_BIND, None::<&str>).and_then(
+                |()| {
+                    mount(
+                        None::<&str>,
+                        dir,
+                        None::<&str>,
+                        MsFlags::MS_BIND | MsFlags::MS_REMOUNT | quiet,
+                        None::<&str>,
+                    )
+                },
+            )
+        } else {
+            let data = data.join(",");
+            mount(Some(layer.source.as_str()), dir, Some(layer.fs_type.as_str()), quiet, Some(data.as_str()))
+        };
+        if let Err(error) = done {
+            while is_mounted(dir) && umount2(dir, MntFlags::UMOUNT_NOFOLLOW).is_ok() {}
+            return Err(error.into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether something is mounted exactly here.
+pub fn is_mounted(dir: &Path) -> bool {
+    mount_points().iter().any(|point| point == dir)
+}
+
+fn mount_points() -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    table.lines().filter_map(|l| l.split(' ').nth(4)).map(unescape).collect()
+}
+
 fn is_mount_point(dir: &Path) -> io::Result<bool> {
     let parent = dir.parent().unwrap_or(dir);
     Ok(fs::metadata(dir)?.dev() != fs::metadata(parent)?.dev())
@@ -39,8 +90,7 @@ fn is_mount_point(dir: &Path) -> io::Result<bool> {
 /// Unmounts whatever is mounted below `dir`, deepest first. Failures are reported and passed over: a mount that stays
 /// must not keep the pod, but then its directory must stay too; returns whether everything is unmounted.
 pub fn unmount_below(dir: &Path) -> bool {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let mut points: Vec<PathBuf> = table.lines().filter_map(|l| l.split(' ').nth(4)).map(unescape).collect();
+    let mut points = mount_points();
     points.retain(|p| p.starts_with(dir) && p != dir);
     points.sort_by_key(|p| std::cmp::Reverse(p.components().count()));
     let mut clean = true;

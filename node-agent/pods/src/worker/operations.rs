@@ -18,7 +18,7 @@ use crate::probes::check::{Checker, Outcome};
 use crate::resources::Limits;
 use crate::rotation::{Leaving, Stage};
 use crate::volumes::{self, VolumeError};
-use crate::{container, env, hosts, last_words, names, quiet, resources, rotation};
+use crate::{container, env, hosts, image_volumes, last_words, names, quiet, resources, rotation};
 
 /// How an operation ended.
 pub(super) enum Done {
@@ -66,7 +66,13 @@ impl Job {
         }
         let node =
             self.addresses(if desired.host_network() { context.config.node_ip_texts() } else { Vec::new() });
-        let volumes = context.volumes.ensure(desired, &node, Age::Now);
+        let volumes = async {
+            if image_volumes::any(desired) {
+                let secrets = self.pull_secrets().await;
+                image_volumes::ensure(context, desired, &secrets, &self.sandbox_config).await?;
+            }
+            context.volumes.ensure(desired, &node, Age::Now).await
+        };
         let sandbox = async {
             if !with_sandbox {
                 return Ok(());
@@ -301,7 +307,8 @@ impl Job {
             let always_read_only = volume.config_map.is_some()
                 || volume.secret.is_some()
                 || volume.projected.is_some()
-                || volume.downward_api.is_some();
+                || volume.downward_api.is_some()
+                || volume.image.is_some();
             mounts.push(Mount {
                 container_path: wanted.mount_path.clone(),
                 host_path: host.to_string_lossy().into_owned(),
@@ -435,7 +442,7 @@ fn tell(pod: &str, stage: Stage, within: Duration) {
 /// Removes sandboxes, containers, volumes, logs and cgroups of a pod whose containers have ended.
 pub(crate) async fn remove_everything(context: &Context, desired: &Desired) -> Result<(), RuntimeError> {
     remove_from_runtime(context, &desired.uid).await?;
-    context.volumes.remove(&desired.uid);
+    image_volumes::remove_volumes(context, &desired.uid).await;
     context.cgroups.remove(&desired.uid);
     let logs = crate::sandbox::log_directory(&context.config.pod_logs_dir, desired);
     let _ = std::fs::remove_dir_all(logs);

@@ -42,11 +42,7 @@ fn refused(a: &Attributes<'_>, why: impl std::fmt::Display) -> ApiError {
     a.forbidden(format!("pod rejected: {why}"))
 }
 
-async fn class_of(
-    registry: &Registry,
-    a: &Attributes<'_>,
-    pod: &Value,
-) -> Result<Option<Value>, ApiError> {
+async fn class_of(registry: &Registry, a: &Attributes<'_>, pod: &Value) -> Result<Option<Value>, ApiError> {
     let name = str_at(pod, "/spec/runtimeClassName");
     if name.is_empty() {
         return Ok(None);

@@ -20,7 +20,8 @@ impl Plugin for DefaultTolerationSeconds {
         a: &Attributes<'_>,
         object: &mut Value,
     ) -> Result<(), ApiError> {
-        if a.is(Operation::Create, "", "pods") {
+        // An update may have taken them out, which it may not: what a pod tolerates only grows.
+        if a.is(Operation::Create, "", "pods") || a.is(Operation::Update, "", "pods") {
             tolerate(object);
         }
         Ok(())

@@ -86,7 +86,7 @@ impl<W: Write> Writer<W> {
 
     /// A component schema of v3. Each name at most once.
     pub fn definition(&mut self, name: &str, schema: &Value) -> io::Result<()> {
-        let schema = lowered::schema(schema);
+        let schema = lowered::definition(schema);
         match self.form {
             Form::Json => {
                 self.begin_definitions()?;

@@ -9,6 +9,7 @@ const V3_PREFIX: &str = "#/components/schemas/";
 const V2_PREFIX: &str = "#/definitions/";
 /// The keys of a path item that are operations.
 const METHODS: [&str; 7] = ["get", "put", "post", "delete", "options", "head", "patch"];
+const PRESERVE: &str = "x-kubernetes-preserve-unknown-fields";
 /// What v2's schemas do not know.
 const V3_ONLY: [&str; 6] = ["oneOf", "anyOf", "not", "nullable", "deprecated", "writeOnly"];
 
@@ -22,6 +23,22 @@ pub fn path_item(item: &Value) -> Value {
             _ => value.clone(),
         };
         out.insert(key.clone(), lowered);
+    }
+    Value::Object(out)
+}
+
+/// A schema that has a name. Of a kind that keeps what it does not know nothing can be said: clients of v2 take what is
+/// listed for all there is.
+pub fn definition(schema: &Value) -> Value {
+    if schema[PRESERVE] != true {
+        return self::schema(schema);
+    }
+    let mut out = Map::new();
+    out.insert("type".into(), "object".into());
+    for key in ["x-kubernetes-group-version-kind", "x-kubernetes-selectable-fields"] {
+        if let Some(value) = schema.get(key) {
+            out.insert(key.into(), value.clone());
+        }
     }
     Value::Object(out)
 }
@@ -62,6 +79,28 @@ pub fn schema(schema: &Value) -> Value {
             _ => value.clone(),
         };
         out.insert(key.clone(), lowered);
+    }
+    // What clients of v2 would take for a closed or typed value is left open.
+    let nullable = fields.get("nullable") == Some(&Value::Bool(true));
+    let preserves = fields.get(PRESERVE) == Some(&Value::Bool(true));
+    if nullable || preserves {
+        out.remove("items");
+        out.remove("properties");
+    }
+    let untyped = match fields.get("type").and_then(Value::as_str) {
+        Some("array") => !out.contains_key("items"),
+        Some("object") => nullable || preserves,
+        _ => nullable,
+    };
+    if untyped {
+        out.remove("type");
+    }
+    if let Some(Value::Array(required)) = out.get_mut("required") {
+        let property = |name: &Value| fields.get("properties").and_then(|all| all.get(name.as_str()?));
+        required.retain(|name| property(name).is_none_or(|property| property["nullable"] != true));
+    }
+    if out.get("required").is_some_and(|required| *required == json!([])) {
+        out.remove("required");
     }
     if out.contains_key("$ref") {
         // Clients refuse a type beside a reference, and its default is the default of what it refers to.
@@ -180,6 +219,34 @@ mod tests {
             "required": ["metadata"],
         });
         assert_eq!(schema(&v3), v2);
+    }
+
+    #[test]
+    fn what_may_be_anything_is_left_open() {
+        let v3 = json!({
+            "type": "object",
+            "required": ["gone", "kept"],
+            "properties": {
+                "gone": {"type": "string", "nullable": true},
+                "kept": {"type": "array", "items": {"type": "string"}},
+                "free": {"type": "object", "properties": {"a": {"type": "string"}}, PRESERVE: true},
+                "list": {"type": "array", "items": {"type": "object"}, "nullable": true},
+            },
+        });
+        let v2 = json!({
+            "type": "object",
+            "required": ["kept"],
+            "properties": {
+                "gone": {},
+                "kept": {"type": "array", "items": {"type": "string"}},
+                "free": {PRESERVE: true},
+                "list": {},
+            },
+        });
+        assert_eq!(definition(&v3), v2);
+        let kind = json!([{"group": "g", "kind": "K", "version": "v1"}]);
+        let free = json!({"type": "object", PRESERVE: true, "properties": {"metadata": {}}, "x-kubernetes-group-version-kind": kind});
+        assert_eq!(definition(&free), json!({"type": "object", "x-kubernetes-group-version-kind": kind}));
     }
 
     #[test]

@@ -24,3 +24,5 @@ mod policies;
 mod proxying;
 #[path = "api/webhooks.rs"]
 mod webhooks;
+#[path = "api/websockets.rs"]
+mod websockets;

@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::cluster::{Cluster, Identity};
+use crate::websockets;
 
 /// Answers `/containerLogs` with the request line, and upgrades everything else to an echo.
 async fn echoing_kubelet(listener: TcpListener, identity: Identity) -> anyhow::Result<()> {
@@ -82,6 +83,16 @@ async fn logs_and_upgrades_reach_the_kubelet_and_come_back() -> anyhow::Result<(
 
     let logs = pods.logs("p", &LogParams { tail_lines: Some(5), ..LogParams::default() }).await?;
     assert_eq!(logs, "GET /containerLogs/default/p/c?tailLines=5 HTTP/1.1");
+
+    let path = "/api/v1/namespaces/default/pods/p/log?tailLines=5";
+    let said = b"GET /containerLogs/default/p/c?tailLines=5 HTTP/1.1";
+    let (chosen, mut socket) = websockets::open(&cluster, path, "other, binary.k8s.io").await?;
+    assert_eq!(chosen, "binary.k8s.io");
+    assert_eq!(websockets::message(&mut socket).await?, (websockets::BINARY, said.to_vec()));
+    let (chosen, mut socket) = websockets::open(&cluster, path, "base64.binary.k8s.io").await?;
+    assert_eq!(chosen, "base64.binary.k8s.io");
+    let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, said);
+    assert_eq!(websockets::message(&mut socket).await?, (websockets::TEXT, encoded.into_bytes()));
 
     let mut stream =
         upgraded(&cluster, "/api/v1/namespaces/default/pods/p/exec?command=ls&stdin=true&container=c")

@@ -71,7 +71,9 @@ fn minimal(d: &Definition) -> Value {
             json!({"spec": {"policyName": "p", "validationActions": ["Deny"]}})
         }
         "controllerrevisions" => json!({"revision": 1, "data": {}}),
-        "ingresses" => json!({"spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}}}),
+        "ingresses" => {
+            json!({"spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}}})
+        }
         "ingressclasses" => json!({"spec": {"controller": "example.com/c"}}),
         "ipaddresses" => json!({"spec": {"parentRef": {"resource": "services", "name": "s"}}}),
         "servicecidrs" => json!({"spec": {"cidrs": ["10.97.0.0/16"]}}),

@@ -25,7 +25,13 @@ async fn manifests_of_others_are_taken() {
             }
         }
     }
-    assert!(refused.is_empty(), "{} of {} refused:\n{}", refused.len(), taken + refused.len(), refused.join("\n"));
+    assert!(
+        refused.is_empty(),
+        "{} of {} refused:\n{}",
+        refused.len(),
+        taken + refused.len(),
+        refused.join("\n")
+    );
     assert!(taken > 0, "{} has no manifests", root.display());
     eprintln!("{taken} manifests taken");
 }

@@ -23,7 +23,8 @@ fn causes(error: &penstock_apiserver::error::ApiError) -> Vec<(String, String)> 
 /// A bad object of a kind and everything it is told.
 fn table() -> Vec<(&'static str, Value, &'static [(&'static str, &'static str)])> {
     let labels = json!({"matchLabels": {"a": "b"}});
-    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let template =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     vec![
         (
             "networkpolicies",
@@ -164,7 +165,8 @@ async fn every_broken_rule_of_a_kind_is_told_under_its_path() {
         object["metadata"] = json!({"name": "bad"});
         object["apiVersion"] = cluster.kind(plural).api_version().into();
         object["kind"] = cluster.kind(plural).kind.as_ref().into();
-        let expected: Vec<_> = expected.iter().map(|(path, why)| ((*path).to_owned(), (*why).to_owned())).collect();
+        let expected: Vec<_> =
+            expected.iter().map(|(path, why)| ((*path).to_owned(), (*why).to_owned())).collect();
         match cluster.create(plural, object.clone()).await {
             Ok(_) => wrong.push(format!("{plural} was taken: {object}")),
             Err(error) if causes(&error) != expected => {
@@ -188,12 +190,16 @@ async fn a_pod_is_told_all_that_is_wrong_with_it() {
     bad["spec"]["volumes"] = json!([{"name": "v", "hostPath": {"path": "/x", "type": "Pipe"}}]);
     bad["spec"]["affinity"] = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}});
     bad["spec"]["tolerations"] = json!([{"key": "a", "operator": "Gt", "value": "1"}]);
-    bad["spec"]["topologySpreadConstraints"] = json!([{"maxSkew": 0, "topologyKey": "", "whenUnsatisfiable": "Maybe"}]);
+    bad["spec"]["topologySpreadConstraints"] =
+        json!([{"maxSkew": 0, "topologyKey": "", "whenUnsatisfiable": "Maybe"}]);
     bad["spec"]["os"] = json!({"name": "plan9"});
     bad["spec"]["dnsConfig"] = json!({"nameservers": ["x"]});
     let told = causes(&cluster.create("pods", bad).await.unwrap_err());
     let expected = [
-        ("spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms", "Required"),
+        (
+            "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms",
+            "Required",
+        ),
         ("spec.containers[0].env[0].name", "Invalid"),
         ("spec.containers[0].env[1].valueFrom.fieldRef.fieldPath", "NotSupported"),
         ("spec.containers[0].envFrom", "Invalid"),

@@ -42,7 +42,13 @@ pub(crate) fn declaration() -> Declaration {
                     ("type", str_at(o, "/type").to_string()),
                 ]
             },
-        )        .strategy(OfVersion { about: "regarding", reporter: "reportingController", note: "note", strict: true })
+        )
+        .strategy(OfVersion {
+            about: "regarding",
+            reporter: "reportingController",
+            note: "note",
+            strict: true,
+        })
 }
 
 /// New name and old name of every field that has two.

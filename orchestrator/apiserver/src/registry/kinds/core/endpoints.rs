@@ -19,19 +19,25 @@ pub(crate) fn declaration() -> Declaration {
         .rules(RULES)
 }
 
-const RULES: &[Rule] = &[within("subsets[]", &[
-    at("", Check::Judge(some_address)),
-    within("addresses[]", ADDRESS),
-    within("notReadyAddresses[]", ADDRESS),
-    at("ports", Check::Judge(named)),
-    within("ports[]", &[
-        at("name", Check::Name(names::label)),
-        at("port", Check::Given("")),
-        at("port", Check::Port),
-        at("protocol", Check::OneOf(PROTOCOLS)),
-        at("appProtocol", Check::Text(names::qualified_name)),
-    ]),
-])];
+const RULES: &[Rule] = &[within(
+    "subsets[]",
+    &[
+        at("", Check::Judge(some_address)),
+        within("addresses[]", ADDRESS),
+        within("notReadyAddresses[]", ADDRESS),
+        at("ports", Check::Judge(named)),
+        within(
+            "ports[]",
+            &[
+                at("name", Check::Name(names::label)),
+                at("port", Check::Given("")),
+                at("port", Check::Port),
+                at("protocol", Check::OneOf(PROTOCOLS)),
+                at("appProtocol", Check::Text(names::qualified_name)),
+            ],
+        ),
+    ],
+)];
 
 const ADDRESS: &[Rule] = &[
     at("ip", Check::Judge(address)),

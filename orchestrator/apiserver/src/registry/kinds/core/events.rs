@@ -36,7 +36,12 @@ pub(crate) fn declaration() -> Declaration {
             ],
             fields,
         )
-        .strategy(OfVersion { about: "involvedObject", reporter: "reportingComponent", note: "message", strict: false })
+        .strategy(OfVersion {
+            about: "involvedObject",
+            reporter: "reportingComponent",
+            note: "message",
+            strict: false,
+        })
 }
 
 /// Upstream's bounds (pkg/apis/core/validation/events.go).
@@ -56,7 +61,8 @@ pub(crate) struct OfVersion {
 impl OfVersion {
     /// Where an event is, and where what it is about. Errors are told in upstream's one set of names.
     fn place(&self, event: &Value, is_new_form: bool, errors: &mut Vec<FieldError>) {
-        let (here, there) = (meta_str(event, "namespace"), event[self.about]["namespace"].as_str().unwrap_or_default());
+        let (here, there) =
+            (meta_str(event, "namespace"), event[self.about]["namespace"].as_str().unwrap_or_default());
         let good = match (there.is_empty(), is_new_form) {
             (true, false) => matches!(here, "" | "default"),
             (true, true) => matches!(here, "default" | "kube-system"),

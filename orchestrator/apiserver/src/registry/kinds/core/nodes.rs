@@ -36,10 +36,8 @@ pub(crate) fn declaration() -> Declaration {
         .strategy(Node)
 }
 
-const RULES: &[Rule] = &[
-    at("spec.podCIDRs[]", Check::Name(cidr)),
-    at("spec.podCIDRs", Check::Judge(families)),
-];
+const RULES: &[Rule] =
+    &[at("spec.podCIDRs[]", Check::Name(cidr)), at("spec.podCIDRs", Check::Judge(families))];
 
 const STATUS_RULES: &[Rule] =
     &[at("status.capacity{}", Check::NotNegative), at("status.allocatable{}", Check::NotNegative)];

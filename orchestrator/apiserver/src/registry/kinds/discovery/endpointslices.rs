@@ -96,8 +96,10 @@ fn address_error(family: &str, address: &Value, at: &str, i: usize, errors: &mut
 /// A name with a domain, with a dot at its end or without.
 fn fqdn(name: &str) -> Option<String> {
     let plain = name.strip_suffix('.').unwrap_or(name);
-    names::subdomain(plain)
-        .or_else(|| (!plain.contains('.')).then(|| "should be a domain with at least two segments separated by dots".into()))
+    names::subdomain(plain).or_else(|| {
+        (!plain.contains('.'))
+            .then(|| "should be a domain with at least two segments separated by dots".into())
+    })
 }
 
 /// Each name once; also the empty one.

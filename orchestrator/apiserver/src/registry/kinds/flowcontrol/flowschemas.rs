@@ -25,30 +25,39 @@ const VERBS: &[&str] =
 
 const RULES: &[Rule] = &[
     at("spec.matchingPrecedence", Check::Judge(precedence)),
-    within("spec.distinguisherMethod", &[
-        at("type", Check::Required("")),
-        at("type", Check::OneOf(&["ByNamespace", "ByUser"])),
-    ]),
+    within(
+        "spec.distinguisherMethod",
+        &[at("type", Check::Required("")), at("type", Check::OneOf(&["ByNamespace", "ByUser"]))],
+    ),
     at("spec.priorityLevelConfiguration.name", Check::Required("must reference a priority level")),
     at("spec.priorityLevelConfiguration.name", Check::Name(names::subdomain)),
-    within("spec.rules[]", &[
-        at("subjects", Check::Required("subjects must contain at least one value")),
-        within("subjects[]", SUBJECT),
-        at("", Check::Judge(some_rule)),
-        within("resourceRules[]", &[
-            at("verbs", Check::Judge(verbs)),
-            at("apiGroups", Check::Required("resource rules must supply at least one api group")),
-            at("apiGroups", Check::Judge(|it, at, errors| alone(it, "api groups", at, errors))),
-            at("resources", Check::Required("resource rules must supply at least one resource")),
-            at("resources", Check::Judge(|it, at, errors| alone(it, "resources", at, errors))),
-            at("", Check::Judge(namespaces)),
-        ]),
-        within("nonResourceRules[]", &[
-            at("verbs", Check::Judge(verbs)),
-            at("nonResourceURLs", Check::Required("nonResourceURLs must contain at least one value")),
-            at("nonResourceURLs", Check::Judge(urls)),
-        ]),
-    ]),
+    within(
+        "spec.rules[]",
+        &[
+            at("subjects", Check::Required("subjects must contain at least one value")),
+            within("subjects[]", SUBJECT),
+            at("", Check::Judge(some_rule)),
+            within(
+                "resourceRules[]",
+                &[
+                    at("verbs", Check::Judge(verbs)),
+                    at("apiGroups", Check::Required("resource rules must supply at least one api group")),
+                    at("apiGroups", Check::Judge(|it, at, errors| alone(it, "api groups", at, errors))),
+                    at("resources", Check::Required("resource rules must supply at least one resource")),
+                    at("resources", Check::Judge(|it, at, errors| alone(it, "resources", at, errors))),
+                    at("", Check::Judge(namespaces)),
+                ],
+            ),
+            within(
+                "nonResourceRules[]",
+                &[
+                    at("verbs", Check::Judge(verbs)),
+                    at("nonResourceURLs", Check::Required("nonResourceURLs must contain at least one value")),
+                    at("nonResourceURLs", Check::Judge(urls)),
+                ],
+            ),
+        ],
+    ),
 ];
 
 const NOT_USER: Rule = at("user", Check::Forbidden("user is forbidden when subject kind is not 'User'"));
@@ -61,29 +70,47 @@ const NOT_ACCOUNT: Rule = at(
 const SUBJECT: &[Rule] = &[
     at("kind", Check::Required("")),
     at("kind", Check::OneOf(&["Group", "ServiceAccount", "User"])),
-    when("kind", &["ServiceAccount"], &[
-        at("serviceAccount", Check::Given("serviceAccount is required when subject kind is 'ServiceAccount'")),
-        within("serviceAccount", &[
-            at("name", Check::Required("")),
-            at("name", Check::Name(account_name)),
-            at("namespace", Check::Required("must specify namespace for service account")),
-            at("namespace", Check::Name(names::label)),
-        ]),
-        NOT_USER,
-        NOT_GROUP,
-    ]),
-    when("kind", &["User"], &[
-        at("user", Check::Given("user is required when subject kind is 'User'")),
-        within("user", &[at("name", Check::Required(""))]),
-        NOT_ACCOUNT,
-        NOT_GROUP,
-    ]),
-    when("kind", &["Group"], &[
-        at("group", Check::Given("group is required when subject kind is 'Group'")),
-        within("group", &[at("name", Check::Required(""))]),
-        NOT_ACCOUNT,
-        NOT_USER,
-    ]),
+    when(
+        "kind",
+        &["ServiceAccount"],
+        &[
+            at(
+                "serviceAccount",
+                Check::Given("serviceAccount is required when subject kind is 'ServiceAccount'"),
+            ),
+            within(
+                "serviceAccount",
+                &[
+                    at("name", Check::Required("")),
+                    at("name", Check::Name(account_name)),
+                    at("namespace", Check::Required("must specify namespace for service account")),
+                    at("namespace", Check::Name(names::label)),
+                ],
+            ),
+            NOT_USER,
+            NOT_GROUP,
+        ],
+    ),
+    when(
+        "kind",
+        &["User"],
+        &[
+            at("user", Check::Given("user is required when subject kind is 'User'")),
+            within("user", &[at("name", Check::Required(""))]),
+            NOT_ACCOUNT,
+            NOT_GROUP,
+        ],
+    ),
+    when(
+        "kind",
+        &["Group"],
+        &[
+            at("group", Check::Given("group is required when subject kind is 'Group'")),
+            within("group", &[at("name", Check::Required(""))]),
+            NOT_ACCOUNT,
+            NOT_USER,
+        ],
+    ),
 ];
 
 fn account_name(name: &str) -> Option<String> {

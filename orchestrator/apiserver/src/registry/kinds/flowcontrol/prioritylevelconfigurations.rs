@@ -30,35 +30,54 @@ const HASH_BITS_MAX: i64 = 60;
 const RULES: &[Rule] = &[
     at("spec.type", Check::Required("")),
     at("spec.type", Check::OneOf(&["Exempt", "Limited"])),
-    when("spec.type", &["Exempt"], &[
-        at("spec.limited", Check::Judge(not_limited)),
-        within("spec.exempt", &[
-            at("nominalConcurrencyShares", Check::Judge(not_negative)),
-            at("lendablePercent", Check::Between(0, 100)),
-        ]),
-    ]),
-    when("spec.type", &["Limited"], &[
-        at("spec.exempt", Check::Judge(not_exempt)),
-        at("spec.limited", Check::Given("must not be empty when type is Limited")),
-        within("spec.limited", &[
-            at("nominalConcurrencyShares", Check::Judge(not_negative)),
-            at("limitResponse.type", Check::Required("")),
-            at("limitResponse.type", Check::OneOf(&["Queue", "Reject"])),
-            when("limitResponse.type", &["Reject"], &[at(
-                "limitResponse.queuing",
-                Check::Judge(not_queued),
-            )]),
-            when("limitResponse.type", &["Queue"], &[
-                at(
-                    "limitResponse.queuing",
-                    Check::Given("must not be empty if limited.limitResponse.type is Limited"),
-                ),
-                within("limitResponse.queuing", &[at("", Check::Judge(queuing))]),
-            ]),
-            at("lendablePercent", Check::Between(0, 100)),
-            at("borrowingLimitPercent", Check::Judge(borrowing)),
-        ]),
-    ]),
+    when(
+        "spec.type",
+        &["Exempt"],
+        &[
+            at("spec.limited", Check::Judge(not_limited)),
+            within(
+                "spec.exempt",
+                &[
+                    at("nominalConcurrencyShares", Check::Judge(not_negative)),
+                    at("lendablePercent", Check::Between(0, 100)),
+                ],
+            ),
+        ],
+    ),
+    when(
+        "spec.type",
+        &["Limited"],
+        &[
+            at("spec.exempt", Check::Judge(not_exempt)),
+            at("spec.limited", Check::Given("must not be empty when type is Limited")),
+            within(
+                "spec.limited",
+                &[
+                    at("nominalConcurrencyShares", Check::Judge(not_negative)),
+                    at("limitResponse.type", Check::Required("")),
+                    at("limitResponse.type", Check::OneOf(&["Queue", "Reject"])),
+                    when(
+                        "limitResponse.type",
+                        &["Reject"],
+                        &[at("limitResponse.queuing", Check::Judge(not_queued))],
+                    ),
+                    when(
+                        "limitResponse.type",
+                        &["Queue"],
+                        &[
+                            at(
+                                "limitResponse.queuing",
+                                Check::Given("must not be empty if limited.limitResponse.type is Limited"),
+                            ),
+                            within("limitResponse.queuing", &[at("", Check::Judge(queuing))]),
+                        ],
+                    ),
+                    at("lendablePercent", Check::Between(0, 100)),
+                    at("borrowingLimitPercent", Check::Judge(borrowing)),
+                ],
+            ),
+        ],
+    ),
 ];
 
 /// Refuses what is there, even if it is empty.

@@ -30,11 +30,14 @@ pub(super) const SELECTORS: &[Rule] = &[
 /// Configuration for a driver.
 pub(super) const CONFIG: &[Rule] = &[
     at("opaque", Check::Given("")),
-    within("opaque", &[
-        at("driver", Check::Required("")),
-        at("driver", Check::Name(names::csi_driver)),
-        at("parameters", Check::Judge(parameters)),
-    ]),
+    within(
+        "opaque",
+        &[
+            at("driver", Check::Required("")),
+            at("driver", Check::Name(names::csi_driver)),
+            at("parameters", Check::Judge(parameters)),
+        ],
+    ),
 ];
 
 pub(super) const CONFIGS: &[Rule] = &[at("config", Check::ItemsMax(CONFIGS_MAX)), within("config[]", CONFIG)];
@@ -42,16 +45,22 @@ pub(super) const CONFIGS: &[Rule] = &[at("config", Check::ItemsMax(CONFIGS_MAX))
 const CLAIM: &[Rule] = &[
     at("requests", Check::ItemsMax(REQUESTS_MAX)),
     at("requests", Check::Judge(unique_names)),
-    within("requests[]", &[
-        at("name", Check::Required("")),
-        at("name", Check::Name(names::label)),
-        at("", Check::Judge(one_way)),
-        within("exactly", REQUEST),
-        at("firstAvailable", Check::ItemsMax(ALTERNATIVES_MAX)),
-        at("firstAvailable", Check::Judge(unique_names)),
-        within("firstAvailable[]", &[at("name", Check::Required("")), at("name", Check::Name(names::label))]),
-        within("firstAvailable[]", REQUEST),
-    ]),
+    within(
+        "requests[]",
+        &[
+            at("name", Check::Required("")),
+            at("name", Check::Name(names::label)),
+            at("", Check::Judge(one_way)),
+            within("exactly", REQUEST),
+            at("firstAvailable", Check::ItemsMax(ALTERNATIVES_MAX)),
+            at("firstAvailable", Check::Judge(unique_names)),
+            within(
+                "firstAvailable[]",
+                &[at("name", Check::Required("")), at("name", Check::Name(names::label))],
+            ),
+            within("firstAvailable[]", REQUEST),
+        ],
+    ),
     at("constraints", Check::ItemsMax(CONSTRAINTS_MAX)),
     at("constraints[].matchAttribute", Check::Judge(full_name)),
     at("constraints[].distinctAttribute", Check::Judge(full_name)),
@@ -72,7 +81,11 @@ const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "None"];
 const TOLERATION: &[Rule] = &[
     at("key", Check::Name(names::qualified_name)),
     at("operator", Check::OneOf(&["Equal", "Exists"])),
-    when("operator", &["Exists"], &[at("value", Check::Name(|_| Some("must be empty for operator `Exists`".into())))]),
+    when(
+        "operator",
+        &["Exists"],
+        &[at("value", Check::Name(|_| Some("must be empty for operator `Exists`".into())))],
+    ),
     when("operator", &["Equal"], &[at("value", Check::Text(names::label_value))]),
     at("effect", Check::OneOf(EFFECTS)),
 ];
@@ -114,8 +127,7 @@ fn one_way(request: &Value, path: &str, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::required(path, why));
         }
         (false, false) => {
-            let why =
-                "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set";
+            let why = "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set";
             errors.push(FieldError::invalid(path, Value::Null, why));
         }
         _ => {}
@@ -157,7 +169,8 @@ fn references(claim: &Value, path: &str, errors: &mut Vec<FieldError>) {
         for (i, item) in items_at(claim, &format!("/{list}")).iter().enumerate() {
             let mut seen = BTreeSet::new();
             for (j, name) in items_at(item, "/requests").iter().enumerate() {
-                let (at, name) = (format!("{path}.{list}[{i}].requests[{j}]"), name.as_str().unwrap_or_default());
+                let (at, name) =
+                    (format!("{path}.{list}[{i}].requests[{j}]"), name.as_str().unwrap_or_default());
                 if !is_request(claim, name) {
                     errors.push(FieldError::invalid(at.as_str(), name, WHY));
                 }

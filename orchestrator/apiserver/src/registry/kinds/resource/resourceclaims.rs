@@ -26,18 +26,24 @@ const RULES: &[Rule] = &[at("spec", Check::Judge(claims::validate_spec))];
 
 const STATUS_RULES: &[Rule] = &[
     at("status.reservedFor", Check::ItemsMax(256)),
-    within("status.reservedFor[]", &[
-        at("resource", Check::Required("")),
-        at("name", Check::Required("")),
-        at("uid", Check::Required("")),
-    ]),
+    within(
+        "status.reservedFor[]",
+        &[
+            at("resource", Check::Required("")),
+            at("name", Check::Required("")),
+            at("uid", Check::Required("")),
+        ],
+    ),
     at("status.reservedFor", Check::Unique(&["uid"])),
-    within("status.allocation", &[
-        at("devices.results", Check::ItemsMax(32)),
-        within("devices.results[]", DEVICE),
-        at("devices.config", Check::ItemsMax(64)),
-        within("nodeSelector", &[at("", Check::Judge(node_selector))]),
-    ]),
+    within(
+        "status.allocation",
+        &[
+            at("devices.results", Check::ItemsMax(32)),
+            within("devices.results[]", DEVICE),
+            at("devices.config", Check::ItemsMax(64)),
+            within("nodeSelector", &[at("", Check::Judge(node_selector))]),
+        ],
+    ),
     within("status.devices[]", DEVICE),
     within("status.devices[].conditions", CONDITIONS),
 ];
@@ -63,7 +69,8 @@ impl Strategy for Claim {
         } else if !meta_str(new, "deletionTimestamp").is_empty()
             && reserved.iter().any(|it| !items_at(was, "/reservedFor").contains(it))
         {
-            let why = "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set";
+            let why =
+                "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set";
             errors.push(FieldError::forbidden("status.reservedFor", why));
         }
         let (is, was) = (&is["allocation"], &was["allocation"]);

@@ -38,7 +38,10 @@ const RULES: &[Rule] = &[
     at("spec.pool.resourceSliceCount", Check::Judge(some_slices)),
     at("spec.pool.generation", Check::AtLeast(0)),
     at("spec", Check::Judge(one_place)),
-    within("spec.nodeSelector", &[at("", Check::Judge(node_selector)), at("nodeSelectorTerms", Check::Judge(one_term))]),
+    within(
+        "spec.nodeSelector",
+        &[at("", Check::Judge(node_selector)), at("nodeSelectorTerms", Check::Judge(one_term))],
+    ),
     at("spec.devices", Check::ItemsMax(DEVICES_MAX)),
     at("spec.devices", Check::Unique(&["name"])),
     at("spec.devices[].name", Check::Text(names::label)),
@@ -46,12 +49,15 @@ const RULES: &[Rule] = &[
     within("spec.devices[].taints[]", TAINT),
     at("spec.sharedCounters", Check::ItemsMax(COUNTER_SETS_MAX)),
     at("spec.sharedCounters", Check::Unique(&["name"])),
-    within("spec.sharedCounters[]", &[
-        at("name", Check::Required("")),
-        at("name", Check::Name(names::label)),
-        at("counters", Check::Required("")),
-        at("counters", Check::ItemsMax(32)),
-    ]),
+    within(
+        "spec.sharedCounters[]",
+        &[
+            at("name", Check::Required("")),
+            at("name", Check::Name(names::label)),
+            at("counters", Check::Required("")),
+            at("counters", Check::ItemsMax(32)),
+        ],
+    ),
 ];
 
 fn some_slices(count: &Value, path: &str, errors: &mut Vec<FieldError>) {
@@ -149,7 +155,11 @@ fn device(device: &Value, path: &str, errors: &mut Vec<FieldError>) {
     for (name, attribute) in map("attributes") {
         let at = format!("{path}.attributes[{name}]");
         if attribute.as_object().is_none_or(|it| it.len() != 1) {
-            errors.push(FieldError::invalid(at.as_str(), attribute.clone(), "exactly one value must be specified"));
+            errors.push(FieldError::invalid(
+                at.as_str(),
+                attribute.clone(),
+                "exactly one value must be specified",
+            ));
         }
         for field in ["string", "version"] {
             if attribute[field].as_str().is_some_and(|text| text.len() > TEXT_BYTES_MAX) {

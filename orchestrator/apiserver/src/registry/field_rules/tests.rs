@@ -1,3 +1,5 @@
+//! The engine judged by rules of a kind that is none.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -93,6 +93,8 @@ fn restarts(pod: &Value, list: &str, status: &Value, code: i64) -> bool {
     let own = container.and_then(|it| it["restartPolicy"].as_str());
     match own.unwrap_or_else(|| str_at(pod, "/spec/restartPolicy")) {
         "Never" => false,
+        // With a new sandbox they run once more.
+        _ if list == "initContainerStatuses" => true,
         "OnFailure" => code != 0,
         _ => true,
     }

@@ -10,6 +10,7 @@ pub mod context;
 mod continuation;
 pub mod custom;
 pub mod definition;
+mod field_rules;
 pub mod generic;
 mod kinds;
 pub mod meta;

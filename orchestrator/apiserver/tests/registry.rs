@@ -16,6 +16,8 @@ mod https;
 mod lifecycle;
 #[path = "registry/limits.rs"]
 mod limits;
+#[path = "registry/manifests.rs"]
+mod manifests;
 #[path = "registry/pod_security.rs"]
 mod pod_security;
 #[path = "registry/policies.rs"]
@@ -26,5 +28,7 @@ mod quotas;
 mod reading;
 #[path = "registry/services.rs"]
 mod services;
+#[path = "registry/validation.rs"]
+mod validation;
 #[path = "registry/webhooks.rs"]
 mod webhooks;

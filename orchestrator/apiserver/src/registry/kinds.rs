@@ -23,17 +23,3 @@ pub(crate) mod resource;
 pub(crate) mod rules;
 pub(crate) mod scheduling;
 pub(crate) mod storage;
-
-use serde_json::{Value, json};
-
-use super::context::Context;
-use super::strategy::Strategy;
-
-/// A kind whose only rule is the phase a new object is in.
-pub(crate) struct StartsIn(pub &'static str);
-
-impl Strategy for StartsIn {
-    fn prepare_create(&self, _context: &Context, new: &mut Value) {
-        new["status"] = json!({"phase": self.0});
-    }
-}

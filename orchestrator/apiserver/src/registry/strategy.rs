@@ -47,6 +47,11 @@ pub trait Strategy: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What only a new object must keep, besides `validate`.
+    fn validate_create(&self, _new: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
+
     /// Called with the result of `validate(new)` already collected by the generic code.
     fn validate_update(&self, _new: &Value, _old: &Value) -> Vec<FieldError> {
         Vec::new()

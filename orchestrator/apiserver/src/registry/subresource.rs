@@ -146,7 +146,7 @@ pub(crate) fn validate(
 ) -> Vec<FieldError> {
     match (&*definition.plural, subresource) {
         ("pods", "ephemeralcontainers") => {
-            let mut errors = definition.strategy.validate(new);
+            let mut errors = definition.validate_kept(new, old);
             let before = items_at(old, "/spec/ephemeralContainers");
             for old_one in before {
                 let name = old_one.get("name");
@@ -171,7 +171,7 @@ pub(crate) fn validate(
             errors
         }
         ("pods", "resize") => {
-            let mut errors = definition.strategy.validate(new);
+            let mut errors = definition.validate_kept(new, old);
             errors.extend(resize::validate(new, old));
             errors
         }

@@ -44,7 +44,8 @@ fn minimal(d: &Definition) -> Value {
             json!({"involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"}})
         }
         "events" => {
-            json!({"regarding": {"kind": "Pod", "name": "p", "namespace": "default"}, "eventTime": "2026-01-01T00:00:00.000000Z"})
+            json!({"regarding": {"kind": "Pod", "name": "p", "namespace": "default"}, "eventTime": "2026-01-01T00:00:00.000000Z",
+                "reportingController": "example.com/c", "reportingInstance": "i", "action": "Act", "reason": "Why", "type": "Normal"})
         }
         "priorityclasses" => json!({"value": 5}),
         "horizontalpodautoscalers" => {
@@ -69,7 +70,32 @@ fn minimal(d: &Definition) -> Value {
         "validatingadmissionpolicybindings" => {
             json!({"spec": {"policyName": "p", "validationActions": ["Deny"]}})
         }
-        "controllerrevisions" => json!({"revision": 1}),
+        "controllerrevisions" => json!({"revision": 1, "data": {}}),
+        "ingresses" => {
+            json!({"spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}}})
+        }
+        "ingressclasses" => json!({"spec": {"controller": "example.com/c"}}),
+        "ipaddresses" => json!({"spec": {"parentRef": {"resource": "services", "name": "s"}}}),
+        "servicecidrs" => json!({"spec": {"cidrs": ["10.97.0.0/16"]}}),
+        "persistentvolumeclaims" => {
+            json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}})
+        }
+        "persistentvolumes" => {
+            json!({"spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/x"}}})
+        }
+        "volumeattachments" => {
+            json!({"spec": {"attacher": "example.com", "nodeName": "n", "source": {"persistentVolumeName": "v"}}})
+        }
+        "volumeattributesclasses" => json!({"driverName": "example.com", "parameters": {"a": "b"}}),
+        "csistoragecapacities" => json!({"storageClassName": "c"}),
+        "flowschemas" => {
+            json!({"spec": {"priorityLevelConfiguration": {"name": "global-default"}, "matchingPrecedence": 5000}})
+        }
+        "prioritylevelconfigurations" => {
+            json!({"spec": {"type": "Limited", "limited": {"limitResponse": {"type": "Reject"}}}})
+        }
+        "resourceslices" => json!({"spec": {"driver": "example.com", "allNodes": true,
+            "pool": {"name": "p", "generation": 1, "resourceSliceCount": 1}}}),
         _ => json!({}),
     }
 }

@@ -19,6 +19,7 @@ async fn main_updates_keep_status_and_status_updates_keep_spec() {
         .unwrap();
     assert_ne!(made["status"]["replicas"], 9);
     let mut by_status = made.clone();
+    by_status["status"]["replicas"] = json!(1);
     by_status["status"]["readyReplicas"] = json!(1);
     by_status["spec"]["replicas"] = json!(7);
     let by_status = cluster.update("deployments", Some("status"), &by_status).await.unwrap();

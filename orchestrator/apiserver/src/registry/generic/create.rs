@@ -116,7 +116,7 @@ impl Registry {
         }
         definition.strategy.complete_create(&mut object);
         let mut errors = definition.validate_meta(&object);
-        errors.extend(definition.strategy.validate(&object));
+        errors.extend(definition.validate_new(&object));
         if !errors.is_empty() {
             return Err(ApiError::invalid(&definition.group, &definition.kind, &name, errors));
         }

@@ -171,13 +171,10 @@ impl Registry {
         }
         match sub {
             "" => {
-                errors.extend(definition.validate_meta(&new));
-                if definition.strategy.revalidates() {
-                    errors.extend(definition.strategy.validate(&new));
-                }
-                errors.extend(definition.strategy.validate_update(&new, old));
+                errors.extend(definition.validate_meta_kept(&new, old));
+                errors.extend(definition.validate_update(&new, old));
             }
-            "status" => errors.extend(definition.strategy.validate_status(&new, old)),
+            "status" => errors.extend(definition.validate_status(&new, old)),
             other => errors.extend(subresource::validate(other, definition, &new, old)),
         }
         if !errors.is_empty() {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::registry::definition::{Conversion, Declaration, StoredAs};
+use crate::registry::kinds::core::events::OfVersion;
 use crate::registry::meta::NameRule;
 use crate::registry::object::str_at;
 use crate::tables::core::EVENTS_V1;
@@ -42,6 +43,12 @@ pub(crate) fn declaration() -> Declaration {
                 ]
             },
         )
+        .strategy(OfVersion {
+            about: "regarding",
+            reporter: "reportingController",
+            note: "note",
+            strict: true,
+        })
 }
 
 /// New name and old name of every field that has two.

@@ -3,7 +3,12 @@
 pub(crate) mod addresses;
 pub(crate) mod client_config;
 pub(crate) mod labels;
+pub(crate) mod paths;
 pub(crate) mod pod_spec;
+pub(crate) mod shapes;
+pub(crate) mod taints;
+pub(crate) mod volume_modes;
+pub(crate) mod workload;
 
 use serde_json::Value;
 
@@ -12,15 +17,6 @@ use crate::error::FieldError;
 /// The words for a number below zero.
 pub(crate) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 pub(crate) const IMMUTABLE: &str = "field is immutable";
-
-/// Refuses a negative number at `pointer` (`/spec/replicas`).
-pub(crate) fn not_negative(object: &Value, pointer: &str, errors: &mut Vec<FieldError>) {
-    if let Some(n) = object.pointer(pointer).and_then(Value::as_i64)
-        && n < 0
-    {
-        errors.push(FieldError::invalid(dotted(pointer), n, NOT_NEGATIVE));
-    }
-}
 
 /// Refuses a change of what is at `pointer`.
 pub(crate) fn immutable(new: &Value, old: &Value, pointer: &str, errors: &mut Vec<FieldError>) {

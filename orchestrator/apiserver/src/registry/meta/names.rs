@@ -16,6 +16,7 @@ pub enum NameRule {
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
+const WILDCARD: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const QUALIFIED: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
@@ -64,6 +65,37 @@ pub fn path_segment(name: &str) -> Option<String> {
         _ if name.contains('%') => Some("may not contain '%'".into()),
         _ => None,
     }
+}
+
+/// `*.` and a subdomain.
+pub fn wildcard_subdomain(name: &str) -> Option<String> {
+    let good = name.strip_prefix("*.").is_some_and(|rest| rest.split('.').all(is_label));
+    too_long(name, 253).or_else(|| (!good).then(|| WILDCARD.to_string()))
+}
+
+/// A subdomain and a path below it: `acme.io/foo`.
+pub fn domain_prefixed_path(text: &str) -> Option<String> {
+    let Some((domain, path)) =
+        text.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty())
+    else {
+        return Some("must be a domain-prefixed path (such as \"acme.io/foo\")".into());
+    };
+    let is_path = |c: u8| c.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&c);
+    subdomain(domain).or_else(|| {
+        (!path.bytes().all(is_path)).then(|| {
+            "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')".to_string()
+        })
+    })
+}
+
+/// What names a driver of volumes: a subdomain, in any case, of at most 63 bytes.
+pub fn csi_driver(text: &str) -> Option<String> {
+    too_long(text, 63).or_else(|| subdomain(&text.to_lowercase()))
+}
+
+/// A qualified name in any case.
+pub fn qualified_name_any_case(text: &str) -> Option<String> {
+    qualified_name(&text.to_lowercase())
 }
 
 fn is_word(text: &str) -> bool {

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use crate::error::FieldError;
 use crate::registry::context::Context;
 use crate::registry::definition::{Declaration, SCALE, STATUS};
-use crate::registry::kinds::rules::{immutable, labels, not_negative};
+use crate::registry::field_rules::{Fixed, Rule, at};
+use crate::registry::kinds::rules::shapes::NOT_BELOW_ZERO;
+use crate::registry::kinds::rules::workload::{self, Workload};
 use crate::registry::strategy::Strategy;
 use crate::tables::workloads::REPLICA_SETS;
 
@@ -20,8 +22,14 @@ pub(crate) fn declaration() -> Declaration {
             let n = o.pointer("/status/replicas").and_then(Value::as_i64).unwrap_or(0);
             vec![("status.replicas", n.to_string())]
         })
+        .rules(RULES)
+        .fixed(&[Fixed::Field("spec.selector")])
         .strategy(ReplicaSet)
 }
+
+const WORKLOAD: Workload = Workload { selects: "deployment", named: "ReplicaSet" };
+
+const RULES: &[Rule] = &[at("spec.replicas", NOT_BELOW_ZERO), at("spec.minReadySeconds", NOT_BELOW_ZERO)];
 
 struct ReplicaSet;
 
@@ -32,15 +40,14 @@ impl Strategy for ReplicaSet {
 
     fn validate(&self, new: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        not_negative(new, "/spec/replicas", &mut errors);
-        not_negative(new, "/spec/minReadySeconds", &mut errors);
-        labels::validate_workload(new, &["Always"], &mut errors);
+        workload::validate(&new["spec"], &new["spec"]["template"], &WORKLOAD, &mut errors);
         errors
     }
 
-    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+    fn validate_status(&self, new: &Value, _old: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        immutable(new, old, "/spec/selector", &mut errors);
+        let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+        workload::counts(&new["status"], &parts, "readyReplicas", &mut errors);
         errors
     }
 }

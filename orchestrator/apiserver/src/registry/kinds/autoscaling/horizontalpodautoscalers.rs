@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::error::FieldError;
 use crate::registry::definition::{Conversion, Declaration, STATUS, StoredAs};
 use crate::registry::object::{items_at, meta_mut, str_at};
-use crate::registry::strategy::Strategy;
+
+mod rules;
 
 pub(crate) fn v2() -> Declaration {
     Declaration::new("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
@@ -13,7 +13,8 @@ pub(crate) fn v2() -> Declaration {
         .categories(&["all"])
         .columns(crate::tables::workloads::AUTOSCALERS)
         .subresources(&[STATUS])
-        .strategy(Autoscaler)
+        .rules(rules::RULES)
+        .status_rules(rules::STATUS_RULES)
 }
 
 pub(crate) fn v1() -> Declaration {
@@ -28,35 +29,8 @@ pub(crate) fn v1() -> Declaration {
             plural: "horizontalpodautoscalers".into(),
             conversion: Conversion { to_stored, from_stored },
         })
-        .strategy(Autoscaler)
-}
-
-struct Autoscaler;
-
-impl Strategy for Autoscaler {
-    fn validate(&self, new: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let number = |f: &str| new.pointer(&format!("/spec/{f}")).and_then(Value::as_i64);
-        let (min, max) = (number("minReplicas").unwrap_or(1), number("maxReplicas").unwrap_or(0));
-        if min < 1 {
-            errors.push(FieldError::invalid("spec.minReplicas", min, "must be greater than or equal to 1"));
-        }
-        if max < 1 {
-            errors.push(FieldError::invalid("spec.maxReplicas", max, "must be greater than 0"));
-        } else if max < min {
-            errors.push(FieldError::invalid(
-                "spec.maxReplicas",
-                max,
-                "must be greater than or equal to `minReplicas`",
-            ));
-        }
-        for field in ["kind", "name"] {
-            if str_at(new, &format!("/spec/scaleTargetRef/{field}")).is_empty() {
-                errors.push(FieldError::required(format!("spec.scaleTargetRef.{field}"), ""));
-            }
-        }
-        errors
-    }
+        .rules(rules::RULES)
+        .status_rules(rules::STATUS_RULES)
 }
 
 /// v1 fields that have no place of their own in v2, and v2 fields that v1 carries as annotations.

@@ -5,10 +5,19 @@ use serde_json::{Value, json};
 use crate::error::FieldError;
 use crate::registry::context::Context;
 use crate::registry::definition::{Declaration, STATUS};
-use crate::registry::kinds::rules::{immutable, labels, not_negative};
-use crate::registry::object::meta_str;
+use crate::registry::field_rules::{Fixed, is_same};
+use crate::registry::kinds::rules::labels::validate_selector;
+use crate::registry::kinds::rules::workload::selects_template;
+use crate::registry::kinds::rules::{IMMUTABLE, immutable};
+use crate::registry::meta::names;
+use crate::registry::object::{items_at, meta_str};
+use crate::registry::selector::LabelSelector;
 use crate::registry::strategy::Strategy;
 use crate::tables::workloads::JOBS;
+
+mod indexes;
+pub(super) mod spec;
+mod status;
 
 pub(crate) fn declaration() -> Declaration {
     Declaration::new("batch", "v1", "Job", "jobs")
@@ -20,6 +29,14 @@ pub(crate) fn declaration() -> Declaration {
             let n = o.pointer("/status/succeeded").and_then(Value::as_i64).unwrap_or(0);
             vec![("status.successful", n.to_string())]
         })
+        .fixed(&[
+            Fixed::Field("spec.selector"),
+            Fixed::Field("spec.completionMode"),
+            Fixed::Field("spec.podFailurePolicy"),
+            Fixed::Field("spec.backoffLimitPerIndex"),
+            Fixed::Field("spec.managedBy"),
+            Fixed::Field("spec.successPolicy"),
+        ])
         .strategy(Job)
 }
 
@@ -34,37 +51,119 @@ impl Strategy for Job {
 
     fn validate(&self, new: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        for field in
-            ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"]
-        {
-            not_negative(new, &format!("/spec/{field}"), &mut errors);
+        spec::validate(&new["spec"], "spec", &mut errors);
+        let selector = &new["spec"]["selector"];
+        if selector.is_null() {
+            errors.push(FieldError::required("spec.selector", ""));
+        } else {
+            validate_selector(selector, "spec.selector", &mut errors);
+            selects_template(selector, &new["spec"]["template"], "spec.template", &mut errors);
         }
-        labels::validate_workload(new, &["OnFailure", "Never"], &mut errors);
-        if new.pointer("/spec/completionMode") == Some(&json!("Indexed"))
-            && new.pointer("/spec/completions").is_none()
-        {
-            errors.push(FieldError::required("spec.completions", "when completion mode is Indexed"));
+        errors
+    }
+
+    fn validate_create(&self, new: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        own_selector(new, &mut errors);
+        let completions = new["spec"]["completions"].as_i64().unwrap_or(0);
+        let name = meta_str(new, "name");
+        let host = format!("{name}-{}", completions - 1);
+        if new["spec"]["completionMode"] == "Indexed" && completions > 0 && names::label(&host).is_some() {
+            let why = format!("will not able to create pod with invalid DNS label: {host}");
+            errors.push(FieldError::invalid("metadata.name", name, why));
         }
         errors
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        immutable(new, old, "/spec/selector", &mut errors);
-        immutable(new, old, "/spec/completionMode", &mut errors);
-        immutable(new, old, "/spec/podFailurePolicy", &mut errors);
-        immutable(new, old, "/spec/backoffLimitPerIndex", &mut errors);
-        let suspended = |v: &Value| v.pointer("/spec/suspend") == Some(&Value::Bool(true));
-        // A suspended job that never started may still be told where to run.
-        let may_move = suspended(old) && old.pointer("/status/startTime").is_none();
-        if !may_move {
-            immutable(new, old, "/spec/template", &mut errors);
+        let (is, was) = (&new["spec"], &old["spec"]);
+        if !is_same(&is["completions"], &was["completions"]) {
+            if is["completionMode"] != "Indexed" {
+                immutable(new, old, "/spec/completions", &mut errors);
+            } else if !is["completions"].is_null() && is["completions"] != is["parallelism"] {
+                let why = "can only be modified in tandem with spec.parallelism";
+                errors.push(FieldError::invalid("spec.completions", is["completions"].clone(), why));
+            }
         }
-        let indexed = new.pointer("/spec/completionMode") == Some(&json!("Indexed"));
-        if !indexed || new.pointer("/spec/completions") != new.pointer("/spec/parallelism") {
-            immutable(new, old, "/spec/completions", &mut errors);
+        let (at, template) = ("spec.template", &is["template"]);
+        if !is_same(template, &permitted(template, old)) {
+            errors.push(FieldError::invalid(at, template.clone(), IMMUTABLE));
         }
         errors
+    }
+
+    fn validate_status(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let before = status::state(old);
+        let mut errors = status::state(new);
+        errors.retain(|error| !before.contains(error));
+        errors.extend(status::change(new, old));
+        errors
+    }
+}
+
+/// The old template with all of the new one that may differ: while a job is suspended and has no pods, where they
+/// run and what they ask for.
+fn permitted(new: &Value, old: &Value) -> Value {
+    let mut template = old["spec"]["template"].clone();
+    let suspended = old["spec"]["suspend"] == true;
+    let is_idle = old["status"]["active"].as_i64().unwrap_or(0) == 0;
+    let never_started = old["status"]["startTime"].is_null();
+    let was_told = items_at(old, "/status/conditions")
+        .iter()
+        .any(|it| it["type"] == "Suspended" && it["status"] == "True");
+    if !suspended || !is_idle || !(never_started || was_told) {
+        return template;
+    }
+    for (part, fields) in [
+        ("spec", &["nodeSelector", "tolerations", "schedulingGates"][..]),
+        ("metadata", &["annotations", "labels"][..]),
+    ] {
+        for field in fields {
+            template[part][*field] = new[part][*field].clone();
+        }
+    }
+    template["spec"]["affinity"]["nodeAffinity"] = new["spec"]["affinity"]["nodeAffinity"].clone();
+    for list in ["containers", "initContainers"] {
+        let wanted = items_at(new, &format!("/spec/{list}"));
+        let Some(containers) = template["spec"][list].as_array_mut() else { continue };
+        if containers.len() == wanted.len() {
+            for (container, wanted) in containers.iter_mut().zip(wanted) {
+                if container["name"] == wanted["name"] {
+                    container["resources"] = wanted["resources"].clone();
+                }
+            }
+        }
+    }
+    template
+}
+
+/// A job that does not choose for itself has the selector the server made.
+fn own_selector(job: &Value, errors: &mut Vec<FieldError>) {
+    let selector = &job["spec"]["selector"];
+    if job["spec"]["manualSelector"] == true || selector.is_null() {
+        return;
+    }
+    let (uid, name) = (meta_str(job, "uid"), meta_str(job, "name"));
+    let labels = [
+        ("controller-uid", uid),
+        ("job-name", name),
+        ("batch.kubernetes.io/controller-uid", uid),
+        ("batch.kubernetes.io/job-name", name),
+    ];
+    for (key, value) in labels {
+        let (of_template, at) =
+            (&job["spec"]["template"]["metadata"]["labels"], format!("spec.template.metadata.labels[{key}]"));
+        let why = format!("must be '{value}'");
+        match of_template[key].as_str() {
+            None => errors.push(FieldError::required(at, why)),
+            Some(has) if has != value => errors.push(FieldError::invalid(at, of_template.clone(), why)),
+            Some(_) => {}
+        }
+    }
+    let expected = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    if LabelSelector::from_object(selector).is_some_and(|parsed| !parsed.matches(&expected)) {
+        errors.push(FieldError::invalid("spec.selector", selector.clone(), "`selector` not auto-generated"));
     }
 }
 

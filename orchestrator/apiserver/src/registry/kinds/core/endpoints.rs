@@ -4,10 +4,11 @@ use serde_json::Value;
 
 use crate::error::FieldError;
 use crate::registry::definition::Declaration;
-use crate::registry::kinds::discovery::endpointslices::port_errors;
-use crate::registry::kinds::rules::addresses::special_address;
+use crate::registry::field_rules::{Check, Rule, at, is_empty, within};
+use crate::registry::kinds::rules::addresses::{ip, special_address};
+use crate::registry::kinds::rules::shapes::PROTOCOLS;
+use crate::registry::meta::names;
 use crate::registry::object::items_at;
-use crate::registry::strategy::Strategy;
 use crate::tables::network::ENDPOINTS;
 
 pub(crate) fn declaration() -> Declaration {
@@ -15,38 +16,54 @@ pub(crate) fn declaration() -> Declaration {
         .columns(ENDPOINTS)
         .short(&["ep"])
         .create_on_update()
-        .strategy(Endpoints)
+        .rules(RULES)
 }
 
-struct Endpoints;
+const RULES: &[Rule] = &[within(
+    "subsets[]",
+    &[
+        at("", Check::Judge(some_address)),
+        within("addresses[]", ADDRESS),
+        within("notReadyAddresses[]", ADDRESS),
+        at("ports", Check::Judge(named)),
+        within(
+            "ports[]",
+            &[
+                at("name", Check::Name(names::label)),
+                at("port", Check::Given("")),
+                at("port", Check::Port),
+                at("protocol", Check::OneOf(PROTOCOLS)),
+                at("appProtocol", Check::Text(names::qualified_name)),
+            ],
+        ),
+    ],
+)];
 
-impl Strategy for Endpoints {
-    fn validate(&self, new: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        for (i, subset) in items_at(new, "/subsets").iter().enumerate() {
-            let at = format!("subsets[{i}]");
-            let lists = ["addresses", "notReadyAddresses"];
-            if lists.iter().all(|list| items_at(subset, &format!("/{list}")).is_empty()) {
-                errors.push(FieldError::required(
-                    at.as_str(),
-                    "must specify `addresses` or `notReadyAddresses`",
-                ));
-            }
-            for list in lists {
-                for (j, address) in items_at(subset, &format!("/{list}")).iter().enumerate() {
-                    let text = address["ip"].as_str().unwrap_or_default();
-                    let why = match text.parse() {
-                        Ok(ip) => special_address(ip),
-                        Err(_) => Some("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"),
-                    };
-                    if let Some(why) = why {
-                        errors.push(FieldError::invalid(format!("{at}.{list}[{j}].ip"), text, why));
-                    }
-                }
-            }
-            port_errors(items_at(subset, "/ports"), &format!("{at}.ports"), &mut errors);
-        }
-        errors
+const ADDRESS: &[Rule] = &[
+    at("ip", Check::Judge(address)),
+    at("hostname", Check::Name(names::label)),
+    at("nodeName", Check::Text(names::subdomain)),
+];
+
+fn some_address(subset: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    if ["/addresses", "/notReadyAddresses"].iter().all(|list| items_at(subset, list).is_empty()) {
+        errors.push(FieldError::required(path, "must specify `addresses` or `notReadyAddresses`"));
+    }
+}
+
+fn address(value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    let text = value.as_str().unwrap_or_default();
+    let special = || text.parse().ok().and_then(special_address).map(str::to_owned);
+    if let Some(why) = ip(text).or_else(special) {
+        errors.push(FieldError::invalid(path, text, why));
+    }
+}
+
+/// Of several ports each has a name.
+fn named(ports: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    let ports = ports.as_array().map(Vec::as_slice).unwrap_or_default();
+    for (i, _) in ports.iter().enumerate().filter(|(_, port)| ports.len() > 1 && is_empty(&port["name"])) {
+        errors.push(FieldError::required(format!("{path}[{i}].name"), ""));
     }
 }
 
@@ -59,7 +76,8 @@ mod tests {
     #[test]
     fn addresses_that_are_no_other_host_s_and_bad_ports_are_refused_by_field() {
         let of = |subset: Value| {
-            let found = Endpoints.validate(&json!({"subsets": [subset]}));
+            let mut found = Vec::new();
+            crate::registry::field_rules::judge(RULES, &json!({"subsets": [subset]}), "", &mut found);
             found.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         let good = json!({"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 80}]});

@@ -10,7 +10,10 @@ use crate::registry::object::{items_at, str_at};
 use crate::registry::strategy::{Grace, Strategy};
 use crate::tables::pods::PODS;
 
+mod alone;
 pub(crate) mod qos;
+mod status;
+mod update;
 
 const fn plain(name: &'static str, kind: &'static str, verbs: &'static [&'static str]) -> Subresource {
     Subresource { name, group: "", version: "v1", kind, verbs }
@@ -111,32 +114,33 @@ impl Strategy for Pod {
         let mut errors = Vec::new();
         match new.get("spec") {
             None | Some(Value::Null) => errors.push(FieldError::required("spec", "")),
-            Some(spec) => pod_spec::validate_pod_spec(spec, "spec", &mut errors),
+            Some(spec) => {
+                alone::validate_annotations(new, &mut errors);
+                pod_spec::validate_pod_spec(spec, "spec", &mut errors);
+                alone::validate(new, &mut errors);
+            }
+        }
+        errors
+    }
+
+    fn validate_create(&self, new: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if !items_at(new, "/spec/ephemeralContainers").is_empty() {
+            errors.push(FieldError::forbidden("spec.ephemeralContainers", "cannot be set on create"));
+        }
+        if !str_at(new, "/spec/nodeName").is_empty() && !items_at(new, "/spec/schedulingGates").is_empty() {
+            let why = "cannot be set until all schedulingGates have been cleared";
+            errors.push(FieldError::forbidden("spec.nodeName", why));
         }
         errors
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let (was, is) = (items_at(old, "/spec/containers").len(), items_at(new, "/spec/containers").len());
-        if was != is {
-            errors.push(FieldError::forbidden(
-                "spec.containers",
-                "pod updates may not add or remove containers",
-            ));
-        }
-        deadline(new, old, &mut errors);
-        tolerations(new, old, &mut errors);
-        gates(new, old, &mut errors);
-        let mut allowed = new.clone();
-        restore_mutable(&mut allowed, old);
-        if allowed.get("spec") != old.get("spec") {
-            errors.push(FieldError::forbidden(
-                "spec",
-                "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)",
-            ));
-        }
-        errors
+        update::validate(new, old)
+    }
+
+    fn validate_status(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        status::validate(new, old)
     }
 
     /// Pods of no node go at once, and so do those that have ended.
@@ -149,84 +153,6 @@ impl Strategy for Pod {
             .or_else(|| object.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64))
             .unwrap_or(30);
         Grace::Seconds(if wanted < 0 { 1 } else { wanted })
-    }
-}
-
-/// Undoes every change an update may make, so that what is left is what it may not.
-fn restore_mutable(new: &mut Value, old: &Value) {
-    for list in ["containers", "initContainers"] {
-        let before = items_at(old, &format!("/spec/{list}"));
-        if let Some(containers) = new.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut) {
-            for (container, was) in containers.iter_mut().zip(before) {
-                if let Some(image) = was.get("image") {
-                    container["image"] = image.clone();
-                }
-            }
-        }
-    }
-    let gated = !items_at(old, "/spec/schedulingGates").is_empty();
-    let mut fields = vec!["activeDeadlineSeconds", "tolerations", "schedulingGates"];
-    if gated {
-        // Not scheduled yet: where it may run can still be narrowed.
-        fields.extend(["nodeSelector", "affinity"]);
-    }
-    if old.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|n| n < 0) {
-        fields.push("terminationGracePeriodSeconds");
-    }
-    if let Some(spec) = new.get_mut("spec").and_then(Value::as_object_mut) {
-        for field in fields {
-            match old.get("spec").and_then(|s| s.get(field)) {
-                Some(v) => spec.insert(field.into(), v.clone()),
-                None => spec.remove(field),
-            };
-        }
-    }
-}
-
-fn deadline(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
-    let read = |v: &Value| v.pointer("/spec/activeDeadlineSeconds").and_then(Value::as_i64);
-    let path = "spec.activeDeadlineSeconds";
-    match (read(new), read(old)) {
-        (Some(n), Some(o)) if n > o => {
-            errors.push(FieldError::invalid(path, n, "must be less than or equal to previous value"));
-        }
-        (None, Some(_)) => {
-            errors.push(FieldError::invalid(
-                path,
-                Value::Null,
-                "must not update from a positive integer to nil value",
-            ));
-        }
-        _ => {}
-    }
-}
-
-fn tolerations(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
-    let strip = |t: &Value| {
-        let mut t = t.clone();
-        if let Some(map) = t.as_object_mut() {
-            map.remove("tolerationSeconds");
-        }
-        t
-    };
-    let has: Vec<Value> = items_at(new, "/spec/tolerations").iter().map(strip).collect();
-    if items_at(old, "/spec/tolerations").iter().any(|t| !has.contains(&strip(t))) {
-        errors.push(FieldError::forbidden(
-            "spec.tolerations",
-            "existing toleration can not be modified except its tolerationSeconds",
-        ));
-    }
-}
-
-fn gates(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
-    let had = items_at(old, "/spec/schedulingGates");
-    for (i, gate) in items_at(new, "/spec/schedulingGates").iter().enumerate() {
-        if !had.contains(gate) {
-            errors.push(FieldError::forbidden(
-                format!("spec.schedulingGates[{i}]"),
-                "only deletion is allowed, but found new scheduling gate",
-            ));
-        }
     }
 }
 

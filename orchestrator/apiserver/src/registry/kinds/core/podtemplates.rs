@@ -1,6 +1,8 @@
 //! PodTemplate: a pod template stored by itself.
 
 use crate::registry::definition::Declaration;
+use crate::registry::field_rules::{Check, Rule, at};
+use crate::registry::kinds::rules::pod_spec::validate_pod_template;
 use crate::tables::core::POD_TEMPLATES;
 
 pub(crate) fn declaration() -> Declaration {
@@ -8,4 +10,7 @@ pub(crate) fn declaration() -> Declaration {
         .columns(POD_TEMPLATES)
         .generation()
         .returns_deleted()
+        .rules(RULES)
 }
+
+const RULES: &[Rule] = &[at("template", Check::Judge(validate_pod_template))];

@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 use crate::error::FieldError;
 use crate::registry::context::Context;
 use crate::registry::definition::{Declaration, SCALE, STATUS};
-use crate::registry::kinds::rules::{not_negative, pod_spec};
+use crate::registry::field_rules::{Check, Rule, at};
+use crate::registry::kinds::rules::shapes::NOT_BELOW_ZERO;
+use crate::registry::kinds::rules::{pod_spec, workload};
+use crate::registry::object::str_at;
 use crate::registry::strategy::Strategy;
 use crate::tables::workloads::REPLICATION_CONTROLLERS;
 
@@ -20,8 +23,15 @@ pub(crate) fn declaration() -> Declaration {
             let n = o.pointer("/status/replicas").and_then(Value::as_i64).unwrap_or(0);
             vec![("status.replicas", n.to_string())]
         })
+        .rules(RULES)
         .strategy(ReplicationController)
 }
+
+const RULES: &[Rule] = &[
+    at("spec.minReadySeconds", NOT_BELOW_ZERO),
+    at("spec.selector", Check::Required("")),
+    at("spec.replicas", NOT_BELOW_ZERO),
+];
 
 struct ReplicationController;
 
@@ -32,27 +42,29 @@ impl Strategy for ReplicationController {
 
     fn validate(&self, new: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        not_negative(new, "/spec/replicas", &mut errors);
-        let selector = new.pointer("/spec/selector").and_then(Value::as_object);
-        if selector.is_none_or(serde_json::Map::is_empty) {
-            errors.push(FieldError::required("spec.selector", ""));
+        let template = &new["spec"]["template"];
+        if template.is_null() {
+            errors.push(FieldError::required("spec.template", ""));
+            return errors;
         }
-        match new.pointer("/spec/template") {
-            None => errors.push(FieldError::required("spec.template", "")),
-            Some(template) => {
-                let labels = template.pointer("/metadata/labels");
-                let matched =
-                    selector.into_iter().flatten().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v));
-                if !matched {
-                    errors.push(FieldError::invalid(
-                        "spec.template.metadata.labels",
-                        labels.cloned().unwrap_or_else(|| json!({})),
-                        "`selector` does not match template `labels`",
-                    ));
-                }
-                pod_spec::validate_pod_template(template, "spec.template", &mut errors);
-            }
+        let selector = json!({"matchLabels": new["spec"]["selector"]});
+        workload::selects_template(&selector, template, "spec.template", &mut errors);
+        pod_spec::validate_pod_template(template, "spec.template", &mut errors);
+        let policy = str_at(template, "/spec/restartPolicy");
+        if policy != "Always" {
+            errors.push(FieldError::not_supported("spec.template.spec.restartPolicy", policy, &["Always"]));
         }
+        if !template["spec"]["activeDeadlineSeconds"].is_null() {
+            let why = "activeDeadlineSeconds in ReplicationController is not Supported";
+            errors.push(FieldError::forbidden("spec.template.spec.activeDeadlineSeconds", why));
+        }
+        errors
+    }
+
+    fn validate_status(&self, new: &Value, _old: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+        workload::counts(&new["status"], &parts, "readyReplicas", &mut errors);
         errors
     }
 }

@@ -31,7 +31,7 @@ pub(crate) fn declaration() -> Declaration {
     Declaration::new("", "v1", "Service", "services")
         .short(&["svc"])
         .categories(&["all"])
-        .name_rule(NameRule::Label1035)
+        .name_rule(NameRule::Label)
         .create_on_update()
         .returns_deleted()
         .columns(SERVICES)

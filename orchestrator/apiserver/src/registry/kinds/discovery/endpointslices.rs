@@ -6,113 +6,116 @@ use serde_json::Value;
 
 use crate::error::FieldError;
 use crate::registry::definition::Declaration;
-use crate::registry::kinds::rules::addresses::special_address;
-use crate::registry::kinds::rules::{immutable, port_number};
+use crate::registry::field_rules::{self, Check, Fixed, Rule, at};
+use crate::registry::kinds::rules::addresses::{canonical_ip, ip, special_address};
+use crate::registry::kinds::rules::shapes::PROTOCOLS;
 use crate::registry::meta::names;
 use crate::registry::object::{items_at, str_at};
-use crate::registry::strategy::Strategy;
 use crate::tables::network::ENDPOINT_SLICES;
 
 /// Upstream's bounds (pkg/apis/discovery/validation).
 const ENDPOINTS_MAX: usize = 1_000;
 const ADDRESSES_MAX: usize = 100;
 const PORTS_MAX: usize = 20_000;
+const HINTS_MAX: usize = 8;
 
 pub(crate) fn declaration() -> Declaration {
     Declaration::new("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices")
         .columns(ENDPOINT_SLICES)
         .generation()
-        .strategy(EndpointSlice)
+        .rules(RULES)
+        .fixed(&[Fixed::Field("addressType")])
 }
 
-struct EndpointSlice;
+const RULES: &[Rule] = &[
+    at("addressType", Check::Required("")),
+    at("addressType", Check::OneOf(&["FQDN", "IPv4", "IPv6"])),
+    at("", Check::Judge(endpoints)),
+    at("ports", Check::Judge(ports)),
+];
 
-impl Strategy for EndpointSlice {
-    fn validate(&self, new: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let family = str_at(new, "/addressType");
-        let families = ["FQDN", "IPv4", "IPv6"];
-        if family.is_empty() {
-            errors.push(FieldError::required("addressType", ""));
-        } else if !families.contains(&family) {
-            errors.push(FieldError::not_supported("addressType", family, &families));
-        }
-        let endpoints = items_at(new, "/endpoints");
-        if endpoints.len() > ENDPOINTS_MAX {
-            errors.push(FieldError::too_many("endpoints", endpoints.len(), ENDPOINTS_MAX));
-            return errors;
-        }
-        for (i, endpoint) in endpoints.iter().enumerate() {
-            endpoint_errors(endpoint, family, &format!("endpoints[{i}]"), &mut errors);
-        }
-        let ports = items_at(new, "/ports");
-        if ports.len() > PORTS_MAX {
-            errors.push(FieldError::too_many("ports", ports.len(), PORTS_MAX));
-            return errors;
-        }
-        port_errors(ports, "ports", &mut errors);
-        errors
-    }
+const ENDPOINT: &[Rule] = &[
+    at("addresses", Check::Required("must contain at least 1 address")),
+    at("addresses", Check::ItemsMax(ADDRESSES_MAX)),
+    at("nodeName", Check::Text(names::subdomain)),
+    at("deprecatedTopology", Check::ItemsMax(16)),
+    at("deprecatedTopology", Check::Labels),
+    at("hostname", Check::Text(names::label)),
+    at("hints.forZones", Check::ItemsMax(HINTS_MAX)),
+    at("hints.forZones", Check::Unique(&["name"])),
+    at("hints.forZones[].name", Check::Text(names::label_value)),
+    at("hints.forNodes", Check::ItemsMax(HINTS_MAX)),
+    at("hints.forNodes", Check::Unique(&["name"])),
+    at("hints.forNodes[].name", Check::Text(names::subdomain)),
+];
 
-    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        immutable(new, old, "/addressType", &mut errors);
-        errors
-    }
-}
+const PORT: &[Rule] = &[
+    at("name", Check::Name(names::label)),
+    at("protocol", Check::OneOf(PROTOCOLS)),
+    at("appProtocol", Check::Text(names::qualified_name)),
+];
 
-fn endpoint_errors(endpoint: &Value, family: &str, at: &str, errors: &mut Vec<FieldError>) {
-    let addresses = items_at(endpoint, "/addresses");
-    if addresses.is_empty() {
-        errors.push(FieldError::required(format!("{at}.addresses"), "must contain at least 1 address"));
-    } else if addresses.len() > ADDRESSES_MAX {
-        errors.push(FieldError::too_many(format!("{at}.addresses"), addresses.len(), ADDRESSES_MAX));
+fn endpoints(slice: &Value, _path: &str, errors: &mut Vec<FieldError>) {
+    let (family, list) = (str_at(slice, "/addressType"), items_at(slice, "/endpoints"));
+    if list.len() > ENDPOINTS_MAX {
+        errors.push(FieldError::too_many("endpoints", list.len(), ENDPOINTS_MAX));
+        return;
     }
-    for (i, address) in addresses.iter().take(ADDRESSES_MAX).enumerate() {
-        let text = address.as_str().unwrap_or_default();
-        let parsed = text.parse::<std::net::IpAddr>().ok();
-        let why = match (family, parsed) {
-            ("IPv4", Some(ip)) if ip.is_ipv4() => special_address(ip).map(str::to_owned),
-            ("IPv4", _) => Some("must be an IPv4 address".to_owned()),
-            ("IPv6", Some(ip)) if ip.is_ipv6() => special_address(ip).map(str::to_owned),
-            ("IPv6", _) => Some("must be an IPv6 address".to_owned()),
-            ("FQDN", _) => names::subdomain(text.trim_end_matches('.')),
-            _ => None,
-        };
-        if let Some(why) = why {
-            errors.push(FieldError::invalid(format!("{at}.addresses[{i}]"), text, why));
-        }
-    }
-    let names = [("nodeName", names::subdomain as fn(&str) -> Option<String>), ("hostname", names::label)];
-    for (field, check) in names {
-        if let Some(text) = endpoint[field].as_str()
-            && let Some(why) = check(text)
-        {
-            errors.push(FieldError::invalid(format!("{at}.{field}"), text, why));
+    for (i, endpoint) in list.iter().enumerate() {
+        let at = format!("endpoints[{i}]");
+        field_rules::judge(ENDPOINT, endpoint, &at, errors);
+        for (j, address) in items_at(endpoint, "/addresses").iter().take(ADDRESSES_MAX).enumerate() {
+            address_error(family, address, &format!("{at}.addresses"), j, errors);
         }
     }
 }
 
-/// Ports of a slice: each name once, and numbers that are ones. Also those of Endpoints have these rules.
-pub(crate) fn port_errors(ports: &[Value], at: &str, errors: &mut Vec<FieldError>) {
+fn address_error(family: &str, address: &Value, at: &str, i: usize, errors: &mut Vec<FieldError>) {
+    let text = address.as_str().unwrap_or_default();
+    let in_form = match family {
+        "IPv4" => ip(text),
+        "IPv6" => canonical_ip(text),
+        "FQDN" => fqdn(text),
+        _ => return,
+    };
+    if let Some(why) = in_form {
+        errors.push(FieldError::invalid(format!("{at}[{i}]"), text, why));
+        return;
+    }
+    let Ok(parsed) = text.parse::<std::net::IpAddr>() else { return };
+    match (family, parsed.is_ipv4()) {
+        ("IPv4", false) => errors.push(FieldError::invalid(at, text, "must be an IPv4 address")),
+        ("IPv6", true) => errors.push(FieldError::invalid(at, text, "must be an IPv6 address")),
+        _ => {}
+    }
+    if let Some(why) = special_address(parsed) {
+        errors.push(FieldError::invalid(format!("{at}[{i}]"), text, why));
+    }
+}
+
+/// A name with a domain, with a dot at its end or without.
+fn fqdn(name: &str) -> Option<String> {
+    let plain = name.strip_suffix('.').unwrap_or(name);
+    names::subdomain(plain).or_else(|| {
+        (!plain.contains('.'))
+            .then(|| "should be a domain with at least two segments separated by dots".into())
+    })
+}
+
+/// Each name once; also the empty one.
+fn ports(list: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    if list.len() > PORTS_MAX {
+        errors.push(FieldError::too_many(path, list.len(), PORTS_MAX));
+        return;
+    }
     let mut seen = BTreeSet::new();
-    for (i, port) in ports.iter().enumerate() {
+    for (i, port) in list.iter().enumerate() {
+        let at = format!("{path}[{i}]");
+        field_rules::judge(PORT, port, &at, errors);
         let name = str_at(port, "/name");
         if !seen.insert(name) {
-            errors.push(FieldError::duplicate(format!("{at}[{i}].name"), name));
-        }
-        if let Some(why) = (!name.is_empty()).then(|| names::label(name)).flatten() {
-            errors.push(FieldError::invalid(format!("{at}[{i}].name"), name, why));
-        }
-        if let Some(number) = port["port"].as_i64()
-            && let Some(why) = port_number(number)
-        {
-            errors.push(FieldError::invalid(format!("{at}[{i}].port"), number, why));
-        }
-        let protocol = port["protocol"].as_str().unwrap_or("TCP");
-        let protocols = ["SCTP", "TCP", "UDP"];
-        if !protocols.contains(&protocol) {
-            errors.push(FieldError::not_supported(format!("{at}[{i}].protocol"), protocol, &protocols));
+            errors.push(FieldError::duplicate(format!("{at}.name"), name));
         }
     }
 }
@@ -124,7 +127,9 @@ mod tests {
     use super::*;
 
     fn messages(slice: Value) -> Vec<String> {
-        EndpointSlice.validate(&slice).iter().map(ToString::to_string).collect()
+        let mut found = Vec::new();
+        field_rules::judge(RULES, &slice, "", &mut found);
+        found.iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -157,14 +162,9 @@ mod tests {
     fn ports_have_each_name_once_and_numbers_that_are_ports() {
         let ports = json!([{"name": "a", "port": 1}, {"name": "a", "port": 70000}, {"name": "A_", "protocol": "QUIC"}]);
         let found = messages(json!({"addressType": "IPv4", "ports": ports}));
-        assert_eq!(found.len(), 4, "{found:?}");
+        // No range of numbers is asked of a slice's ports.
+        assert_eq!(found.len(), 3, "{found:?}");
         let many = vec![json!({"addresses": ["10.0.0.1"]}); ENDPOINTS_MAX + 1];
         assert_eq!(messages(json!({"addressType": "IPv4", "endpoints": many})).len(), 1);
-    }
-
-    #[test]
-    fn the_family_of_a_slice_stays() {
-        let of = |family: &str| json!({"addressType": family});
-        assert_eq!(EndpointSlice.validate_update(&of("IPv6"), &of("IPv4")).len(), 1);
     }
 }

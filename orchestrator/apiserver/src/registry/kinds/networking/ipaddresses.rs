@@ -1,7 +1,9 @@
-//! IPAddress: see the definition; it has no rules beyond its schema yet.
+//! IPAddress: one address of the cluster's own ranges, and what has it.
 
 use crate::registry::definition::Declaration;
-use crate::registry::meta::NameRule;
+use crate::registry::field_rules::{Check, Fixed, Rule, at, within};
+use crate::registry::kinds::rules::addresses;
+use crate::registry::meta::{NameRule, names};
 use crate::registry::object::str_at;
 use crate::tables::network::IP_ADDRESSES;
 
@@ -14,4 +16,22 @@ pub(crate) fn declaration() -> Declaration {
         .fields(&["spec.parentRef.resource"], |o| {
             vec![("spec.parentRef.resource", str_at(o, "/spec/parentRef/resource").to_string())]
         })
+        .rules(RULES)
+        .fixed(&[Fixed::Field("spec.parentRef")])
 }
+
+const RULES: &[Rule] = &[
+    at("metadata.name", Check::Name(addresses::canonical_ip)),
+    at("spec.parentRef", Check::Given("")),
+    within(
+        "spec.parentRef",
+        &[
+            at("group", Check::Name(names::subdomain)),
+            at("resource", Check::Required("")),
+            at("resource", Check::Name(names::path_segment)),
+            at("name", Check::Required("")),
+            at("name", Check::Name(names::path_segment)),
+            at("namespace", Check::Name(names::path_segment)),
+        ],
+    ),
+];

@@ -4,212 +4,215 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::port_number;
 use crate::error::FieldError;
+use crate::registry::field_rules::{self, Check, Rule, at, within};
 use crate::registry::meta::{self, names};
 use crate::registry::object::{items_at, str_at};
 
+pub(crate) mod affinity;
 mod container;
-mod volume;
+mod downward;
+mod environment;
+mod mounts;
+mod network_names;
+mod os;
+mod probes;
+pub(crate) mod resources;
+mod security;
+pub(crate) mod tolerations;
+mod topology;
+pub(crate) mod volume;
+
+/// The lists of containers, in the order of their rules.
+const LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
+
+/// What does not depend on the rest of the spec.
+const RULES: &[Rule] = &[
+    at("restartPolicy", Check::Required("")),
+    at("restartPolicy", Check::OneOf(&["Always", "Never", "OnFailure"])),
+    at("nodeSelector", Check::Labels),
+    at("affinity", Check::Judge(affinity_errors)),
+    at("readinessGates[].conditionType", Check::Text(names::qualified_name)),
+    at("schedulingGates", Check::Judge(scheduling_gates)),
+    at("topologySpreadConstraints", Check::Judge(topology::validate)),
+    at("serviceAccountName", Check::Name(names::subdomain)),
+    at("nodeName", Check::Name(names::subdomain)),
+    at("activeDeadlineSeconds", Check::Between(1, i32::MAX as i64)),
+    at("hostname", Check::Name(names::label)),
+    at("subdomain", Check::Name(names::label)),
+    at("tolerations", Check::Judge(tolerations::validate)),
+    at("priorityClassName", Check::Name(names::subdomain)),
+    at("runtimeClassName", Check::Text(names::subdomain)),
+    at("preemptionPolicy", Check::OneOf(&["Never", "PreemptLowerPriority"])),
+    at("overhead", Check::Judge(resources::validate_amounts)),
+    within(
+        "resourceClaims[]",
+        &[
+            at("name", Check::Required("")),
+            at("name", Check::Name(names::label)),
+            at("resourceClaimName", Check::Text(names::subdomain)),
+            at("resourceClaimTemplateName", Check::Text(names::subdomain)),
+            at("", Check::Judge(one_claim)),
+        ],
+    ),
+    at("resourceClaims", Check::Unique(&["name"])),
+];
 
 /// A template: its metadata and its spec. `path` is usually `spec.template`.
 pub(crate) fn validate_pod_template(template: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    meta::validate_template(template, &format!("{path}.metadata"), errors);
+    // Upstream leaves `metadata` out of these paths.
+    meta::validate_template(template, path, errors);
     validate_pod_spec(template.get("spec").unwrap_or(&Value::Null), &format!("{path}.spec"), errors);
+    if !items_at(template, "/spec/ephemeralContainers").is_empty() {
+        let why = "ephemeral containers not allowed in pod template";
+        errors.push(FieldError::forbidden(format!("{path}.spec.ephemeralContainers"), why));
+    }
 }
 
 pub(crate) fn validate_pod_spec(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    let volumes = volume::validate(items_at(spec, "/volumes"), &format!("{path}.volumes"), errors);
-    let host_network = spec["hostNetwork"].as_bool().unwrap_or(false);
-    let containers = items_at(spec, "/containers");
-    if containers.is_empty() {
+    let pod = container::Pod {
+        volumes: volume::validate(items_at(spec, "/volumes"), &format!("{path}.volumes"), errors),
+        claims: items_at(spec, "/resourceClaims").iter().filter_map(|claim| claim["name"].as_str()).collect(),
+        grace_seconds: spec["terminationGracePeriodSeconds"].as_i64(),
+        os: spec["os"]["name"].as_str(),
+        host_users: spec["hostUsers"] != false,
+        restart_policy: str_at(spec, "/restartPolicy"),
+    };
+    containers(spec, path, &pod, errors);
+    field_rules::judge(RULES, spec, path, errors);
+    resources::of_pod(spec, path, errors);
+    security::of_pod(spec, path, errors);
+    network_names::validate(spec, path, errors);
+    host(spec, path, errors);
+    os::validate(spec, path, errors);
+    files_of_variables(spec, path, &pod, errors);
+}
+
+/// Every container of the pod under its path.
+fn containers_at<'a>(spec: &'a Value, path: &str) -> Vec<(String, &'a Value)> {
+    let of_list = |list: &'static str| {
+        let items = items_at(spec, &format!("/{list}")).iter().enumerate();
+        items.map(move |(i, container)| (format!("{path}.{list}[{i}]"), container))
+    };
+    LISTS.into_iter().flat_map(of_list).collect()
+}
+
+fn containers(spec: &Value, path: &str, pod: &container::Pod<'_>, errors: &mut Vec<FieldError>) {
+    if items_at(spec, "/containers").is_empty() {
         errors.push(FieldError::required(format!("{path}.containers"), ""));
     }
     let mut seen = BTreeSet::new();
     let mut host_ports = BTreeSet::new();
-    for (list, kind) in [
-        ("containers", container::Kind::Main),
-        ("initContainers", container::Kind::Init),
-        ("ephemeralContainers", container::Kind::Ephemeral),
-    ] {
+    for (list, kind) in
+        LISTS.into_iter().zip([container::Kind::Main, container::Kind::Init, container::Kind::Ephemeral])
+    {
         for (i, c) in items_at(spec, &format!("/{list}")).iter().enumerate() {
             let at = format!("{path}.{list}[{i}]");
-            let name = c["name"].as_str().unwrap_or_default();
-            if name.is_empty() {
-                errors.push(FieldError::required(format!("{at}.name"), ""));
-            } else {
-                if let Some(why) = names::label(name) {
-                    errors.push(FieldError::invalid(format!("{at}.name"), name, why));
-                }
-                if !seen.insert(name.to_string()) {
-                    errors.push(FieldError::duplicate(format!("{at}.name"), name));
+            container::validate(c, &at, kind, pod, errors);
+            let name = str_at(c, "/name");
+            if !name.is_empty() && !seen.insert(name) {
+                errors.push(FieldError::duplicate(format!("{at}.name"), name));
+            }
+            // Init containers run after one another, so that each has the ports for itself.
+            if kind != container::Kind::Main {
+                host_ports.clear();
+            }
+            ports_of_host(spec, c, &at, &mut host_ports, errors);
+            let target = str_at(c, "/targetContainerName");
+            if kind == container::Kind::Ephemeral && !target.is_empty() {
+                let known = ["/containers", "/initContainers"];
+                if !known.iter().any(|list| items_at(spec, list).iter().any(|it| it["name"] == target)) {
+                    errors.push(FieldError::not_found(format!("{at}.targetContainerName"), target));
                 }
             }
-            container::validate(c, &at, kind, &volumes, host_network, &mut host_ports, errors);
         }
     }
-    let restart = str_at(spec, "/restartPolicy");
-    let allowed = ["Always", "OnFailure", "Never"];
-    match restart {
-        "" => errors.push(FieldError::required(format!("{path}.restartPolicy"), "")),
-        known if allowed.contains(&known) => {}
-        other => errors.push(FieldError::not_supported(format!("{path}.restartPolicy"), other, &allowed)),
-    }
-    let dns = str_at(spec, "/dnsPolicy");
-    let allowed = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
-    match dns {
-        "" => errors.push(FieldError::required(format!("{path}.dnsPolicy"), "")),
-        "None" if items_at(spec, "/dnsConfig/nameservers").is_empty() => errors.push(FieldError::required(
-            format!("{path}.dnsConfig.nameservers"),
-            "must provide at least one DNS nameserver when `dnsPolicy` is None",
-        )),
-        known if allowed.contains(&known) => {}
-        other => errors.push(FieldError::not_supported(format!("{path}.dnsPolicy"), other, &allowed)),
-    }
-    for (field, rule) in [
-        ("nodeName", names::subdomain as fn(&str) -> Option<String>),
-        ("serviceAccountName", names::subdomain),
-        ("hostname", names::label),
-        ("subdomain", names::label),
-        ("priorityClassName", names::subdomain),
-        ("runtimeClassName", names::subdomain),
-    ] {
-        let text = spec[field].as_str().unwrap_or_default();
-        if !text.is_empty()
-            && let Some(why) = rule(text)
-        {
-            errors.push(FieldError::invalid(format!("{path}.{field}"), text, why));
+}
+
+fn ports_of_host<'a>(
+    spec: &Value,
+    container: &'a Value,
+    at: &str,
+    taken: &mut BTreeSet<(&'a str, &'a str, i64)>,
+    errors: &mut Vec<FieldError>,
+) {
+    for (i, port) in items_at(container, "/ports").iter().enumerate() {
+        let Some(number) = port["hostPort"].as_i64().filter(|number| *number != 0) else { continue };
+        let at = format!("{at}.ports[{i}].hostPort");
+        let (protocol, ip) = (port["protocol"].as_str().unwrap_or("TCP"), str_at(port, "/hostIP"));
+        if !taken.insert((protocol, ip, number)) {
+            errors.push(FieldError::duplicate(at.as_str(), format!("{protocol}/{ip}/{number}")));
+        }
+        if spec["hostNetwork"] == true && at.contains(".containers[") && port["containerPort"] != number {
+            let why = "must match `containerPort` when `hostNetwork` is true";
+            errors.push(FieldError::invalid(at, number, why));
         }
     }
-    if let Some(n) = spec["activeDeadlineSeconds"].as_i64()
-        && !(1..=i64::from(i32::MAX)).contains(&n)
-    {
-        errors.push(FieldError::invalid(
-            format!("{path}.activeDeadlineSeconds"),
-            n,
-            "must be between 1 and 2147483647, inclusive",
-        ));
-    }
-    if let Some(n) = spec["terminationGracePeriodSeconds"].as_i64()
-        && n < 0
-    {
-        errors.push(FieldError::invalid(
-            format!("{path}.terminationGracePeriodSeconds"),
-            n,
-            super::NOT_NEGATIVE,
-        ));
-    }
-    if let Some(labels) = spec["nodeSelector"].as_object() {
-        meta::validate_labels(labels, &format!("{path}.nodeSelector"), errors);
-    }
-    for (i, t) in items_at(spec, "/tolerations").iter().enumerate() {
-        validate_toleration(t, &format!("{path}.tolerations[{i}]"), errors);
-    }
-    for (i, t) in items_at(spec, "/topologySpreadConstraints").iter().enumerate() {
-        let at = format!("{path}.topologySpreadConstraints[{i}]");
-        if t["maxSkew"].as_i64().unwrap_or(0) <= 0 {
-            errors.push(FieldError::invalid(
-                format!("{at}.maxSkew"),
-                t["maxSkew"].clone(),
-                "must be greater than zero",
-            ));
+}
+
+fn affinity_errors(value: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    field_rules::judge(affinity::AFFINITY, value, path, errors);
+}
+
+fn scheduling_gates(gates: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    let mut seen = BTreeSet::new();
+    for (i, gate) in gates.as_array().into_iter().flatten().enumerate() {
+        let (at, name) = (format!("{path}[{i}]"), str_at(gate, "/name"));
+        if let Some(why) = names::qualified_name(name) {
+            errors.push(FieldError::invalid(at.as_str(), name, why));
         }
-        if str_at(t, "/topologyKey").is_empty() {
-            errors.push(FieldError::required(format!("{at}.topologyKey"), "can not be empty"));
-        }
-        let when = str_at(t, "/whenUnsatisfiable");
-        if !["DoNotSchedule", "ScheduleAnyway"].contains(&when) {
-            errors.push(FieldError::not_supported(
-                format!("{at}.whenUnsatisfiable"),
-                when,
-                &["DoNotSchedule", "ScheduleAnyway"],
-            ));
-        }
-    }
-    for (i, alias) in items_at(spec, "/hostAliases").iter().enumerate() {
-        let ip = str_at(alias, "/ip");
-        if ip.parse::<std::net::IpAddr>().is_err() {
-            errors.push(FieldError::invalid(
-                format!("{path}.hostAliases[{i}].ip"),
-                ip,
-                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-            ));
-        }
-    }
-    let sysctls = items_at(spec, "/securityContext/sysctls");
-    let mut sysctl_names = BTreeSet::new();
-    for (i, s) in sysctls.iter().enumerate() {
-        let at = format!("{path}.securityContext.sysctls[{i}].name");
-        let name = str_at(s, "/name");
-        if name.is_empty() {
-            errors.push(FieldError::required(at, ""));
-        } else if !is_sysctl_name(name) {
-            errors.push(FieldError::invalid(
-                at,
-                name,
-                "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$",
-            ));
-        } else if !sysctl_names.insert(name) {
+        if !seen.insert(name) {
             errors.push(FieldError::duplicate(at, name));
         }
     }
 }
 
-fn is_sysctl_name(name: &str) -> bool {
-    name.len() <= 253
-        && name.split(['.', '/']).all(|part| {
-            let b = part.as_bytes();
-            let edge = |c: &u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-            b.first().is_some_and(edge)
-                && b.last().is_some_and(edge)
-                && b.iter().all(|c| edge(c) || matches!(c, b'-' | b'_'))
-        })
+fn one_claim(claim: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    let why = match (claim["resourceClaimName"].is_null(), claim["resourceClaimTemplateName"].is_null()) {
+        (false, false) => {
+            "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
+        }
+        (true, true) => "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
+        _ => return,
+    };
+    errors.push(FieldError::invalid(path, claim.clone(), why));
 }
 
-fn validate_toleration(t: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    let (key, operator) = (str_at(t, "/key"), str_at(t, "/operator"));
-    if !key.is_empty()
-        && let Some(why) = names::qualified_name(key)
-    {
-        errors.push(FieldError::invalid(format!("{path}.key"), key, why));
+/// What users of a pod's own cannot have of the host.
+fn host(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    const WHY: &str = "when `hostUsers` is false";
+    if spec["hostUsers"] != false {
+        return;
     }
-    if key.is_empty() && operator != "Exists" {
-        errors.push(FieldError::invalid(
-            format!("{path}.operator"),
-            operator,
-            "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
-        ));
+    for (field, told) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+        if spec[field] == true {
+            errors.push(FieldError::forbidden(format!("{path}.{told}"), WHY));
+        }
     }
-    match operator {
-        "" | "Equal" => {
-            if let Some(why) = names::label_value(str_at(t, "/value")) {
-                errors.push(FieldError::invalid(format!("{path}.operator"), str_at(t, "/value"), why));
+    for (at, container) in containers_at(spec, path) {
+        if !items_at(container, "/volumeDevices").is_empty() {
+            errors.push(FieldError::forbidden(format!("{at}.volumeDevices"), WHY));
+        }
+    }
+}
+
+/// A variable out of a file has it from a volume that the pod fills itself.
+fn files_of_variables(spec: &Value, path: &str, pod: &container::Pod<'_>, errors: &mut Vec<FieldError>) {
+    for (at, container) in containers_at(spec, path) {
+        for (i, variable) in items_at(container, "/env").iter().enumerate() {
+            let reference = &variable["valueFrom"]["fileKeyRef"];
+            if reference.is_null() {
+                continue;
+            }
+            let (at, name) =
+                (format!("{at}.env[{i}].valueFrom.fileKeyRef.volumeName"), str_at(reference, "/volumeName"));
+            match pod.volumes.get(name) {
+                None => errors.push(FieldError::not_found(at, name)),
+                Some(volume) if volume["emptyDir"].is_null() => {
+                    errors.push(FieldError::invalid(at, name, "referenced volume must be of type emptyDir"));
+                }
+                Some(_) => {}
             }
         }
-        "Exists" => {
-            if !str_at(t, "/value").is_empty() {
-                errors.push(FieldError::invalid(
-                    format!("{path}.operator"),
-                    operator,
-                    "value must be empty when `operator` is 'Exists'",
-                ));
-            }
-        }
-        "Lt" | "Gt" => {}
-        other => {
-            errors.push(FieldError::not_supported(format!("{path}.operator"), other, &["Equal", "Exists"]))
-        }
-    }
-    let effect = str_at(t, "/effect");
-    if t.get("tolerationSeconds").is_some() && effect != "NoExecute" {
-        errors.push(FieldError::invalid(
-            format!("{path}.effect"),
-            effect,
-            "effect must be 'NoExecute' when `tolerationSeconds` is set",
-        ));
-    }
-    let allowed = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
-    if !effect.is_empty() && !allowed.contains(&effect) {
-        errors.push(FieldError::not_supported(format!("{path}.effect"), effect, &allowed));
     }
 }

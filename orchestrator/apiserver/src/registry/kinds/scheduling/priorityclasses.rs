@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::error::FieldError;
 use crate::registry::definition::Declaration;
+use crate::registry::kinds::rules::IMMUTABLE;
 use crate::registry::object::meta_str;
 use crate::registry::strategy::Strategy;
 use crate::tables::cluster::PRIORITY_CLASSES;
@@ -56,7 +57,7 @@ impl Strategy for PriorityClass {
             errors.push(FieldError::forbidden("value", "may not be changed in an update."));
         }
         if new["preemptionPolicy"] != old["preemptionPolicy"] {
-            errors.push(FieldError::forbidden("preemptionPolicy", "may not be changed in an update."));
+            errors.push(FieldError::invalid("preemptionPolicy", new["preemptionPolicy"].clone(), IMMUTABLE));
         }
         errors
     }

@@ -99,6 +99,11 @@ pub(super) fn validate(s: &Value) -> Vec<FieldError> {
             }
             _ => {}
         }
+        if let Some(said) = p["appProtocol"].as_str()
+            && let Some(why) = names::qualified_name(said)
+        {
+            errors.push(FieldError::invalid(format!("{at}.appProtocol"), said, why));
+        }
         if !seen_ports.insert((protocol, port)) {
             errors.push(FieldError::duplicate(at.as_str(), p.clone()));
         }

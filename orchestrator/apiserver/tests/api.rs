@@ -22,5 +22,7 @@ mod over_tls;
 mod policies;
 #[path = "api/proxying.rs"]
 mod proxying;
+#[path = "api/replay.rs"]
+mod replay;
 #[path = "api/webhooks.rs"]
 mod webhooks;

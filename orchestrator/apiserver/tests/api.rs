@@ -6,6 +6,8 @@ mod aggregation;
 mod applying;
 #[path = "api/audit.rs"]
 mod audit;
+#[path = "api/authentication.rs"]
+mod authentication;
 #[path = "api/cluster.rs"]
 mod cluster;
 #[path = "api/custom_kinds.rs"]

@@ -1,0 +1,62 @@
+//! Answers of others, remembered for a while, so that each is not asked the same question for every request.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// At most so many answers, each until its time; when there is no room even without the old ones, all are forgotten.
+pub(crate) struct Remembered<K, V> {
+    entries_max: usize,
+    entries: Mutex<HashMap<K, (V, Instant)>>,
+}
+
+// === impl Remembered ===
+
+impl<K: Hash + Eq, V: Clone> Remembered<K, V> {
+    pub fn new(entries_max: usize) -> Self {
+        Self { entries_max, entries: Mutex::default() }
+    }
+
+    pub fn get(&self, key: &K) -> Option<V> {
+        let entries = self.entries.lock();
+        entries.get(key).filter(|(_, until)| *until > Instant::now()).map(|(value, _)| value.clone())
+    }
+
+    /// Remembers for `time`; not at all when it is zero.
+    pub fn put(&self, key: K, value: V, time: Duration) {
+        let now = Instant::now();
+        // A time so long that the clock cannot hold it is a mistake, and not worth an answer that never changes.
+        let Some(until) = now.checked_add(time).filter(|until| *until > now) else { return };
+        let mut entries = self.entries.lock();
+        if entries.len() >= self.entries_max {
+            entries.retain(|_, (_, until)| *until > now);
+        }
+        if entries.len() >= self.entries_max {
+            entries.clear();
+        }
+        entries.insert(key, (value, until));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_are_remembered_for_their_time_and_never_too_many() {
+        let remembered = Remembered::new(2);
+        remembered.put("a", 1, Duration::from_secs(10));
+        remembered.put("never", 1, Duration::ZERO);
+        assert_eq!((remembered.get(&"a"), remembered.get(&"never")), (Some(1), None));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(remembered.get(&"a"), None);
+        remembered.put("b", 2, Duration::from_secs(10));
+        remembered.put("c", 3, Duration::from_secs(10));
+        assert_eq!((remembered.get(&"b"), remembered.get(&"c")), (Some(2), Some(3)), "old ones make room");
+        remembered.put("d", 4, Duration::from_secs(10));
+        assert_eq!((remembered.get(&"b"), remembered.get(&"d")), (None, Some(4)));
+    }
+}

@@ -21,13 +21,20 @@ impl<K: Hash + Eq, V: Clone> Remembered<K, V> {
     }
 
     pub fn get(&self, key: &K) -> Option<V> {
-        let entries = self.entries.lock();
-        entries.get(key).filter(|(_, until)| *until > Instant::now()).map(|(value, _)| value.clone())
+        self.get_at(Instant::now(), key)
     }
 
     /// Remembers for `time`; not at all when it is zero.
     pub fn put(&self, key: K, value: V, time: Duration) {
-        let now = Instant::now();
+        self.put_at(Instant::now(), key, value, time);
+    }
+
+    fn get_at(&self, now: Instant, key: &K) -> Option<V> {
+        let entries = self.entries.lock();
+        entries.get(key).filter(|(_, until)| *until > now).map(|(value, _)| value.clone())
+    }
+
+    fn put_at(&self, now: Instant, key: K, value: V, time: Duration) {
         // A time so long that the clock cannot hold it is a mistake, and not worth an answer that never changes.
         let Some(until) = now.checked_add(time).filter(|until| *until > now) else { return };
         let mut entries = self.entries.lock();
@@ -45,18 +52,20 @@ impl<K: Hash + Eq, V: Clone> Remembered<K, V> {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn answers_are_remembered_for_their_time_and_never_too_many() {
+    #[test]
+    fn answers_are_remembered_for_their_time_and_never_too_many() {
         let remembered = Remembered::new(2);
-        remembered.put("a", 1, Duration::from_secs(10));
-        remembered.put("never", 1, Duration::ZERO);
-        assert_eq!((remembered.get(&"a"), remembered.get(&"never")), (Some(1), None));
-        tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(remembered.get(&"a"), None);
-        remembered.put("b", 2, Duration::from_secs(10));
-        remembered.put("c", 3, Duration::from_secs(10));
-        assert_eq!((remembered.get(&"b"), remembered.get(&"c")), (Some(2), Some(3)), "old ones make room");
-        remembered.put("d", 4, Duration::from_secs(10));
-        assert_eq!((remembered.get(&"b"), remembered.get(&"d")), (None, Some(4)));
+        let (start, time) = (Instant::now(), Duration::from_secs(10));
+        remembered.put_at(start, "a", 1, time);
+        remembered.put_at(start, "never", 1, Duration::ZERO);
+        assert_eq!((remembered.get_at(start, &"a"), remembered.get_at(start, &"never")), (Some(1), None));
+        let later = start + time;
+        assert_eq!(remembered.get_at(later, &"a"), None);
+        remembered.put_at(later, "b", 2, time);
+        remembered.put_at(later, "c", 3, time);
+        let both = (remembered.get_at(later, &"b"), remembered.get_at(later, &"c"));
+        assert_eq!(both, (Some(2), Some(3)), "old ones make room");
+        remembered.put_at(later, "d", 4, time);
+        assert_eq!((remembered.get_at(later, &"b"), remembered.get_at(later, &"d")), (None, Some(4)));
     }
 }

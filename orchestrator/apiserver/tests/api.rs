@@ -12,6 +12,10 @@ mod authentication;
 mod cluster;
 #[path = "api/custom_kinds.rs"]
 mod custom_kinds;
+#[path = "api/hostile.rs"]
+mod hostile;
+#[path = "api/hostile_readers.rs"]
+mod hostile_readers;
 #[path = "registry/https.rs"]
 mod https;
 #[path = "api/in_process.rs"]

@@ -1,10 +1,14 @@
 //! The command line, as data: what can be said, its defaults, and the help that follows from it.
 
+pub mod access;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
+
+use access::AccessArguments;
 
 /// The Penstock control plane: API server, controllers and scheduler.
 #[derive(Parser, Debug)]
@@ -72,6 +76,8 @@ pub struct RunArguments {
     /// server will do.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub access: AccessArguments,
     /// How much of which requests is written to the audit log: a Policy of audit.k8s.io/v1.
     #[arg(long, value_name = "FILE", requires = "audit_log_path", help_heading = "Audit")]
     pub audit_policy_file: Option<PathBuf>,

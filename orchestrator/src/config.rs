@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use ipnetwork::IpNetwork;
 use penstock_apiserver::audit::LogConfig;
 
+use crate::cli::access::AccessArguments;
 use crate::cli::{Component, RunArguments, StoreKind};
 
 /// The DNS Service's place in the service range.
@@ -87,6 +88,7 @@ pub struct ServerPart {
     pub store: StoreKind,
     pub etcd_endpoints: Vec<String>,
     pub extra_names: Vec<String>,
+    pub access: AccessArguments,
     pub audit: Option<AuditFiles>,
 }
 
@@ -189,6 +191,7 @@ impl ServerPart {
             store: arguments.store,
             etcd_endpoints: arguments.etcd_endpoints,
             extra_names: arguments.extra_san,
+            access: arguments.access,
             audit,
         })
     }

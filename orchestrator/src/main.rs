@@ -3,6 +3,7 @@
 //! This crate is wiring: it reads the command line, makes keys, and puts store, API server and control loops
 //! together. What any of them does is in their own crates.
 
+mod access;
 mod cli;
 mod config;
 mod credentials;

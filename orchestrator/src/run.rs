@@ -23,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{self, Access};
 use crate::cli::StoreKind;
 use crate::config::{AuditFiles, RunConfig, ServerPart};
 use crate::credentials;
@@ -111,6 +112,7 @@ enum OpenStore {
 
 async fn serve(data: &DataDir, part: &ServerPart) -> anyhow::Result<Running> {
     // First what fails for reasons an operator can see: the port, before the keys and the store are touched.
+    let Access { static_tokens, authentication, authorization } = access::read(&part.access)?;
     let listener = listen(part.listen).await?;
     let pki = {
         let _turn = data.lock_pki()?;
@@ -120,6 +122,9 @@ async fn serve(data: &DataDir, part: &ServerPart) -> anyhow::Result<Running> {
     let store = OpenStore::open(data, part).await?;
     let registry = Registry::new(store.shared(), registry_config(part)).await?;
     let config = ServerConfig {
+        static_tokens,
+        authentication,
+        authorization,
         audit: part.audit.as_ref().map(audit_config).transpose()?,
         ..server_config(part, &pki)
     };

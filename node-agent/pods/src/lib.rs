@@ -173,3 +173,14 @@ fn start_services(
     });
     store
 }
+
+/// How often a property is tried in CI; `PENSTOCK_FUZZ_CASES` says how often instead.
+#[cfg(test)]
+fn fuzz_cases(of_ci: u32) -> proptest::prelude::ProptestConfig {
+    let asked = std::env::var("PENSTOCK_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok());
+    proptest::prelude::ProptestConfig {
+        cases: asked.unwrap_or(of_ci),
+        failure_persistence: None,
+        ..proptest::prelude::ProptestConfig::default()
+    }
+}

@@ -1,6 +1,7 @@
 //! Authorisation: may this user do this?
 //!
-//! The chain is `system:masters` → Node authoriser → RBAC; the first that allows wins, and nobody denies early.
+//! The chain is `system:masters`, then the authorisers of the configuration ([`Mode`]: Node, RBAC, and a webhook if there
+//! is one). The first with an opinion wins; of ours none denies, they only have none.
 //! [`rules`] and [`policy`] are pure, [`feed`] keeps the policy current from the registry. Must not know HTTP.
 
 pub mod escalation;
@@ -8,6 +9,7 @@ pub mod feed;
 pub mod node;
 pub mod policy;
 pub mod rules;
+pub mod webhook;
 
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use crate::error::ApiError;
 use crate::registry::{Registry, User};
 use crate::server::request_info::RequestInfo;
 use policy::Policy;
+use webhook::{AccessWebhook, AccessWebhookConfig};
 
 /// The group that may do everything.
 pub const MASTERS: &str = "system:masters";
@@ -42,14 +45,42 @@ pub struct Attributes {
 pub enum Decision {
     /// Allowed, with a reason for access reviews.
     Allow { reason: String },
+    /// Refused, whatever later authorisers would say.
+    Deny { reason: String },
     /// Nobody allows it. `reason` may say why a particular authoriser refused; often empty.
     NoOpinion { reason: String },
+}
+
+/// One authoriser, as `--authorization-mode` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Node,
+    Rbac,
+    Webhook,
+}
+
+/// Who says what users may do.
+#[derive(Debug, Clone)]
+pub struct AuthorizationConfig {
+    /// In this order; without the webhook, its mode has no opinion.
+    pub modes: Vec<Mode>,
+    pub webhook: Option<AccessWebhookConfig>,
 }
 
 /// All authorisers in order.
 pub struct Authorizer {
     registry: Arc<Registry>,
     policy: Arc<RwLock<Policy>>,
+    modes: Vec<Mode>,
+    webhook: Option<AccessWebhook>,
+}
+
+// === impl AuthorizationConfig ===
+
+impl Default for AuthorizationConfig {
+    fn default() -> Self {
+        Self { modes: vec![Mode::Node, Mode::Rbac], webhook: None }
+    }
 }
 
 // === impl Attributes ===
@@ -122,8 +153,9 @@ impl Decision {
 
 impl Authorizer {
     /// An authoriser over a policy that [`feed::spawn`] keeps current.
-    pub fn new(registry: Arc<Registry>, policy: Arc<RwLock<Policy>>) -> Self {
-        Self { registry, policy }
+    pub fn new(registry: Arc<Registry>, policy: Arc<RwLock<Policy>>, config: &AuthorizationConfig) -> Self {
+        let webhook = config.webhook.clone().map(|webhook| AccessWebhook::new(registry.clone(), webhook));
+        Self { registry, policy, modes: config.modes.clone(), webhook }
     }
 
     /// Decides one request.
@@ -131,24 +163,44 @@ impl Authorizer {
         if user.is_in(MASTERS) {
             return Decision::Allow { reason: String::new() };
         }
-        let mut refusal = String::new();
-        if let Some(node) = node::node_of(user) {
-            match node::decide(&self.registry, node, request).await {
-                node::Verdict::Allow => {
-                    return Decision::Allow { reason: String::new() };
-                }
-                node::Verdict::Refuse { why } => refusal = why,
-                node::Verdict::NoOpinion => {}
+        let mut reasons: Vec<String> = Vec::new();
+        for mode in &self.modes {
+            match self.decide_by(*mode, user, request).await {
+                Decision::NoOpinion { reason } if reason.is_empty() => {}
+                Decision::NoOpinion { reason } => reasons.push(reason),
+                decided => return decided,
             }
         }
-        self.decide_by_rbac(user, request).unwrap_or(Decision::NoOpinion { reason: refusal })
+        Decision::NoOpinion { reason: reasons.join("\n") }
+    }
+
+    async fn decide_by(&self, mode: Mode, user: &User, request: &Attributes) -> Decision {
+        let nothing = || Decision::NoOpinion { reason: String::new() };
+        match (mode, &self.webhook) {
+            (Mode::Node, _) => match node::node_of(user) {
+                None => nothing(),
+                Some(node) => match node::decide(&self.registry, node, request).await {
+                    node::Verdict::Allow => Decision::Allow { reason: String::new() },
+                    node::Verdict::Refuse { why } => Decision::NoOpinion { reason: why },
+                    node::Verdict::NoOpinion => nothing(),
+                },
+            },
+            (Mode::Rbac, _) => self.decide_by_rbac(user, request).unwrap_or_else(nothing),
+            (Mode::Webhook, Some(webhook)) => webhook.decide(user, request).await,
+            (Mode::Webhook, None) => nothing(),
+        }
+    }
+
+    /// Whether somebody else has a say, whose rules nobody can list.
+    pub fn asks_a_webhook(&self) -> bool {
+        self.webhook.is_some() && self.modes.contains(&Mode::Webhook)
     }
 
     /// As [`Authorizer::decide`], with the 403 made of a refusal.
     pub async fn authorize(&self, user: &User, request: &Attributes) -> Result<(), ApiError> {
         match self.decide(user, request).await {
             Decision::Allow { .. } => Ok(()),
-            Decision::NoOpinion { reason } => Err(request.refusal(user, &reason)),
+            Decision::Deny { reason } | Decision::NoOpinion { reason } => Err(request.refusal(user, &reason)),
         }
     }
 

@@ -15,6 +15,7 @@ pub mod openapi;
 mod outbound;
 pub mod proxy;
 pub mod registry;
+mod remembered;
 pub mod reviews;
 pub mod server;
 mod shapes;
@@ -22,6 +23,7 @@ pub mod tables;
 pub mod tokens;
 
 pub use error::ApiError;
+pub use outbound::kubeconfig::{KubeconfigError, Webhook};
 pub use registry::{Registry, RegistryConfig, User};
 pub use server::config::{DEFAULT_ISSUER, ServerConfig, StaticToken};
 pub use server::{ApiServer, ServerError};

@@ -5,6 +5,7 @@
 
 pub(crate) mod endpoints;
 pub(crate) mod exchange;
+pub mod kubeconfig;
 pub(crate) mod transport;
 
 use std::net::SocketAddr;
@@ -165,6 +166,11 @@ impl Outbound {
         clients.insert(key, client.clone());
         Ok(client)
     }
+}
+
+/// Whether a URL is one of HTTPS with a host.
+pub(crate) fn is_https(url: &str) -> bool {
+    Target::of_url(url, b"").is_some()
 }
 
 /// An address a Service's request can go to.

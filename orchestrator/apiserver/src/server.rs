@@ -36,6 +36,7 @@ use crate::aggregation::{self, Aggregation, trust};
 use crate::audit::{Audit, AuditError};
 use crate::authn::Authenticator;
 use crate::authn::certificate::{Trust, TrustError};
+use crate::authn::configuration::{self, ConfigurationError};
 use crate::authz::escalation::Escalation;
 use crate::authz::policy::Policy;
 use crate::authz::{Authorizer, feed};
@@ -78,6 +79,8 @@ pub enum ServerError {
         #[source]
         source: std::io::Error,
     },
+    #[error(transparent)]
+    Authentication(#[from] ConfigurationError),
     #[error("the policy could not be read: {source}")]
     Policy { source: ApiError },
     #[error("what extension servers must know of this one could not be published")]
@@ -132,7 +135,7 @@ impl ApiServer {
         feed::spawn(registry.clone(), policy.clone(), background.clone())
             .await
             .map_err(|source| ServerError::Policy { source })?;
-        let authorizer = Arc::new(Authorizer::new(registry.clone(), policy));
+        let authorizer = Arc::new(Authorizer::new(registry.clone(), policy, &config.authorization));
         registry.admission().set_authorizer(Arc::downgrade(&authorizer));
         registry.admission().set_authorization(Box::new(Escalation::new(Arc::downgrade(&authorizer))));
         trust::publish(&registry, &config)
@@ -140,8 +143,11 @@ impl ApiServer {
             .map_err(|source| ServerError::Publish { source: Box::new(source) })?;
         let aggregation = Arc::new(Aggregation::new(registry.clone(), front_proxy_identity(&config)));
         aggregation::follow(&aggregation, background.clone());
+        let authenticator = Authenticator::new(registry.clone(), issuer.clone(), &config)
+            .map_err(|errors| configuration::invalid("the authentication configuration", errors))?;
+        authenticator.bearer().prime(&background);
         let inner = Inner {
-            authenticator: Authenticator::new(registry.clone(), issuer.clone(), &config),
+            authenticator,
             authorizer,
             issuer,
             discovery: Discovery::new(registry.clone(), aggregation.clone()),

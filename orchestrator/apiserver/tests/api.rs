@@ -6,10 +6,16 @@ mod aggregation;
 mod applying;
 #[path = "api/audit.rs"]
 mod audit;
+#[path = "api/authentication.rs"]
+mod authentication;
 #[path = "api/cluster.rs"]
 mod cluster;
 #[path = "api/custom_kinds.rs"]
 mod custom_kinds;
+#[path = "api/hostile.rs"]
+mod hostile;
+#[path = "api/hostile_readers.rs"]
+mod hostile_readers;
 #[path = "registry/https.rs"]
 mod https;
 #[path = "api/in_process.rs"]
@@ -22,6 +28,8 @@ mod over_tls;
 mod policies;
 #[path = "api/proxying.rs"]
 mod proxying;
+#[path = "api/replay.rs"]
+mod replay;
 #[path = "api/webhooks.rs"]
 mod webhooks;
 #[path = "api/websockets.rs"]

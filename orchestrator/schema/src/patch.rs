@@ -6,6 +6,7 @@ mod strategic;
 
 use serde_json::Map;
 
+use crate::json::DEPTH_MAX;
 use crate::{PatchError, TypeRef, Value};
 
 /// Operations a JSON patch may have.
@@ -23,7 +24,7 @@ pub fn json(v: &Value, patch: &Value) -> Result<Value, PatchError> {
         return Err(PatchError::TooMany { operations: operations.len(), operations_max: OPERATIONS_MAX });
     }
     let mut out = v.clone();
-    let mut budget = COPIED_MAX;
+    let (mut budget, mut moved) = (COPIED_MAX, MOVED_MAX);
     for operation in operations {
         let operation: json_patch::PatchOperation = serde_json::from_value(operation.clone())
             .map_err(|e| PatchError::Malformed { reason: format!("error decoding patch: {e}") })?;
@@ -33,6 +34,25 @@ pub fn json(v: &Value, patch: &Value) -> Result<Value, PatchError> {
             budget = budget.checked_sub(size).ok_or_else(|| PatchError::Malformed {
                 reason: "the copy operations of the patch add too much to the object".into(),
             })?;
+        }
+        let nested = match &operation {
+            json_patch::PatchOperation::Add(add) => {
+                levels(add.path.as_str()) + depth(&add.value, &mut moved)?
+            }
+            json_patch::PatchOperation::Replace(replace) => {
+                levels(replace.path.as_str()) + depth(&replace.value, &mut moved)?
+            }
+            json_patch::PatchOperation::Copy(copy) => {
+                levels(copy.path.as_str()) + depth_at(&out, copy.from.as_str(), &mut moved)?
+            }
+            json_patch::PatchOperation::Move(move_) => {
+                levels(move_.path.as_str()) + depth_at(&out, move_.from.as_str(), &mut moved)?
+            }
+            json_patch::PatchOperation::Remove(_) | json_patch::PatchOperation::Test(_) => 0,
+        };
+        if nested > DEPTH_MAX {
+            let reason = format!("the patch nests values deeper than {DEPTH_MAX}");
+            return Err(PatchError::Malformed { reason });
         }
         json_patch::patch_unsafe(&mut out, &[operation]).map_err(|e| {
             let reason = format!("the server rejected our request: {}", e.kind);
@@ -47,6 +67,40 @@ pub fn json(v: &Value, patch: &Value) -> Result<Value, PatchError> {
 
 /// Values that all copies of one patch may add.
 const COPIED_MAX: usize = 200_000;
+/// Values that one patch may put somewhere, each counted as often as it is: their depth is looked at each time.
+const MOVED_MAX: usize = 4_000_000;
+
+/// How deep a pointer leads.
+fn levels(pointer: &str) -> usize {
+    pointer.matches('/').count()
+}
+
+fn depth_at(v: &Value, pointer: &str, left: &mut usize) -> Result<usize, PatchError> {
+    v.pointer(pointer).map_or(Ok(0), |v| depth(v, left))
+}
+
+/// How deep a value is. Operations that nest what is there in itself would else make objects so deep that dropping one
+/// needs more stack than a thread has; as it is checked before each of them, this does not go deeper either.
+fn depth(v: &Value, left: &mut usize) -> Result<usize, PatchError> {
+    *left = left.checked_sub(1).ok_or_else(|| PatchError::Malformed {
+        reason: "the operations of the patch move too much of the object".into(),
+    })?;
+    let mut deepest = 0;
+    match v {
+        Value::Array(items) => {
+            for item in items {
+                deepest = deepest.max(1 + depth(item, left)?);
+            }
+        }
+        Value::Object(fields) => {
+            for field in fields.values() {
+                deepest = deepest.max(1 + depth(field, left)?);
+            }
+        }
+        _ => {}
+    }
+    Ok(deepest)
+}
 
 fn weight(v: &Value) -> usize {
     match v {
@@ -126,6 +180,26 @@ mod tests {
         let operation = json!({"op": "test", "path": "", "value": {}});
         let patch = Value::Array(vec![operation; OPERATIONS_MAX + 1]);
         assert!(matches!(json(&json!({}), &patch), Err(PatchError::TooMany { .. })));
+    }
+
+    #[test]
+    fn moves_do_not_nest_an_object_for_ever() {
+        let mut patch = vec![json!({"op": "add", "path": "/a", "value": {}})];
+        for _ in 0..1000 {
+            patch.push(json!({"op": "add", "path": "/b", "value": {}}));
+            patch.push(json!({"op": "move", "from": "/a", "path": "/b/x"}));
+            patch.push(json!({"op": "move", "from": "/b", "path": "/a"}));
+        }
+        let deep = json(&json!({}), &Value::Array(patch)).unwrap_err();
+        assert!(deep.to_string().contains("deeper than 120"), "{deep}");
+        let wide: Vec<u32> = (0..10_000).collect();
+        let mut patch = Vec::new();
+        for _ in 0..500 {
+            patch.push(json!({"op": "move", "from": "/a", "path": "/b"}));
+            patch.push(json!({"op": "move", "from": "/b", "path": "/a"}));
+        }
+        let moved = json(&json!({ "a": wide }), &Value::Array(patch)).unwrap_err();
+        assert!(moved.to_string().contains("move too much"), "{moved}");
     }
 
     #[test]

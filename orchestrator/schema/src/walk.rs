@@ -34,10 +34,19 @@ pub(crate) fn decode<'de, D: Deserializer<'de>>(
     lenient: bool,
     other: impl FnOnce(D::Error) -> DecodeError,
 ) -> Result<Decoded, DecodeError> {
+    decode_as(ty.schema(), &Type::Struct(ty.id()), deserializer, lenient, other)
+}
+
+/// As [`decode`], as a type that is no struct.
+pub(crate) fn decode_as<'de, D: Deserializer<'de>>(
+    schema: &Schema,
+    root: &Type,
+    deserializer: D,
+    lenient: bool,
+    other: impl FnOnce(D::Error) -> DecodeError,
+) -> Result<Decoded, DecodeError> {
     let mut found = Found { lenient, ..Found::default() };
-    let root = Type::Struct(ty.id());
-    let seed =
-        Seed { schema: ty.schema(), ty: &root, owner: None, path: &Path::Root, depth: 0, found: &mut found };
+    let seed = Seed { schema, ty: root, owner: None, path: &Path::Root, depth: 0, found: &mut found };
     match seed.deserialize(deserializer) {
         Ok(Value::Null) => Ok(Decoded { object: Value::Object(Map::new()), issues: found.issues }),
         Ok(object) => Ok(Decoded { object, issues: found.issues }),

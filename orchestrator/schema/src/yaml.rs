@@ -1,7 +1,7 @@
 //! YAML into an object of a type, and objects into YAML.
 
 use crate::json::BYTES_MAX;
-use crate::{DecodeError, Decoded, EncodeError, TypeRef, Value, walk};
+use crate::{DecodeError, Decoded, EncodeError, Schema, Type, TypeRef, Value, walk};
 
 /// Decodes one YAML document (JSON is YAML) as `ty`, as [`crate::json::decode`] does JSON.
 ///
@@ -14,8 +14,44 @@ pub fn decode(ty: &TypeRef, bytes: &[u8]) -> Result<Decoded, DecodeError> {
     if bytes.len() > BYTES_MAX {
         return Err(DecodeError::TooLarge { bytes: bytes.len(), bytes_max: BYTES_MAX });
     }
+    check_open(bytes)?;
     let broken = |error: serde_yaml::Error| DecodeError::Yaml { reason: error.to_string() };
     walk::decode(ty, serde_yaml::Deserializer::from_slice(bytes), true, broken)
+}
+
+/// Brackets that may be open at once, wherever they stand. The parser looks at every open one for every token, so that
+/// its work grows with the product of both; documents that are taken nest less by far.
+const OPEN_MAX: usize = 256;
+
+fn check_open(bytes: &[u8]) -> Result<(), DecodeError> {
+    let mut open = 0_usize;
+    for byte in bytes {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        if open > OPEN_MAX {
+            let reason = format!("exceeded max depth of {OPEN_MAX} open brackets");
+            return Err(DecodeError::Yaml { reason });
+        }
+    }
+    Ok(())
+}
+
+/// Decodes one YAML document of no known type, within the same limits.
+///
+/// # Errors
+/// As for [`decode`], but for what types refuse.
+pub fn decode_untyped(bytes: &[u8]) -> Result<Value, DecodeError> {
+    if bytes.len() > BYTES_MAX {
+        return Err(DecodeError::TooLarge { bytes: bytes.len(), bytes_max: BYTES_MAX });
+    }
+    check_open(bytes)?;
+    let broken = |error: serde_yaml::Error| DecodeError::Yaml { reason: error.to_string() };
+    let deserializer = serde_yaml::Deserializer::from_slice(bytes);
+    let decoded = walk::decode_as(&Schema::builtin(), &Type::Raw, deserializer, true, broken)?;
+    Ok(decoded.object)
 }
 
 /// Writes an object as YAML.

@@ -211,6 +211,33 @@ mod tests {
         assert_eq!(seen, want);
     }
 
+    proptest::proptest! {
+        #![proptest_config(crate::fuzz_cases(500))]
+
+        #[test]
+        fn any_bytes_are_frames_an_error_or_the_end(
+            wire in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+            sizes in proptest::collection::vec(0_u8..40, 0..6),
+        ) {
+            // Bytes as they come, and the same behind heads of the right form.
+            let mut formed = Vec::new();
+            let mut rest = wire.iter().copied();
+            for (kind, size) in sizes.iter().enumerate() {
+                formed.extend([0x80, 3, 0, kind as u8, 0, 0, 0, *size]);
+                formed.extend(rest.by_ref().take(usize::from(*size)));
+            }
+            for mut wire in [wire.as_slice(), formed.as_slice()] {
+                let mut left = wire.len();
+                futures::executor::block_on(async {
+                    while let Ok(Some(_)) = read(&mut wire).await {
+                        assert!(wire.len() < left, "a frame is read from at least its head");
+                        left = wire.len();
+                    }
+                });
+            }
+        }
+    }
+
     #[tokio::test]
     async fn a_frame_beyond_the_limit_ends_the_session() {
         let mut wire: &[u8] = &[0, 0, 0, 1, 0, 0xff, 0xff, 0xff];

@@ -189,6 +189,18 @@ mod tests {
         assert_eq!(told("/portForward/n/p/8a1f").await, "n/p");
     }
 
+    proptest::proptest! {
+        #![proptest_config(crate::fuzz_cases(500))]
+
+        #[test]
+        fn any_query_asks_for_something(query in "[a-z=&%+,0-9]{0,60}", other in "\\PC{0,40}") {
+            for query in [query, other] {
+                let asked = parse(&query);
+                assert!(asked.ports.len() <= PORTS_MAX);
+            }
+        }
+    }
+
     #[test]
     fn both_sets_of_names_are_understood() {
         let kubelet = parse("command=sh&command=-c&command=echo+a%20b%2B&input=1&output=1&error=1&tty=0");

@@ -242,7 +242,9 @@ impl Authorize for Requester {
         // Policies are in memory. Only what a node may do can need more, and evaluation cannot wait for it.
         match authorizer.decide(&user, &asked).now_or_never() {
             Some(authz::Decision::Allow { reason }) => Decision { allowed: true, reason, error: None },
-            Some(authz::Decision::NoOpinion { reason }) => Decision { allowed: false, reason, error: None },
+            Some(authz::Decision::Deny { reason } | authz::Decision::NoOpinion { reason }) => {
+                Decision { allowed: false, reason, error: None }
+            }
             None => failed("the decision takes too long"),
         }
     }

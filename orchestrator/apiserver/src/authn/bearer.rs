@@ -1,4 +1,4 @@
-//! Bearer tokens: service accounts' and static ones.
+//! Bearer tokens: fixed ones, service accounts', other issuers', and those a webhook knows, asked in this order.
 //!
 //! A service-account token is good while its signature, its times and every object it is bound to are. Signature
 //! checks are remembered for a few seconds (they cost more than the rest of a small read); bound objects are looked
@@ -14,7 +14,10 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 
+use super::jwt::{JwtAuthenticators, JwtError};
+use super::webhook::{TokenWebhook, TokenWebhookError};
 use crate::registry::{CachedObject, Context, Registry, Target, User};
 use crate::server::config::StaticToken;
 use crate::tokens::{Claims, Issuer, KubernetesClaims, Reference, TokenError};
@@ -37,6 +40,35 @@ pub enum BearerError {
     Token(#[from] TokenError),
     #[error("the {kind} {name:?} the token is bound to is gone")]
     Unbound { kind: &'static str, name: String },
+    #[error(transparent)]
+    Jwt(#[from] JwtError),
+    #[error(transparent)]
+    Webhook(#[from] TokenWebhookError),
+    #[error("the token is for {is:?}, not for {wanted:?}")]
+    Audience { is: Vec<String>, wanted: Vec<String> },
+}
+
+/// Nobody knows a token.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    #[error("invalid bearer token")]
+    Unknown,
+    #[error("[invalid bearer token, {}]", listed(.0))]
+    Because(Vec<BearerError>),
+}
+
+fn listed(errors: &[BearerError]) -> String {
+    let mut texts = Vec::new();
+    for error in errors {
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        texts.push(text);
+    }
+    texts.join(", ")
 }
 
 /// Turns tokens into users.
@@ -44,38 +76,109 @@ pub struct BearerTokens {
     registry: Arc<Registry>,
     issuer: Arc<Issuer>,
     fixed: HashMap<Fingerprint, User>,
+    jwt: JwtAuthenticators,
+    webhook: Option<TokenWebhook>,
     checked: Mutex<HashMap<Fingerprint, (Arc<Claims>, i64)>>,
 }
 
 // === impl BearerTokens ===
 
 impl BearerTokens {
-    pub fn new(registry: Arc<Registry>, issuer: Arc<Issuer>, fixed: &[StaticToken]) -> Self {
+    pub fn new(
+        registry: Arc<Registry>,
+        issuer: Arc<Issuer>,
+        fixed: &[StaticToken],
+        jwt: JwtAuthenticators,
+        webhook: Option<TokenWebhook>,
+    ) -> Self {
         let fixed = fixed.iter().map(|t| (fingerprint(&t.token), t.user.clone())).collect();
-        Self { registry, issuer, fixed, checked: Mutex::default() }
+        Self { registry, issuer, fixed, jwt, webhook, checked: Mutex::default() }
+    }
+
+    /// Reads what other issuers sign with, until `stop`.
+    pub fn prime(&self, stop: &CancellationToken) {
+        self.jwt.prime(stop);
     }
 
     /// The user of a token presented to the API server at `now` (seconds).
-    pub async fn user(&self, token: &str, now: i64) -> Result<User, BearerError> {
-        if let Some(user) = self.fixed.get(&fingerprint(token)) {
-            return Ok(user.clone());
-        }
-        let claims = self.check(token, now)?;
-        self.confirm_bound(&claims.kubernetes, now).await?;
-        Ok(user_of(&claims))
+    ///
+    /// # Errors
+    /// Nobody knows it; whoever should have says why not.
+    pub async fn user(&self, token: &str, now: i64) -> Result<User, Refused> {
+        self.known(token, self.issuer.audiences(), now).await.map(|(user, _)| user)
     }
 
     /// The user of a token presented to someone else, and those of `audiences` it is good for.
+    ///
+    /// # Errors
+    /// As for [`BearerTokens::user`].
     pub async fn review(
         &self,
         token: &str,
         audiences: &[String],
         now: i64,
-    ) -> Result<(User, Vec<String>), BearerError> {
+    ) -> Result<(User, Vec<String>), Refused> {
+        self.known(token, audiences, now).await
+    }
+
+    async fn known(
+        &self,
+        token: &str,
+        audiences: &[String],
+        now: i64,
+    ) -> Result<(User, Vec<String>), Refused> {
+        let own = self.issuer.audiences();
+        let mut errors = Vec::new();
+        // Who knows of no audiences speaks for this server's.
+        let for_us = |user: User| -> Result<(User, Vec<String>), BearerError> {
+            let good: Vec<String> = audiences.iter().filter(|a| own.contains(a)).cloned().collect();
+            if good.is_empty() {
+                return Err(BearerError::Audience { is: own.to_vec(), wanted: audiences.to_vec() });
+            }
+            Ok((user, good))
+        };
         if let Some(user) = self.fixed.get(&fingerprint(token)) {
-            return Ok((user.clone(), self.issuer.audiences().to_vec()));
+            match for_us(user.clone()) {
+                Ok(known) => return Ok(known),
+                Err(error) => errors.push(error),
+            }
         }
-        let claims = self.issuer.verify(token, audiences, now)?;
+        match self.of_service_account(token, audiences, now).await {
+            Ok(known) => return Ok(known),
+            // Not a token of ours at all.
+            Err(BearerError::Token(TokenError::Issuer { .. } | TokenError::Signature { .. }))
+                if !self.issuer.claims_to_be_ours(token) => {}
+            Err(error) => errors.push(error),
+        }
+        match self.jwt.user(token, now).await {
+            Ok(Some(user)) => match for_us(user) {
+                Ok(known) => return Ok(known),
+                Err(error) => errors.push(error),
+            },
+            Ok(None) => {}
+            Err(error) => errors.push(error.into()),
+        }
+        if let Some(webhook) = &self.webhook {
+            match webhook.user(token, audiences, own).await {
+                Ok(Some(known)) => return Ok(known),
+                Ok(None) => {}
+                Err(error) => errors.push(error.into()),
+            }
+        }
+        Err(if errors.is_empty() { Refused::Unknown } else { Refused::Because(errors) })
+    }
+
+    async fn of_service_account(
+        &self,
+        token: &str,
+        audiences: &[String],
+        now: i64,
+    ) -> Result<(User, Vec<String>), BearerError> {
+        let claims = if audiences == self.issuer.audiences() {
+            self.check(token, now)?
+        } else {
+            Arc::new(self.issuer.verify(token, audiences, now)?)
+        };
         self.confirm_bound(&claims.kubernetes, now).await?;
         let good = audiences.iter().filter(|a| claims.aud.contains(a)).cloned().collect();
         Ok((user_of(&claims), good))

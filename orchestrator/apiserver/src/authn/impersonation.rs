@@ -31,7 +31,7 @@ pub fn requested(headers: &HeaderMap) -> Result<Option<User>, ApiError> {
     if wanted == User::default() {
         return Ok(None);
     }
-    Err(ApiError::internal(
+    Err(ApiError::bad_request(
         "requested groups, a uid or extra to be impersonated without impersonating a user",
     ))
 }

@@ -1,5 +1,6 @@
 //! One JSON document for another: how webhooks and converters are asked.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -8,7 +9,7 @@ use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
 
-use super::{CallError, Outbound, Target};
+use super::{CallError, Identity, Outbound, Target};
 use crate::registry::Registry;
 
 /// The longest text of a refusal that is passed on.
@@ -21,11 +22,32 @@ pub(crate) struct Limits {
     pub answer_bytes_max: usize,
 }
 
+/// As whom a server is asked; by default as nobody.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Caller {
+    pub identity: Option<Arc<Identity>>,
+    /// The `Authorization` header.
+    pub authorization: Option<HeaderValue>,
+}
+
 impl Outbound {
-    /// Posts `question` to `path`. Redirects are refused like any other answer that is no success: who follows one
-    /// sends an object to somebody the configuration does not name.
+    /// As [`Outbound::exchange_as`], as nobody.
     pub(crate) async fn exchange(
         &self,
+        registry: &Registry,
+        target: &Target,
+        path: &str,
+        question: &Value,
+        limits: Limits,
+    ) -> Result<Value, CallError> {
+        self.exchange_as(&Caller::default(), registry, target, path, question, limits).await
+    }
+
+    /// Posts `question` to `path`. Redirects are refused like any other answer that is no success: who follows one
+    /// sends an object to somebody the configuration does not name.
+    pub(crate) async fn exchange_as(
+        &self,
+        caller: &Caller,
         registry: &Registry,
         target: &Target,
         path: &str,
@@ -43,7 +65,7 @@ impl Outbound {
                 why: format!("Post \"https://{}{path}\": {other}", target.authority()),
             },
         };
-        let asking = self.ask(registry, target, &path, question, limits.answer_bytes_max);
+        let asking = self.ask(caller, registry, target, &path, question, limits.answer_bytes_max);
         match tokio::time::timeout(limits.timeout, asking).await {
             Ok(answered) => answered.map_err(named),
             Err(_) => Err(named(CallError::Deadline)),
@@ -52,6 +74,7 @@ impl Outbound {
 
     async fn ask(
         &self,
+        caller: &Caller,
         registry: &Registry,
         target: &Target,
         path: &str,
@@ -65,7 +88,10 @@ impl Outbound {
         let json = HeaderValue::from_static("application/json");
         request.headers_mut().insert(header::CONTENT_TYPE, json.clone());
         request.headers_mut().insert(header::ACCEPT, json);
-        let answer = self.send(registry, target, None, request).await?;
+        if let Some(authorization) = &caller.authorization {
+            request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
+        }
+        let answer = self.send(registry, target, caller.identity.as_ref(), request).await?;
         let body = read(answer, answer_bytes_max).await?;
         serde_json::from_slice(&body).map_err(|e| CallError::NotJson { why: e.to_string() })
     }

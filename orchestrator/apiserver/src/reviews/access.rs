@@ -63,15 +63,20 @@ pub(crate) fn rules(inner: &Inner, user: &User, review: &Value) -> Result<Value,
             paths.push(json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls}));
         }
     }
-    Ok(json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false}))
+    let mut status = json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false});
+    if inner.authorizer.asks_a_webhook() {
+        status["incomplete"] = true.into();
+        status["evaluationError"] = "webhook authorizer does not support user rule resolution".into();
+    }
+    Ok(status)
 }
 
 async fn status(inner: &Inner, user: &User, asked: &Attributes) -> Value {
-    let (allowed, reason) = match inner.authorizer.decide(user, asked).await {
-        Decision::Allow { reason } => (true, reason),
-        Decision::NoOpinion { reason } => (false, reason),
+    let (mut status, reason) = match inner.authorizer.decide(user, asked).await {
+        Decision::Allow { reason } => (json!({"allowed": true}), reason),
+        Decision::Deny { reason } => (json!({"allowed": false, "denied": true}), reason),
+        Decision::NoOpinion { reason } => (json!({"allowed": false}), reason),
     };
-    let mut status = json!({"allowed": allowed});
     if !reason.is_empty() {
         status["reason"] = reason.into();
     }

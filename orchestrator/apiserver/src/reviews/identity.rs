@@ -38,6 +38,6 @@ pub(crate) async fn review_token(inner: &Inner, review: &Value) -> Result<Value,
         Ok((user, good)) => {
             json!({"authenticated": true, "user": user_info(&authn::authenticated(user)), "audiences": good})
         }
-        Err(error) => json!({"user": {}, "error": format!("[invalid bearer token, {error}]")}),
+        Err(error) => json!({"user": {}, "error": error.to_string()}),
     })
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, header};
 use jiff::Timestamp;
-use penstock_schema::protobuf;
+use penstock_schema::{protobuf, yaml};
 use serde_json::Value;
 
 use super::listener::ClientAddress;
@@ -87,8 +87,8 @@ pub fn object(inner: &Inner, headers: &HeaderMap, bytes: &[u8]) -> Option<Value>
             let ty = inner.registry.type_of(group, version, &envelope.kind)?;
             protobuf::decode(&ty, &envelope.raw).ok()
         }
-        Some(BodyFormat::Yaml) => serde_yaml::from_slice(bytes).ok(),
+        Some(BodyFormat::Yaml) => yaml::decode_untyped(bytes).ok(),
         // Patches have types of their own, and are JSON, or YAML for an apply.
-        _ => serde_json::from_slice(bytes).or_else(|_| serde_yaml::from_slice(bytes)).ok(),
+        _ => serde_json::from_slice(bytes).ok().or_else(|| yaml::decode_untyped(bytes).ok()),
     }
 }

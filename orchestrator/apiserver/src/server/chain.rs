@@ -149,7 +149,7 @@ async fn authenticate(inner: &Inner, parts: &Parts) -> Result<User, ApiError> {
         return Ok(authn::authenticated(user.clone()));
     }
     let peer = parts.extensions.get::<Peer>().cloned().unwrap_or_default();
-    inner.authenticator.authenticate(&peer, &parts.headers).await
+    inner.authenticator.authenticate(&peer, &parts.headers, parts.uri.path()).await
 }
 
 /// Everything that is not an API resource.

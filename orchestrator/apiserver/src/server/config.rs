@@ -5,6 +5,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::audit::AuditConfig;
+use crate::authn::configuration::{Anonymous, AuthenticationConfig};
+use crate::authz::AuthorizationConfig;
 use crate::registry::User;
 
 /// A bearer token known from the start (tests, bootstrap).
@@ -44,8 +46,10 @@ pub struct ServerConfig {
     /// Published in `/api` as the address of this server.
     pub advertise_address: IpAddr,
     pub static_tokens: Vec<StaticToken>,
-    /// Whether requests without credentials are let in as `system:anonymous`.
-    pub anonymous: bool,
+    /// Other issuers, a webhook, and who is let in as `system:anonymous`.
+    pub authentication: AuthenticationConfig,
+    /// Who says what users may do, in which order.
+    pub authorization: AuthorizationConfig,
     /// What is noted of requests, and where; `None`: nothing.
     pub audit: Option<AuditConfig>,
 }
@@ -75,7 +79,11 @@ impl ServerConfig {
             kubelet_client_key_pem: Vec::new(),
             advertise_address,
             static_tokens: Vec::new(),
-            anonymous: true,
+            authentication: AuthenticationConfig {
+                anonymous: Anonymous::everywhere(),
+                ..AuthenticationConfig::default()
+            },
+            authorization: AuthorizationConfig::default(),
             audit: None,
         }
     }

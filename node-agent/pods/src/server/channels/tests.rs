@@ -33,3 +33,24 @@ fn a_close_ends_one_channel_and_what_follows_on_it_is_dropped() {
     assert_eq!(compile_frames(&mut open, &[]), None);
     assert_eq!(compile_frames(&mut open, &[4, b'{']), Some(spdy::data(7, b"{", false)));
 }
+
+proptest::proptest! {
+    #![proptest_config(crate::fuzz_cases(500))]
+
+    #[test]
+    fn any_messages_mean_something_or_nothing(
+        messages in proptest::collection::vec(proptest::collection::vec(proptest::prelude::any::<u8>(), 0..12), 0..20),
+        ports in proptest::collection::vec(proptest::prelude::any::<u16>(), 0..70),
+    ) {
+        let channels = compile_ports(&ports);
+        let mut open: BTreeMap<u8, u32> = channels.iter().map(|c| (c.number, u32::from(c.number) * 2 + 1)).collect();
+        let mut were_open = open.len();
+        for message in &messages {
+            if let Some(frames) = compile_frames(&mut open, message) {
+                assert!(frames.len() <= message.len() + 8);
+            }
+            assert!(open.len() <= were_open, "no message opens a channel");
+            were_open = open.len();
+        }
+    }
+}

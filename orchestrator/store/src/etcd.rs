@@ -126,7 +126,7 @@ impl Store for Etcd {
             None => request.prefix.into_bytes(),
         };
         let limit = request.limit.unwrap_or(usize::MAX);
-        let mut page = Page { records: Vec::new(), revision: Revision(0), more: false, remaining: 0 };
+        let mut page = Page { records: Vec::new(), revision: Revision(0), more: false, remaining: None };
         let mut at = request.at;
         loop {
             // A limit of zero asks etcd for everything: ask for one, and count it as not given.
@@ -143,14 +143,16 @@ impl Store for Etcd {
             for row in rows.into_iter().take(given) {
                 page.records.push(owned_record(row)?);
             }
-            page.remaining = total.saturating_sub(given) as u64;
-            if page.remaining == 0 || page.records.len() >= limit {
+            // etcd counts in any case.
+            let remaining = total.saturating_sub(given) as u64;
+            page.remaining = Some(remaining);
+            if remaining == 0 || page.records.len() >= limit {
                 break;
             }
             let Some(last) = page.records.last() else { break };
             start = successor(last.key.as_bytes());
         }
-        page.more = page.remaining > 0;
+        page.more = page.remaining != Some(0);
         Ok(page)
     }
 

@@ -86,6 +86,8 @@ pub struct ServerPart {
     pub cluster_domain: String,
     pub store: StoreKind,
     pub etcd_endpoints: Vec<String>,
+    /// What the embedded store may grow to.
+    pub store_bytes_max: u64,
     pub extra_names: Vec<String>,
     pub audit: Option<AuditFiles>,
 }
@@ -188,6 +190,7 @@ impl ServerPart {
             cluster_domain: arguments.cluster_domain,
             store: arguments.store,
             etcd_endpoints: arguments.etcd_endpoints,
+            store_bytes_max: arguments.store_quota << 20,
             extra_names: arguments.extra_san,
             audit,
         })

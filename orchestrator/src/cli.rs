@@ -3,8 +3,9 @@
 pub mod access;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
 
@@ -30,6 +31,83 @@ pub enum Command {
         #[command(subcommand)]
         of: CredentialsOf,
     },
+    /// Write all objects of one revision into a file, while the control plane runs.
+    ///
+    /// With the embedded store, the control plane that has --data-dir is asked for it, or the store is read if none
+    /// runs; with etcd it is read at one revision. Writes go on meanwhile and are not in the backup. The file is for
+    /// its owner only, since Secrets are in it, and has its name only once it is whole. The keys of the cluster are not in
+    /// it: keep a copy of DIR/pki as well.
+    ///
+    ///     orchestrator backup --data-dir /var/lib/penstock --out monday.backup
+    ///     orchestrator backup --store etcd --etcd-endpoints http://10.0.0.1:2379 --out monday.backup
+    #[command(verbatim_doc_comment)]
+    Backup(BackupArguments),
+    /// Make a store of a backup, whichever store it was taken from.
+    ///
+    /// Stop every API server of the cluster first. The backup is checked to its end before anything is changed, and a
+    /// store that holds something is refused unless --replace is given. The restored store continues at a revision
+    /// beyond all that were given out: clients that saw later ones list again.
+    ///
+    ///     orchestrator restore --from monday.backup --data-dir /var/lib/penstock
+    ///     orchestrator restore --from monday.backup --store etcd --etcd-endpoints http://10.0.0.1:2379 --replace
+    #[command(verbatim_doc_comment)]
+    Restore(RestoreArguments),
+    /// Check that the embedded store, or a backup, is what was written; repair nothing.
+    ///
+    /// Of a store that nobody has open every page and every row is checked; of a control plane that runs every row, of
+    /// one revision, while it goes on. What is damaged is told with what to do, and the exit code is 1.
+    ///
+    ///     orchestrator check --data-dir /var/lib/penstock
+    ///     orchestrator check --backup monday.backup
+    #[command(verbatim_doc_comment)]
+    Check(CheckArguments),
+}
+
+#[derive(Args, Debug)]
+pub struct BackupArguments {
+    #[command(flatten)]
+    pub of: StoreArguments,
+    /// The file to write; it must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub struct RestoreArguments {
+    /// The backup.
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+    #[command(flatten)]
+    pub to: StoreArguments,
+    /// Replace what is there. A file is put aside, under its name with .replaced-TIME; etcd's records of the cluster are
+    /// deleted.
+    #[arg(long)]
+    pub replace: bool,
+}
+
+#[derive(Args, Debug)]
+#[group(id = "what")]
+pub struct CheckArguments {
+    /// The control plane's data directory, to check its embedded store.
+    #[arg(long, value_name = "DIR", required_unless_present = "backup", conflicts_with = "backup")]
+    pub data_dir: Option<PathBuf>,
+    /// A backup to check.
+    #[arg(long, value_name = "FILE")]
+    pub backup: Option<PathBuf>,
+}
+
+/// Which store.
+#[derive(Args, Debug)]
+pub struct StoreArguments {
+    /// The control plane's data directory, for --store embedded.
+    #[arg(long, value_name = "DIR", required_unless_present = "etcd_endpoints")]
+    pub data_dir: Option<PathBuf>,
+    /// Where objects are kept.
+    #[arg(long, value_enum, default_value_t = StoreKind::Embedded)]
+    pub store: StoreKind,
+    /// Members of the etcd cluster, for --store etcd.
+    #[arg(long, value_name = "URL", value_delimiter = ',', required_if_eq("store", "etcd"))]
+    pub etcd_endpoints: Vec<String>,
 }
 
 #[derive(Args, Debug)]
@@ -66,6 +144,10 @@ pub struct RunArguments {
     /// Members of the etcd cluster, for --store etcd.
     #[arg(long, value_name = "URL", value_delimiter = ',', required_if_eq("store", "etcd"))]
     pub etcd_endpoints: Vec<String>,
+    /// How large the embedded store may grow. Beyond it writes are refused, but not deletions. What history holds counts
+    /// until it is forgotten, after some minutes.
+    #[arg(long, value_name = "MIB", default_value_t = 8192, value_parser = clap::value_parser!(u64).range(16..=16_777_216))]
+    pub store_quota: u64,
     /// What to run in this process.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Component::Apiserver, Component::Controllers, Component::Scheduler])]
     pub components: Vec<Component>,
@@ -149,6 +231,15 @@ pub enum LogFormat {
     Json,
 }
 
+// === impl StoreArguments ===
+
+impl StoreArguments {
+    /// The data directory, which the embedded store needs.
+    pub fn data_dir(&self) -> anyhow::Result<&Path> {
+        self.data_dir.as_deref().context("--store embedded needs --data-dir")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -173,6 +264,24 @@ mod tests {
         let Command::Run(run) = cli.command else { panic!("{cli:?}") };
         assert_eq!(run.components, [Component::Controllers, Component::Scheduler]);
         assert_eq!(run.etcd_endpoints, ["http://a:1", "http://b:2"]);
+    }
+
+    #[test]
+    fn a_store_to_back_up_is_a_folder_or_an_etcd() {
+        for (arguments, missing) in [
+            (vec!["backup", "--out=f"], Some("--data-dir")),
+            (vec!["backup", "--out=f", "--store=etcd"], Some("--etcd-endpoints")),
+            (vec!["backup", "--out=f", "--data-dir=/d"], None),
+            (vec!["restore", "--from=f", "--store=etcd", "--etcd-endpoints=http://a:1"], None),
+            (vec!["check"], Some("--data-dir")),
+            (vec!["check", "--backup=f"], None),
+        ] {
+            let answer = Cli::try_parse_from(["orchestrator"].into_iter().chain(arguments));
+            match missing {
+                None => drop(answer.unwrap()),
+                Some(option) => assert!(answer.unwrap_err().to_string().contains(option), "{option}"),
+            }
+        }
     }
 
     #[test]

@@ -87,6 +87,8 @@ pub struct ServerPart {
     pub cluster_domain: String,
     pub store: StoreKind,
     pub etcd_endpoints: Vec<String>,
+    /// What the embedded store may grow to.
+    pub store_bytes_max: u64,
     pub extra_names: Vec<String>,
     pub access: AccessArguments,
     pub audit: Option<AuditFiles>,
@@ -190,6 +192,7 @@ impl ServerPart {
             cluster_domain: arguments.cluster_domain,
             store: arguments.store,
             etcd_endpoints: arguments.etcd_endpoints,
+            store_bytes_max: arguments.store_quota << 20,
             extra_names: arguments.extra_san,
             access: arguments.access,
             audit,

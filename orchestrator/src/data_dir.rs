@@ -10,6 +10,8 @@ use crate::files::{self, FileError};
 pub enum DataDirError {
     #[error("the data directory {path} is in use by another orchestrator")]
     InUse { path: PathBuf },
+    #[error("there is no data directory {path}")]
+    Absent { path: PathBuf },
     #[error(transparent)]
     File(#[from] FileError),
 }
@@ -37,12 +39,31 @@ impl DataDir {
         Ok(data)
     }
 
+    /// A directory that is there already.
+    pub fn existing(root: &Path) -> Result<Self, DataDirError> {
+        if root.is_dir() {
+            Ok(Self { root: root.to_owned() })
+        } else {
+            Err(DataDirError::Absent { path: root.to_owned() })
+        }
+    }
+
     pub fn pki(&self) -> PathBuf {
         self.root.join("pki")
     }
 
     pub fn store(&self) -> PathBuf {
         self.root.join("store/penstock.redb")
+    }
+
+    /// Where the control plane that runs answers `backup` and `check`.
+    pub fn control_socket(&self) -> PathBuf {
+        self.root.join("control.sock")
+    }
+
+    /// Whether the cluster's keys are there.
+    pub fn has_keys(&self) -> bool {
+        self.pki().join("ca.key").exists()
     }
 
     pub fn admin_kubeconfig(&self) -> PathBuf {

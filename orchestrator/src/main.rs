@@ -4,8 +4,10 @@
 //! together. What any of them does is in their own crates.
 
 mod access;
+mod backup;
 mod cli;
 mod config;
+mod control;
 mod credentials;
 mod data_dir;
 mod election;
@@ -13,7 +15,9 @@ mod files;
 mod kubeconfig;
 mod loops;
 mod pki;
+mod progress;
 mod run;
+mod store_check;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -48,15 +52,28 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         Command::Run(arguments) => {
             log_to_stderr(arguments.log_format);
             let config = config::RunConfig::new(*arguments)?;
-            let cores = std::thread::available_parallelism().map_or(2, usize::from);
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(cores.clamp(2, WORKER_THREADS_MAX))
-                .max_blocking_threads(BLOCKING_THREADS_MAX)
-                .enable_all()
-                .build()?;
-            runtime.block_on(run::run(config))
+            runtime()?.block_on(run::run(config))
         }
+        Command::Backup(arguments) => quietly(backup::backup(arguments)),
+        Command::Restore(arguments) => quietly(backup::restore(arguments)),
+        Command::Check(arguments) => quietly(store_check::run(arguments)),
     }
+}
+
+/// A command that ends: its answer is what it prints, so only failures are logged.
+fn quietly(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    runtime()?.block_on(command)
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.clamp(2, WORKER_THREADS_MAX))
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .enable_all()
+        .build()
 }
 
 /// What is logged is chosen by `RUST_LOG`; without it, what an operator should see.

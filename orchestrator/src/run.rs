@@ -16,8 +16,8 @@ use penstock_controllers::{ControllersConfig, NodeRanges};
 use penstock_process::memory;
 use penstock_scheduler::SchedulerConfig;
 use penstock_store::Store;
-use penstock_store::embedded::Embedded;
-use penstock_store::etcd::Etcd;
+use penstock_store::embedded::{Embedded, EmbeddedOptions};
+use penstock_store::etcd::{self, Etcd};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{self, Access};
 use crate::cli::StoreKind;
 use crate::config::{AuditFiles, RunConfig, ServerPart};
+use crate::control;
 use crate::credentials;
 use crate::data_dir::DataDir;
 use crate::loops::Loops;
@@ -134,6 +135,7 @@ async fn serve(data: &DataDir, part: &ServerPart) -> anyhow::Result<Running> {
         server.client(User { name: user.to_owned(), groups, ..User::default() })
     });
     let stop = CancellationToken::new();
+    store.keep(data, &stop);
     let serving = tokio::spawn({
         let stop = stop.clone();
         async move { Ok(server.serve_on(listener, stop).await?) }
@@ -168,7 +170,11 @@ impl Running {
 impl OpenStore {
     async fn open(data: &DataDir, part: &ServerPart) -> anyhow::Result<Self> {
         Ok(match part.store {
-            StoreKind::Embedded => Self::Embedded(Embedded::open(&data.store()).await?),
+            StoreKind::Embedded => {
+                let options =
+                    EmbeddedOptions { file_bytes_max: part.store_bytes_max, ..EmbeddedOptions::default() };
+                Self::Embedded(Embedded::open_with(&data.store(), options).await?)
+            }
             StoreKind::Etcd => Self::Etcd(Arc::new(Etcd::connect(&part.etcd_endpoints).await?)),
         })
     }
@@ -177,6 +183,23 @@ impl OpenStore {
         match self {
             Self::Embedded(store) => store.clone(),
             Self::Etcd(store) => store.clone(),
+        }
+    }
+
+    /// What goes on beside the API server until it is stopped.
+    fn keep(&self, data: &DataDir, stop: &CancellationToken) {
+        let stop = stop.clone();
+        match self {
+            Self::Etcd(store) => drop(tokio::spawn(etcd::keep_compacted(store.clone(), stop))),
+            Self::Embedded(store) => {
+                let (socket, store) = (data.control_socket(), store.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = control::serve(&socket, store, stop).await {
+                        let socket = socket.display();
+                        tracing::warn!(%socket, %error, "no control socket: `orchestrator backup` works only when this is stopped");
+                    }
+                });
+            }
         }
     }
 

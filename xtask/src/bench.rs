@@ -2,6 +2,7 @@
 //!
 //! A bench exits 0 when it could measure, whether goals are met or not, and says how many are.
 
+mod api;
 mod dataplane;
 mod plots;
 pub mod report;
@@ -29,12 +30,15 @@ enum Bench {
     Start(start::Options),
     /// The data plane beside bare hops and kube-proxy's rules: latency, CPU, throughput, cost of packets and changes
     Dataplane(dataplane::Options),
+    /// The API server on each store, beside another: writes, gets, lists, watches, memory
+    Api(api::Options),
 }
 
 pub fn run(options: &Options) -> Result<()> {
     let report = match &options.bench {
         Bench::Start(options) => Some(start::run(options)?),
         Bench::Dataplane(options) => dataplane::run(options)?,
+        Bench::Api(options) => api::run(options)?,
     };
     let Some(report) = report else { return Ok(()) };
     report.print();

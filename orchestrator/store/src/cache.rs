@@ -7,6 +7,8 @@
 
 mod feed;
 mod ring;
+mod snapshot;
+mod sorted;
 mod state;
 mod watcher;
 
@@ -15,6 +17,7 @@ use std::sync::Arc;
 use crate::{Record, Revision, StoreError};
 
 pub use feed::Feed;
+pub use snapshot::{CachePage, Snapshot};
 pub use state::WatchCache;
 pub use watcher::Watcher;
 

@@ -7,14 +7,18 @@
 
 mod apply;
 mod backup;
+mod check;
 mod expiry;
 mod history;
 mod hub;
 mod layout;
+mod overlay;
 mod read;
+mod room;
 mod stream;
 mod writer;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,11 +28,13 @@ use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use redb::Database;
 
-use crate::{Committed, ListRequest, Page, Record, Revision, Store, StoreError, WatchStream, Write};
+use crate::backup::{BackupError, Progress, Summary};
+use crate::{Committed, ListRequest, Page, Record, Revision, Store, StoreError, WatchStream};
 use hub::Hub;
 use writer::{Command, Queue};
 
 pub use backup::restore;
+pub use check::{Checked, Finding, check};
 
 /// The bounds of an embedded store.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +51,8 @@ pub struct EmbeddedOptions {
     pub queued_writes_max: usize,
     /// Batches of events a watch may lag before it is closed.
     pub watch_batches_max: usize,
+    /// The file's quota: beyond it only deletions are taken, [`StoreError::Full`] is the answer to others.
+    pub file_bytes_max: u64,
 }
 
 /// A store in one file, owned by this process.
@@ -107,10 +115,25 @@ impl Embedded {
         }
     }
 
-    /// Copies a snapshot of the store into a new file while it goes on being used.
-    pub async fn backup(&self, to: &Path) -> Result<Revision, StoreError> {
-        let to = to.to_owned();
-        self.read(move |database| backup::copy(database, &to)).await
+    /// Writes every record of one revision out as a backup, while the store goes on being used. Pages of that revision
+    /// are kept until it is done, so whoever reads must not stop reading for long.
+    pub async fn backup<W: Write + Send + 'static>(
+        &self,
+        out: W,
+        mut report: impl FnMut(Progress) + Send + 'static,
+    ) -> Result<(Summary, W), BackupError> {
+        let written = self.read(move |database| Ok(backup::write(database, out, &mut report))).await?;
+        written
+    }
+
+    /// Checks every row of one revision, while the store goes on being used. Nothing is repaired.
+    pub async fn check_rows(&self) -> Result<Checked, StoreError> {
+        self.read(|database| {
+            let mut checked = Checked::default();
+            check::rows(database, &mut checked)?;
+            Ok(checked)
+        })
+        .await
     }
 
     /// Runs a read where it may block, and turns a panic of the database into an answer.
@@ -134,7 +157,7 @@ impl Store for Embedded {
         self.read(move |database| read::list(database, &request)).await
     }
 
-    async fn commit(&self, write: Write) -> Result<Committed, StoreError> {
+    async fn commit(&self, write: crate::Write) -> Result<Committed, StoreError> {
         write.check()?;
         self.queue.call(|reply| Command::Write { write, reply }).await
     }
@@ -178,6 +201,7 @@ impl Default for EmbeddedOptions {
             history_revisions_min: 1_000,
             queued_writes_max: 1024,
             watch_batches_max: 1024,
+            file_bytes_max: 8 << 30,
         }
     }
 }

@@ -40,6 +40,10 @@ pub enum StoreError {
     #[error("the database is corrupt: {detail}; restore it from a backup")]
     Corrupt { detail: String },
 
+    /// The database may not grow further. Deletions are still taken.
+    #[error("the store is full: {detail}")]
+    Full { detail: String },
+
     /// The database cannot be reached or cannot write (disk full, connection lost, shutting down).
     #[error("the store is unavailable: {detail}")]
     Unavailable { detail: String },

@@ -4,17 +4,19 @@
 //! current record, lists of any size read in pieces of one snapshot, leases shared between records, and a deadline
 //! on every call, since a client of an unreachable cluster would otherwise wait for ever.
 
+mod backup;
+mod compaction;
 mod lease;
+mod offset;
 mod stream;
 
 use std::future::Future;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use etcd_client::{
-    Client, Compare, CompareOp, ConnectOptions, DeleteOptions, GetOptions, GetResponse, KeyValue, KvClient,
-    PutOptions, ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse,
+    Client, Compare, CompareOp, ConnectOptions, DeleteOptions, GetOptions, GetResponse, KvClient, PutOptions,
+    Txn, TxnOp, TxnOpResponse, TxnResponse,
 };
 
 use crate::{
@@ -22,6 +24,10 @@ use crate::{
     WatchStream, Write,
 };
 use lease::Leases;
+use offset::Offset;
+
+pub use backup::{KEYS_PREFIX, restore};
+pub use compaction::keep_compacted;
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -36,6 +42,7 @@ const MESSAGE_BYTES_MAX: usize = PIECE_RECORDS_MAX * (VALUE_BYTES_MAX + 8192);
 pub struct Etcd {
     client: Client,
     leases: Leases,
+    offset: Offset,
 }
 
 // === impl Etcd ===
@@ -43,25 +50,15 @@ pub struct Etcd {
 impl Etcd {
     /// Connects to a cluster, given as `http://host:port` of its members, and checks that it answers.
     pub async fn connect(endpoints: &[String]) -> Result<Self, StoreError> {
-        if let Some(endpoint) = endpoints.iter().find(|endpoint| !endpoint.starts_with("http://")) {
-            return Err(unavailable(format!(
-                "{endpoint} is not an endpoint this build can use: write http://HOST:PORT (TLS to etcd is not built in)"
-            )));
-        }
-        let options = ConnectOptions::new()
-            .with_connect_timeout(CONNECT_TIMEOUT)
-            .with_keep_alive(KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT)
-            .with_keep_alive_while_idle(true)
-            // A member cut off from its cluster should fail rather than serve the past.
-            .with_require_leader(true);
-        let client = call("connect", Client::connect(endpoints, Some(options))).await?;
-        let store = Self { leases: Leases::new(client.lease_client()), client };
+        let client = dial(endpoints).await?;
+        let offset = Offset::read(&client).await?;
+        let store = Self { leases: Leases::new(client.lease_client()), client, offset };
         store.revision().await?;
         Ok(store)
     }
 
     fn kv(&self) -> KvClient {
-        self.client.kv_client().max_decoding_message_size(MESSAGE_BYTES_MAX)
+        kv_of(&self.client)
     }
 
     /// One range request of a list.
@@ -72,10 +69,11 @@ impl Etcd {
         at: Option<Revision>,
         limit: usize,
     ) -> Result<GetResponse, StoreError> {
+        let at_wire = at.map_or(Ok(0), |at| self.offset.wire(at))?;
         let options = GetOptions::new()
             .with_range(end)
             .with_limit(i64::try_from(limit).unwrap_or(i64::MAX))
-            .with_revision(at.map_or(0, wire));
+            .with_revision(at_wire);
         match call("list", self.kv().get(start, Some(options))).await {
             Err(StoreError::FutureRevision { requested: _, newest: _ }) => Err(StoreError::FutureRevision {
                 requested: at.unwrap_or_default(),
@@ -96,7 +94,9 @@ impl Etcd {
             // Never true: what is absent cannot be deleted.
             (Expect::Absent, Mutation::Delete) => vec![Compare::create_revision(key, CompareOp::Less, 0)],
             (Expect::Revision(revision), _) => {
-                vec![Compare::mod_revision(key, CompareOp::Equal, wire(revision))]
+                // What was read before a restore is no revision of this cluster's, nor of an absent key's, which is 0.
+                let wire = self.offset.wire(revision).unwrap_or(-1);
+                vec![Compare::mod_revision(key, CompareOp::Equal, wire)]
             }
         };
         let operation = match &write.mutation {
@@ -115,7 +115,7 @@ impl Etcd {
 impl Store for Etcd {
     async fn get(&self, key: &str) -> Result<Option<Record>, StoreError> {
         let answer = call("get", self.kv().get(key, None)).await?;
-        answer.kvs().first().map(record).transpose()
+        answer.kvs().first().map(|row| self.offset.record(row)).transpose()
     }
 
     async fn list(&self, request: ListRequest) -> Result<Page, StoreError> {
@@ -126,7 +126,7 @@ impl Store for Etcd {
             None => request.prefix.into_bytes(),
         };
         let limit = request.limit.unwrap_or(usize::MAX);
-        let mut page = Page { records: Vec::new(), revision: Revision(0), more: false, remaining: 0 };
+        let mut page = Page { records: Vec::new(), revision: Revision(0), more: false, remaining: None };
         let mut at = request.at;
         loop {
             // A limit of zero asks etcd for everything: ask for one, and count it as not given.
@@ -134,23 +134,25 @@ impl Store for Etcd {
             let mut answer = self.piece(start, end.clone(), at, wanted.max(1)).await?;
             if page.revision == Revision(0) {
                 // The header carries the newest revision even when an older one was read.
-                page.revision = at.unwrap_or(header_revision(answer.header())?);
+                page.revision = at.unwrap_or(self.offset.header(answer.header())?);
                 at = Some(page.revision);
             }
             let total = usize::try_from(answer.count()).unwrap_or(usize::MAX);
             let rows = answer.take_kvs();
             let given = rows.len().min(wanted);
             for row in rows.into_iter().take(given) {
-                page.records.push(owned_record(row)?);
+                page.records.push(self.offset.owned_record(row)?);
             }
-            page.remaining = total.saturating_sub(given) as u64;
-            if page.remaining == 0 || page.records.len() >= limit {
+            // etcd counts in any case.
+            let remaining = total.saturating_sub(given) as u64;
+            page.remaining = Some(remaining);
+            if remaining == 0 || page.records.len() >= limit {
                 break;
             }
             let Some(last) = page.records.last() else { break };
             start = successor(last.key.as_bytes());
         }
-        page.more = page.remaining > 0;
+        page.more = page.remaining != Some(0);
         Ok(page)
     }
 
@@ -186,36 +188,40 @@ impl Store for Etcd {
             }
             answer => answer?,
         };
-        let revision = header_revision(answer.header())?;
+        let revision = self.offset.header(answer.header())?;
         let response = answer.op_responses().into_iter().next();
         if !answer.succeeded() {
             let current = match &response {
-                Some(TxnOpResponse::Get(found)) => found.kvs().first().map(record).transpose()?,
+                Some(TxnOpResponse::Get(found)) => {
+                    found.kvs().first().map(|row| self.offset.record(row)).transpose()?
+                }
                 _ => None,
             };
             return Err(StoreError::Conflict { key: write.key, current });
         }
         let previous = match &response {
-            Some(TxnOpResponse::Put(put)) => put.prev_key().map(record).transpose()?,
-            Some(TxnOpResponse::Delete(delete)) => delete.prev_kvs().first().map(record).transpose()?,
+            Some(TxnOpResponse::Put(put)) => put.prev_key().map(|row| self.offset.record(row)).transpose()?,
+            Some(TxnOpResponse::Delete(delete)) => {
+                delete.prev_kvs().first().map(|row| self.offset.record(row)).transpose()?
+            }
             _ => None,
         };
         Ok(Committed { revision, previous })
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, StoreError> {
-        stream::open(self.client.watch_client(), prefix, after).await
+        stream::open(self.client.watch_client(), self.offset, prefix, after).await
     }
 
     async fn revision(&self) -> Result<Revision, StoreError> {
         // Any linearizable read will do; this one returns nothing.
         let options = GetOptions::new().with_count_only();
         let answer = call("get", self.kv().get("/", Some(options))).await?;
-        header_revision(answer.header())
+        self.offset.header(answer.header())
     }
 
     async fn compact(&self, before: Revision) -> Result<(), StoreError> {
-        match call("compact", self.kv().compact(wire(before), None)).await {
+        match call("compact", self.kv().compact(self.offset.wire(before)?, None)).await {
             Ok(_) => Ok(()),
             Err(StoreError::FutureRevision { .. }) => {
                 Err(StoreError::FutureRevision { requested: before, newest: self.revision().await? })
@@ -223,6 +229,26 @@ impl Store for Etcd {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Connects, without asking what the cluster holds.
+async fn dial(endpoints: &[String]) -> Result<Client, StoreError> {
+    if let Some(endpoint) = endpoints.iter().find(|endpoint| !endpoint.starts_with("http://")) {
+        return Err(unavailable(format!(
+            "{endpoint} is not an endpoint this build can use: write http://HOST:PORT (TLS to etcd is not built in)"
+        )));
+    }
+    let options = ConnectOptions::new()
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_keep_alive(KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT)
+        .with_keep_alive_while_idle(true)
+        // A member cut off from its cluster should fail rather than serve the past.
+        .with_require_leader(true);
+    call("connect", Client::connect(endpoints, Some(options))).await
+}
+
+fn kv_of(client: &Client) -> KvClient {
+    client.kv_client().max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// Awaits a call of the client under the deadline, with its errors made the store's.
@@ -246,6 +272,11 @@ fn failed(what: &str, error: &etcd_client::Error) -> StoreError {
         StoreError::Compacted { oldest: Revision(0) }
     } else if text.contains("required revision is a future revision") {
         StoreError::FutureRevision { requested: Revision(0), newest: Revision(0) }
+    } else if text.contains("database space exceeded") {
+        StoreError::Full {
+            detail: "etcd has reached its quota; compact and defragment it, and disarm its alarm (`etcdctl alarm disarm`)"
+                .to_owned(),
+        }
     } else if text.contains("request is too large") || text.contains("larger than max") {
         StoreError::TooLarge { key: String::new(), value_bytes: 0, value_bytes_max: VALUE_BYTES_MAX }
     } else {
@@ -255,34 +286,6 @@ fn failed(what: &str, error: &etcd_client::Error) -> StoreError {
 
 fn unavailable(detail: String) -> StoreError {
     StoreError::Unavailable { detail }
-}
-
-/// Revisions are 63 bits on the wire.
-fn wire(revision: Revision) -> i64 {
-    i64::try_from(revision.0).unwrap_or(i64::MAX)
-}
-
-fn revision(wire: i64) -> Revision {
-    Revision(u64::try_from(wire).unwrap_or(0))
-}
-
-fn header_revision(header: Option<&ResponseHeader>) -> Result<Revision, StoreError> {
-    header
-        .map(|header| revision(header.revision()))
-        .ok_or_else(|| unavailable("etcd answered without a header".into()))
-}
-
-fn record(row: &KeyValue) -> Result<Record, StoreError> {
-    owned_record(row.clone())
-}
-
-fn owned_record(row: KeyValue) -> Result<Record, StoreError> {
-    let (created, modified) = (revision(row.create_revision()), revision(row.mod_revision()));
-    let (key, value) = row.into_key_value();
-    let key = String::from_utf8(key).map_err(|error| StoreError::Corrupt {
-        detail: format!("a key is not text: {:?}", error.as_bytes()),
-    })?;
-    Ok(Record { key, value: Bytes::from(value), created, modified })
 }
 
 /// The first key after this one.

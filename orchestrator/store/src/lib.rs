@@ -7,6 +7,7 @@
 mod error;
 mod types;
 
+pub mod backup;
 pub mod cache;
 pub mod embedded;
 pub mod etcd;

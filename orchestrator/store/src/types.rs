@@ -81,6 +81,8 @@ pub struct ListRequest {
     pub after: Option<String>,
     /// At most this many records.
     pub limit: Option<usize>,
+    /// Whether [`Page::remaining`] is wanted. It may cost as much as reading all that remains.
+    pub count_remaining: bool,
 }
 
 /// Records of one snapshot.
@@ -91,8 +93,9 @@ pub struct Page {
     pub revision: Revision,
     /// Whether the limit cut the answer short.
     pub more: bool,
-    /// How many records of the snapshot follow the page.
-    pub remaining: u64,
+    /// How many records of the snapshot follow the page; none if that is not known, which it is when it was asked for
+    /// and when nothing follows.
+    pub remaining: Option<u64>,
 }
 
 /// One change. `current` is none when the key was deleted.

@@ -2,13 +2,12 @@
 
 use std::io::{Read, Seek, SeekFrom, Write as _};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use penstock_store::contract::{Scene, cases};
-use penstock_store::embedded::{Embedded, EmbeddedOptions, restore};
+use penstock_store::embedded::{Embedded, EmbeddedOptions};
 use penstock_store::{Expect, ListRequest, Mutation, Revision, Store, StoreError, Write};
 
 fn write(key: &str, expect: Expect, value: impl Into<Bytes>) -> Write {
@@ -170,32 +169,44 @@ async fn a_file_that_is_no_database_is_refused() {
 }
 
 #[tokio::test]
-async fn a_backup_taken_under_writes_restores_to_one_snapshot_at_a_later_revision() {
+async fn a_full_store_takes_deletions_only_until_there_is_room_again() {
     let directory = tempfile::tempdir().unwrap();
-    let store = Embedded::open(&directory.path().join("store.redb")).await.unwrap();
-    store.commit(write("/a", Expect::Any, "one")).await.unwrap();
-    let writing = {
-        let store: Arc<Embedded> = store.clone();
-        tokio::spawn(async move {
-            for n in 0..50 {
-                store.commit(write(&format!("/n/{n:02}"), Expect::Any, "x")).await.unwrap();
-            }
-        })
+    let options = EmbeddedOptions {
+        file_bytes_max: 8 << 20,
+        history_revisions_max: 4,
+        history_revisions_min: 1,
+        ..EmbeddedOptions::default()
     };
-    let (backup, copy) = (directory.path().join("backup.redb"), directory.path().join("copy.redb"));
-    let taken = store.backup(&backup).await.unwrap();
-    writing.await.unwrap();
-    let again = store.backup(&backup).await;
-    assert!(again.is_err(), "a backup is not overwritten");
-
-    let continued = restore(&backup, &copy).await.unwrap();
-    assert!(continued > store.revision().await.unwrap());
-    let restored = Embedded::open(&copy).await.unwrap();
-    let expected =
-        store.list(ListRequest { prefix: "/".to_owned(), at: Some(taken), ..ListRequest::default() });
-    let expected: Vec<_> = expected.await.unwrap().records.into_iter().map(|record| record.key).collect();
-    assert_eq!(keys(&restored).await, expected);
-    assert!(restored.commit(write("/b", Expect::Absent, "two")).await.unwrap().revision > continued);
-    let stale = restored.watch("/", taken).await.map(|_| ());
-    assert!(matches!(stale, Err(StoreError::Compacted { .. })), "{stale:?}");
+    let store = Embedded::open_with(&directory.path().join("store.redb"), options).await.unwrap();
+    let value = vec![b'x'; 256 << 10];
+    let mut written = 0;
+    let full = loop {
+        match store.commit(write(&format!("/{written:03}"), Expect::Absent, value.clone())).await {
+            Ok(_) => written += 1,
+            Err(error) => break error,
+        }
+        assert!(written < 200, "the quota holds");
+    };
+    assert!(full.to_string().contains("--store-quota"), "{full}");
+    assert!(matches!(full, StoreError::Full { .. }));
+    assert!(written > 8, "{written} values of a quarter of a MiB went into 8");
+    assert_eq!(keys(&store).await.len(), written, "what was taken is there");
+    for n in 0..written {
+        let key = format!("/{n:03}");
+        store.commit(Write { key, expect: Expect::Any, mutation: Mutation::Delete }).await.unwrap();
+    }
+    // History is forgotten in steps, while writes come in; small ones are refused until then.
+    let room = async {
+        loop {
+            match store.commit(write("/small", Expect::Any, "x")).await {
+                Ok(_) => break,
+                Err(StoreError::Full { .. }) => {
+                    store.compact(store.revision().await.unwrap()).await.map_or((), drop)
+                }
+                Err(error) => panic!("{error}"),
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), room).await.expect("room is made");
 }

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
+use penstock_store::backup::{BackupError, Reader};
 use penstock_store::cache::{CacheOptions, Feed, WatchCache};
 use penstock_store::contract::{Scene, cases};
-use penstock_store::etcd::Etcd;
-use penstock_store::{Expect, Mutation, Record, Store, StoreError, Write};
+use penstock_store::embedded::Embedded;
+use penstock_store::etcd::{self, Etcd};
+use penstock_store::{Expect, ListRequest, Mutation, Record, Store, StoreError, Write};
 use tempfile::TempDir;
 
 /// A server that ends with the test, whatever happens in it.
@@ -142,6 +145,76 @@ async fn a_cache_survives_the_restart_of_etcd_without_its_watchers_noticing() {
         tokio::time::timeout(Duration::from_secs(60), watcher.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(event.current.as_ref().unwrap().value, "two");
     assert!(event.revision <= written);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_goes_from_the_embedded_store_into_etcd_and_from_there_into_another() {
+    let (Some(server), Some(other)) = (Server::start(), Server::start()) else { return };
+    let etcd = server.connect().await;
+    drop(other.connect().await);
+    let directory = tempfile::tempdir().unwrap();
+    let embedded = Embedded::open(&directory.path().join("store.redb")).await.unwrap();
+    for n in 0..730 {
+        embedded.commit(put(&format!("/registry/a/{n:04}"), &format!("value {n}"))).await.unwrap();
+    }
+    let brief = Mutation::Put { value: "brief".into(), lease_ttl_seconds: Some(3_600) };
+    let brief = Write { key: "/registry/b/brief".to_owned(), expect: Expect::Any, mutation: brief };
+    embedded.commit(brief).await.unwrap();
+    let (summary, bytes) = embedded.backup(Vec::new(), |_| {}).await.unwrap();
+    let newest = embedded.revision().await.unwrap();
+
+    etcd.commit(put("/registry/a/old", "x")).await.unwrap();
+    let refused = etcd::restore(&server.endpoints(), &bytes[..], false, &mut |_| {}).await.unwrap_err();
+    assert!(matches!(refused, BackupError::NotEmpty { .. }), "{refused}");
+    let made = etcd::restore(&server.endpoints(), &bytes[..], true, &mut |_| {}).await.unwrap();
+    assert_eq!(made.backup, summary);
+    assert!(made.continues_at > newest);
+
+    let store = server.connect().await;
+    let contents =
+        |records: Vec<Record>| -> Vec<_> { records.into_iter().map(|it| (it.key, it.value)).collect() };
+    let all = ListRequest { prefix: "/registry/".to_owned(), ..ListRequest::default() };
+    let expected = contents(embedded.list(all.clone()).await.unwrap().records);
+    let page = store.list(all.clone()).await.unwrap();
+    assert!(page.revision > newest);
+    assert_eq!(contents(page.records), expected);
+    let seen = store.watch("/", newest).await.map(|_| ());
+    assert!(matches!(seen, Err(StoreError::Compacted { .. })), "{seen:?}");
+    let stale = Write { expect: Expect::Revision(newest), ..put("/registry/absent", "x") };
+    assert!(matches!(store.commit(stale).await, Err(StoreError::Conflict { .. })));
+    let mut watch = store.watch("/registry/", store.revision().await.unwrap()).await.unwrap();
+    let committed = store.commit(put("/registry/a/0001", "new")).await.unwrap();
+    assert_eq!(watch.next().await.unwrap().unwrap().revision, committed.revision);
+    assert_eq!(store.get("/registry/a/0001").await.unwrap().unwrap().modified, committed.revision);
+
+    let (second, bytes) = store.backup(Vec::new(), &mut |_| {}).await.unwrap();
+    assert_eq!(second.total.records, 731);
+    let mut reader = Reader::new(&bytes[..]).unwrap();
+    let mut running_out = 0;
+    while let Some(entry) = reader.next().unwrap() {
+        running_out += usize::from(entry.expires_unix_seconds.is_some());
+    }
+    assert_eq!(running_out, 1);
+    let made = etcd::restore(&other.endpoints(), &bytes[..], false, &mut |_| {}).await.unwrap();
+    assert!(made.continues_at > committed.revision);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_whose_restore_was_cut_off_is_not_served_from() {
+    let Some(server) = Server::start() else { return };
+    drop(server.connect().await);
+    let directory = tempfile::tempdir().unwrap();
+    let embedded = Embedded::open(&directory.path().join("store.redb")).await.unwrap();
+    for n in 0..300 {
+        embedded.commit(put(&format!("/registry/a/{n:04}"), &"x".repeat(2_000))).await.unwrap();
+    }
+    let (_, bytes) = embedded.backup(Vec::new(), |_| {}).await.unwrap();
+    let cut = &bytes[..bytes.len() - 10];
+    etcd::restore(&server.endpoints(), cut, false, &mut |_| {}).await.unwrap_err();
+    let refused = Etcd::connect(&server.endpoints()).await.map(|_| ()).unwrap_err();
+    assert!(refused.to_string().contains("--replace"), "{refused}");
+    etcd::restore(&server.endpoints(), &bytes[..], true, &mut |_| {}).await.unwrap();
+    assert_eq!(server.connect().await.list(ListRequest::default()).await.unwrap().records.len(), 301);
 }
 
 #[tokio::test]

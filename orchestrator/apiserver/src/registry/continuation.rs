@@ -13,14 +13,18 @@ pub struct Continuation {
     pub revision: Option<u64>,
     /// The last key given out, relative to the list's prefix.
     pub after: String,
+    /// How many objects of the snapshot follow that key, where it is known: the next page then need not count them.
+    pub remaining: Option<u64>,
 }
 
 impl Continuation {
     pub fn encode(&self) -> String {
         let revision = self.revision.map_or(-1, |r| r as i64);
-        let text =
-            json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{}\0", self.after)}).to_string();
-        URL_SAFE_NO_PAD.encode(text)
+        let mut token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{}\0", self.after)});
+        if let Some(remaining) = self.remaining {
+            token["remaining"] = remaining.into();
+        }
+        URL_SAFE_NO_PAD.encode(token.to_string())
     }
 
     pub fn decode(token: &str) -> Result<Self, ApiError> {
@@ -41,7 +45,7 @@ impl Continuation {
             Some(n) if n > 0 => Some(n as u64),
             _ => return Err(refuse("incorrect encoded start resourceVersion")),
         };
-        Ok(Self { revision, after: after.to_string() })
+        Ok(Self { revision, after: after.to_string(), remaining: value["remaining"].as_u64() })
     }
 }
 
@@ -51,8 +55,8 @@ mod tests {
 
     #[test]
     fn a_token_survives_its_encoding() {
-        for revision in [Some(7), None] {
-            let c = Continuation { revision, after: "default/a".into() };
+        for (revision, remaining) in [(Some(7), None), (Some(7), Some(3)), (None, None)] {
+            let c = Continuation { revision, after: "default/a".into(), remaining };
             assert_eq!(Continuation::decode(&c.encode()).unwrap(), c);
         }
     }

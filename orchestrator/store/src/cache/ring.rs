@@ -31,6 +31,11 @@ impl<T> Ring<T> {
         }
     }
 
+    /// Every event after this revision is here.
+    pub(super) fn floor(&self) -> Revision {
+        self.floor
+    }
+
     pub(super) fn push(&mut self, event: Arc<CacheEvent<T>>) {
         self.bytes += weight(&event);
         self.events.push_back(event);

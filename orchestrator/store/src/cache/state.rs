@@ -5,14 +5,15 @@
 //! again and closes its watchers, rather than guess.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::feed::{Feed, Sink};
 use super::ring::Ring;
+use super::snapshot::{Kept, Snapshot};
+use super::sorted::Sorted;
 use super::watcher::{Opening, Slot, Watcher};
 use super::{CacheError, CacheEvent, CacheOptions, Decode, DecodeError, EventFilter, Item};
 use crate::{Event, ListRequest, Record, Revision, StoreError};
@@ -30,6 +31,8 @@ pub struct WatchCache<T: Send + Sync + 'static> {
     decode: Decode<T>,
     options: CacheOptions,
     state: RwLock<State<T>>,
+    /// Locked after `state`, if both are.
+    kept: Mutex<Kept<T>>,
     /// Held while the cache fills, so that it fills once.
     filling: tokio::sync::Mutex<()>,
     attached: AtomicBool,
@@ -39,7 +42,7 @@ pub struct WatchCache<T: Send + Sync + 'static> {
 
 struct State<T> {
     phase: Phase,
-    items: BTreeMap<Arc<str>, Arc<Item<T>>>,
+    items: Sorted<T>,
     ring: Ring<T>,
     /// The newest of the list's revision and the last event's applied here.
     applied: Revision,
@@ -71,6 +74,7 @@ impl<T: Send + Sync + 'static> WatchCache<T> {
             decode: Box::new(decode),
             options,
             state: RwLock::new(State::cold(&options)),
+            kept: Mutex::new(Kept::new()),
             filling: tokio::sync::Mutex::new(()),
             attached: AtomicBool::new(false),
             watchers_made: AtomicU64::new(0),
@@ -89,6 +93,34 @@ impl<T: Send + Sync + 'static> WatchCache<T> {
         self.ensure_warm().await?;
         let state = self.state.read();
         Ok((state.under(prefix), self.revision_of(&state)))
+    }
+
+    /// What the cache holds now, to be read from in pages. It costs little, however much there is.
+    pub async fn snapshot(&self) -> Result<Snapshot<T>, CacheError> {
+        self.ensure_warm().await?;
+        let state = self.state.read();
+        Ok(Snapshot::new(state.items.clone(), self.revision_of(&state)))
+    }
+
+    /// Keeps a snapshot for [`WatchCache::snapshot_at`], for some time.
+    pub fn keep(&self, snapshot: &Snapshot<T>) {
+        let state = self.state.read();
+        // One of before the cache started over is of no use to its successor.
+        if matches!(state.phase, Phase::Warm) && snapshot.revision() >= state.ring.floor() {
+            self.kept.lock().keep(snapshot, state.ring.floor());
+        }
+    }
+
+    /// What the cache held at a revision: none if that is neither the present nor kept. The store knows then, if
+    /// anybody does.
+    pub async fn snapshot_at(&self, revision: Revision) -> Result<Option<Snapshot<T>>, CacheError> {
+        self.ensure_warm().await?;
+        let state = self.state.read();
+        // Nothing here has changed since.
+        if state.applied <= revision && revision <= self.revision_of(&state) {
+            return Ok(Some(Snapshot::new(state.items.clone(), revision)));
+        }
+        Ok(self.kept.lock().get(revision))
     }
 
     /// Waits until the cache has applied everything up to the revision. The caller sets the deadline: a revision
@@ -227,13 +259,13 @@ impl<T: Send + Sync + 'static> WatchCache<T> {
             limit: Some(LOAD_PAGE_RECORDS),
             ..ListRequest::default()
         };
-        let mut items = BTreeMap::new();
+        let mut items = Sorted::new();
         let mut undecodable = BTreeMap::new();
         let listed = loop {
             let page = self.feed.store().list(request.clone()).await?;
             for record in &page.records {
                 match self.item(record) {
-                    Ok(item) => drop(items.insert(item.key.clone(), item)),
+                    Ok(item) => items.push(item),
                     Err(reason) => drop(undecodable.insert(record.key.clone(), reason)),
                 }
             }
@@ -307,7 +339,13 @@ impl<T: Send + Sync + 'static> Sink for WatchCache<T> {
                     state.phase = Phase::Cold;
                 }
             }
-            Phase::Warm => self.apply_to(&mut state, events),
+            Phase::Warm => {
+                self.apply_to(&mut state, events);
+                let mut kept = self.kept.lock();
+                if !kept.is_empty() {
+                    kept.forget_before(state.ring.floor());
+                }
+            }
         }
     }
 
@@ -315,6 +353,7 @@ impl<T: Send + Sync + 'static> Sink for WatchCache<T> {
         let mut state = self.state.write();
         state.slots.iter().for_each(Slot::lose);
         *state = State::cold(&self.options);
+        self.kept.lock().clear();
     }
 }
 
@@ -324,7 +363,7 @@ impl<T> State<T> {
     fn cold(options: &CacheOptions) -> Self {
         Self {
             phase: Phase::Cold,
-            items: BTreeMap::new(),
+            items: Sorted::new(),
             ring: Ring::new(Revision(0), options),
             applied: Revision(0),
             slots: Vec::new(),
@@ -333,18 +372,14 @@ impl<T> State<T> {
     }
 
     fn under(&self, prefix: &str) -> Vec<Arc<Item<T>>> {
-        self.items
-            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
-            .take_while(|(key, _)| key.starts_with(prefix))
-            .map(|(_, item)| item.clone())
-            .collect()
+        self.items.page(prefix, None, None).0
     }
 
     /// Puts one change into the map, the ring and every watcher's queue.
     fn take(&mut self, revision: Revision, key: &str, current: Option<Arc<Item<T>>>) {
         self.applied = self.applied.max(revision);
         let previous = match &current {
-            Some(item) => self.items.insert(item.key.clone(), item.clone()),
+            Some(item) => self.items.insert(item.clone()),
             None => self.items.remove(key),
         };
         let key = match (&current, &previous) {

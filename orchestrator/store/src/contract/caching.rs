@@ -19,6 +19,8 @@ promises![
     a_slow_watcher_is_closed_and_holds_up_nobody,
     a_watcher_gives_what_is_there_without_waiting,
     a_filtered_watcher_is_given_only_what_it_accepts,
+    pages_of_a_snapshot_stay_what_they_were_while_the_cache_goes_on,
+    a_snapshot_is_forgotten_when_the_ring_is_past_it,
     an_idle_cache_is_known_to_be_current,
     a_record_that_does_not_decode_is_reported_and_hides_no_other,
     a_dropped_watcher_leaves_nothing_behind,
@@ -281,4 +283,45 @@ async fn a_dropped_watcher_leaves_nothing_behind(scene: Scene) {
     assert_eq!(cache.watchers(), 2);
     drop(watchers);
     assert_eq!(cache.watchers(), 0);
+}
+
+async fn pages_of_a_snapshot_stay_what_they_were_while_the_cache_goes_on(scene: Scene) {
+    for n in 0..10 {
+        scene.create(&format!("{n}"), "old").await;
+    }
+    let cache = cache(&scene);
+    cache.wait_until_current().await.unwrap();
+    let snapshot = cache.snapshot().await.unwrap();
+    let first = snapshot.page(&scene.prefix, None, Some(4));
+    assert_eq!((first.items.len(), first.remaining), (4, 6));
+    cache.keep(&snapshot);
+
+    scene.update("5", "new").await;
+    scene.delete("6", Expect::Any).await.unwrap();
+    let newest = scene.create("4a", "new").await;
+    cache.wait_for(newest).await.unwrap();
+    let again = cache.snapshot_at(snapshot.revision()).await.unwrap().expect("it was kept");
+    let after = first.items.last().map(|item| item.key.to_string());
+    let second = again.page(&scene.prefix, after.as_deref(), Some(4));
+    let names: Vec<_> = second.items.iter().map(|item| &item.key[scene.prefix.len()..]).collect();
+    assert_eq!((names, second.remaining), (vec!["4", "5", "6", "7"], 2));
+    assert!(second.items.iter().all(|item| item.value == "old"));
+    let present = cache.snapshot_at(cache.revision()).await.unwrap().expect("the present is there");
+    assert_eq!(present.page(&scene.prefix, None, None).items.len(), 10);
+    let between = Revision(newest.0 - 1);
+    assert!(cache.snapshot_at(between).await.unwrap().is_none(), "nobody kept that one");
+}
+
+async fn a_snapshot_is_forgotten_when_the_ring_is_past_it(scene: Scene) {
+    scene.create("a", "0").await;
+    let options = CacheOptions { ring_events_max: 3, ..CacheOptions::default() };
+    let cache = cache_with(&scene, options);
+    cache.wait_until_current().await.unwrap();
+    let snapshot = cache.snapshot().await.unwrap();
+    cache.keep(&snapshot);
+    for n in 0..5 {
+        scene.update("a", &format!("{n}")).await;
+    }
+    cache.wait_until_current().await.unwrap();
+    assert!(cache.snapshot_at(snapshot.revision()).await.unwrap().is_none());
 }

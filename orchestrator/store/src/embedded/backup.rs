@@ -1,91 +1,191 @@
-//! Backup while running, and restore into a new file.
-//!
-//! A backup is a store file of its own, holding one snapshot with its history. A restored store continues at a
-//! revision far beyond the backup's, so that clients which saw later revisions list again instead of mistaking new
-//! events for old ones.
+//! The embedded store's side of backups: one snapshot read while writes go on, and a new file made of a backup.
 
-use std::fs;
-use std::path::Path;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 
-use redb::{
-    Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, Value, WriteTransaction,
+use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable};
+
+use super::layout::{
+    self, COMPACTED, EXPIRY, META, NEWEST, SWEPT, VERSIONS, decode_version, encode_version, failed,
+    parse_version_key, version_key,
 };
-
-use super::layout::{self, COMPACTED, EXPIRY, LOG, META, NEWEST, VERSIONS, failed};
 use super::{blocking, read};
+use crate::backup::{self, BackupError, Entry, Header, Reader, Report, Restored, Source, Summary, Writer};
 use crate::{Revision, StoreError};
 
-/// More revisions than a store writes between a backup and its loss.
-const RESTORE_REVISIONS_SKIPPED: u64 = 1_000_000_000;
-const COPY_CACHE_BYTES: usize = 8 << 20;
+/// Records of one transaction of a restore, and bytes of their values.
+const BATCH_RECORDS_MAX: usize = 2_000;
+const BATCH_BYTES_MAX: u64 = 16 << 20;
+const RESTORE_CACHE_BYTES: usize = 32 << 20;
 
-/// Copies one snapshot into a file that must not exist yet; gives its revision.
-pub(super) fn copy(database: &Database, to: &Path) -> Result<Revision, StoreError> {
-    write_beside(to, |partial| {
-        let source = database.begin_read().map_err(failed)?;
-        let target = layout::open(partial, COPY_CACHE_BYTES)?;
-        let transaction = target.begin_write().map_err(failed)?;
-        copy_table(&source, &transaction, VERSIONS)?;
-        copy_table(&source, &transaction, LOG)?;
-        copy_table(&source, &transaction, EXPIRY)?;
-        copy_table(&source, &transaction, META)?;
-        transaction.commit().map_err(failed)?;
-        read::newest(&target)
-    })
+/// Writes one snapshot out as a backup.
+pub(super) fn write<W: Write>(
+    database: &Database,
+    out: W,
+    report: Report<'_>,
+) -> Result<(Summary, W), BackupError> {
+    let snapshot = database.begin_read().map_err(failed)?;
+    let revision = read::meta(&snapshot, NEWEST)?;
+    let deadlines = deadlines(&snapshot)?;
+    let mut writer = Writer::new(out, Header::now(revision, Source::Embedded))?;
+    let versions = snapshot.open_table(VERSIONS).map_err(failed)?;
+    // Versions of one key are neighbours, oldest first: the last one counts.
+    let mut newest: Option<(Vec<u8>, Vec<u8>)> = None;
+    let mut give = |row: Option<(Vec<u8>, Vec<u8>)>| -> Result<(), BackupError> {
+        let Some((row_key, row)) = row else { return Ok(()) };
+        let Some(record) = decode_version(&row_key, &row)? else { return Ok(()) };
+        let expires_unix_seconds = deadlines.get(&record.modified).copied();
+        writer.put(&Entry { record, expires_unix_seconds })?;
+        if writer.progress().is_worth_a_report() {
+            report(writer.progress());
+        }
+        Ok(())
+    };
+    for row in versions.iter().map_err(failed)? {
+        let (row_key, row) = row.map_err(failed)?;
+        let (row_key, row) = (row_key.value().to_vec(), row.value().to_vec());
+        let (key, _) = parse_version_key(&row_key)?;
+        let before = newest.take();
+        if let Some((known, _)) = &before
+            && parse_version_key(known)?.0 != key
+        {
+            give(before)?;
+        }
+        newest = Some((row_key, row));
+    }
+    give(newest)?;
+    writer.finish()
 }
 
-/// Makes a store file from a backup. The target must not exist. Gives the revision the store continues at.
-pub async fn restore(from: &Path, to: &Path) -> Result<Revision, StoreError> {
-    let (from, to) = (from.to_owned(), to.to_owned());
-    blocking(move || {
-        write_beside(&to, |partial| {
-            fs::copy(&from, partial).map_err(|error| unavailable(&from, &error))?;
-            let target = layout::open(partial, COPY_CACHE_BYTES)?;
-            let newest = Revision(read::newest(&target)?.0 + RESTORE_REVISIONS_SKIPPED);
-            let transaction = target.begin_write().map_err(failed)?;
-            {
-                let mut meta = transaction.open_table(META).map_err(failed)?;
-                for name in [NEWEST, COMPACTED] {
-                    meta.insert(name, newest.0).map_err(failed)?;
-                }
-            }
-            transaction.commit().map_err(failed)?;
-            Ok(newest)
-        })
-    })
-    .await
+/// When records run out, by the revision that said so.
+fn deadlines(snapshot: &ReadTransaction) -> Result<HashMap<Revision, u64>, StoreError> {
+    let table = snapshot.open_table(EXPIRY).map_err(failed)?;
+    let mut deadlines = HashMap::new();
+    for row in table.iter().map_err(failed)? {
+        let (deadline, revision) = row.map_err(failed)?.0.value();
+        deadlines.insert(Revision(revision), deadline);
+    }
+    Ok(deadlines)
 }
 
-/// Writes a file under another name first, so that a half-written one is never taken for a whole.
-fn write_beside<T>(to: &Path, write: impl FnOnce(&Path) -> Result<T, StoreError>) -> Result<T, StoreError> {
+/// Makes a store file from a backup; the file must not exist. It continues at a revision beyond the backup's and
+/// beyond `newest_there`, the newest that was ever given out in its place.
+///
+/// What is half written when something fails is removed. Read the backup once before ([`backup::verify`]): this
+/// notices damage as well, but only when it comes to it.
+pub async fn restore(
+    from: impl Read + Send + 'static,
+    to: &Path,
+    newest_there: Revision,
+    mut report: impl FnMut(backup::Progress) + Send + 'static,
+) -> Result<Restored, BackupError> {
+    let to = to.to_owned();
+    let restored = blocking(move || Ok(restore_beside(from, &to, newest_there, &mut report))).await?;
+    restored
+}
+
+fn restore_beside(
+    from: impl Read,
+    to: &Path,
+    newest_there: Revision,
+    report: Report<'_>,
+) -> Result<Restored, BackupError> {
     if to.exists() {
-        return Err(StoreError::Unavailable { detail: format!("{} exists already", to.display()) });
+        let (place, holds) = (to.display().to_string(), "there is a store already".to_owned());
+        return Err(BackupError::NotEmpty { place, holds });
     }
-    let mut partial = to.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = Path::new(&partial);
-    if partial.exists() {
-        fs::remove_file(partial).map_err(|error| unavailable(partial, &error))?;
+    // Under another name first, so that a half-written store is never taken for a whole one.
+    let partial = partial_of(to);
+    remove_if_present(&partial)?;
+    let restored = restore_into(from, &partial, newest_there, report).and_then(|restored| {
+        fs::rename(&partial, to).map_err(|error| unusable(to, &error))?;
+        let folder = to.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))
+            .and_then(|folder| folder.sync_all())
+            .map_err(|error| unusable(to, &error))?;
+        Ok(restored)
+    });
+    if restored.is_err() {
+        remove_if_present(&partial)?;
     }
-    let written = write(partial)?;
-    fs::rename(partial, to).map_err(|error| unavailable(to, &error))?;
-    Ok(written)
+    restored
 }
 
-fn copy_table<K: Key + 'static, V: Value + 'static>(
-    source: &ReadTransaction,
-    target: &WriteTransaction,
-    table: TableDefinition<K, V>,
-) -> Result<(), StoreError> {
-    let rows = source.open_table(table).map_err(failed)?;
-    let mut copy = target.open_table(table).map_err(failed)?;
-    for row in rows.iter().map_err(failed)? {
-        let (key, value) = row.map_err(failed)?;
-        copy.insert(key.value(), value.value()).map_err(failed)?;
+fn restore_into(
+    from: impl Read,
+    partial: &Path,
+    newest_there: Revision,
+    report: Report<'_>,
+) -> Result<Restored, BackupError> {
+    let mut reader = Reader::new(from)?;
+    let continues_at = backup::continues_at(&reader.header(), newest_there);
+    let target = layout::open(partial, RESTORE_CACHE_BYTES)?;
+    loop {
+        let more = restore_batch(&mut reader, &target)?;
+        report(reader.progress());
+        if !more {
+            break;
+        }
     }
-    Ok(())
+    let transaction = target.begin_write().map_err(failed)?;
+    {
+        let mut meta = transaction.open_table(META).map_err(failed)?;
+        // Nothing is known of what came before, so nobody may resume from there.
+        for name in [NEWEST, COMPACTED, SWEPT] {
+            meta.insert(name, continues_at.0).map_err(failed)?;
+        }
+    }
+    transaction.commit().map_err(failed)?;
+    Ok(Restored { backup: reader.summary()?, continues_at })
 }
 
-fn unavailable(path: &Path, error: &std::io::Error) -> StoreError {
+/// Writes some records; false when there were no more.
+fn restore_batch(reader: &mut Reader<impl Read>, target: &Database) -> Result<bool, BackupError> {
+    let mut transaction = target.begin_write().map_err(failed)?;
+    // The last transaction makes all of them durable.
+    transaction
+        .set_durability(Durability::None)
+        .map_err(|error| StoreError::Unavailable { detail: format!("a restore cannot begin: {error}") })?;
+    let before = reader.progress();
+    let mut more = true;
+    {
+        let mut versions = transaction.open_table(VERSIONS).map_err(failed)?;
+        let mut expiry = transaction.open_table(EXPIRY).map_err(failed)?;
+        for _ in 0..BATCH_RECORDS_MAX {
+            let Some(Entry { record, expires_unix_seconds }) = reader.next()? else {
+                more = false;
+                break;
+            };
+            let row_key = version_key(&record.key, record.modified);
+            let row = encode_version(&row_key, record.created, Some(&record.value));
+            versions.insert(row_key.as_slice(), row.as_slice()).map_err(failed)?;
+            if let Some(deadline) = expires_unix_seconds {
+                expiry.insert((deadline, record.modified.0), record.key.as_str()).map_err(failed)?;
+            }
+            if reader.progress().value_bytes - before.value_bytes >= BATCH_BYTES_MAX {
+                break;
+            }
+        }
+    }
+    transaction.commit().map_err(failed)?;
+    Ok(more)
+}
+
+fn partial_of(to: &Path) -> PathBuf {
+    let mut name = to.as_os_str().to_owned();
+    name.push(".partial");
+    name.into()
+}
+
+fn remove_if_present(file: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unusable(file, &error)),
+        _ => Ok(()),
+    }
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> StoreError {
     StoreError::Unavailable { detail: format!("{}: {error}", path.display()) }
 }

@@ -33,7 +33,7 @@ pub(super) const COMPACTED: &str = "compacted";
 /// Log rows up to here are gone; it follows `COMPACTED` in small steps.
 pub(super) const SWEPT: &str = "swept";
 
-const FORMAT_NUMBER: u64 = 1;
+pub(super) const FORMAT_NUMBER: u64 = 1;
 const VERSION_HEADER_BYTES: usize = 1 + 8 + 4;
 const LOG_HEADER_BYTES: usize = 1 + 8 + 4;
 const PUT: u8 = 1;

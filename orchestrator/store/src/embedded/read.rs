@@ -58,7 +58,8 @@ pub(super) fn list(database: &Database, request: &ListRequest) -> Result<Page, S
         versions.range::<&[u8]>((Bound::Included(start.as_slice()), Bound::Unbounded)).map_err(failed)?;
 
     let limit = request.limit.unwrap_or(usize::MAX);
-    let mut page = Page { records: Vec::new(), revision, more: false, remaining: 0 };
+    let mut page = Page { records: Vec::new(), revision, more: false, remaining: None };
+    let mut following = 0;
     // Versions of one key are neighbours, oldest first: the last one not newer than the snapshot counts.
     let mut candidate = None;
     loop {
@@ -69,24 +70,26 @@ pub(super) fn list(database: &Database, request: &ListRequest) -> Result<Page, S
             _ => false,
         };
         if !same_key && let Some((row_key, version)) = candidate.take() {
-            take(&mut page, limit, redb_bytes(&row_key), redb_bytes(&version))?;
+            let version = redb_bytes(&version);
+            if page.records.len() < limit {
+                page.records.extend(decode_version(redb_bytes(&row_key), version)?);
+            } else if is_put(version) {
+                following += 1;
+                if !request.count_remaining {
+                    // One says that there are more; how many would have to be counted to the end.
+                    page.more = true;
+                    return Ok(page);
+                }
+            }
         }
         let Some((row_key, version)) = row else { break };
         if parse_version_key(row_key.value())?.1 <= revision {
             candidate = Some((row_key, version));
         }
     }
-    page.more = page.remaining > 0;
+    page.more = following > 0;
+    page.remaining = Some(following);
     Ok(page)
-}
-
-fn take(page: &mut Page, limit: usize, row_key: &[u8], version: &[u8]) -> Result<(), StoreError> {
-    if page.records.len() < limit {
-        page.records.extend(decode_version(row_key, version)?);
-    } else if is_put(version) {
-        page.remaining += 1;
-    }
-    Ok(())
 }
 
 fn redb_bytes<'a>(guard: &'a redb::AccessGuard<'_, &'static [u8]>) -> &'a [u8] {
@@ -142,7 +145,7 @@ pub(super) fn events(
     Ok((found, last))
 }
 
-fn meta(transaction: &ReadTransaction, name: &str) -> Result<Revision, StoreError> {
+pub(super) fn meta(transaction: &ReadTransaction, name: &str) -> Result<Revision, StoreError> {
     let meta = transaction.open_table(META).map_err(failed)?;
     let number = meta.get(name).map_err(failed)?.ok_or_else(|| damaged(name))?.value();
     Ok(Revision(number))

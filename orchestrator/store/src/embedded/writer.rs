@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::apply::{Marks, Tables};
 use super::history::{self, Retention};
 use super::layout::{self, failed};
+use super::room::Room;
 use super::{Inner, expiry};
 use crate::{Committed, Event, Mutation, Revision, StoreError, Write};
 
@@ -58,6 +59,7 @@ struct Writer {
     inner: Arc<Inner>,
     receiver: Receiver<Queued>,
     retention: Retention,
+    room: Room,
     /// The earliest deadline of a record, in Unix seconds.
     next_deadline: Option<u64>,
     sweeping: bool,
@@ -77,7 +79,8 @@ pub(super) fn spawn(inner: Arc<Inner>) -> Result<Queue, StoreError> {
     let places = Arc::new(Semaphore::new(inner.options.queued_writes_max.max(1)));
     let retention = Retention::new(&inner.options, Instant::now(), inner.newest());
     // A deadline of zero makes the first round look at what ran out while nobody was running.
-    let writer = Writer { inner, receiver, retention, next_deadline: Some(0), sweeping: true };
+    let room = Room::new(inner.options.file_bytes_max);
+    let writer = Writer { inner, receiver, retention, room, next_deadline: Some(0), sweeping: true };
     thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run()).map_err(|error| {
         StoreError::Unavailable { detail: format!("cannot start the writer thread: {error}") }
     })?;
@@ -213,6 +216,7 @@ impl Writer {
         };
 
         let transaction = database.begin_write().map_err(failed)?;
+        let refusal = self.room.refusal(&self.inner.path, &transaction)?;
         let mut tables = Tables::open(&transaction)?;
         let before = tables.marks()?;
         let mut marks = before;
@@ -224,6 +228,10 @@ impl Writer {
             .any(|write| matches!(write.mutation, Mutation::Put { lease_ttl_seconds: Some(_), .. }));
 
         for write in writes {
+            if let (Some(full), Mutation::Put { .. }) = (&refusal, &write.mutation) {
+                done.writes.push(Err(full.clone()));
+                continue;
+            }
             let answer = apply(&mut tables, &mut marks, write, now, &mut done.events);
             match answer {
                 Ok(_) | Err(StoreError::Conflict { .. }) => done.writes.push(answer),

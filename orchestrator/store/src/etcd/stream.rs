@@ -5,29 +5,32 @@ use std::collections::VecDeque;
 use etcd_client::{EventType, WatchClient, WatchOptions, WatchResponse};
 use futures::stream;
 
-use super::{MESSAGE_BYTES_MAX, call, failed, owned_record, range_end, revision, unavailable, wire};
+use super::offset::Offset;
+use super::{MESSAGE_BYTES_MAX, call, failed, range_end, unavailable};
 use crate::{Event, Revision, StoreError, WatchStream};
 
 struct Watch {
     /// Holds the request side open as well: etcd ends a watch whose requests end.
     responses: etcd_client::WatchStream,
     ready: VecDeque<Event>,
+    offset: Offset,
     ended: bool,
 }
 
 pub(super) async fn open(
     client: WatchClient,
+    offset: Offset,
     prefix: &str,
     after: Revision,
 ) -> Result<WatchStream, StoreError> {
     let start = if prefix.is_empty() { vec![0] } else { prefix.as_bytes().to_vec() };
     let options = WatchOptions::new()
         .with_range(range_end(prefix.as_bytes()))
-        .with_start_revision(wire(after).saturating_add(1))
+        .with_start_revision(offset.wire(after)?.saturating_add(1))
         .with_prev_key();
     let mut client = client.max_decoding_message_size(MESSAGE_BYTES_MAX);
     let responses = call("watch", client.watch(start, Some(options))).await?;
-    let mut watch = Watch { responses, ready: VecDeque::new(), ended: false };
+    let mut watch = Watch { responses, ready: VecDeque::new(), offset, ended: false };
     // The first answer says that the watch exists. Without waiting for it, an unreachable cluster would look idle.
     call("watch", async { watch.responses.message().await })
         .await?
@@ -63,7 +66,7 @@ impl Watch {
 
     fn take(&mut self, response: &WatchResponse) -> Result<(), StoreError> {
         if response.compact_revision() > 0 {
-            return Err(StoreError::Compacted { oldest: revision(response.compact_revision()) });
+            return Err(StoreError::Compacted { oldest: self.offset.revision(response.compact_revision()) });
         }
         if response.canceled() {
             return Err(unavailable(format!("etcd ended the watch: {}", response.cancel_reason())));
@@ -73,11 +76,11 @@ impl Watch {
             // Keys that are not text are another program's: the watch may span the whole key space.
             let Ok(key) = row.key_str() else { continue };
             let current = match event.event_type() {
-                EventType::Put => Some(owned_record(row.clone())?),
+                EventType::Put => Some(self.offset.owned_record(row.clone())?),
                 EventType::Delete => None,
             };
-            let previous = event.prev_kv().map(|row| owned_record(row.clone())).transpose()?;
-            let revision = revision(row.mod_revision());
+            let previous = event.prev_kv().map(|row| self.offset.record(row)).transpose()?;
+            let revision = self.offset.revision(row.mod_revision());
             self.ready.push_back(Event { revision, key: key.to_owned(), current, previous });
         }
         Ok(())

@@ -1,8 +1,9 @@
-//! List: from the watch cache when the present is asked for, from the store when a snapshot is.
+//! List: from the watch cache as long as it holds what is asked for, from the store's history otherwise.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use penstock_store::cache::Snapshot;
 use penstock_store::{ListRequest, Record, Revision, StoreError};
 
 use super::{Cell, cache_error, from_stored, share, store_error};
@@ -36,16 +37,22 @@ impl Registry {
         )?;
         let cell = self.cell(definition)?.clone();
         let limit = options.limit.filter(|l| *l > 0).map(|l| usize::try_from(l).unwrap_or(usize::MAX));
+        let listing = Listing {
+            definition,
+            cell: &cell,
+            prefix: cell.prefix_of(target.namespace.as_deref()),
+            selection: &selection,
+        };
         if let Some(token) = options.continue_token.as_deref().filter(|t| !t.is_empty()) {
             let continuation = Continuation::decode(token)?;
-            return self.list_snapshot(definition, &cell, target, &selection, limit, continuation).await;
+            return self.list_at(&listing, limit, continuation).await;
         }
         let version = parse_version(options.resource_version.as_deref())?;
         if options.resource_version_match.as_deref() == Some("Exact")
             && let Some(exact) = version
         {
-            let from_start = Continuation { revision: Some(exact), after: String::new() };
-            return self.list_snapshot(definition, &cell, target, &selection, limit, from_start).await;
+            let from_start = Continuation { revision: Some(exact), after: String::new(), remaining: None };
+            return self.list_at(&listing, limit, from_start).await;
         }
         match version {
             None => {
@@ -56,65 +63,108 @@ impl Registry {
         }
         // "Any version" is served whole, as upstream serves it from its cache.
         let limit = if version == Some(0) { None } else { limit };
-        let prefix = cell.prefix_of(target.namespace.as_deref());
-        let (items, revision) = cell.cache.list(&prefix).await.map_err(cache_error)?;
-        let mut page = Vec::new();
-        let mut more = None;
-        let mut seen = 0;
-        // One beyond the page tells whether there is another.
-        let looked_at = match limit {
-            Some(limit) if selection.is_everything() => items.len().min(limit.saturating_add(1)),
-            _ => items.len(),
+        let snapshot = cell.cache.snapshot().await.map_err(cache_error)?;
+        self.list_cached(&listing, &snapshot, limit, None).await
+    }
+
+    /// A page of the past: from the cache as long as it still has it, which a client that goes from page to page can
+    /// rely on for a while, and from the store's history otherwise.
+    async fn list_at(
+        &self,
+        listing: &Listing<'_>,
+        limit: Option<usize>,
+        continuation: Continuation,
+    ) -> Result<ListResult, ApiError> {
+        let cache = &listing.cell.cache;
+        let snapshot = match continuation.revision {
+            Some(revision) => cache.snapshot_at(Revision(revision)).await.map_err(cache_error)?,
+            None => None,
         };
-        let stored: Vec<Arc<CachedObject>> =
-            items[..looked_at].iter().map(|item| item.value.clone()).collect();
-        let shown = self.present_all(definition, &stored).await?;
-        for (item, object) in items.iter().zip(shown) {
-            if !selection.matches(&object) {
-                seen += 1;
-                continue;
+        match snapshot {
+            Some(snapshot) => {
+                let after = listing.after(&continuation);
+                self.list_cached(listing, &snapshot, limit, after).await
             }
-            if limit.is_some_and(|l| page.len() == l) {
-                more = Some(items.len() - seen);
+            None => self.list_stored(listing, limit, continuation).await,
+        }
+    }
+
+    /// A page of what the cache held at a revision.
+    async fn list_cached(
+        &self,
+        listing: &Listing<'_>,
+        snapshot: &Snapshot<Arc<CachedObject>>,
+        limit: Option<usize>,
+        mut after: Option<String>,
+    ) -> Result<ListResult, ApiError> {
+        let everything = listing.selection.is_everything();
+        // How many records a selector must look at is not known before.
+        let ask = if everything { limit } else { limit.map(|limit| limit.max(SNAPSHOT_PAGE_RECORDS)) };
+        let mut items: Vec<Arc<CachedObject>> = Vec::new();
+        let mut last_key = None;
+        let (mut more, mut remaining) = (false, 0);
+        while !more {
+            let page = snapshot.page(&listing.prefix, after.as_deref(), ask);
+            let stored: Vec<Arc<CachedObject>> = page.items.iter().map(|item| item.value.clone()).collect();
+            let shown = self.present_all(listing.definition, &stored).await?;
+            if everything {
+                last_key = page.items.last().map(|item| item.key.clone());
+                (items, more, remaining) = (shown, page.remaining > 0, page.remaining as u64);
                 break;
             }
-            seen += 1;
-            page.push((item.key.clone(), object));
+            for (item, object) in page.items.iter().zip(shown) {
+                if !listing.selection.matches(&object) {
+                    continue;
+                }
+                // One beyond the page tells whether there is another.
+                if limit.is_some_and(|limit| items.len() == limit) {
+                    more = true;
+                    break;
+                }
+                items.push(object);
+                last_key = Some(item.key.clone());
+            }
+            after = page.items.last().map(|item| item.key.to_string());
+            if page.remaining == 0 {
+                break;
+            }
         }
-        let continue_token = match (&more, page.last()) {
-            (Some(_), Some((key, _))) => Some(
-                Continuation { revision: Some(revision.0), after: key[prefix.len()..].to_string() }.encode(),
-            ),
-            _ => None,
-        };
+        let continue_token = last_key.filter(|_| more).map(|key| {
+            // Whoever was given a part will come for the rest.
+            listing.cell.cache.keep(snapshot);
+            let revision = Some(snapshot.revision().0);
+            let remaining = everything.then_some(remaining);
+            Continuation { revision, after: key[listing.prefix.len()..].to_string(), remaining }.encode()
+        });
         Ok(ListResult {
-            items: page.into_iter().map(|(_, o)| o).collect(),
-            resource_version: revision.0,
+            items,
+            resource_version: snapshot.revision().0,
             continue_token,
-            remaining: more.filter(|_| selection.is_everything()).map(|n| n as u64),
+            remaining: (more && everything).then_some(remaining),
         })
     }
 
     /// A page of the store's history.
-    async fn list_snapshot(
+    async fn list_stored(
         &self,
-        definition: &Definition,
-        cell: &Cell,
-        target: &Target,
-        selection: &Selection,
+        listing: &Listing<'_>,
         limit: Option<usize>,
         continuation: Continuation,
     ) -> Result<ListResult, ApiError> {
-        let prefix = cell.prefix_of(target.namespace.as_deref());
+        let Listing { definition, cell, prefix, selection } = listing;
         let is_continued = !continuation.after.is_empty();
-        let mut after = is_continued.then(|| format!("{prefix}{}", continuation.after));
+        let mut after = listing.after(&continuation);
         let mut at = continuation.revision.map(Revision);
+        // The snapshot does not change, so what followed the last page is what this one takes and what follows it.
+        let known = continuation.remaining.filter(|_| at.is_some() && selection.is_everything());
+        let count_remaining = selection.is_everything() && limit.is_some() && known.is_none();
         let mut items: Vec<Arc<CachedObject>> = Vec::new();
         loop {
             let missing = limit.map(|l| l - items.len());
             let ask =
                 if selection.is_everything() { missing } else { missing.map(|_| SNAPSHOT_PAGE_RECORDS) };
-            let request = ListRequest { prefix: prefix.clone(), at, after: after.clone(), limit: ask };
+            let request =
+                ListRequest { prefix: prefix.clone(), at, after: after.clone(), limit: ask, count_remaining };
             let page = match self.store.list(request).await {
                 Ok(page) => page,
                 Err(StoreError::Compacted { .. }) if is_continued => {
@@ -137,20 +187,17 @@ impl Registry {
             }
             let left_in_page = cut_at.map_or(0, |i| page.records.len() - 1 - i) as u64;
             let full = limit.is_some_and(|l| items.len() >= l);
-            let rest = left_in_page + page.remaining;
             let more = left_in_page > 0 || page.more;
             if full || !more {
-                let continue_token = match (&after, more) {
-                    (Some(key), true) => Some(
-                        Continuation {
-                            revision: Some(page.revision.0),
-                            after: key[prefix.len()..].to_string(),
-                        }
-                        .encode(),
-                    ),
-                    _ => None,
+                let remaining = match known {
+                    Some(known) => Some(known.saturating_sub(items.len() as u64)),
+                    None => page.remaining.map(|rest| left_in_page + rest),
                 };
-                let remaining = (more && selection.is_everything()).then_some(rest);
+                let remaining = remaining.filter(|_| more && selection.is_everything());
+                let continue_token = after.filter(|_| more).map(|key| {
+                    let revision = Some(page.revision.0);
+                    Continuation { revision, after: key[prefix.len()..].to_string(), remaining }.encode()
+                });
                 return Ok(ListResult {
                     items,
                     resource_version: page.revision.0,
@@ -159,6 +206,22 @@ impl Registry {
                 });
             }
         }
+    }
+}
+
+/// What is listed.
+struct Listing<'a> {
+    definition: &'a Definition,
+    cell: &'a Cell,
+    /// Of the keys of the namespace, or of all.
+    prefix: String,
+    selection: &'a Selection,
+}
+
+impl Listing<'_> {
+    /// The key after which a list goes on.
+    fn after(&self, continuation: &Continuation) -> Option<String> {
+        (!continuation.after.is_empty()).then(|| format!("{}{}", self.prefix, continuation.after))
     }
 }
 
@@ -217,7 +280,7 @@ fn expired_continuation(after: String) -> ApiError {
          results. Continuing with the provided token results in an inconsistent list - objects that were created, \
          modified, or deleted between the time the first chunk was returned and now may show up in the list.",
     );
-    e.continue_token = Some(Continuation { revision: None, after }.encode().into());
+    e.continue_token = Some(Continuation { revision: None, after, remaining: None }.encode().into());
     e
 }
 

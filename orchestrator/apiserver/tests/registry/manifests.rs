@@ -47,7 +47,7 @@ async fn create(cluster: &Cluster, document: &str) -> Option<Result<(), String>>
     let namespace = metadata
         .take_while(|line| line.starts_with(' '))
         .find_map(|line| line.strip_prefix("  namespace:"))
-        .map_or("default", |name| name.trim().trim_matches('"'));
+        .map_or("default", |name| name.split('#').next().unwrap_or_default().trim().trim_matches('"'));
     let api_version = said("apiVersion:")?;
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let kind = said("kind:")?;

@@ -67,7 +67,8 @@ fn windows(spec: &Value, path: &str, errors: &mut Vec<FieldError>) {
     // Host namespaces are plain booleans: false is as good as absent.
     let is_set = |value: &Value, name: &str| {
         let plain = matches!(name, "hostPID" | "hostIPC");
-        !value.is_null() && !(plain && *value == false) && value.as_array().is_none_or(|it| !it.is_empty())
+        let absent = value.is_null() || plain && *value == false;
+        !absent && value.as_array().is_none_or(|it| !it.is_empty())
     };
     for field in OF_LINUX_POD {
         let value = field.split('.').fold(spec, |value, part| &value[part]);

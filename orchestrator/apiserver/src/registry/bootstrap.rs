@@ -4,6 +4,7 @@
 //! user may tune (the rules of a role) is only ever added to.
 
 mod access;
+mod controller_roles;
 
 use std::net::IpAddr;
 

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::controller_roles::{CONTROLLERS, NAMED};
+
 const API: &str = "rbac.authorization.k8s.io";
 
 /// Adds what is missing; never takes away. An owner can opt out by `autoupdate: "false"`.
@@ -26,11 +28,15 @@ pub(super) fn reconcile(have: &mut Value, want: &Value) {
 }
 
 /// `(groups, resources, verbs)`, each space-separated; the core group is `core`.
-type Rule = (&'static str, &'static str, &'static str);
+pub(super) type Rule = (&'static str, &'static str, &'static str);
+/// As [`Rule`], for objects of the names in the third place alone.
+pub(super) type NamedRule = (&'static str, &'static str, &'static str, &'static str);
 
-const READ: &str = "get list watch";
+pub(super) const READ: &str = "get list watch";
 const WRITE: &str = "create delete deletecollection patch update";
-const ALL: &str = "create delete deletecollection get list patch update watch";
+/// Telling what happened.
+pub(super) const EVENTS: Rule = ("core events.k8s.io", "events", "create patch update");
+pub(super) const ALL: &str = "create delete deletecollection get list patch update watch";
 
 fn words(text: &str) -> Vec<&str> {
     text.split_whitespace().map(|w| if w == "core" { "" } else { w }).collect()
@@ -42,6 +48,13 @@ fn rules(list: &[Rule]) -> Vec<Value> {
             json!({"apiGroups": words(groups), "resources": words(resources), "verbs": words(verbs)})
         })
         .collect()
+}
+
+fn named(list: impl Iterator<Item = NamedRule>) -> Vec<Value> {
+    list.map(|(groups, resources, names, verbs)| {
+        json!({"apiGroups": words(groups), "resources": words(resources), "resourceNames": words(names), "verbs": words(verbs)})
+    })
+    .collect()
 }
 
 fn metadata(name: &str, labels: &[(&str, &str)]) -> Value {
@@ -62,6 +75,17 @@ fn url_role(name: &str, urls: &[&str]) -> Value {
         "rules": [{"nonResourceURLs": urls, "verbs": ["get"]}]})
 }
 
+/// A role of a namespace, bound to `subjects` under its own name.
+fn local_role(namespace: &str, name: &str, rules: Vec<Value>, subjects: Vec<Value>) -> [Value; 2] {
+    let mut metadata = metadata(name, &[]);
+    metadata["namespace"] = namespace.into();
+    [
+        json!({"apiVersion": format!("{API}/v1"), "kind": "Role", "metadata": metadata, "rules": rules}),
+        json!({"apiVersion": format!("{API}/v1"), "kind": "RoleBinding", "metadata": metadata,
+            "roleRef": {"apiGroup": API, "kind": "Role", "name": name}, "subjects": subjects}),
+    ]
+}
+
 fn bind(name: &str, role: &str, subjects: Vec<Value>) -> Value {
     json!({"apiVersion": format!("{API}/v1"), "kind": "ClusterRoleBinding", "metadata": metadata(name, &[]),
         "roleRef": {"apiGroup": API, "kind": "ClusterRole", "name": role}, "subjects": subjects})
@@ -79,33 +103,29 @@ fn account(name: &str) -> Value {
     json!({"kind": "ServiceAccount", "namespace": "kube-system", "name": name})
 }
 
+/// For whoever binds it; the nodes themselves are judged by the Node authoriser, which knows whose pods run where.
 const NODE: &[Rule] = &[
     ("authentication.k8s.io", "tokenreviews", "create"),
     ("authorization.k8s.io", "localsubjectaccessreviews subjectaccessreviews", "create"),
     ("core", "services", READ),
-    ("core", "nodes", "create get list watch patch update delete"),
+    ("core", "nodes", "create get list watch patch update"),
     ("core", "nodes/status", "patch update"),
-    ("core events.k8s.io", "events", "create patch update"),
+    EVENTS,
     ("core", "pods", "get list watch create delete"),
     ("core", "pods/status", "patch update"),
     ("core", "pods/eviction", "create"),
     ("core", "configmaps secrets", READ),
-    ("core", "persistentvolumeclaims persistentvolumes", READ),
+    ("core", "persistentvolumeclaims persistentvolumes endpoints serviceaccounts", "get"),
     ("core", "persistentvolumeclaims/status", "get patch update"),
-    ("core", "endpoints namespaces", READ),
-    ("core", "serviceaccounts", "get list watch"),
     ("core", "serviceaccounts/token", "create"),
-    ("discovery.k8s.io", "endpointslices", READ),
-    ("networking.k8s.io", "networkpolicies ingresses ingressclasses servicecidrs ipaddresses", READ),
-    ("networking.k8s.io", "ingresses/status", "patch update"),
     ("certificates.k8s.io", "certificatesigningrequests", "create get list watch"),
-    ("coordination.k8s.io", "leases", "create delete get list patch update watch"),
-    ("storage.k8s.io", "volumeattachments", READ),
+    ("coordination.k8s.io", "leases", "create delete get patch update"),
+    ("storage.k8s.io", "volumeattachments", "get"),
     ("storage.k8s.io", "csidrivers", READ),
-    ("storage.k8s.io", "csinodes", "create delete get list patch update watch"),
+    ("storage.k8s.io", "csinodes", "create delete get patch update"),
     ("node.k8s.io", "runtimeclasses", READ),
-    ("resource.k8s.io", "resourceclaims deviceclasses", READ),
-    ("resource.k8s.io", "resourceslices", "create delete deletecollection get list patch update watch"),
+    ("resource.k8s.io", "resourceclaims", "get"),
+    ("resource.k8s.io", "resourceslices", "deletecollection"),
 ];
 
 const EDIT: &[Rule] = &[
@@ -157,7 +177,7 @@ const ADMIN: &[Rule] =
     &[("authorization.k8s.io", "localsubjectaccessreviews", "create"), (API, "roles rolebindings", ALL)];
 
 const SCHEDULER: &[Rule] = &[
-    ("core events.k8s.io", "events", "create patch update"),
+    EVENTS,
     ("coordination.k8s.io", "leases", "create get list update patch watch"),
     ("core", "nodes", READ),
     ("core", "pods", "delete get list watch"),
@@ -175,14 +195,50 @@ const SCHEDULER: &[Rule] = &[
     ("authorization.k8s.io", "subjectaccessreviews", "create"),
 ];
 
-const CONTROLLERS: &[Rule] = &[
-    ("core events.k8s.io", "events", "create patch update"),
+const CONTROLLER_MANAGER: &[Rule] = &[
+    EVENTS,
     ("coordination.k8s.io", "leases", "create get list update patch watch"),
     ("*", "*", "get list watch"),
     ("core", "serviceaccounts secrets", "create delete update"),
     ("core", "serviceaccounts/token", "create"),
     ("authentication.k8s.io", "tokenreviews", "create"),
     ("authorization.k8s.io", "subjectaccessreviews", "create"),
+];
+
+/// Roles for parts of a cluster that not every cluster has.
+const FURTHER: &[(&str, &[Rule])] = &[
+    (
+        "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+        &[("certificates.k8s.io", "certificatesigningrequests/nodeclient", "create")],
+    ),
+    (
+        "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+        &[("certificates.k8s.io", "certificatesigningrequests/selfnodeclient", "create")],
+    ),
+    ("system:heapster", &[("core", "events namespaces nodes pods", READ)]),
+    ("system:kube-aggregator", &[("core", "endpoints services", READ)]),
+    (
+        "system:kube-dns",
+        &[("core", "endpoints services", "list watch"), ("discovery.k8s.io", "endpointslices", "list watch")],
+    ),
+    ("system:node-problem-detector", &[("core", "nodes", "get"), ("core", "nodes/status", "patch"), EVENTS]),
+    (
+        "system:persistent-volume-provisioner",
+        &[
+            ("core", "persistentvolumes", "create delete get list watch"),
+            ("core", "persistentvolumeclaims", "get list update watch"),
+            ("storage.k8s.io", "storageclasses", READ),
+            ("core", "events", "watch"),
+            EVENTS,
+        ],
+    ),
+    (
+        "system:volume-scheduler",
+        &[
+            ("core", "persistentvolumes persistentvolumeclaims", "get list patch update watch"),
+            ("storage.k8s.io", "storageclasses", READ),
+        ],
+    ),
 ];
 
 /// In the order they are made.
@@ -238,7 +294,7 @@ pub(super) fn objects() -> Vec<Value> {
             &[],
             &[
                 ("core", "endpoints services nodes", READ),
-                ("core events.k8s.io", "events", "create patch update"),
+                EVENTS,
                 ("discovery.k8s.io", "endpointslices", READ),
                 ("networking.k8s.io", "servicecidrs", READ),
             ],
@@ -261,7 +317,7 @@ pub(super) fn objects() -> Vec<Value> {
             ],
         ),
         cluster_role("system:kube-scheduler", &[], SCHEDULER),
-        cluster_role("system:kube-controller-manager", &[], CONTROLLERS),
+        cluster_role("system:kube-controller-manager", &[], CONTROLLER_MANAGER),
         cluster_role(
             "system:auth-delegator",
             &[],
@@ -272,6 +328,26 @@ pub(super) fn objects() -> Vec<Value> {
         ),
         cluster_role("system:service-account-issuer-discovery", &[], &[]),
     ];
+    all.extend(FURTHER.iter().map(|(name, list)| cluster_role(name, &[], list)));
+    for signer in
+        ["kube-apiserver-client", "kube-apiserver-client-kubelet", "kubelet-serving", "legacy-unknown"]
+    {
+        let mut role = cluster_role(&format!("system:certificates.k8s.io:{signer}-approver"), &[], &[]);
+        let name = format!("kubernetes.io/{signer}");
+        role["rules"] = json!([{"apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
+            "resourceNames": [name], "verbs": ["approve"]}]);
+        all.push(role);
+    }
+    for (controller, list) in CONTROLLERS {
+        let name = format!("system:controller:{controller}");
+        let mut role = cluster_role(&name, &[], list);
+        let further = NAMED.iter().filter(|(of, _)| of == controller).map(|(_, rule)| *rule);
+        if let Some(rules) = role["rules"].as_array_mut() {
+            rules.extend(named(further));
+        }
+        all.push(role);
+        all.push(bind(&name, &name, vec![account(controller)]));
+    }
     // The three users' roles, with their parts' rules at once; the aggregation controller keeps them current.
     let mut admin: Vec<Rule> = ADMIN.to_vec();
     admin.extend_from_slice(EDIT);
@@ -304,18 +380,15 @@ pub(super) fn objects() -> Vec<Value> {
             vec![group("system:authenticated"), group("system:unauthenticated")],
         ),
         bind("system:monitoring", "system:monitoring", vec![group("system:monitoring")]),
-        // Upstream's Node authoriser decides by graph; until ours does, nodes are in the role.
-        bind("system:node", "system:node", vec![group("system:nodes")]),
-        bind(
-            "system:node-proxier",
-            "system:node-proxier",
-            vec![user("system:kube-proxy"), group("system:nodes")],
-        ),
+        bind("system:node", "system:node", Vec::new()),
+        bind("system:node-proxier", "system:node-proxier", vec![user("system:kube-proxy")]),
+        bind("system:kube-dns", "system:kube-dns", vec![account("kube-dns")]),
+        bind("system:volume-scheduler", "system:volume-scheduler", vec![user("system:kube-scheduler")]),
         bind("system:kube-scheduler", "system:kube-scheduler", vec![user("system:kube-scheduler")]),
         bind(
             "system:kube-controller-manager",
             "system:kube-controller-manager",
-            vec![user("system:kube-controller-manager"), account("generic-garbage-collector")],
+            vec![user("system:kube-controller-manager")],
         ),
         bind(
             "system:service-account-issuer-discovery",
@@ -323,17 +396,56 @@ pub(super) fn objects() -> Vec<Value> {
             vec![group("system:serviceaccounts")],
         ),
     ]);
-    all.push(json!({"apiVersion": format!("{API}/v1"), "kind": "Role",
-        "metadata": {"name": "extension-apiserver-authentication-reader", "namespace": "kube-system",
-            "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
-            "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}},
-        "rules": [{"apiGroups": [""], "resources": ["configmaps"],
-            "resourceNames": ["extension-apiserver-authentication"], "verbs": ["get", "list", "watch"]}]}));
-    all.push(json!({"apiVersion": format!("{API}/v1"), "kind": "RoleBinding",
-        "metadata": {"name": "system::extension-apiserver-authentication-reader", "namespace": "kube-system",
-            "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
-            "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}},
-        "roleRef": {"apiGroup": API, "kind": "Role", "name": "extension-apiserver-authentication-reader"},
-        "subjects": [user("system:kube-controller-manager"), user("system:kube-scheduler")]}));
+    let manager = || vec![user("system:kube-controller-manager"), account("kube-controller-manager")];
+    let scheduler = || vec![user("system:kube-scheduler"), account("kube-scheduler")];
+    let leader = rules(&[("coordination.k8s.io", "leases leasecandidates", "create get list watch update")]);
+    let reader = named([("core", "configmaps", "extension-apiserver-authentication", READ)].into_iter());
+    let [reader, _] =
+        local_role("kube-system", "extension-apiserver-authentication-reader", reader, Vec::new());
+    let mut reads = local_role(
+        "kube-system",
+        "system::extension-apiserver-authentication-reader",
+        Vec::new(),
+        vec![user("system:kube-controller-manager"), user("system:kube-scheduler")],
+    )[1]
+    .clone();
+    reads["roleRef"]["name"] = reader["metadata"]["name"].clone();
+    all.extend([reader, reads]);
+    all.extend(local_role(
+        "kube-system",
+        "system::leader-locking-kube-controller-manager",
+        leader.clone(),
+        manager(),
+    ));
+    all.extend(local_role("kube-system", "system::leader-locking-kube-scheduler", leader, scheduler()));
+    let signer = rules(&[("core", "secrets", READ)]);
+    all.extend(local_role(
+        "kube-system",
+        "system:controller:bootstrap-signer",
+        signer,
+        vec![account("bootstrap-signer")],
+    ));
+    let cleaner = rules(&[("core", "secrets", "delete get list watch"), EVENTS]);
+    all.extend(local_role(
+        "kube-system",
+        "system:controller:token-cleaner",
+        cleaner,
+        vec![account("token-cleaner")],
+    ));
+    let cloud = rules(&[("core", "configmaps", "create get list watch")]);
+    all.extend(local_role(
+        "kube-system",
+        "system:controller:cloud-provider",
+        cloud,
+        vec![account("cloud-provider")],
+    ));
+    let mut signer = rules(&[("core", "configmaps", READ), EVENTS]);
+    signer.extend(named([("core", "configmaps", "cluster-info", "update")].into_iter()));
+    all.extend(local_role(
+        "kube-public",
+        "system:controller:bootstrap-signer",
+        signer,
+        vec![account("bootstrap-signer")],
+    ));
     all
 }

@@ -10,17 +10,23 @@ mod audit;
 mod cluster;
 #[path = "api/custom_kinds.rs"]
 mod custom_kinds;
+#[path = "api/flow_control.rs"]
+mod flow_control;
 #[path = "registry/https.rs"]
 mod https;
 #[path = "api/in_process.rs"]
 mod in_process;
 #[path = "api/kubectl.rs"]
 mod kubectl;
+#[path = "api/limits.rs"]
+mod limits;
 #[path = "api/over_tls.rs"]
 mod over_tls;
 #[path = "api/policies.rs"]
 mod policies;
 #[path = "api/proxying.rs"]
 mod proxying;
+#[path = "api/shutdown.rs"]
+mod shutdown;
 #[path = "api/webhooks.rs"]
 mod webhooks;

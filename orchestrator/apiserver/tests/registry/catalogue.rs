@@ -69,6 +69,10 @@ fn minimal(d: &Definition) -> Value {
         "validatingadmissionpolicybindings" => {
             json!({"spec": {"policyName": "p", "validationActions": ["Deny"]}})
         }
+        "flowschemas" => json!({"spec": {"priorityLevelConfiguration": {"name": "exempt"}}}),
+        "prioritylevelconfigurations" => {
+            json!({"spec": {"type": "Limited", "limited": {"limitResponse": {"type": "Reject"}}}})
+        }
         "controllerrevisions" => json!({"revision": 1}),
         _ => json!({}),
     }

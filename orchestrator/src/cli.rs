@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, value_parser};
 use ipnetwork::IpNetwork;
 
 use access::AccessArguments;
@@ -175,6 +175,25 @@ pub struct RunArguments {
     /// How many days they are kept; 0: for ever.
     #[arg(long, value_name = "DAYS", default_value_t = 0, help_heading = "Audit")]
     pub audit_log_maxage: u32,
+    /// Queue requests fairly when there are too many, by FlowSchemas and PriorityLevelConfigurations. Otherwise what is
+    /// over the next two limits is refused.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, help_heading = "Load")]
+    pub enable_priority_and_fairness: bool,
+    /// Requests that read, at once. The sum with the next is what priority levels share.
+    #[arg(long, value_name = "N", default_value_t = 400, value_parser = value_parser!(u32).range(1..=100_000), help_heading = "Load")]
+    pub max_requests_inflight: u32,
+    /// Requests that write, at once.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = value_parser!(u32).range(1..=100_000), help_heading = "Load")]
+    pub max_mutating_requests_inflight: u32,
+    /// Connections at once; more wait.
+    #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = value_parser!(u32).range(1..=1_000_000), help_heading = "Load")]
+    pub max_connections: u32,
+    /// Watches at once, but for those of the control plane's own loops; more are refused.
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = value_parser!(u32).range(1..=10_000_000), help_heading = "Load")]
+    pub max_watches: u32,
+    /// How long to go on accepting after /readyz has begun to fail, for load balancers to notice.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, help_heading = "Load")]
+    pub shutdown_delay_seconds: u32,
     /// How log lines look. RUST_LOG chooses which there are.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use penstock_apiserver::audit::LogConfig;
@@ -92,6 +93,18 @@ pub struct ServerPart {
     pub extra_names: Vec<String>,
     pub access: AccessArguments,
     pub audit: Option<AuditFiles>,
+    pub load: Load,
+}
+
+/// How much the server takes on at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    pub priority_and_fairness: bool,
+    pub requests_max: u32,
+    pub mutating_requests_max: u32,
+    pub connections_max: u32,
+    pub watches_max: u32,
+    pub shutdown_delay: Duration,
 }
 
 /// What is noted of requests, and where.
@@ -181,7 +194,16 @@ impl ServerPart {
                     days_max: arguments.audit_log_maxage,
                 },
             });
+        let load = Load {
+            priority_and_fairness: arguments.enable_priority_and_fairness,
+            requests_max: arguments.max_requests_inflight,
+            mutating_requests_max: arguments.max_mutating_requests_inflight,
+            connections_max: arguments.max_connections,
+            watches_max: arguments.max_watches,
+            shutdown_delay: Duration::from_secs(arguments.shutdown_delay_seconds.into()),
+        };
         Ok(Self {
+            load,
             listen: arguments
                 .listen
                 .unwrap_or_else(|| SocketAddr::new(every_address(advertise_address), PORT)),

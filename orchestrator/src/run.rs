@@ -9,7 +9,7 @@ use http::HeaderValue;
 use http::header::USER_AGENT;
 use kube::Client;
 use penstock_apiserver::audit::{AuditConfig, Policy};
-use penstock_apiserver::{ApiServer, Registry, RegistryConfig, ServerConfig, User};
+use penstock_apiserver::{ApiServer, Limits, Registry, RegistryConfig, ServerConfig, User};
 use penstock_cloud::CloudConfig;
 use penstock_controllers::ipnet::Cidr;
 use penstock_controllers::{ControllersConfig, NodeRanges};
@@ -80,6 +80,7 @@ pub async fn run(config: RunConfig) -> anyhow::Result<()> {
         () = stop.cancelled() => None,
         ended = &mut server.serving => Some(ended),
     };
+    server.server.begin_leaving();
     // The loops give their leases back through the server, so they end first.
     stop_loops.cancel();
     if tokio::time::timeout(STOP_TIMEOUT, &mut loops).await.is_err() {
@@ -99,6 +100,7 @@ pub async fn run(config: RunConfig) -> anyhow::Result<()> {
 struct Running {
     /// The controllers' and the scheduler's.
     clients: [Client; 2],
+    server: ApiServer,
     pki: Pki,
     store: OpenStore,
     stop: CancellationToken,
@@ -137,7 +139,7 @@ async fn serve(data: &DataDir, part: &ServerPart) -> anyhow::Result<Running> {
     let stop = CancellationToken::new();
     store.keep(data, &stop);
     let serving = tokio::spawn({
-        let stop = stop.clone();
+        let (server, stop) = (server.clone(), stop.clone());
         async move { Ok(server.serve_on(listener, stop).await?) }
     });
     tracing::info!(
@@ -145,7 +147,7 @@ async fn serve(data: &DataDir, part: &ServerPart) -> anyhow::Result<Running> {
         kubeconfig = %data.admin_kubeconfig().display(),
         "the API server serves"
     );
-    Ok(Running { clients, pki, store, stop, serving })
+    Ok(Running { clients, server, pki, store, stop, serving })
 }
 
 // === impl Running ===
@@ -153,15 +155,10 @@ async fn serve(data: &DataDir, part: &ServerPart) -> anyhow::Result<Running> {
 impl Running {
     async fn stop(self) -> anyhow::Result<()> {
         self.stop.cancel();
-        let ended = tokio::time::timeout(STOP_TIMEOUT, self.serving).await;
+        // The server bounds how long it waits for requests that are being answered.
+        let ended = self.serving.await;
         self.store.close().await;
-        match ended {
-            Ok(ended) => ended.context("the API server failed")?,
-            Err(_) => {
-                tracing::warn!("connections were cut: their requests did not end in time");
-                Ok(())
-            }
-        }
+        ended.context("the API server failed")?
     }
 }
 
@@ -255,6 +252,15 @@ fn server_config(part: &ServerPart, pki: &Pki) -> ServerConfig {
         kubelet_ca_pem: authority(),
         kubelet_client_certificate_pem: pki.kubelet_client.certificate_pem.clone().into_bytes(),
         kubelet_client_key_pem: pki.kubelet_client.key_pem.clone().into_bytes(),
+        priority_and_fairness: part.load.priority_and_fairness,
+        max_requests_inflight: part.load.requests_max,
+        max_mutating_requests_inflight: part.load.mutating_requests_max,
+        limits: Limits {
+            connections_max: part.load.connections_max as usize,
+            watches_max: part.load.watches_max as usize,
+            shutdown_delay: part.load.shutdown_delay,
+            ..Limits::default()
+        },
         ..ServerConfig::new(part.listen, part.advertise_address)
     }
 }

@@ -346,6 +346,11 @@ impl ApiError {
         e
     }
 
+    /// More is asked of the server than it can do at once (upstream's words).
+    pub fn overloaded(retry_after_seconds: u32) -> Self {
+        Self::too_many_requests("Too many requests, please try again later.", retry_after_seconds)
+    }
+
     pub fn timeout(message: impl Into<String>) -> Self {
         Self::new(504, "Timeout", message)
     }

@@ -1,7 +1,7 @@
 //! The API server: the Kubernetes API over the one generic registry.
 //!
 //! [`server`] speaks HTTP and nothing else, [`authn`] says who asks, [`authz`] whether they may, [`registry`] what
-//! happens. [`client`] gives the rest of the process a `kube::Client` over the same router, without a socket.
+//! happens, [`flow_control`] who comes first when there is too much. [`client`] gives the rest of the process a `kube::Client` over the same router, without a socket.
 
 pub mod admission;
 mod aggregation;
@@ -11,6 +11,7 @@ pub mod authz;
 pub mod client;
 pub mod discovery;
 pub mod error;
+mod flow_control;
 pub mod openapi;
 mod outbound;
 pub mod proxy;
@@ -26,4 +27,5 @@ pub use error::ApiError;
 pub use outbound::kubeconfig::{KubeconfigError, Webhook};
 pub use registry::{Registry, RegistryConfig, User};
 pub use server::config::{DEFAULT_ISSUER, ServerConfig, StaticToken};
+pub use server::limits::Limits;
 pub use server::{ApiServer, ServerError};

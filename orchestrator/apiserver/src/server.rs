@@ -8,8 +8,11 @@
 mod audited;
 pub mod chain;
 pub mod config;
+mod deadline;
 pub mod health;
+mod in_flight;
 pub mod intake;
+pub mod limits;
 pub mod list_body;
 pub mod listener;
 pub mod metrics;
@@ -30,6 +33,7 @@ use axum::body::Body;
 use http::{Request, Response};
 use parking_lot::RwLock;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::aggregation::{self, Aggregation, trust};
@@ -43,12 +47,14 @@ use crate::authz::{Authorizer, feed};
 use crate::client;
 use crate::discovery::Discovery;
 use crate::error::ApiError;
+use crate::flow_control::{self, FlowControl};
 use crate::openapi::OpenApi;
 use crate::outbound::Identity;
 use crate::proxy::Proxies;
 use crate::registry::{Registry, RegistryError, User};
 use crate::tokens::{Issuer, TokenError};
 use config::ServerConfig;
+use in_flight::InFlight;
 use metrics::Metrics;
 
 /// The version this server speaks: API level 1.36.
@@ -83,6 +89,8 @@ pub enum ServerError {
     Authentication(#[from] ConfigurationError),
     #[error("the policy could not be read: {source}")]
     Policy { source: ApiError },
+    #[error("the configuration of priority and fairness could not be read: {source}")]
+    FlowControl { source: ApiError },
     #[error("what extension servers must know of this one could not be published")]
     Publish {
         #[source]
@@ -109,9 +117,20 @@ pub(crate) struct Inner {
     pub aggregation: Arc<Aggregation>,
     pub metrics: Metrics,
     pub audit: Option<Arc<Audit>>,
+    pub admission: Admission,
+    /// Room for watches from outside.
+    pub watches: Arc<Semaphore>,
+    /// Cancelled when the server says that it is not ready any more.
+    pub leaving: CancellationToken,
     /// Ends watches and background work; cancelled when the server stops.
     pub stopping: CancellationToken,
     _stop_background: DropGuard,
+}
+
+/// Who is worked on when there is too much to do.
+pub(crate) enum Admission {
+    Fair(Arc<FlowControl>),
+    Plain(InFlight),
 }
 
 /// What this server shows to extension servers, if it was given anything.
@@ -146,6 +165,20 @@ impl ApiServer {
         let authenticator = Authenticator::new(registry.clone(), issuer.clone(), &config)
             .map_err(|errors| configuration::invalid("the authentication configuration", errors))?;
         authenticator.bearer().prime(&background);
+        let mut metrics = Metrics::new();
+        let (reading_max, mutating_max) =
+            (config.max_requests_inflight, config.max_mutating_requests_inflight);
+        let admission = if config.priority_and_fairness {
+            let seats = reading_max.saturating_add(mutating_max);
+            let control = Arc::new(FlowControl::new(registry.clone(), seats));
+            metrics.extend(|exposition| control.register(exposition));
+            flow_control::follow::spawn(&control, registry.clone(), background.clone())
+                .await
+                .map_err(|source| ServerError::FlowControl { source })?;
+            Admission::Fair(control)
+        } else {
+            Admission::Plain(InFlight::new(reading_max, mutating_max))
+        };
         let inner = Inner {
             authenticator,
             authorizer,
@@ -154,7 +187,10 @@ impl ApiServer {
             openapi: OpenApi::new(registry.clone(), aggregation.clone()),
             aggregation,
             proxies: Proxies::new(registry.clone(), &config)?,
-            metrics: Metrics::new(),
+            metrics,
+            admission,
+            watches: Arc::new(Semaphore::new(config.limits.watches_max)),
+            leaving: CancellationToken::new(),
             audit: config.audit.as_ref().map(Audit::open).transpose()?.map(Arc::new),
             stopping: background.clone(),
             _stop_background: background.drop_guard(),
@@ -177,6 +213,12 @@ impl ApiServer {
     /// A client inside this process that acts as `user`: no socket, no TLS, no authentication.
     pub fn client(&self, user: User) -> kube::Client {
         client::in_process(self.clone(), user)
+    }
+
+    /// Says from now on that it is not ready, and goes on serving: who chooses among servers may choose another before
+    /// this one closes.
+    pub fn begin_leaving(&self) {
+        self.inner.leaving.cancel();
     }
 
     /// Serves on the configured address until `shutdown`.

@@ -6,6 +6,7 @@
 pub(crate) mod cells;
 pub(crate) mod cluster;
 pub(crate) mod core;
+pub(crate) mod flow_control;
 pub(crate) mod network;
 pub(crate) mod nodes;
 pub(crate) mod pods;

@@ -16,12 +16,16 @@ mod custom_kinds;
 mod hostile;
 #[path = "api/hostile_readers.rs"]
 mod hostile_readers;
+#[path = "api/flow_control.rs"]
+mod flow_control;
 #[path = "registry/https.rs"]
 mod https;
 #[path = "api/in_process.rs"]
 mod in_process;
 #[path = "api/kubectl.rs"]
 mod kubectl;
+#[path = "api/limits.rs"]
+mod limits;
 #[path = "api/over_tls.rs"]
 mod over_tls;
 #[path = "api/policies.rs"]
@@ -30,6 +34,8 @@ mod policies;
 mod proxying;
 #[path = "api/replay.rs"]
 mod replay;
+#[path = "api/shutdown.rs"]
+mod shutdown;
 #[path = "api/webhooks.rs"]
 mod webhooks;
 #[path = "api/websockets.rs"]

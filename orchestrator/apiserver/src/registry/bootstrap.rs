@@ -1,10 +1,12 @@
-//! What every cluster has from its first second: namespaces, the API's own Service, DNS, roles, priority classes.
+//! What every cluster has from its first second: namespaces, the API's own Service, DNS, roles, priority classes, and
+//! who is served first under load.
 //!
 //! Idempotent and self-healing: each start creates what is missing and puts right what must be exactly so. What a
 //! user may tune (the rules of a role) is only ever added to.
 
 mod access;
 mod controller_roles;
+pub(crate) mod flow_control;
 
 use std::net::IpAddr;
 
@@ -61,6 +63,9 @@ pub(super) async fn ensure(registry: &Registry) -> Result<(), RegistryError> {
     })
     .await?;
     ensure_object(registry, dns_service(registry), keep).await?;
+    for object in flow_control::objects() {
+        ensure_object(registry, object, flow_control::reconcile).await?;
+    }
     Ok(())
 }
 

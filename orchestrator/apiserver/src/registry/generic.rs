@@ -363,6 +363,17 @@ impl Registry {
         Ok(items.iter().map(|i| i.value.clone()).collect())
     }
 
+    /// How many objects a list goes through, not counting beyond `max`; none if nobody asked for the resource yet.
+    pub(crate) fn count(&self, definition: &Definition, namespace: &str, max: usize) -> usize {
+        let cell = self.cell(definition).ok();
+        cell.map_or(0, |cell| cell.cache.count(&cell.prefix_of(Some(namespace)), max))
+    }
+
+    /// How many watch a resource.
+    pub(crate) fn watchers(&self, definition: &Definition) -> usize {
+        self.cell(definition).map_or(0, |cell| cell.cache.watchers())
+    }
+
     /// What became of a resource since it was asked for last, with all acknowledged writes. Costs what changed.
     pub(crate) async fn news(
         &self,

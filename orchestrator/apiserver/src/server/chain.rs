@@ -1,21 +1,20 @@
-//! The one chain every request passes: authentication → (flow control) → authorisation → route → registry.
+//! The one chain every request passes: authentication → flow control → authorisation → route → registry.
 //!
-//! Read it top to bottom: nothing happens to a request that is not a line of [`pass`]. Priority and fairness have their
-//! place marked.
+//! Read it top to bottom: nothing happens to a request that is not a line of [`pass`].
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::negotiate::{self, Encoding};
 use super::query::Query;
 use super::request_info::RequestInfo;
-use super::{Inner, audited, health, resource, respond};
+use super::{Admission, Inner, audited, deadline, health, resource, respond};
 use crate::aggregation::{self, remote::Remote};
 use crate::audit::Trail;
 use crate::authn::certificate::Peer;
@@ -23,17 +22,24 @@ use crate::authn::{self, impersonation};
 use crate::authz::Attributes;
 use crate::client::InProcess;
 use crate::error::ApiError;
+use crate::flow_control::dump::{self, Table};
+use crate::flow_control::{Asking, Classified, Seat};
 use crate::registry::User;
 use crate::registry::context::Annotations;
 use crate::{discovery, openapi};
 
-/// Requests that are not watches, logs or proxies must be answered within this time.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// The headers that say what a request fell under, by uid: names are the administrators'.
+const SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+const LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
+
+/// A request that may go on for as long as its client likes: marks its response.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LongRunning;
 
 /// A request with everything the chain found out about it. Its body travels beside it.
 pub(crate) struct Call {
     pub user: User,
-    pub info: RequestInfo,
+    pub info: Arc<RequestInfo>,
     pub query: Query,
     pub parts: Parts,
     /// For the audit, from whoever works on the request.
@@ -44,22 +50,30 @@ pub(crate) struct Call {
 pub(crate) async fn answer(inner: &Arc<Inner>, request: Request<Body>) -> Response<Body> {
     let started = Instant::now();
     let query = Query::parse(request.uri().query().unwrap_or_default());
-    let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+    let info = Arc::new(RequestInfo::parse(request.method(), request.uri().path(), &query));
     let encoding = failure_encoding(request.headers(), &query);
     let long_running = info.is_long_running();
     let observed = inner.metrics.begin(&info);
     let id = audited::id_of(request.headers());
-    let mut trail = None;
-    let work = pass(inner, info, query, request, &id, &mut trail);
-    let answered = if long_running {
-        work.await
-    } else {
-        tokio::time::timeout(REQUEST_TIMEOUT, work).await.unwrap_or_else(|_| {
-            Err(ApiError::timeout(
-                "Timeout: request did not complete within the allotted timeout, but may still be processing the request",
-            ))
-        })
+    let mut notes = Notes::default();
+    let time = if long_running { Ok(deadline::REQUEST_TIMEOUT) } else { deadline::of(&query) };
+    let answered = match time {
+        Err(error) => Err(error),
+        Ok(time) => {
+            let wait_until = started + deadline::waiting_part(time);
+            let work = pass(inner, info, query, request, &id, wait_until, &mut notes);
+            if long_running {
+                work.await
+            } else {
+                tokio::time::timeout(time, work).await.unwrap_or_else(|_| {
+                    Err(ApiError::timeout(
+                        "Timeout: request did not complete within the allotted timeout, but may still be processing the request",
+                    ))
+                })
+            }
+        }
     };
+    let Notes { trail, classified } = notes;
     let mut failure = None;
     let mut response = answered.unwrap_or_else(|error| {
         if error.code >= 500 {
@@ -75,18 +89,35 @@ pub(crate) async fn answer(inner: &Arc<Inner>, request: Request<Body>) -> Respon
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("audit-id", id);
     }
+    if let Some(classified) = classified {
+        for (name, uid) in [(SCHEMA_UID, classified.schema_uid), (LEVEL_UID, classified.level_uid)] {
+            response.headers_mut().extend(HeaderValue::try_from(uid).ok().map(|uid| (name, uid)));
+        }
+    }
+    if long_running {
+        response.extensions_mut().insert(LongRunning);
+    }
     inner.metrics.end(observed, response.status().as_u16(), started.elapsed());
     response
 }
 
+/// What is found out on the way and outlives a failure.
+#[derive(Default)]
+struct Notes {
+    trail: Option<Trail>,
+    classified: Option<Classified>,
+}
+
 async fn pass(
     inner: &Arc<Inner>,
-    info: RequestInfo,
+    info: Arc<RequestInfo>,
     query: Query,
     request: Request<Body>,
     id: &str,
-    trail: &mut Option<Trail>,
+    wait_until: Instant,
+    notes: &mut Notes,
 ) -> Result<Response<Body>, ApiError> {
+    let Notes { trail, classified } = notes;
     let (mut parts, mut body) = request.into_parts();
     let annotations = Annotations::default();
     let caller = authenticate(inner, &parts).await;
@@ -103,7 +134,8 @@ async fn pass(
     caller?;
     let user = user?;
     authn::strip_credentials(&mut parts.headers);
-    // Priority and fairness go here, now that the user is known.
+    // Given back when the response's head is ready: what a watch takes then is bounded otherwise.
+    let _room = admit(inner, &user, &info, &query, wait_until, classified).await?;
     authorize(inner, &user, &info, &annotations).await?;
     if let Some(trail) = trail {
         body = audited::with_request(inner, trail, &info, &parts.headers, body).await?;
@@ -116,6 +148,37 @@ async fn pass(
         resource::serve(inner, call, body).await
     } else {
         serve_path(inner, &call).await
+    }
+}
+
+/// Room for a request to be worked on in.
+#[expect(dead_code, reason = "held, not read")]
+enum Room {
+    Seat(Seat),
+    Permit(Option<OwnedSemaphorePermit>),
+}
+
+/// Waits for room. Logs, exec and the like need none: they take little, and for as long as their clients want.
+async fn admit(
+    inner: &Inner,
+    user: &User,
+    info: &Arc<RequestInfo>,
+    query: &Query,
+    wait_until: Instant,
+    classified: &mut Option<Classified>,
+) -> Result<Option<Room>, ApiError> {
+    let is_watch = info.verb == "watch";
+    if info.is_long_running() && !is_watch {
+        return Ok(None);
+    }
+    match &inner.admission {
+        Admission::Fair(control) => {
+            let admitted = control.admit(Asking { user, info, query }, wait_until, classified).await;
+            let seat = admitted.map_err(|refused| ApiError::overloaded(refused.retry_after_seconds))?;
+            Ok(Some(Room::Seat(seat)))
+        }
+        Admission::Plain(_) if is_watch => Ok(None),
+        Admission::Plain(limit) => Ok(Some(Room::Permit(limit.enter(user, info)?))),
     }
 }
 
@@ -170,6 +233,15 @@ async fn serve_path(inner: &Arc<Inner>, call: &Call) -> Result<Response<Body>, A
             Ok(health::answer(inner, probe, &check.join("/"), &call.query).await)
         }
         ["metrics"] => Ok(inner.metrics.respond()),
+        ["debug", "api_priority_and_fairness", name] => {
+            let details = call.query.text("includeRequestDetails").is_some();
+            match (&inner.admission, Table::of(name, details)) {
+                (Admission::Fair(control), Some(table)) => {
+                    Ok(respond::text(200, dump::write(control, table)))
+                }
+                _ => Err(ApiError::no_such_path()),
+            }
+        }
         ["api" | "apis", ..] => discovery::answer(inner, headers, &call.query, &parts),
         ["openapi", rest @ ..] => openapi::answer(inner, headers, &call.query, rest),
         [".well-known", "openid-configuration"] => {

@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::limits::Limits;
 use crate::audit::AuditConfig;
 use crate::authn::configuration::{Anonymous, AuthenticationConfig};
 use crate::authz::AuthorizationConfig;
@@ -52,6 +53,14 @@ pub struct ServerConfig {
     pub authorization: AuthorizationConfig,
     /// What is noted of requests, and where; `None`: nothing.
     pub audit: Option<AuditConfig>,
+    /// Whether requests are queued fairly; otherwise those beyond the next two are refused.
+    pub priority_and_fairness: bool,
+    /// Requests that read, at once, but for watches and the like. The sum with the next one is what priority levels
+    /// share.
+    pub max_requests_inflight: u32,
+    /// Requests that write, at once.
+    pub max_mutating_requests_inflight: u32,
+    pub limits: Limits,
 }
 
 /// The issuer (and default audience) of a cluster with the default domain.
@@ -85,6 +94,10 @@ impl ServerConfig {
             },
             authorization: AuthorizationConfig::default(),
             audit: None,
+            priority_and_fairness: true,
+            max_requests_inflight: 400,
+            max_mutating_requests_inflight: 200,
+            limits: Limits::default(),
         }
     }
 }

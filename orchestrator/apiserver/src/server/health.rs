@@ -76,7 +76,7 @@ async fn passes(inner: &Inner, check: &str) -> bool {
             let asked = tokio::time::timeout(STORE_TIMEOUT, inner.registry.store().revision()).await;
             matches!(asked, Ok(Ok(_)))
         }
-        SHUTDOWN => !inner.stopping.is_cancelled(),
+        SHUTDOWN => !inner.leaving.is_cancelled() && !inner.stopping.is_cancelled(),
         // The server does not start before the policy is loaded, and answers only if it can answer.
         _ => true,
     }

@@ -1,45 +1,48 @@
-//! Sockets: accepts connections, speaks TLS, and hands requests to the chain.
+//! Sockets: accepts connections, and ends them in order.
 //!
-//! HTTP/1.1 (with upgrades) and HTTP/2 share the port by ALPN. On shutdown, listeners close first, watches end, and
-//! open requests get a while to finish.
+//! HTTP/1.1 (with upgrades) and HTTP/2 share the port by ALPN; [`connection`] serves one, [`socket`] is its bytes,
+//! [`activity`] knows what it is doing. When the server stops, it says that it is not ready, accepts on for a while,
+//! closes the port, ends watches and idle connections, and waits for requests that are being answered.
+
+mod activity;
+mod connection;
+mod socket;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use http::Request;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use rustls::ServerConfig as TlsConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::config::ServerConfig;
+use super::limits::Limits;
 use super::{ApiServer, ServerError};
-use crate::authn::certificate::{AcceptAnyHolder, Peer, Trust};
+use crate::authn::certificate::{AcceptAnyHolder, Trust};
+use activity::Open;
+use connection::Serving;
 
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long open requests may take after shutdown began.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections at once; more wait in the kernel's backlog.
-const CONNECTIONS_MAX: usize = 16_384;
-/// Streams a client may have open on one HTTP/2 connection (upstream's default is 100, too few for busy informers).
-const STREAMS_MAX: u32 = 1000;
-const HEADER_BYTES_MAX: u32 = 64 * 1024;
-/// HTTP/2 flow-control windows. Bodies are small and watches many, so memory comes before throughput.
-const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// How often the end is looked for while the server drains.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Where a request's connection comes from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientAddress(pub IpAddr);
+
+/// What a connection holds of the server for as long as its socket is open, also when it became something else than
+/// HTTP.
+pub(crate) struct Held {
+    _room: OwnedSemaphorePermit,
+    _open: TaskTrackerToken,
+}
 
 /// The TLS side of the configuration.
 pub fn acceptor(config: &ServerConfig, trust: Trust) -> Result<TlsAcceptor, ServerError> {
@@ -67,35 +70,64 @@ pub async fn serve(
     trust: Trust,
     shutdown: CancellationToken,
 ) {
+    let limits = server.inner.config.limits.clone();
     let connections = TaskTracker::new();
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let room = Arc::new(Semaphore::new(limits.connections_max));
+    let closing = CancellationToken::new();
+    let open = Arc::new(Open::default());
+    let serving = Serving {
+        server: server.clone(),
+        acceptor,
+        trust,
+        closing: closing.clone(),
+        limits: Arc::new(limits.clone()),
+        open: open.clone(),
+    };
+    let leave = async {
+        shutdown.cancelled().await;
+        server.begin_leaving();
+        tokio::time::sleep(limits.shutdown_delay).await;
+    };
+    tokio::pin!(leave);
     loop {
         let accepted = tokio::select! {
-            () = shutdown.cancelled() => break,
+            () = &mut leave => break,
             accepted = accept(&listener, &room) => accepted,
         };
-        let Some((stream, from, permit)) = accepted else {
+        let Some((stream, from, room)) = accepted else {
             continue;
         };
-        let (server, acceptor, trust, shutdown) =
-            (server.clone(), acceptor.clone(), trust.clone(), shutdown.clone());
-        connections.spawn(async move {
-            connection(server, stream, from, acceptor, trust, shutdown).await;
-            drop(permit);
-        });
+        let held = Held { _room: room, _open: connections.token() };
+        connections.spawn(connection::serve(serving.clone(), stream, from, held));
     }
     drop(listener);
+    closing.cancel();
     server.inner.stopping.cancel();
     connections.close();
-    if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
-        tracing::warn!(open = connections.len(), "connections were still open when the server stopped");
+    drain(&connections, &open, &limits).await;
+}
+
+/// Waits until nothing is open, or what is open need not be waited for any longer.
+async fn drain(connections: &TaskTracker, open: &Open, limits: &Limits) {
+    let began = Instant::now();
+    while !connections.is_empty() {
+        let time = began.elapsed();
+        if time >= limits.drain || (time >= limits.linger && open.short_requests() == 0) {
+            let (connections, requests) = (connections.len(), open.short_requests());
+            tracing::warn!(connections, requests, "connections were still open when the server stopped");
+            return;
+        }
+        tokio::select! {
+            () = connections.wait() => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
     }
 }
 
 async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
-) -> Option<(TcpStream, IpAddr, tokio::sync::OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
     let permit = room.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, from)) => Some((stream, from.ip(), permit)),
@@ -105,60 +137,5 @@ async fn accept(
             tokio::time::sleep(Duration::from_millis(50)).await;
             None
         }
-    }
-}
-
-async fn connection(
-    server: ApiServer,
-    stream: TcpStream,
-    from: IpAddr,
-    acceptor: TlsAcceptor,
-    trust: Trust,
-    shutdown: CancellationToken,
-) {
-    // Watch events are small writes that must not wait for more.
-    let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "TLS handshake failed");
-            return;
-        }
-        Err(_) => return,
-    };
-    let peer = Peer::new(stream.get_ref().1.peer_certificates().unwrap_or_default(), &trust);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let server = server.clone();
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(peer.clone());
-        request.extensions_mut().insert(ClientAddress(from));
-        async move { Ok::<_, std::convert::Infallible>(server.handle(request).await) }
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(30))
-        .max_buf_size(HEADER_BYTES_MAX as usize * 2);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(HEADER_BYTES_MAX)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(STREAM_WINDOW_BYTES * 4)
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(15));
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    tokio::pin!(serving);
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(error = %error, "connection ended");
     }
 }

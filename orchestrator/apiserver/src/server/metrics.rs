@@ -149,6 +149,11 @@ impl Metrics {
             .inc();
     }
 
+    /// Adds what others count.
+    pub fn extend(&mut self, register: impl FnOnce(&mut Registry)) {
+        register(&mut self.registry);
+    }
+
     /// The exposition.
     pub fn respond(&self) -> Response<Body> {
         let mut text = String::new();
@@ -169,7 +174,7 @@ fn plain_verb(verb: &str) -> String {
 fn plain_path(path: &str) -> String {
     let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
     match first {
-        "api" | "apis" | "healthz" | "livez" | "readyz" | "metrics" | "openapi" | "version" => {
+        "api" | "apis" | "debug" | "healthz" | "livez" | "readyz" | "metrics" | "openapi" | "version" => {
             format!("/{first}")
         }
         _ => String::new(),

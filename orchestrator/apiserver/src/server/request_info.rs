@@ -109,6 +109,11 @@ impl RequestInfo {
             && (self.verb == "watch" || LONG_RUNNING_SUBRESOURCES.contains(&self.subresource.as_str()))
     }
 
+    /// Whether it may change something.
+    pub fn is_mutating(&self) -> bool {
+        !matches!(self.verb.as_str(), "get" | "list" | "watch" | "head" | "options")
+    }
+
     /// `cluster`, `namespace`, `resource` or empty: the `scope` label of the request metrics.
     pub fn scope(&self) -> &'static str {
         match (self.is_resource, self.name.is_empty(), self.namespace.is_empty()) {

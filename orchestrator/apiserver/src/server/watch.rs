@@ -11,6 +11,7 @@ use futures::StreamExt;
 use http::{HeaderValue, Response, header};
 use penstock_schema::Schema;
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::chain::Call;
 use super::list_body::put_field;
@@ -18,12 +19,16 @@ use super::negotiate::{Encoding, Shape};
 use super::options::{list_options, watch_timeout};
 use super::resource::Reply;
 use super::{Inner, respond, transform, websocket};
+use crate::client::InProcess;
 use crate::error::ApiError;
 use crate::registry::{CachedObject, Context, Definition, Target, WatchItem};
 use crate::tables::IncludeObject;
 
 /// Events that are ready together go out in one frame, up to this many.
 const EVENTS_PER_FRAME_MAX: usize = 32;
+
+/// When a client that found no room for its watch may try again.
+const WATCH_AGAIN_SECONDS: u32 = 5;
 
 /// Turns events into frames.
 struct Framer {
@@ -63,6 +68,7 @@ pub(crate) async fn serve(
         include: transform::include_object(&call.query)?,
         columns_sent: false,
     };
+    let room = room(inner, call)?;
     let context = Context::new(call.user.clone());
     let lasts = watch_timeout(options.timeout_seconds);
     let stopping = inner.stopping.clone();
@@ -79,6 +85,7 @@ pub(crate) async fn serve(
     let events = inner.registry.watch(&context, definition, &collection, &options).await?;
     let at_once = if upgrade.is_some() { 1 } else { EVENTS_PER_FRAME_MAX };
     let frames = events.take_until(Box::pin(end)).ready_chunks(at_once).map(move |events| {
+        let _room = &room;
         let mut frame = BytesMut::new();
         for event in events {
             framer.put(&mut frame, &event);
@@ -93,6 +100,20 @@ pub(crate) async fn serve(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(encoding.stream_content_type()));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     Ok(response)
+}
+
+/// Room for one more watch, as long as it lasts. The server's own loops always have some.
+fn room(inner: &Inner, call: &Call) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+    if call.parts.extensions.get::<InProcess>().is_some() {
+        return Ok(None);
+    }
+    inner.watches.clone().try_acquire_owned().map(Some).map_err(|_| {
+        let max = inner.config.limits.watches_max;
+        ApiError::too_many_requests(
+            format!("this server already has {max} watches, its limit; close some or try again later"),
+            WATCH_AGAIN_SECONDS,
+        )
+    })
 }
 
 // === impl Framer ===

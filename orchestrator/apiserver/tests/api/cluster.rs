@@ -103,17 +103,27 @@ impl Cluster {
         leaf(&self.authority, name, groups, &[], ExtendedKeyUsagePurpose::ClientAuth)
     }
 
-    /// A connection to the server, as somebody.
+    /// A connection to the server for HTTP/1.1, as somebody.
     pub async fn dial(&self, identity: &Identity) -> anyhow::Result<TlsStream<TcpStream>> {
+        self.dial_for(identity, "http/1.1").await
+    }
+
+    /// A connection to the server, for a protocol.
+    pub async fn dial_for(
+        &self,
+        identity: &Identity,
+        protocol: &str,
+    ) -> anyhow::Result<TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.authority_pem().as_bytes())?)?;
         let chain = vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes())?];
         let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)?;
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
         let stream = TcpStream::connect(self.address).await?;
         let name = ServerName::IpAddress(self.address.ip().into());
         Ok(TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
@@ -153,6 +163,11 @@ impl Cluster {
             ),
         )?;
         Ok(path)
+    }
+
+    /// Tells the server to stop, and does not wait.
+    pub fn begin_stop(&self) {
+        self.shutdown.cancel();
     }
 
     /// Stops the server and waits until it is down.

@@ -3,17 +3,20 @@
 use serde_json::Value;
 
 use crate::error::FieldError;
+use crate::registry::bootstrap::flow_control::{EXEMPT, mandatory};
 use crate::registry::definition::{Declaration, STATUS};
 use crate::registry::field_rules::{Check, Rule, at, when, within};
 use crate::registry::meta::names;
 use crate::registry::object::{items_at, meta_str};
 use crate::registry::strategy::Strategy;
+use crate::tables::flow_control::FLOW_SCHEMAS;
 
 pub(crate) fn declaration() -> Declaration {
     Declaration::new("flowcontrol.apiserver.k8s.io", "v1", "FlowSchema", "flowschemas")
         .cluster_scoped()
         .generation()
         .subresources(&[STATUS])
+        .columns(FLOW_SCHEMAS)
         .rules(RULES)
         .status_rules(super::CONDITIONS)
         .strategy(FlowSchema)
@@ -207,10 +210,16 @@ struct FlowSchema;
 
 impl Strategy for FlowSchema {
     fn validate(&self, new: &Value) -> Vec<FieldError> {
-        if new["spec"]["matchingPrecedence"] == 1 && meta_str(new, "name") != "exempt" {
+        let (name, spec) = (meta_str(new, "name"), &new["spec"]);
+        let mut errors = Vec::new();
+        if spec["matchingPrecedence"] == 1 && name != EXEMPT {
             let why = "only the schema named 'exempt' may have matchingPrecedence 1";
-            return vec![FieldError::invalid("spec.matchingPrecedence", 1, why)];
+            errors.push(FieldError::invalid("spec.matchingPrecedence", 1, why));
         }
-        Vec::new()
+        if mandatory("FlowSchema", name).is_some_and(|want| want["spec"] != *spec) {
+            let why = format!("spec of '{name}' must equal the fixed value");
+            errors.push(FieldError::invalid("spec", spec.clone(), why));
+        }
+        errors
     }
 }

@@ -3,10 +3,13 @@
 use serde_json::Value;
 
 use crate::error::FieldError;
+use crate::flow_control::{ENTROPY_BITS_MAX, entropy_bits};
+use crate::registry::bootstrap::flow_control::{EXEMPT, mandatory};
 use crate::registry::definition::{Declaration, STATUS};
 use crate::registry::field_rules::{Check, Rule, at, when, within};
 use crate::registry::object::meta_str;
 use crate::registry::strategy::Strategy;
+use crate::tables::flow_control::PRIORITY_LEVELS;
 
 pub(crate) fn declaration() -> Declaration {
     Declaration::new(
@@ -18,14 +21,13 @@ pub(crate) fn declaration() -> Declaration {
     .cluster_scoped()
     .generation()
     .subresources(&[STATUS])
+    .columns(PRIORITY_LEVELS)
     .rules(RULES)
     .status_rules(super::CONDITIONS)
     .strategy(PriorityLevel)
 }
 
 const QUEUES_MAX: i64 = 10_000_000;
-/// Of a hash, which deals a request its hand of queues.
-const HASH_BITS_MAX: i64 = 60;
 
 const RULES: &[Rule] = &[
     at("spec.type", Check::Required("")),
@@ -130,44 +132,38 @@ fn queuing(queuing: &Value, path: &str, errors: &mut Vec<FieldError>) {
         refuse("handSize", "must be positive".into());
     } else if hand > queues {
         refuse("handSize", format!("should not be greater than queues ({queues})"));
-    } else if entropy_bits(queues, hand) > HASH_BITS_MAX {
+    } else if entropy_bits(queues as u32, hand as u32) > ENTROPY_BITS_MAX {
         let why = format!(
-            "required entropy bits of deckSize {queues} and handSize {hand} should not be greater than {HASH_BITS_MAX}"
+            "required entropy bits of deckSize {queues} and handSize {hand} should not be greater than {ENTROPY_BITS_MAX}"
         );
         refuse("handSize", why);
     }
-}
-
-/// What it takes to deal `hand` of `queues`.
-fn entropy_bits(queues: i64, hand: i64) -> i64 {
-    // More bits than a hash has are too many however many they are.
-    let hand = hand.min(HASH_BITS_MAX + 1);
-    let bits: f64 = (0..hand).map(|dealt| ((queues - dealt) as f64).log2()).sum();
-    bits.ceil() as i64
 }
 
 struct PriorityLevel;
 
 impl Strategy for PriorityLevel {
     fn validate(&self, new: &Value) -> Vec<FieldError> {
-        let said = &new["spec"]["type"];
-        if (meta_str(new, "name") == "exempt") == (said == "Exempt") {
-            return Vec::new();
+        let (name, spec) = (meta_str(new, "name"), &new["spec"]);
+        let said = &spec["type"];
+        let mut errors = Vec::new();
+        if (name == EXEMPT) != (said == "Exempt") {
+            let why = "must be 'Exempt' if and only if `name` is 'exempt'";
+            errors.push(FieldError::invalid("spec.type", said.clone(), why));
         }
-        let why = "must be 'Exempt' if and only if `name` is 'exempt'";
-        vec![FieldError::invalid("spec.type", said.clone(), why)]
+        errors.extend(unlike_mandatory(name, spec));
+        errors
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hand_takes_as_many_bits_as_there_are_ways_to_deal_it() {
-        assert_eq!(entropy_bits(64, 1), 6);
-        assert_eq!(entropy_bits(128, 6), 42);
-        assert_eq!(entropy_bits(1, 1), 0);
-        assert!(entropy_bits(64, 64) > HASH_BITS_MAX);
+/// What the two mandatory levels must be; of `exempt` the shares are free.
+fn unlike_mandatory(name: &str, spec: &Value) -> Option<FieldError> {
+    let mut want = mandatory("PriorityLevelConfiguration", name)?["spec"].clone();
+    let is_exempt = name == EXEMPT;
+    if is_exempt {
+        want["exempt"] = spec["exempt"].clone();
     }
+    let but = if is_exempt { " except the 'spec.exempt' field" } else { "" };
+    let why = format!("spec of '{name}'{but} must equal the fixed value");
+    (*spec != want).then(|| FieldError::invalid("spec", spec.clone(), why))
 }

@@ -12,12 +12,12 @@ mod authentication;
 mod cluster;
 #[path = "api/custom_kinds.rs"]
 mod custom_kinds;
+#[path = "api/flow_control.rs"]
+mod flow_control;
 #[path = "api/hostile.rs"]
 mod hostile;
 #[path = "api/hostile_readers.rs"]
 mod hostile_readers;
-#[path = "api/flow_control.rs"]
-mod flow_control;
 #[path = "registry/https.rs"]
 mod https;
 #[path = "api/in_process.rs"]

@@ -173,12 +173,8 @@ impl<T: Send + Sync + 'static> WatchCache<T> {
     /// How many records there are whose key starts with `prefix`, not counting beyond `max`; none while the cache is cold.
     /// Waits for nothing.
     pub fn count(&self, prefix: &str, max: usize) -> usize {
-        let state = self.state.read();
-        if prefix == self.prefix {
-            return state.items.len().min(max);
-        }
-        let from = (Bound::Included(prefix), Bound::Unbounded);
-        state.items.range::<str, _>(from).take_while(|(key, _)| key.starts_with(prefix)).take(max).count()
+        let (_, there) = self.state.read().items.page(prefix, None, Some(0));
+        there.min(max)
     }
 
     /// Records that could not be decoded, by key, with the reason. They are left out of lists.

@@ -19,6 +19,7 @@ mod stream;
 mod writer;
 
 use std::io::Write;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -149,8 +150,11 @@ impl Embedded {
 #[async_trait]
 impl Store for Embedded {
     async fn get(&self, key: &str) -> Result<Option<Record>, StoreError> {
-        let key = key.to_owned();
-        self.read(move |database| read::get(database, &key)).await
+        // A few pages, nearly always in memory: handing the question to another thread and waiting for its answer would
+        // take longer than the answer, and every update begins with one.
+        let database = self.inner.database()?;
+        let found = std::panic::catch_unwind(AssertUnwindSafe(|| read::get(&database, key)));
+        found.unwrap_or_else(|_| Err(contradiction()))
     }
 
     async fn list(&self, request: ListRequest) -> Result<Page, StoreError> {
@@ -212,9 +216,12 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, StoreError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) if error.is_panic() => Err(StoreError::Corrupt {
-            detail: "the database contradicts itself (see the panic above)".to_owned(),
-        }),
+        Err(error) if error.is_panic() => Err(contradiction()),
         Err(_) => Err(StoreError::Unavailable { detail: "the process is shutting down".to_owned() }),
     }
+}
+
+/// What a panic of redb means.
+fn contradiction() -> StoreError {
+    StoreError::Corrupt { detail: "the database contradicts itself (see the panic above)".to_owned() }
 }

@@ -12,7 +12,7 @@ use anyhow::Result;
 
 use crate::contender::Contender;
 use crate::report::Row;
-use crate::rounds::{self, quantile};
+use crate::rounds::{self, Measured, quantile};
 
 /// Goals against upstream in the same run.
 const WRITES_GOAL: f64 = 3.0;
@@ -142,21 +142,21 @@ impl Case {
                 let values = rounds::interleave(rounds, contenders, async |contender, round| {
                     writes::creates(&contender.endpoint, clients, round, lasts).await
                 })
-                .await?;
+                .await;
                 Ok(self.rows("", contenders, &values))
             }
             What::Updates { clients } => {
                 let values = rounds::interleave(rounds, contenders, async |contender, _| {
                     writes::updates(&contender.endpoint, clients, lasts).await
                 })
-                .await?;
+                .await;
                 Ok(self.rows("", contenders, &values))
             }
             What::Gets { clients } => {
                 let values = rounds::interleave(rounds, contenders, async |contender, _| {
                     reads::gets(&contender.endpoint, clients, lasts).await
                 })
-                .await?;
+                .await;
                 Ok(self.rows("", contenders, &values))
             }
             What::List { pods, protobuf, paged } => {
@@ -166,20 +166,23 @@ impl Case {
                 let values = rounds::interleave(rounds, contenders, async |contender, _| {
                     lists::pods_per_second(&contender.endpoint, pods, protobuf, paged, lasts).await
                 })
-                .await?;
+                .await;
                 Ok(self.rows("", contenders, &values))
             }
             What::Watch { watchers, changes_per_second } => {
-                let mut p99 = vec![Vec::new(); contenders.len()];
+                let mut p99 = vec![Measured::default(); contenders.len()];
                 let p50 = rounds::interleave(rounds, contenders, async |contender, _| {
                     let latencies =
                         watching::latencies_ms(&contender.endpoint, watchers, changes_per_second, lasts)
                             .await?;
                     let place = contenders.iter().position(|it| std::ptr::eq(it, contender)).unwrap_or(0);
-                    p99[place].push(quantile(latencies.clone(), 0.99).unwrap_or(f64::NAN));
+                    p99[place].values.push(quantile(latencies.clone(), 0.99).unwrap_or(f64::NAN));
                     Ok(quantile(latencies, 0.5).unwrap_or(f64::NAN))
                 })
-                .await?;
+                .await;
+                for (p99, p50) in p99.iter_mut().zip(&p50) {
+                    p99.failure.clone_from(&p50.failure);
+                }
                 let mut rows = self.rows(", p50", contenders, &p50);
                 rows.extend(self.rows(", p99", contenders, &p99));
                 Ok(rows)
@@ -188,28 +191,37 @@ impl Case {
     }
 
     fn memory_rows(&self, contenders: &[Contender]) -> Result<Vec<Row>> {
-        let values: Vec<Vec<f64>> = contenders
+        let values: Vec<Measured> = contenders
             .iter()
-            .map(|contender| Ok(contender.resident_mb()?.into_iter().collect()))
+            .map(|contender| {
+                let values = contender.resident_mb()?.into_iter().collect();
+                Ok(Measured { values, failure: None })
+            })
             .collect::<Result<_>>()?;
         Ok(self.rows("", contenders, &values))
     }
 
-    /// A row for each of our servers; of the peer alone if there is no other.
-    fn rows(&self, part: &str, contenders: &[Contender], values: &[Vec<f64>]) -> Vec<Row> {
-        let peer = contenders.iter().position(|contender| contender.is_peer).map(|place| &values[place]);
-        let ours = contenders.iter().zip(values).filter(|(contender, _)| !contender.is_peer);
-        ours.map(|(contender, values)| {
+    /// A row for each of our servers.
+    fn rows(&self, part: &str, contenders: &[Contender], measured: &[Measured]) -> Vec<Row> {
+        let peer = contenders.iter().position(|contender| contender.is_peer).map(|place| &measured[place]);
+        let ours = contenders.iter().zip(measured).filter(|(contender, _)| !contender.is_peer);
+        ours.map(|(contender, ours)| {
             let name = format!("{}{part}, {}", self.name(), contender.name);
-            let Some(value) = quantile(values.clone(), 0.5) else {
-                return Row::missing(name, self.unit(), "the server was not started here");
+            let value = quantile(ours.values.clone(), 0.5).filter(|_| ours.failure.is_none());
+            let Some(value) = value else {
+                let why = ours.failure.clone().unwrap_or("the server was not started here".to_owned());
+                eprintln!("  {name}: not measured: {why}");
+                return Row::missing(name, self.unit(), why);
             };
-            let beside =
-                peer.and_then(|peer| Some((rounds::compare(values, peer)?, quantile(peer.clone(), 0.5)?)));
+            let failed = peer.and_then(|peer| peer.failure.clone());
+            let beside = peer.filter(|peer| peer.failure.is_none()).and_then(|peer| {
+                Some((rounds::compare(&ours.values, &peer.values)?, quantile(peer.values.clone(), 0.5)?))
+            });
             match beside {
                 None => {
                     eprintln!("  {name}: {value:.2} {}", self.unit());
-                    Row::of(name, value, self.unit())
+                    // Ours alone has a value, and why there is none beside it.
+                    Row { why: failed, ..Row::of(name, value, self.unit()) }
                 }
                 Some((figure, peer)) => {
                     let (ratio, spread) = (figure.ratio, figure.spread);

@@ -15,20 +15,37 @@ pub struct Figure {
     pub spread: f64,
 }
 
-/// Measures each server once a round, beginning with another one each time. One vector of values a server.
+/// What was measured of one server.
+#[derive(Debug, Clone, Default)]
+pub struct Measured {
+    /// One value a round.
+    pub values: Vec<f64>,
+    /// Why there are no more: a server that failed once is not asked again.
+    pub failure: Option<String>,
+}
+
+/// Measures each server once a round, beginning with another one each time.
 pub async fn interleave<'a>(
     rounds: usize,
     contenders: &'a [Contender],
     mut measure: impl AsyncFnMut(&'a Contender, usize) -> Result<f64>,
-) -> Result<Vec<Vec<f64>>> {
-    let mut values = vec![Vec::with_capacity(rounds); contenders.len()];
+) -> Vec<Measured> {
+    let mut measured = vec![Measured::default(); contenders.len()];
     for round in 0..rounds {
         for turn in 0..contenders.len() {
             let which = (turn + round) % contenders.len();
-            values[which].push(measure(&contenders[which], round).await?);
+            if measured[which].failure.is_some() {
+                continue;
+            }
+            match measure(&contenders[which], round).await {
+                Ok(value) => measured[which].values.push(value),
+                Err(error) => {
+                    measured[which].failure = Some(format!("{}: {error:#}", contenders[which].name))
+                }
+            }
         }
     }
-    Ok(values)
+    measured
 }
 
 /// Compares a server with the peer, round by round. None of nothing.

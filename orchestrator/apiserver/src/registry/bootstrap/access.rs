@@ -36,7 +36,7 @@ pub(super) const READ: &str = "get list watch";
 const WRITE: &str = "create delete deletecollection patch update";
 /// Telling what happened.
 pub(super) const EVENTS: Rule = ("core events.k8s.io", "events", "create patch update");
-pub(super) const ALL: &str = "create delete deletecollection get list patch update watch";
+const ALL: &str = "create delete deletecollection get list patch update watch";
 
 fn words(text: &str) -> Vec<&str> {
     text.split_whitespace().map(|w| if w == "core" { "" } else { w }).collect()

@@ -4,7 +4,7 @@
 //! Our own controllers run in the control plane and need none of them; a kube-controller-manager with
 //! `--use-service-account-credentials` does.
 
-use super::access::{ALL, EVENTS, NamedRule, READ, Rule};
+use super::access::{EVENTS, NamedRule, READ, Rule};
 
 /// Controllers and their rules.
 pub(super) const CONTROLLERS: &[(&str, &[Rule])] = &[

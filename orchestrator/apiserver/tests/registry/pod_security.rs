@@ -10,6 +10,7 @@ use crate::cluster::{Cluster, context, pod};
 async fn labelled(labels: Value) -> Cluster {
     let cluster = Cluster::start().await.with_account().await;
     cluster.merge("namespaces", "default", json!({"metadata": {"labels": labels}})).await.unwrap();
+    cluster.settle("namespaces").await;
     cluster
 }
 

@@ -123,8 +123,7 @@ impl Embedded {
         out: W,
         mut report: impl FnMut(Progress) + Send + 'static,
     ) -> Result<(Summary, W), BackupError> {
-        let written = self.read(move |database| Ok(backup::write(database, out, &mut report))).await?;
-        written
+        self.read(move |database| Ok(backup::write(database, out, &mut report))).await?
     }
 
     /// Checks every row of one revision, while the store goes on being used. Nothing is repaired.

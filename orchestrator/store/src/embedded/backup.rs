@@ -82,8 +82,7 @@ pub async fn restore(
     mut report: impl FnMut(backup::Progress) + Send + 'static,
 ) -> Result<Restored, BackupError> {
     let to = to.to_owned();
-    let restored = blocking(move || Ok(restore_beside(from, &to, newest_there, &mut report))).await?;
-    restored
+    blocking(move || Ok(restore_beside(from, &to, newest_there, &mut report))).await?
 }
 
 fn restore_beside(

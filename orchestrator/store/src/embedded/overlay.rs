@@ -3,6 +3,7 @@
 //! redb repairs what it opens. A check must tell of damage and leave the file as it is, so it opens this instead.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -88,9 +89,8 @@ impl StorageBackend for Overlay {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut state = self.state.lock();
         for (number, within, part) in pieces(offset, data.len()) {
-            if !state.pages.contains_key(&number) {
-                let page = self.page_of_file(number)?;
-                state.pages.insert(number, page);
+            if let Entry::Vacant(place) = state.pages.entry(number) {
+                place.insert(self.page_of_file(number)?);
             }
             if let Some(page) = state.pages.get_mut(&number) {
                 page[within..within + part.len()].copy_from_slice(&data[part]);

@@ -187,6 +187,17 @@ impl Field {
         unescape_doc(&self.doc)
     }
 
+    /// What a required scalar is when nobody has set it: the zero of upstream's Go type.
+    pub fn zero(&self) -> Option<Value> {
+        match &self.ty {
+            _ if !self.required => None,
+            Type::String => Some("".into()),
+            Type::Int32 | Type::Int64 => Some(0.into()),
+            Type::Bool => Some(false.into()),
+            _ => None,
+        }
+    }
+
     /// The default of the field when it is absent.
     pub fn default_value(&self) -> Option<Value> {
         if self.default_text.is_empty() { None } else { serde_json::from_str(&self.default_text).ok() }

@@ -127,10 +127,7 @@ fn property(reached: &mut Reached<'_>, schema: &Schema, owner: &Struct, field: &
         // Custom resources are no Go types: their schema says all there is.
         _ if owner.proto.is_empty() => None,
         Type::Struct(_) if !pointer => Some(json!({})),
-        Type::String if field.required => Some("".into()),
-        Type::Int32 | Type::Int64 if field.required => Some(0.into()),
-        Type::Bool if field.required => Some(false.into()),
-        _ => None,
+        _ => field.zero(),
     });
     if let Some(default) = default {
         out.insert("default".into(), default);

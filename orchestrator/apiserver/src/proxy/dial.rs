@@ -38,6 +38,21 @@ pub struct Endpoint {
     pub security: Security,
 }
 
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// What to tell a client of a backend that cannot be reached. Of pods and services it is nobody's fault here, and
+    /// worth another try.
+    pub fn unreachable(&self, why: impl std::fmt::Display) -> ApiError {
+        match self.security {
+            Security::Kubelet => ApiError::internal(format!("error dialing backend: {why}")),
+            Security::Plain | Security::Unverified => {
+                ApiError::unavailable(format!("error trying to reach service: {why}"))
+            }
+        }
+    }
+}
+
 /// A byte stream to a backend.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -86,8 +101,7 @@ impl Dialer {
     /// Opens a connection, within the dial timeout.
     pub async fn dial(&self, endpoint: &Endpoint) -> Result<Box<dyn Stream>, ApiError> {
         let address = SocketAddr::new(endpoint.address, endpoint.port);
-        let failed =
-            |why: String| ApiError::internal(format!("error dialing backend: dial tcp {address}: {why}"));
+        let failed = |why: String| endpoint.unreachable(format!("dial tcp {address}: {why}"));
         let connecting = async {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;

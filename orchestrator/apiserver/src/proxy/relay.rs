@@ -47,8 +47,7 @@ pub async fn forward(
     let host = std::net::SocketAddr::new(endpoint.address, endpoint.port).to_string();
     request.headers_mut().insert(header::HOST, HeaderValue::from_str(&host).map_err(ApiError::internal)?);
     let stream = dialer.dial(endpoint).await?;
-    let failed =
-        |e: hyper::Error| ApiError::internal(format!("error sending the request to the backend: {e}"));
+    let failed = |e: hyper::Error| endpoint.unreachable(format!("error sending the request: {e}"));
     let (mut sender, connection) = http1::handshake::<_, Body>(TokioIo::new(stream)).await.map_err(failed)?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {

@@ -1,5 +1,6 @@
 //! Create: decode, default, fill metadata, admit, validate, reserve, store if absent.
 
+use penstock_schema::{Type, TypeRef};
 use penstock_store::Revision;
 use serde_json::{Value, json};
 
@@ -165,11 +166,21 @@ fn prepare_new(context: &Context, definition: &Definition, object: &mut Value) {
     {
         // Built-in kinds always have one, which patches may add to; that of a custom resource is its controller's.
         match definition.custom {
-            None => map.insert("status".into(), json!({})),
+            None => map.insert("status".into(), empty_status(&definition.ty)),
             Some(_) => map.remove("status"),
         };
     }
     definition.strategy.prepare_create(context, object);
+}
+
+/// A status that says nothing yet but what one must say.
+fn empty_status(ty: &TypeRef) -> Value {
+    let status = ty.def().field("status").map(|field| field.ty.bare());
+    let fields = match status {
+        Some(Type::Struct(id)) => &ty.schema().get(*id).fields[..],
+        _ => &[],
+    };
+    fields.iter().filter_map(|field| Some((field.name.to_string(), field.zero()?))).collect()
 }
 
 /// Object and path must agree on the namespace; an absent one is filled in.

@@ -120,22 +120,36 @@ fn permitted(new: &Value, old: &Value) -> Value {
         ("metadata", &["annotations", "labels"][..]),
     ] {
         for field in fields {
-            template[part][*field] = new[part][*field].clone();
+            take(&mut template[part], &new[part], field);
         }
     }
-    template["spec"]["affinity"]["nodeAffinity"] = new["spec"]["affinity"]["nodeAffinity"].clone();
+    let affinity = |template: &Value| template["spec"]["affinity"]["nodeAffinity"].clone();
+    if affinity(&template) != affinity(new) {
+        take(&mut template["spec"]["affinity"], &new["spec"]["affinity"], "nodeAffinity");
+    }
     for list in ["containers", "initContainers"] {
         let wanted = items_at(new, &format!("/spec/{list}"));
-        let Some(containers) = template["spec"][list].as_array_mut() else { continue };
+        let containers = template["spec"].get_mut(list).and_then(Value::as_array_mut);
+        let Some(containers) = containers else { continue };
         if containers.len() == wanted.len() {
             for (container, wanted) in containers.iter_mut().zip(wanted) {
                 if container["name"] == wanted["name"] {
-                    container["resources"] = wanted["resources"].clone();
+                    take(container, wanted, "resources");
                 }
             }
         }
     }
     template
+}
+
+/// A field as it is in another object, or not at all.
+fn take(into: &mut Value, from: &Value, field: &str) {
+    match (from.get(field), into.as_object_mut()) {
+        (Some(value), Some(object)) => _ = object.insert(field.to_owned(), value.clone()),
+        (None, Some(object)) => _ = object.remove(field),
+        (Some(value), None) => *into = serde_json::json!({ field: value }),
+        (None, None) => {}
+    }
 }
 
 /// A job that does not choose for itself has the selector the server made.
@@ -207,5 +221,25 @@ mod tests {
         select_own_pods(&mut job);
         assert_eq!(job["spec"]["selector"]["matchLabels"]["batch.kubernetes.io/controller-uid"], "u");
         assert_eq!(job["spec"]["template"]["metadata"]["labels"]["job-name"], "j");
+    }
+
+    #[test]
+    fn a_suspended_job_may_be_told_where_to_run_and_what_it_has_not_stays_away() {
+        let job = |spec: Value| json!({"spec": {"suspend": true, "template": {"metadata": {"labels": {"a": "b"}}, "spec": spec}}});
+        let (plain, container) = (json!({"containers": [{"name": "c"}]}), json!([{"name": "c"}]));
+        let old = job(plain.clone());
+        let template = |job: &Value| job["spec"]["template"].clone();
+        assert_eq!(permitted(&template(&old), &old), template(&old), "nothing changed");
+        let near = json!({"containers": container, "nodeSelector": {"disk": "fast"},
+            "affinity": {"nodeAffinity": {"required": 1}}});
+        let moved = job(near);
+        assert_eq!(permitted(&template(&moved), &old), template(&moved));
+        assert_eq!(
+            permitted(&template(&old), &moved)["spec"]["nodeSelector"],
+            Value::Null,
+            "and be told no longer"
+        );
+        let other = job(json!({"containers": container, "hostNetwork": true}));
+        assert_ne!(permitted(&template(&other), &old), template(&other));
     }
 }

@@ -111,10 +111,17 @@ impl<T: Send + Sync + 'static> WatchCache<T> {
         }
     }
 
-    /// What the cache held at a revision, if that is kept. Otherwise the store knows, if anybody does: it also tells when
-    /// the revision is too old to go on from, which clients rely on even where nothing has changed.
+    /// What the cache held at a revision: the present one, or one that is kept. Otherwise the store knows, if anybody
+    /// does: it also tells when the revision is too old to go on from, which clients rely on even where nothing has
+    /// changed.
     pub async fn snapshot_at(&self, revision: Revision) -> Result<Option<Snapshot<T>>, CacheError> {
         self.ensure_warm().await?;
+        {
+            let state = self.state.read();
+            if revision == self.revision_of(&state) {
+                return Ok(Some(Snapshot::new(state.items.clone(), revision)));
+            }
+        }
         Ok(self.kept.lock().get(revision))
     }
 

@@ -203,6 +203,21 @@ pub struct RunArguments {
 pub enum CredentialsOf {
     /// The administrator's: may do everything (group system:masters).
     Admin(IssueArguments),
+    /// Anybody's, by name and groups, who may do what RBAC lets them.
+    ///
+    /// Another scheduler and controller manager, for example, are known by their names:
+    ///
+    ///     orchestrator credentials user system:kube-scheduler --data-dir /var/lib/penstock --server https://10.0.0.1:6443 --out scheduler.kubeconfig
+    #[command(verbatim_doc_comment)]
+    User {
+        /// The user's name.
+        name: String,
+        #[command(flatten)]
+        issue: IssueArguments,
+        /// A group of the user's; may be given several times.
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
+    },
     /// A node's: its kubeconfig, and beside it FILE.serving.crt and FILE.serving.key for the node's own server, and
     /// FILE.ca.crt to check its clients with.
     Node {

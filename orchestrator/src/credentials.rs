@@ -1,4 +1,4 @@
-//! `orchestrator credentials`: kubeconfigs for administrators and nodes.
+//! `orchestrator credentials`: kubeconfigs for administrators, other users and nodes.
 //!
 //! Needs only the data directory, so it works before the control plane first runs and while it does.
 
@@ -28,6 +28,8 @@ pub enum CredentialsError {
     NotAUrl { url: String },
     #[error("{name:?} cannot be a node's name: it must be a DNS name in lower case")]
     NotANodeName { name: String },
+    #[error("{name:?} cannot be the name of a user or group: it must not be empty, nor hold control characters")]
+    NotAName { name: String },
 }
 
 /// Issues and writes what was asked for.
@@ -36,6 +38,15 @@ pub fn write(of: CredentialsOf) -> anyhow::Result<()> {
         CredentialsOf::Admin(issue) => {
             let authority = authority(&issue)?;
             write_admin(&authority, &issue.server, &issue.out)?;
+        }
+        CredentialsOf::User { name, issue, groups } => {
+            let unusable = |name: &&String| name.is_empty() || name.chars().any(char::is_control);
+            if let Some(name) = std::iter::once(&name).chain(&groups).find(unusable) {
+                return Err(CredentialsError::NotAName { name: name.clone() }.into());
+            }
+            let authority = authority(&issue)?;
+            let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+            write_client(&authority, &issue.server, &issue.out, &name, &groups)?;
         }
         CredentialsOf::Node { name, issue, address } => {
             if !is_domain(&name) || name.chars().any(|letter| letter.is_ascii_uppercase()) {
@@ -50,13 +61,19 @@ pub fn write(of: CredentialsOf) -> anyhow::Result<()> {
 
 /// Writes the administrator's kubeconfig.
 pub fn write_admin(authority: &Authority, server: &str, out: &Path) -> Result<(), CredentialsError> {
-    let credentials = pki::client(ADMIN, &[ADMIN_GROUP]).issue(authority)?;
-    let kubeconfig = Kubeconfig {
-        server,
-        authority_pem: &authority.certificate_pem,
-        user: ADMIN,
-        credentials: &credentials,
-    };
+    write_client(authority, server, out, ADMIN, &[ADMIN_GROUP])
+}
+
+fn write_client(
+    authority: &Authority,
+    server: &str,
+    out: &Path,
+    user: &str,
+    groups: &[&str],
+) -> Result<(), CredentialsError> {
+    let credentials = pki::client(user, groups).issue(authority)?;
+    let authority_pem = &authority.certificate_pem;
+    let kubeconfig = Kubeconfig { server, authority_pem, user, credentials: &credentials };
     Ok(kubeconfig.write(out)?)
 }
 
@@ -67,7 +84,6 @@ fn write_node(
     address: &str,
 ) -> Result<(), CredentialsError> {
     let user = format!("system:node:{name}");
-    let credentials = pki::client(&user, &[NODE_GROUP]).issue(authority)?;
     let serving = Leaf {
         common_name: user.clone(),
         organizations: vec![NODE_GROUP.to_owned()],
@@ -78,14 +94,7 @@ fn write_node(
     files::write_private(&beside(&issue.out, "serving.key"), serving.key_pem.as_bytes())?;
     files::write_private(&beside(&issue.out, "serving.crt"), serving.certificate_pem.as_bytes())?;
     files::write_private(&beside(&issue.out, "ca.crt"), authority.certificate_pem.as_bytes())?;
-    let server = &issue.server;
-    let kubeconfig = Kubeconfig {
-        server,
-        authority_pem: &authority.certificate_pem,
-        user: &user,
-        credentials: &credentials,
-    };
-    Ok(kubeconfig.write(&issue.out)?)
+    write_client(authority, &issue.server, &issue.out, &user, &[NODE_GROUP])
 }
 
 fn authority(issue: &IssueArguments) -> Result<Authority, CredentialsError> {
@@ -129,6 +138,32 @@ mod tests {
         }
         let authority = std::fs::read(directory.path().join("data/pki/ca.crt")).unwrap();
         assert_eq!(std::fs::read(directory.path().join("kubeconfig.ca.crt")).unwrap(), authority);
+    }
+
+    #[test]
+    fn a_user_gets_a_certificate_with_its_name_and_groups() {
+        let directory = tempfile::tempdir().unwrap();
+        let issue = issue(directory.path(), "https://10.240.0.1:6443");
+        let (name, groups) = ("system:kube-scheduler".to_owned(), vec!["team:a".to_owned(), "b".to_owned()]);
+        write(CredentialsOf::User { name, issue, groups }).unwrap();
+        let kubeconfig = std::fs::read_to_string(directory.path().join("kubeconfig")).unwrap();
+        let kubeconfig: serde_json::Value = serde_yaml::from_str(&kubeconfig).unwrap();
+        let data = kubeconfig["users"][0]["user"]["client-certificate-data"].as_str().unwrap();
+        let pem = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).unwrap();
+        let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).unwrap();
+        let subject = pem.parse_x509().unwrap().subject().to_string();
+        assert!(subject.contains("CN=system:kube-scheduler"), "{subject}");
+        assert!(subject.contains("O=team:a") && subject.contains("O=b"), "{subject}");
+    }
+
+    #[test]
+    fn a_user_or_group_without_a_name_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, group) in [("", "b"), ("a", ""), ("a\n", "b")] {
+            let issue = issue(directory.path(), "https://10.240.0.1:6443");
+            let of = CredentialsOf::User { name: name.to_owned(), issue, groups: vec![group.to_owned()] };
+            assert!(write(of).unwrap_err().to_string().contains("cannot be the name"));
+        }
     }
 
     #[test]

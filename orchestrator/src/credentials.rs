@@ -28,7 +28,9 @@ pub enum CredentialsError {
     NotAUrl { url: String },
     #[error("{name:?} cannot be a node's name: it must be a DNS name in lower case")]
     NotANodeName { name: String },
-    #[error("{name:?} cannot be the name of a user or group: it must not be empty, nor hold control characters")]
+    #[error(
+        "{name:?} cannot be the name of a user or group: it must not be empty, nor hold control characters"
+    )]
     NotAName { name: String },
 }
 

@@ -284,6 +284,8 @@ fn controllers_config(config: &RunConfig, server: Option<&Running>) -> Controlle
             certificate_pem: server.pki.authority.certificate_pem.clone(),
             key_pem: server.pki.authority.key_pem.clone(),
         }),
+        token_key_pem: server
+            .map(|server| penstock_controllers::Secret(server.pki.service_account_key_pem.clone())),
         ..ControllersConfig::default()
     }
 }

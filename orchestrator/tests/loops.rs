@@ -12,6 +12,8 @@ mod jobs;
 mod nodes;
 #[path = "loops/ownership.rs"]
 mod ownership;
+#[path = "loops/service_accounts.rs"]
+mod service_accounts;
 #[path = "loops/services.rs"]
 mod services;
 #[path = "loops/sets.rs"]

@@ -10,17 +10,18 @@ pub mod configuration;
 pub mod front_proxy;
 pub mod impersonation;
 pub mod jwt;
+pub(crate) mod secret_tokens;
 pub mod webhook;
 
 use std::sync::Arc;
 
 use http::{HeaderMap, header};
 use jiff::Timestamp;
+use penstock_tokens::Issuer;
 
 use crate::error::{ApiError, FieldError};
 use crate::registry::{Registry, User};
 use crate::server::config::ServerConfig;
-use crate::tokens::Issuer;
 use bearer::BearerTokens;
 use certificate::Peer;
 use configuration::{Anonymous, AuthenticationConfig};

@@ -21,7 +21,7 @@ pub mod reviews;
 pub mod server;
 mod shapes;
 pub mod tables;
-pub mod tokens;
+pub(crate) mod token_request;
 
 pub use error::ApiError;
 pub use outbound::kubeconfig::{KubeconfigError, Webhook};

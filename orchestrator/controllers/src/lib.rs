@@ -34,6 +34,7 @@ pub mod resource_quota;
 pub mod revisions;
 pub mod root_ca;
 pub mod service_account;
+pub mod service_account_token;
 pub mod stateful_set;
 pub mod template_hash;
 pub mod ttl_after_finished;
@@ -51,6 +52,8 @@ pub struct ControllersConfig {
     pub terminated_pods_max: usize,
     /// Certificate and key that sign approved requests, PEM; `None`: requests are not signed.
     pub signer: Option<SignerFiles>,
+    /// Key that signs the tokens in Secrets, PEM; `None`: such Secrets stay empty.
+    pub token_key_pem: Option<Secret>,
 }
 
 /// A range that is cut into one range per node.
@@ -65,6 +68,16 @@ impl NodeRanges {
     /// With upstream's prefix lengths (`--node-cidr-mask-size-ipv4`, `-ipv6`).
     pub fn new(range: Cidr) -> Self {
         Self { range, node_prefix: if range.address.is_ipv4() { 24 } else { 64 } }
+    }
+}
+
+/// A text that no log shows.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
     }
 }
 
@@ -89,6 +102,7 @@ impl Default for ControllersConfig {
             node_monitor_grace: Duration::from_secs(40),
             terminated_pods_max: 12_500,
             signer: None,
+            token_key_pem: None,
         }
     }
 }

@@ -26,6 +26,7 @@ pub const CONTROLLERS: &[(&str, Run)] = &[
     ("resource-quota", |c| Box::pin(crate::resource_quota::run(c))),
     ("root-ca", |c| Box::pin(crate::root_ca::run(c))),
     ("service-account", |c| Box::pin(crate::service_account::run(c))),
+    ("service-account-token", |c| Box::pin(crate::service_account_token::run(c))),
     ("stateful-set", |c| Box::pin(crate::stateful_set::run(c))),
     ("ttl-after-finished", |c| Box::pin(crate::ttl_after_finished::run(c))),
 ];

@@ -9,7 +9,7 @@ use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
 use penstock_apiserver::{ApiServer, Registry, RegistryConfig, ServerConfig, User};
 use penstock_cloud::CloudConfig;
-use penstock_controllers::ControllersConfig;
+use penstock_controllers::{ControllersConfig, Secret};
 use penstock_informers::cache::Cached;
 use penstock_informers::{Informers, Meta};
 use penstock_scheduler::SchedulerConfig;
@@ -39,7 +39,7 @@ impl Cluster {
         Self::start_with(nodes, ControllersConfig::default(), CloudConfig::default()).await
     }
 
-    pub async fn start_with(nodes: &[&str], controllers: ControllersConfig, cloud: CloudConfig) -> Self {
+    pub async fn start_with(nodes: &[&str], mut controllers: ControllersConfig, cloud: CloudConfig) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Embedded::open(&directory.path().join("store.redb")).await.expect("a store");
         let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -55,6 +55,8 @@ impl Cluster {
         let mut config = ServerConfig::new((localhost, 0).into(), localhost);
         let key = rcgen::KeyPair::generate().expect("a key");
         config.service_account_key_pem = key.serialize_pem().into_bytes();
+        controllers.token_key_pem = Some(Secret(key.serialize_pem()));
+        controllers.root_ca_pem = Some("the authority".to_owned());
         let server = ApiServer::new(registry, config).await.expect("an API server");
         let client = server.client(User {
             name: "system:kube-controller-manager".into(),

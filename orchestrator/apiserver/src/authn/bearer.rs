@@ -1,4 +1,5 @@
-//! Bearer tokens: fixed ones, service accounts', other issuers', and those a webhook knows, asked in this order.
+//! Bearer tokens: fixed ones, service accounts' (requested, or in Secrets), other issuers', and those a webhook knows, asked in
+//! this order.
 //!
 //! A service-account token is good while its signature, its times and every object it is bound to are. Signature
 //! checks are remembered for a few seconds (they cost more than the rest of a small read); bound objects are looked
@@ -12,15 +13,16 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, header};
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use penstock_tokens::{Claims, Issuer, KubernetesClaims, Reference, TokenError};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::jwt::{JwtAuthenticators, JwtError};
+use super::secret_tokens::{SecretTokenError, SecretTokens};
 use super::webhook::{TokenWebhook, TokenWebhookError};
 use crate::registry::{CachedObject, Context, Registry, Target, User};
 use crate::server::config::StaticToken;
-use crate::tokens::{Claims, Issuer, KubernetesClaims, Reference, TokenError};
 
 /// How long a checked signature is remembered.
 const REMEMBER_SECONDS: i64 = 10;
@@ -40,6 +42,8 @@ pub enum BearerError {
     Token(#[from] TokenError),
     #[error("the {kind} {name:?} the token is bound to is gone")]
     Unbound { kind: &'static str, name: String },
+    #[error(transparent)]
+    OfSecret(#[from] SecretTokenError),
     #[error(transparent)]
     Jwt(#[from] JwtError),
     #[error(transparent)]
@@ -76,6 +80,7 @@ pub struct BearerTokens {
     registry: Arc<Registry>,
     issuer: Arc<Issuer>,
     fixed: HashMap<Fingerprint, User>,
+    of_secrets: SecretTokens,
     jwt: JwtAuthenticators,
     webhook: Option<TokenWebhook>,
     checked: Mutex<HashMap<Fingerprint, (Arc<Claims>, i64)>>,
@@ -92,7 +97,8 @@ impl BearerTokens {
         webhook: Option<TokenWebhook>,
     ) -> Self {
         let fixed = fixed.iter().map(|t| (fingerprint(&t.token), t.user.clone())).collect();
-        Self { registry, issuer, fixed, jwt, webhook, checked: Mutex::default() }
+        let of_secrets = SecretTokens::new(registry.clone(), issuer.clone());
+        Self { registry, issuer, fixed, of_secrets, jwt, webhook, checked: Mutex::default() }
     }
 
     /// Reads what other issuers sign with, until `stop`.
@@ -149,6 +155,14 @@ impl BearerTokens {
             Err(BearerError::Token(TokenError::Issuer { .. } | TokenError::Signature { .. }))
                 if !self.issuer.claims_to_be_ours(token) => {}
             Err(error) => errors.push(error),
+        }
+        match self.of_secrets.user(token).await {
+            Ok(Some(user)) => match for_us(user) {
+                Ok(known) => return Ok(known),
+                Err(error) => errors.push(error),
+            },
+            Ok(None) => {}
+            Err(error) => errors.push(error.into()),
         }
         match self.jwt.user(token, now).await {
             Ok(Some(user)) => match for_us(user) {

@@ -18,6 +18,7 @@ use super::kinds::rules::addresses::special_address;
 use super::object::{items_at, meta_str};
 use super::ownership::Tracking;
 use super::{Registry, RegistryError};
+use crate::authn::secret_tokens;
 use crate::error::ApiError;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -63,6 +64,7 @@ pub(super) async fn ensure(registry: &Registry) -> Result<(), RegistryError> {
     })
     .await?;
     ensure_object(registry, dns_service(registry), keep).await?;
+    ensure_object(registry, token_tracking(), keep).await?;
     for object in flow_control::objects() {
         ensure_object(registry, object, flow_control::reconcile).await?;
     }
@@ -192,6 +194,13 @@ fn endpoint_slice(registry: &Registry) -> Value {
         "addressType": if config.advertise_address.is_ipv4() { "IPv4" } else { "IPv6" },
         "endpoints": endpoints,
         "ports": [{"name": "https", "port": config.advertise_port, "protocol": "TCP"}]})
+}
+
+/// Since when the use of tokens in Secrets is noted, for whoever removes unused ones.
+fn token_tracking() -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking", "namespace": "kube-system"},
+        "data": {"since": secret_tokens::today()}})
 }
 
 /// Served on every node by its agent, so it selects no pods.

@@ -54,6 +54,7 @@ pub(crate) async fn answer(inner: &Arc<Inner>, request: Request<Body>) -> Respon
     let encoding = failure_encoding(request.headers(), &query);
     let long_running = info.is_long_running();
     let observed = inner.metrics.begin(&info);
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let id = audited::id_of(request.headers());
     let mut notes = Notes::default();
     let time = if long_running { Ok(deadline::REQUEST_TIMEOUT) } else { deadline::of(&query) };
@@ -77,7 +78,7 @@ pub(crate) async fn answer(inner: &Arc<Inner>, request: Request<Body>) -> Respon
     let mut failure = None;
     let mut response = answered.unwrap_or_else(|error| {
         if error.code >= 500 {
-            tracing::warn!(code = error.code, %error, "request failed");
+            tracing::warn!(code = error.code, %method, path, %error, "request failed");
         }
         failure = trail.is_some().then(|| error.status());
         respond::failure(inner.registry.schema(), &error, encoding)

@@ -18,7 +18,7 @@ use crate::error::ApiError;
 use crate::registry::{
     CachedObject, Context, Definition, DeleteOptions, DeleteOutcome, ListResult, PatchKind, Target,
 };
-use crate::{proxy, reviews, tokens};
+use crate::{proxy, reviews, token_request};
 
 /// How the answer is to be written.
 #[derive(Clone, Copy)]
@@ -41,7 +41,7 @@ pub(crate) async fn serve(inner: &Arc<Inner>, call: Call, body: Body) -> Result<
     }
     allow_verb(&call, &definition)?;
     if definition.group.is_empty() && definition.plural == "serviceaccounts" && info.subresource == "token" {
-        return tokens::request::serve(inner, call, body, &target).await;
+        return token_request::serve(inner, call, body, &target).await;
     }
     // Custom resources have no protobuf form of their own; their metadata and their Scale have one.
     let custom = definition.custom.clone().filter(|_| info.subresource != "scale");

@@ -296,7 +296,8 @@ pub struct Informers {
 struct Inner {
     client: Client,
     shutdown: CancellationToken,
-    caches: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+    /// By type and field selector.
+    caches: Mutex<HashMap<(TypeId, &'static str), Arc<dyn Any + Send + Sync>>>,
 }
 
 impl Informers {
@@ -318,11 +319,20 @@ impl Informers {
 
     /// The cache of a type; the first call starts following it. Must be called within a Tokio runtime.
     pub fn cache<K: Cached>(&self) -> Arc<Cache<K>> {
+        self.selection("")
+    }
+
+    /// As [`Informers::cache`], of the objects that a field selector selects.
+    pub fn selection<K: Cached>(&self, fields: &'static str) -> Arc<Cache<K>> {
         let mut caches = self.inner.caches.lock().unwrap_or_else(|e| e.into_inner());
-        let entry = caches.entry(TypeId::of::<K>()).or_insert_with(|| {
+        let entry = caches.entry((TypeId::of::<K>(), fields)).or_insert_with(|| {
             let cache = Arc::new(Cache::<K>::default());
             let (client, shutdown) = (self.inner.client.clone(), self.inner.shutdown.clone());
-            tokio::spawn(cache.clone().follow(client, watcher::Config::default(), shutdown));
+            let mut config = watcher::Config::default();
+            if !fields.is_empty() {
+                config = config.fields(fields);
+            }
+            tokio::spawn(cache.clone().follow(client, config, shutdown));
             cache
         });
         // The map is keyed by the type, so the downcast cannot miss.

@@ -1,5 +1,6 @@
 //! Delete: at once, or marked and left to finalizers and agents; one object or a selection.
 
+use futures::{StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use penstock_store::Revision;
 use serde_json::{Value, json};
@@ -16,6 +17,8 @@ use crate::registry::strategy::Grace;
 use crate::registry::{DeleteOutcome, ListResult, Registry};
 
 const ATTEMPTS_MAX: usize = 32;
+/// Objects of a collection deleted at once, so that the store makes many durable together.
+const COLLECTION_DELETIONS_MAX: usize = 32;
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
@@ -129,18 +132,21 @@ impl Registry {
     ) -> Result<ListResult, ApiError> {
         options.validate()?;
         let result = self.list(context, definition, target, list).await?;
-        for item in &result.items {
-            let namespace = (!item.namespace.is_empty()).then_some(item.namespace.as_str());
-            let one = Target::named(namespace, &item.name);
-            let mut options = options.clone();
-            // Never a namesake that was made after the list.
-            options.precondition_uid.get_or_insert_with(|| item.uid.clone());
-            match self.delete(context, definition, &one, &options).await {
-                Ok(_) => {}
-                Err(e) if e.is_not_found() || e.is_conflict() => {}
-                Err(e) => return Err(e),
-            }
-        }
+        let deletions = stream::iter(&result.items).map(Ok);
+        deletions
+            .try_for_each_concurrent(COLLECTION_DELETIONS_MAX, async |item| {
+                let namespace = (!item.namespace.is_empty()).then_some(item.namespace.as_str());
+                let one = Target::named(namespace, &item.name);
+                let mut options = options.clone();
+                // Never a namesake that was made after the list.
+                options.precondition_uid.get_or_insert_with(|| item.uid.clone());
+                match self.delete(context, definition, &one, &options).await {
+                    Ok(_) => Ok(()),
+                    Err(e) if e.is_not_found() || e.is_conflict() => Ok(()),
+                    Err(e) => Err(e),
+                }
+            })
+            .await?;
         Ok(result)
     }
 }

@@ -3,9 +3,9 @@
 use axum::body::Body;
 use http::Response;
 use jiff::Timestamp;
+use penstock_tokens::{KubernetesClaims, Reference};
 use serde_json::{Value, json};
 
-use super::{KubernetesClaims, Reference};
 use crate::authz::rules::strings;
 use crate::error::{ApiError, FieldError};
 use crate::registry::{CachedObject, Context, Target};

@@ -25,6 +25,8 @@ pub fn ticks() -> u64 {
 pub struct Moment {
     /// [`now_ns`], a tick late at most.
     pub now_ns: u64,
+    /// The same in seconds: a division takes as long as a look into a map.
+    pub now_s: u64,
     /// The tick of which that is the time.
     tick: u64,
     /// What flows are marked with whose packets are for what they say (see `settled`); zero for nothing.
@@ -43,6 +45,7 @@ impl Moment {
         if self.tick != tick {
             self.tick = tick;
             self.now_ns = now_ns();
+            self.now_s = self.now_ns / SECOND_NS;
         }
     }
 }

@@ -99,6 +99,7 @@ pub fn outcome(answer: u32) -> Result<(), Reason> {
 fn begin(work: &mut Work, mark: u16) {
     work.service = 0;
     work.first = false;
+    work.hash = hash::flow_wide(&work.packet.key);
     work.moment.begin(mark);
 }
 
@@ -153,7 +154,7 @@ fn asking(
         return Err(Reason::SourceNotAllowed);
     }
     work.packet.key.half = HALF_FORWARD;
-    if !flow::find(&work.packet, &work.packet.key, &mut work.to, &mut work.moment) {
+    if !flow::find(&work.packet, &work.packet.key, work.hash, &mut work.to, &mut work.moment) {
         if work.packet.kind == Kind::LaterFragment {
             return Err(Reason::Fragment);
         }
@@ -181,7 +182,7 @@ pub fn open(ctx: *mut c_void, side: Side, set: u32, work: &mut Work) -> Result<(
     if side == Side::Uplink && is_martian(config, &source) {
         return Err(Reason::MartianSource);
     }
-    let backend = match service::choose(set, hash::flow(&work.packet.key), || source) {
+    let backend = match service::choose(set, work.hash as u32, || source) {
         Choice::Backend(backend) => backend,
         Choice::Nobody => return Err(Reason::NoBackend),
         Choice::NobodyHere => return Err(Reason::NoLocalBackend),
@@ -220,7 +221,7 @@ pub fn open(ctx: *mut c_void, side: Side, set: u32, work: &mut Work) -> Result<(
 #[inline(always)]
 fn replying(side: Side, work: &mut Work) -> Result<Decision, Reason> {
     work.packet.key.half = HALF_REPLY;
-    if !flow::find(&work.packet, &work.packet.key, &mut work.to, &mut work.moment) {
+    if !flow::find(&work.packet, &work.packet.key, work.hash, &mut work.to, &mut work.moment) {
         if side == Side::Uplink {
             masquerade::note_asker(work);
         }
@@ -250,7 +251,7 @@ pub fn leaving(hook: &impl Hook, work: &mut Work) -> Result<Decision, Reason> {
         return masquerade::leaving(hook, work, config, followed);
     }
     work.packet.key.half = HALF_REPLY;
-    if !followed || !flow::find(&work.packet, &work.packet.key, &mut work.to, &mut work.moment) {
+    if !followed || !flow::find(&work.packet, &work.packet.key, work.hash, &mut work.to, &mut work.moment) {
         return Ok(Decision::Leave);
     }
     work.service = work.to.service;

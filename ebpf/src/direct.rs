@@ -21,7 +21,7 @@ use penstock_ebpf_common::{
 };
 use penstock_ebpf_packet::direct::{self, Asked};
 use penstock_ebpf_packet::header::{Frame, IP_OFFSET, IPV4_LENGTH, IPV6_LENGTH};
-use penstock_ebpf_packet::{Kind, Packet};
+use penstock_ebpf_packet::{Kind, Packet, hash};
 
 use crate::count;
 use crate::decide::{self, Decision, Hook};
@@ -227,8 +227,9 @@ fn is_new(work: &mut Work) -> Result<bool, Reason> {
         return Err(Reason::MartianSource);
     }
     work.first = false;
+    work.hash = hash::flow_wide(&work.packet.key);
     work.moment.begin(0);
-    let goes_on = flow::find(&work.packet, &work.packet.key, &mut work.back, &mut work.moment);
+    let goes_on = flow::find(&work.packet, &work.packet.key, work.hash, &mut work.back, &mut work.moment);
     if goes_on && flow::leads_alike(&work.back, &work.to) {
         return Ok(false);
     }

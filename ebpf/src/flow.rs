@@ -44,9 +44,9 @@ pub const fn connects(protocol: u8) -> bool {
 /// Finds the flow this packet continues and copies it. Refreshes it at most once a second, and its other half with it.
 /// Called when what the packet is for was looked up: the flow is settled then.
 #[inline(always)]
-pub fn find(packet: &Packet, key: &FlowKey, to: &mut FlowValue, moment: &mut Moment) -> bool {
+pub fn find(packet: &Packet, key: &FlowKey, hash: u64, to: &mut FlowValue, moment: &mut Moment) -> bool {
     moment.leaves_over = false;
-    let Some(found) = flows::read(key, to) else {
+    let Some(found) = flows::read(key, hash, to) else {
         return false;
     };
     // SAFETY: valid while the program runs. Should the place become another flow's from here on, that one is refreshed.
@@ -82,7 +82,7 @@ pub fn find(packet: &Packet, key: &FlowKey, to: &mut FlowValue, moment: &mut Mom
 /// Finds a flow without a sign of life in it: for packets that anybody may send, such as errors.
 #[inline(always)]
 pub fn peek(key: &FlowKey, to: &mut FlowValue) -> bool {
-    flows::read(key, to).is_some()
+    flows::read(key, hash::flow_wide(key), to).is_some()
 }
 
 /// Whether a client's packet begins something new although a flow of its addresses is there.
@@ -137,7 +137,7 @@ pub fn make(hook: &impl Hook, work: &mut Work) -> Result<(), Reason> {
     work.other = work.packet.key.other_key(&work.to);
     work.back = work.packet.key.other_value(&work.to);
     let span = last.saturating_sub(first) as u32 + 1;
-    let start = hash::flow(&work.packet.key).rotate_left(16);
+    let start = (work.hash as u32).rotate_left(16);
     let wanted = work.to.source_port;
     let tries = if work.only_port { ONLY_PORT_TRIES } else { TRIES_MAX };
     let mut attempt = 0;
@@ -150,11 +150,13 @@ pub fn make(hook: &impl Hook, work: &mut Work) -> Result<(), Reason> {
         };
         attempt += 1;
         work.other.destination_port = port;
+        work.other_hash = hash::flow_wide(&work.other);
         // Who keeps the client's address cannot clash with this node's sockets.
         if !work.keep_port && hook.is_taken() {
             continue;
         }
-        let Some(back) = flows::reserve(&work.other, &work.back) else {
+        let Some(back) = flows::reserve(&work.other, work.other_hash, work.to.service, work.moment.now_s)
+        else {
             continue;
         };
         if back.exists && !may_take_over(&back, &work.packet.key, &work.other, work.to.seen_ns) {
@@ -162,7 +164,8 @@ pub fn make(hook: &impl Hook, work: &mut Work) -> Result<(), Reason> {
         }
         work.to.source_port = port;
         // Both places are claimed before either is filled: claiming waits for all that was written before.
-        let Some(there) = flows::reserve(&work.packet.key, &work.to) else {
+        let Some(there) = flows::reserve(&work.packet.key, work.hash, work.to.service, work.moment.now_s)
+        else {
             flows::give_up(&back);
             continue;
         };
@@ -205,7 +208,7 @@ extern "C" fn penstock_flow_clear() -> u32 {
         return 0;
     };
     let key = &work.packet.key;
-    if flows::read(key, &mut work.back).is_some() {
+    if flows::read(key, work.hash, &mut work.back).is_some() {
         work.other = key.other_key(&work.back);
         // Its source port may have been given to another flow since, whose answers come by it now.
         // SAFETY: read at once.

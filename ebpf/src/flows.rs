@@ -81,19 +81,16 @@ extern "C" fn penstock_flow_claim(key: *const FlowKey, hash: u64, marks: u64, wh
         return 0;
     }
     // SAFETY: not null, and of the type.
-    let now_s = table::seen_of(marks);
-    match table::claim(&Table::of(which), hash, unsafe { &*key }, marks, (now_s, table::ANY_WORTH)) {
+    let (key, table) = (unsafe { &*key }, Table::of(which));
+    match table::claim(&table, hash, key, marks, (table::seen_of(marks), table::ANY_WORTH)) {
+        Claimed::Place(place) if table::clashes(&table, hash, key, place) => {
+            table::give_up(&table, place);
+            0
+        }
         Claimed::Place(place) => place + 1,
         Claimed::Exists(place) => (place + 1) | EXISTS,
         Claimed::Contended => 0,
     }
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn penstock_flow_clashes(key: *const FlowKey, hash: u64, place: u32, which: u32) -> u32 {
-    // SAFETY: not null, and of the type.
-    (key.is_null() || table::clashes(&Table::of(which), hash, unsafe { &*key }, place)) as u32
 }
 
 /// Makes an entry, or (with `anew`) writes it anew. Zero when there is one, or no place.
@@ -115,7 +112,7 @@ extern "C" fn penstock_flow_insert(
 
 #[inline(always)]
 fn insert(table: Table, key: &FlowKey, value: &FlowValue, anew: bool) -> bool {
-    match claim(table, key, value) {
+    match claim(table, key, hash::flow_wide(key), marks(value)) {
         Some(claim) if anew || !claim.exists => put_into(table, &claim, key, value),
         _ => false,
     }
@@ -150,18 +147,9 @@ pub struct Claim {
 }
 
 #[inline(always)]
-fn claim(table: Table, key: &FlowKey, value: &FlowValue) -> Option<Claim> {
-    let hash = hash::flow_wide(key);
-    let answer = penstock_flow_claim(key, hash, marks(value), table.which);
-    if answer == 0 {
-        return None;
-    }
-    let claim = Claim { place: (answer & !EXISTS) - 1, exists: answer & EXISTS != 0 };
-    if !claim.exists && penstock_flow_clashes(key, hash, claim.place, table.which) != 0 {
-        table::give_up(&table, claim.place);
-        return None;
-    }
-    Some(claim)
+fn claim(table: Table, key: &FlowKey, hash: u64, marks: u64) -> Option<Claim> {
+    let answer = penstock_flow_claim(key, hash, marks, table.which);
+    (answer != 0).then(|| Claim { place: (answer & !EXISTS) - 1, exists: answer & EXISTS != 0 })
 }
 
 /// Writes an entry into a place that is the caller's.
@@ -184,8 +172,8 @@ fn marks(value: &FlowValue) -> u64 {
 }
 
 #[inline(always)]
-fn find(table: Table, key: &FlowKey) -> Option<Found> {
-    let answer = penstock_flow_find(key, hash::flow_wide(key), table.which);
+fn find(table: Table, key: &FlowKey, hash: u64) -> Option<Found> {
+    let answer = penstock_flow_find(key, hash, table.which);
     let place = answer as u32;
     (place != 0).then(|| Found { place: place - 1, head: answer >> 32 })
 }
@@ -220,10 +208,16 @@ impl Held {
 /// Finds a flow.
 #[inline(always)]
 pub fn get(key: &FlowKey) -> Option<Held> {
-    let found = match find(TABLE, key) {
+    get_hashed(key, hash::flow_wide(key))
+}
+
+/// The same, of whose key the hash is known.
+#[inline(always)]
+fn get_hashed(key: &FlowKey, hash: u64) -> Option<Held> {
+    let found = match find(TABLE, key, hash) {
         None if carries() => {
             bring(key);
-            find(TABLE, key)
+            find(TABLE, key, hash)
         }
         found => found,
     }?;
@@ -231,22 +225,22 @@ pub fn get(key: &FlowKey) -> Option<Held> {
     TABLE.entry(found.place).map(|flow| Held { found, value: unsafe { &raw mut (*flow).value } })
 }
 
-/// Finds a flow and copies it.
+/// Finds a flow by its key and the key's hash, and copies it.
 #[inline(always)]
-pub fn read(key: &FlowKey, to: &mut FlowValue) -> Option<Held> {
-    let held = get(key)?;
+pub fn read(key: &FlowKey, hash: u64, to: &mut FlowValue) -> Option<Held> {
+    let held = get_hashed(key, hash)?;
     // SAFETY: valid while the program runs; should it become another flow's meanwhile, that is seen.
     work::copy(to, unsafe { &*held.value });
     held.is_still().then_some(held)
 }
 
-/// Claims a place for a new flow, to be filled by [`put`] or given up.
+/// Claims a place for a new flow of a service that is seen in this second, to be filled by [`put`] or given up.
 #[inline(always)]
-pub fn reserve(key: &FlowKey, value: &FlowValue) -> Option<Claim> {
+pub fn reserve(key: &FlowKey, hash: u64, service: u32, now_s: u64) -> Option<Claim> {
     if carries() {
         bring(key);
     }
-    claim(TABLE, key, value)
+    claim(TABLE, key, hash, table::marks(service, now_s))
 }
 
 /// The flow of a place that exists.
@@ -302,11 +296,11 @@ fn insert_into_both(key: &FlowKey, value: &FlowValue, anew: u32) -> bool {
 #[inline(always)]
 pub fn remove(key: &FlowKey) {
     if carries()
-        && let Some(found) = find(FORMER_TABLE, key)
+        && let Some(found) = find(FORMER_TABLE, key, hash::flow_wide(key))
     {
         table::remove(&FORMER_TABLE, found);
     }
-    if let Some(found) = find(TABLE, key) {
+    if let Some(found) = find(TABLE, key, hash::flow_wide(key)) {
         table::remove(&TABLE, found);
     }
 }
@@ -325,7 +319,7 @@ extern "C" fn penstock_flow_bring(key: *const FlowKey) -> u32 {
     }
     // SAFETY: not null, and of the type.
     let key = unsafe { &*key };
-    let (Some(work), Some(found)) = (work::get(), find(FORMER_TABLE, key)) else {
+    let (Some(work), Some(found)) = (work::get(), find(FORMER_TABLE, key, hash::flow_wide(key))) else {
         return 0;
     };
     let Some(flow) = FORMER_TABLE.entry(found.place) else {

@@ -5,7 +5,7 @@
 
 use aya_ebpf::bindings::BPF_ANY;
 use penstock_ebpf_common::{Event, FragmentValue};
-use penstock_ebpf_packet::Kind;
+use penstock_ebpf_packet::{Kind, hash};
 
 use crate::clock::{self, SECOND_NS};
 use crate::count;
@@ -48,6 +48,7 @@ pub fn follow(work: &mut Work) -> bool {
     key.source_port = first.source_port;
     key.destination_port = first.destination_port;
     key.protocol = first.protocol as u8;
+    work.hash = hash::flow_wide(&work.packet.key);
     count::event(Event::FragmentFollowed);
     true
 }

@@ -5,7 +5,7 @@ use penstock_ebpf_common::{
     Address, CONFIG_MASQUERADE, Config, FLOW_MASQUERADE, FlowValue, HALF_FORWARD, HALF_REPLY, INSIDE_PODS,
     PROTOCOL_UDP, Reason,
 };
-use penstock_ebpf_packet::Kind;
+use penstock_ebpf_packet::{Kind, hash};
 
 use crate::decide::{self, Decision, Hook};
 use crate::flow;
@@ -75,7 +75,7 @@ pub fn leaving(
         return Ok(Decision::Leave);
     }
     work.packet.key.half = HALF_FORWARD;
-    if !flow::find(&work.packet, &work.packet.key, &mut work.to, &mut work.moment) {
+    if !flow::find(&work.packet, &work.packet.key, work.hash, &mut work.to, &mut work.moment) {
         if range(&work.packet.key.source) != Some(INSIDE_PODS) {
             return Ok(Decision::Leave);
         }
@@ -120,7 +120,7 @@ pub fn replying(work: &mut Work) -> Decision {
     work.other.half = HALF_REPLY;
     // Nobody looked up whether a service has its addresses, so that it is not settled.
     work.moment.mark = 0;
-    if flow::find(&work.packet, &work.other, &mut work.back, &mut work.moment)
+    if flow::find(&work.packet, &work.other, hash::flow_wide(&work.other), &mut work.back, &mut work.moment)
         && work.back.flags & FLOW_MASQUERADE == 0
     {
         work::copy(&mut work.to, &work.back);

@@ -42,7 +42,7 @@ pub fn find(work: &mut Work) -> Option<Decision> {
     let half =
         if port >= config.snat_port_min && port <= config.snat_port_max { HALF_REPLY } else { HALF_FORWARD };
     set_half(&mut packet.key, half);
-    flows::read(&packet.key, &mut work.to)?;
+    flows::read(&packet.key, work.hash, &mut work.to)?;
     if work.to.settled != work.moment.mark
         || work.moment.mark == 0
         || work.moment.now_ns.saturating_sub(work.to.seen_ns) > SECOND_NS

@@ -16,10 +16,14 @@ use crate::too_big::QUOTE_WORDS;
 pub struct Work {
     /// The packet as it came.
     pub packet: Packet,
+    /// The hash of its key, which both halves of a flow and the choice of a backend go by.
+    pub hash: u64,
     /// What it becomes.
     pub to: FlowValue,
     /// The key of a flow's other half.
     pub other: FlowKey,
+    /// The hash of that.
+    pub other_hash: u64,
     /// The value of a flow's other half.
     pub back: FlowValue,
     /// The other half of a flow, to be put back.

@@ -135,6 +135,10 @@ pub fn head<M: Memory>(memory: &M, place: u32) -> Option<*mut u64> {
     memory.heads(place / WAYS).map(|heads| unsafe { heads.add((place % WAYS) as usize) })
 }
 
+// Of the loops below the one over both buckets stays a loop; those over the ways of a bucket become a row of looks, of which each
+// is only as long as it takes to see that the tag is another's, so that the processor is at the second bucket while it still
+// waits for the first.
+
 /// Finds an entry.
 #[inline(always)]
 pub fn find<M: Memory>(memory: &M, hash: u64, key: &M::Key) -> Option<Found> {
@@ -146,14 +150,12 @@ pub fn find<M: Memory>(memory: &M, hash: u64, key: &M::Key) -> Option<Found> {
         round += 1;
         bucket ^= step;
         let heads = memory.heads(bucket)?;
-        let mut way = 0;
-        while way < memory.opaque::<WAYS>() {
+        for way in 0..WAYS {
             // SAFETY: within the heads of the bucket.
             let head = memory.read(unsafe { heads.add(way as usize) });
             if (head ^ wanted) & (STATE | TAG) == 0 && memory.has(heads, way, key) {
                 return Some(Found { place: bucket * WAYS + way, head });
             }
-            way += 1;
         }
     }
     None
@@ -169,19 +171,79 @@ pub fn claim<M: Memory>(
     marks: u64,
     (now_s, worth_max): (u64, u64),
 ) -> Claimed {
-    claim_by(memory, hash, key, marks, |head| worth(head, now_s), worth_max)
+    match look(memory, hash, key) {
+        Look::Full => match least(memory, hash, now_s, worth_max) {
+            Some(place) => take(memory, hash, place, marks, |state| state != TAKEN),
+            None => Claimed::Contended,
+        },
+        other => claim_free_of(memory, hash, other, marks),
+    }
+}
+
+/// The same where nothing is given up: a place that is free.
+#[inline(always)]
+pub fn claim_free<M: Memory>(memory: &M, hash: u64, key: &M::Key, marks: u64) -> Claimed {
+    claim_free_of(memory, hash, look(memory, hash, key), marks)
 }
 
 #[inline(always)]
-fn claim_by<M: Memory>(
-    memory: &M,
-    hash: u64,
-    key: &M::Key,
-    marks: u64,
-    worth: impl Fn(u64) -> u64,
-    worth_max: u64,
-) -> Claimed {
-    let wanted = LIVE | tag(hash);
+fn claim_free_of<M: Memory>(memory: &M, hash: u64, look: Look, marks: u64) -> Claimed {
+    match look {
+        Look::Has(place) => Claimed::Exists(place),
+        Look::Free(place) => take(memory, hash, place, marks, |state| state == FREE),
+        Look::Full | Look::Taken => Claimed::Contended,
+    }
+}
+
+/// What both buckets of a key have.
+enum Look {
+    /// The key, in this place.
+    Has(u32),
+    /// A place for which somebody may be about to make an entry with the key.
+    Taken,
+    /// This free place, and not the key.
+    Free(u32),
+    /// Neither.
+    Full,
+}
+
+#[inline(always)]
+fn look<M: Memory>(memory: &M, hash: u64, key: &M::Key) -> Look {
+    let (home, step) = buckets(memory, hash);
+    // The lowest free way of both buckets, so that both fill evenly.
+    let (mut free, mut free_bucket) = (WAYS, home);
+    let mut bucket = home ^ step;
+    let mut round = 0;
+    while round < memory.opaque::<2>() {
+        round += 1;
+        bucket ^= step;
+        let Some(heads) = memory.heads(bucket) else { return Look::Full };
+        let mut lowest = WAYS;
+        for way in (0..WAYS).rev() {
+            // SAFETY: within the heads of the bucket.
+            let head = memory.read(unsafe { heads.add(way as usize) });
+            if (head ^ tag(hash)) & TAG == 0 {
+                if head & STATE == LIVE && memory.has(heads, way, key) {
+                    return Look::Has(bucket * WAYS + way);
+                }
+                if head & STATE == TAKEN {
+                    return Look::Taken;
+                }
+            }
+            if head & STATE == FREE {
+                lowest = way;
+            }
+        }
+        if lowest < free {
+            (free, free_bucket) = (lowest, bucket);
+        }
+    }
+    if free < WAYS { Look::Free(free_bucket * WAYS + free) } else { Look::Full }
+}
+
+/// The place of both buckets of a key whose entry is worth least, and less than `worth_max`.
+#[inline(always)]
+fn least<M: Memory>(memory: &M, hash: u64, now_s: u64, worth_max: u64) -> Option<u32> {
     let (home, step) = buckets(memory, hash);
     // What is worth least, and where it is.
     let mut least = worth_max << 32;
@@ -190,30 +252,34 @@ fn claim_by<M: Memory>(
     while round < memory.opaque::<2>() {
         round += 1;
         bucket ^= step;
-        let Some(heads) = memory.heads(bucket) else { return Claimed::Contended };
+        let heads = memory.heads(bucket)?;
         let mut way = 0;
         while way < memory.opaque::<WAYS>() {
             // SAFETY: within the heads of the bucket.
             let head = memory.read(unsafe { heads.add(way as usize) });
-            if (head ^ wanted) & (STATE | TAG) == 0 && memory.has(heads, way, key) {
-                return Claimed::Exists(bucket * WAYS + way);
-            }
-            // Of places worth the same the lowest way: so both buckets fill evenly.
-            let this = worth(head) << 32 | u64::from(way << WAY_SHIFT | bucket);
+            let this = worth(head, now_s) << 32 | u64::from(way << WAY_SHIFT | bucket);
             if this < least {
                 least = this;
             }
             way += 1;
         }
     }
-    if least >> 32 >= worth_max {
-        return Claimed::Contended;
-    }
-    let place = (least as u32 & BUCKETS_MASK) * WAYS + (least as u32 >> WAY_SHIFT);
-    let Some(own) = self::head(memory, place) else { return Claimed::Contended };
+    (least >> 32 < worth_max).then(|| (least as u32 & BUCKETS_MASK) * WAYS + (least as u32 >> WAY_SHIFT))
+}
+
+/// Claims a place that was chosen, if its state is still a right one.
+#[inline(always)]
+fn take<M: Memory>(
+    memory: &M,
+    hash: u64,
+    place: u32,
+    marks: u64,
+    is_right: impl FnOnce(u64) -> bool,
+) -> Claimed {
+    let Some(own) = head(memory, place) else { return Claimed::Contended };
     let was = memory.read(own);
     let taken = TAKEN | next_version(was) | tag(hash) | marks;
-    if was & STATE == TAKEN || !memory.swap(own, was, taken) {
+    if !is_right(was & STATE) || !memory.swap(own, was, taken) {
         return Claimed::Contended;
     }
     Claimed::Place(place)
@@ -221,12 +287,6 @@ fn claim_by<M: Memory>(
 
 /// The worth of no place.
 pub const ANY_WORTH: u64 = TAKEN_WORTH;
-
-/// The same where nothing is given up: a place that is free.
-#[inline(always)]
-pub fn claim_free<M: Memory>(memory: &M, hash: u64, key: &M::Key, marks: u64) -> Claimed {
-    claim_by(memory, hash, key, marks, |head| head & STATE, 1)
-}
 
 /// The worth of a new entry with these marks, so that it takes the place of none that is worth as much.
 #[inline(always)]
@@ -251,19 +311,16 @@ pub fn clashes<M: Memory>(memory: &M, hash: u64, key: &M::Key, own: u32) -> bool
         round += 1;
         bucket ^= step;
         let Some(heads) = memory.heads(bucket) else { return true };
-        let mut way = 0;
-        while way < memory.opaque::<WAYS>() {
+        for way in 0..WAYS {
             // SAFETY: within the heads of the bucket.
             let head = memory.read(unsafe { heads.add(way as usize) });
-            let is_own = bucket * WAYS + way == own;
             if (head ^ tag(hash)) & TAG == 0
-                && !is_own
                 && head & STATE != FREE
+                && bucket * WAYS + way != own
                 && (head & STATE == TAKEN || memory.has(heads, way, key))
             {
                 return true;
             }
-            way += 1;
         }
     }
     false

@@ -270,6 +270,17 @@ fn an_older_entry_takes_no_place_of_newer_ones() {
 }
 
 #[test]
+fn a_free_place_that_another_fills_before_it_is_claimed_is_not_taken_from_it() {
+    let table = Numbers::new(4);
+    let hash = hash::mix(7);
+    let Look::Free(place) = look(&table, hash, &7) else { panic!("a place") };
+    table.write(place, 8, 8);
+    publish(&table, place);
+    assert_eq!(claim_free_of(&table, hash, Look::Free(place), marks(0, 1)), Claimed::Contended);
+    assert!(matches!(table.insert(7, 7, 1), Claimed::Place(other) if other != place));
+}
+
+#[test]
 fn a_key_whose_place_is_claimed_and_not_filled_is_not_found_nor_claimed_twice() {
     let table = Numbers::new(4);
     let hash = hash::mix(7);

@@ -45,14 +45,21 @@ pub fn observe_victims(
     if noted.connects == 0 || ended.is_empty() {
         return Ok(victims);
     }
-    maps.each_peer(&picked(ended.services()), |cookie, PickedPeer { peer, head }| {
+    let of = picked(ended.services());
+    let add = |victims: &mut Victims, cookie: &u64, peer: &Peer, named| {
         if is_over(ended, peer) && !dead.contains(cookie) {
             let of_kind = victims.entry(peer.netns).or_default().entry((peer.family, peer.protocol));
-            let named = Found::read(peer.protocol, *cookie, head);
             let victim = Victim { peer: (peer.backend, peer.backend_port), named };
             of_kind.or_default().insert(*cookie, victim);
         }
-    })?;
+    };
+    maps.peer_memory()?.each_picked(&of, |cookie, peer| add(&mut victims, cookie, peer, None));
+    // Names are asked for only when there is somebody: most often there is not.
+    if !victims.is_empty() {
+        maps.each_named_peer(&of, |cookie, PickedPeer { peer, head }| {
+            add(&mut victims, cookie, peer, Found::read(peer.protocol, *cookie, head));
+        })?;
+    }
     Ok(victims)
 }
 
@@ -69,11 +76,12 @@ fn is_over(ended: &Ended, peer: &Peer) -> bool {
 }
 
 /// Destroys sockets, and adds them to those that are dead. Returns how many were. What the kernel refuses is logged and left:
-/// its owner learns by a timeout.
+/// its owner learns by a timeout. `is_noted` says whether a socket is still known as one that is connected.
 pub fn apply_end(
     namespaces: &mut Namespaces,
     victims: &Victims,
     dead: &mut BTreeSet<u64>,
+    is_noted: &(dyn Fn(u64) -> bool + Sync),
 ) -> Result<usize, DataplaneError> {
     if victims.is_empty() {
         return Ok(0);
@@ -82,7 +90,7 @@ pub fn apply_end(
     let outcomes = Mutex::new(Vec::new());
     namespaces.visit(wanted, |cookie| {
         if let Some(victims) = victims.get(&cookie) {
-            let outcome = destroy_here(victims);
+            let outcome = destroy_here(victims, is_noted);
             outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
         }
     });
@@ -108,7 +116,7 @@ pub fn apply_end(
 
 /// Destroys sockets of this thread's namespace. Returns what came of it, and which were tried. A kind of socket that cannot
 /// be listed or destroyed keeps none of the other kinds.
-fn destroy_here(victims: &VictimsHere) -> (Destroyed, Vec<u64>) {
+fn destroy_here(victims: &VictimsHere, is_noted: &dyn Fn(u64) -> bool) -> (Destroyed, Vec<u64>) {
     let (mut done, mut tried) = (Destroyed::default(), Vec::new());
     for ((family, protocol), sockets) in victims {
         // A netlink socket of its own: after an error nobody knows which answers are still to come.
@@ -116,11 +124,13 @@ fn destroy_here(victims: &VictimsHere) -> (Destroyed, Vec<u64>) {
             let mut diag = Diag::open()?;
             let mut found: Vec<Found> = sockets.values().filter_map(Victim::found).collect();
             let named = diag.destroy(&found)?;
-            let all_were_found = found.len() == sockets.len() && named.missing == 0;
+            let unnamed = sockets.iter().filter(|(_, victim)| victim.found().is_none()).map(|(cookie, _)| *cookie);
+            // Most that are not found have closed meanwhile.
+            let are_left = unnamed.chain(named.missing.iter().copied()).any(is_noted);
             done.merge(named);
             tried.extend(found.iter().map(Found::cookie));
             // A list costs as much as hundreds of sockets, for the kernel walks the table of all namespaces.
-            if !all_were_found {
+            if are_left {
                 found = diag.connected(*family, *protocol)?;
                 found.retain(|found| sockets.get(&found.cookie()).is_some_and(|it| it.peer == found.peer()));
                 done.merge(diag.destroy(&found)?);

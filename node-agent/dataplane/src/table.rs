@@ -1,7 +1,7 @@
 //! A table ([`penstock_ebpf_packet::table`]) as user space sees it: in memory that it shares with the programs, without a call for
 //! each entry.
 //!
-//! Mapped for the time of a look only, for it is as large as the table. What it changes it changes as the programs do. Must not
+//! A large one is mapped for the time of a look only, for its memory counts as this process's. What it changes it changes as the programs do. Must not
 //! know what entries are for: [`crate::flow_table`] and [`crate::peer_table`] do.
 
 use std::io;
@@ -236,6 +236,11 @@ impl<E: Entry> Mapped<E> {
         }
     }
 }
+
+// SAFETY: nothing but a mapping, which is no thread's. What others write meanwhile is read and written word by word.
+unsafe impl<E> Send for Mapped<E> {}
+// SAFETY: as above.
+unsafe impl<E> Sync for Mapped<E> {}
 
 impl<E> Drop for Mapped<E> {
     fn drop(&mut self) {

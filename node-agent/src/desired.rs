@@ -92,7 +92,8 @@ impl Services {
             Event::Gone(name) => self.forget_service(&name),
             Event::Listing => {}
             Event::All(all) => {
-                let gone: Vec<_> = self.services.keys().filter(|name| !all.contains(&***name)).cloned().collect();
+                let gone: Vec<_> =
+                    self.services.keys().filter(|name| !all.contains(&***name)).cloned().collect();
                 gone.iter().for_each(|name| self.forget_service(name));
                 self.services_listed = true;
             }

@@ -49,8 +49,8 @@ pub struct Found {
 pub struct Destroyed {
     /// How many were: one that was gone before is none, and no error.
     pub count: usize,
-    /// The cookies of those that the kernel did not find.
-    pub missing: Vec<u64>,
+    /// How many the kernel did not find.
+    pub missing: usize,
     /// What the kernel said to the last that it refused.
     pub refusal: Option<io::Error>,
 }
@@ -103,10 +103,7 @@ impl Diag {
                         if let Err(error) = error_of(message.body) {
                             done.count -= 1;
                             match error.raw_os_error() {
-                                Some(libc::ENOENT) => {
-                                    let missing = some.get(message.sequence as usize);
-                                    done.missing.extend(missing.map(Found::cookie));
-                                }
+                                Some(libc::ENOENT) => done.missing += 1,
                                 _ => done.refusal = Some(error),
                             }
                         }
@@ -133,7 +130,7 @@ impl Destroyed {
     /// Adds what came of others.
     pub fn merge(&mut self, other: Self) {
         self.count += other.count;
-        self.missing.extend(other.missing);
+        self.missing += other.missing;
         self.refusal = other.refusal.or(self.refusal.take());
     }
 }

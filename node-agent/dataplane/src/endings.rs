@@ -138,8 +138,8 @@ impl Endings {
         noted: Noted,
     ) -> Result<Acted, DataplaneError> {
         let victims = sockets::observe_victims(maps, ended, &self.dead, noted)?;
-        let (namespaces, dead, peers) = (&mut self.namespaces, &mut self.dead, maps.peer_memory()?);
-        let destroy = || sockets::apply_end(namespaces, &victims, dead, &|cookie| peers.get(&cookie).is_some());
+        let (namespaces, dead) = (&mut self.namespaces, &mut self.dead);
+        let destroy = || sockets::apply_end(namespaces, &victims, dead);
         let mut sweep = || sweep::apply_departure(maps, left, &ended.gone, noted);
         if victims.is_empty() {
             return Ok(Acted { flows_removed: sweep()?, sockets_destroyed: 0 });

@@ -138,7 +138,7 @@ impl Default for Limits {
             // Takes its memory at once and does not grow; one that is evicted is made again, to the same backend.
             socket_flows_max: 16_384,
             // Read place by place, empty or not, whenever a backend leaves that was used: they begin small and grow.
-            peers_max: 16_384,
+            peers_max: 32_768,
             affinity_max: 16_384,
         }
     }

@@ -22,6 +22,13 @@ pub struct MapArray {
     threads: Threads,
 }
 
+/// How far a thread is with a swap.
+enum Progress {
+    Begun,
+    /// With the kernel's answer.
+    Done(io::Result<()>),
+}
+
 /// Swaps that are in use already, of which the kernel has not said yet that nobody reads the former maps.
 #[derive(Default)]
 pub struct Settling(Arc<Mutex<Unsettled>>);
@@ -63,31 +70,35 @@ impl MapArray {
         let (last, wanted) = (*last, sys::map_info(map.as_fd())?.id);
         let outer = self.outer.clone();
         let unsettled = settling.0.clone();
-        let (answer, settled) = mpsc::channel();
+        let (tells, told) = mpsc::channel();
         settling.unsettled().swaps += 1;
         let job: Job = Box::new(move || {
             let borrowed: Vec<_> = entries.iter().map(|(key, map)| (*key, map.as_fd())).collect();
+            // Nobody may be interested any more.
+            let _ = tells.send(Progress::Begun);
             let outcome = sys::update_array_of_maps(outer.as_fd(), &borrowed);
             drop(entries);
-            // Nobody may be interested.
-            let _ = answer.send(outcome);
+            let _ = tells.send(Progress::Done(outcome));
             Settling(unsettled).end_swap();
         });
         if let Err(error) = self.threads.run(job) {
             settling.unsettled().swaps -= 1;
             return Err(error);
         }
-        // The kernel takes the entries in order: with the last all are in use.
+        // Until the thread runs there is nothing to look for.
+        let mut news = told.recv().map_err(TryRecvError::from);
         loop {
-            match settled.try_recv() {
-                Ok(outcome) => return outcome,
+            match news {
+                Ok(Progress::Done(outcome)) => return outcome,
                 Err(TryRecvError::Disconnected) => return Err(io::Error::other("the waiting thread died")),
-                Err(TryRecvError::Empty) => {}
+                Ok(Progress::Begun) | Err(TryRecvError::Empty) => {}
             }
+            // The kernel takes the entries in order: with the last all are in use.
             if sys::lookup_inner_id(self.outer.as_fd(), last)? == Some(wanted) {
                 return Ok(());
             }
             std::thread::yield_now();
+            news = told.try_recv();
         }
     }
 }
@@ -138,7 +149,9 @@ mod tests {
         let done = Arc::new(AtomicUsize::new(0));
         let job = || -> Job {
             let done = done.clone();
-            Box::new(move || drop(done.fetch_add(1, Ordering::Relaxed)))
+            Box::new(move || {
+                done.fetch_add(1, Ordering::Relaxed);
+            })
         };
         Settling::default().then(job());
         assert_eq!(done.load(Ordering::Relaxed), 1, "there was nothing to wait for");

@@ -76,12 +76,11 @@ fn is_over(ended: &Ended, peer: &Peer) -> bool {
 }
 
 /// Destroys sockets, and adds them to those that are dead. Returns how many were. What the kernel refuses is logged and left:
-/// its owner learns by a timeout. `is_noted` says whether a socket is still known as one that is connected.
+/// its owner learns by a timeout.
 pub fn apply_end(
     namespaces: &mut Namespaces,
     victims: &Victims,
     dead: &mut BTreeSet<u64>,
-    is_noted: &(dyn Fn(u64) -> bool + Sync),
 ) -> Result<usize, DataplaneError> {
     if victims.is_empty() {
         return Ok(0);
@@ -90,7 +89,7 @@ pub fn apply_end(
     let outcomes = Mutex::new(Vec::new());
     namespaces.visit(wanted, |cookie| {
         if let Some(victims) = victims.get(&cookie) {
-            let outcome = destroy_here(victims, is_noted);
+            let outcome = destroy_here(victims);
             outcomes.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
         }
     });
@@ -116,7 +115,7 @@ pub fn apply_end(
 
 /// Destroys sockets of this thread's namespace. Returns what came of it, and which were tried. A kind of socket that cannot
 /// be listed or destroyed keeps none of the other kinds.
-fn destroy_here(victims: &VictimsHere, is_noted: &dyn Fn(u64) -> bool) -> (Destroyed, Vec<u64>) {
+fn destroy_here(victims: &VictimsHere) -> (Destroyed, Vec<u64>) {
     let (mut done, mut tried) = (Destroyed::default(), Vec::new());
     for ((family, protocol), sockets) in victims {
         // A netlink socket of its own: after an error nobody knows which answers are still to come.
@@ -124,13 +123,11 @@ fn destroy_here(victims: &VictimsHere, is_noted: &dyn Fn(u64) -> bool) -> (Destr
             let mut diag = Diag::open()?;
             let mut found: Vec<Found> = sockets.values().filter_map(Victim::found).collect();
             let named = diag.destroy(&found)?;
-            let unnamed = sockets.iter().filter(|(_, victim)| victim.found().is_none()).map(|(cookie, _)| *cookie);
-            // Most that are not found have closed meanwhile.
-            let are_left = unnamed.chain(named.missing.iter().copied()).any(is_noted);
+            let all_were_found = found.len() == sockets.len() && named.missing == 0;
             done.merge(named);
             tried.extend(found.iter().map(Found::cookie));
             // A list costs as much as hundreds of sockets, for the kernel walks the table of all namespaces.
-            if are_left {
+            if !all_were_found {
                 found = diag.connected(*family, *protocol)?;
                 found.retain(|found| sockets.get(&found.cookie()).is_some_and(|it| it.peer == found.peer()));
                 done.merge(diag.destroy(&found)?);

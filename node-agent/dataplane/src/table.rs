@@ -147,10 +147,15 @@ impl<E: Entry> Memory<E> {
     }
 
     fn each_of(&self, wanted: impl Fn(u16) -> bool, mut each: impl FnMut(&E::Key, &E::Value)) {
-        for place in 0..entries_in(self.0.buckets) {
-            let Some(own) = table::head(&self.0, place) else { return };
-            let head = table::Memory::read(&self.0, own);
-            if table::group_of(head).is_some_and(&wanted) {
+        for bucket in 0..self.0.buckets {
+            let Some(heads) = table::Memory::heads(&self.0, bucket) else { return };
+            for way in 0..WAYS {
+                // SAFETY: a bucket has so many heads.
+                let head = table::Memory::read(&self.0, unsafe { heads.add(way as usize) });
+                if !table::group_of(head).is_some_and(&wanted) {
+                    continue;
+                }
+                let place = bucket * WAYS + way;
                 let entry = self.0.copy(place);
                 if table::is_still(&self.0, Found { place, head }) {
                     let (key, value) = entry.parts();

@@ -134,7 +134,9 @@ mod tests {
     /// Has a thread say which it is.
     fn who(threads: &Threads) -> thread::ThreadId {
         let (says, said) = mpsc::channel();
-        threads.run(Box::new(move || says.send(thread::current().id()).expect("somebody listens"))).expect("a thread");
+        threads
+            .run(Box::new(move || says.send(thread::current().id()).expect("somebody listens")))
+            .expect("a thread");
         said.recv().expect("an answer")
     }
 
@@ -160,7 +162,11 @@ mod tests {
         for _ in 0..JOBS_MAX {
             let (go, gone) = (go.clone(), gone.0.clone());
             // All are under way at once, or none ends.
-            threads.run(Box::new(move || drop((go.wait(), gone.send(()).expect("somebody listens"))))).expect("a thread");
+            let job = move || {
+                go.wait();
+                gone.send(()).expect("somebody listens");
+            };
+            threads.run(Box::new(job)).expect("a thread");
         }
         (0..JOBS_MAX).for_each(|_| gone.1.recv().expect("each is done"));
         wait_for_idle(&threads, IDLE_MAX);

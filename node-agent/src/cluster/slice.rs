@@ -393,11 +393,14 @@ mod tests {
 
     #[test]
     fn what_may_be_missing_is_and_what_is_no_slice_is_refused() {
-        let nulls = json!({"metadata": {"labels": null, "annotations": null}, "ports": null, "endpoints": null});
+        let nulls =
+            json!({"metadata": {"labels": null, "annotations": null}, "ports": null, "endpoints": null});
         for nothing in [json!({}), json!({"metadata": {}}), nulls] {
             assert_eq!(read(&nothing).expect("a slice of nothing"), SliceView::default());
         }
-        for other in [json!({"kind": "Pod"}), json!([]), json!({"endpoints": {}}), json!({"ports": [{"port": "80"}]})] {
+        for other in
+            [json!({"kind": "Pod"}), json!([]), json!({"endpoints": {}}), json!({"ports": [{"port": "80"}]})]
+        {
             assert!(read(&other).is_err(), "{other}");
         }
     }

@@ -99,7 +99,12 @@ impl Counts {
 
     /// Of the counts of a service on all CPUs.
     fn bytes(&self) -> usize {
-        const { assert!(size_of::<ServiceCount>() % 8 == 0, "the kernel rounds values of each CPU up to words") };
+        const {
+            assert!(
+                size_of::<ServiceCount>().is_multiple_of(8),
+                "the kernel rounds values of each CPU up to words"
+            )
+        };
         self.cpus * size_of::<ServiceCount>()
     }
 

@@ -40,7 +40,7 @@ pub struct ObjectName {
 }
 
 /// A Service.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ServiceView {
     pub uid: Box<str>,
     pub cluster_ips: Box<[IpAddr]>,
@@ -189,23 +189,6 @@ impl View<core::Service> for ServiceView {
             ..ObjectMeta::default()
         };
         Ok((metadata, object.into()))
-    }
-}
-
-impl Default for ServiceView {
-    fn default() -> Self {
-        Self {
-            uid: Box::default(),
-            cluster_ips: Box::default(),
-            ports: Arc::default(),
-            headless: false,
-            unproxied: false,
-            internal_local: false,
-            external_local: false,
-            distribution: TrafficDistribution::default(),
-            affinity_seconds: None,
-            special: None,
-        }
     }
 }
 

@@ -4,15 +4,18 @@
 //! It exists to keep the agent small: an object is turned into a few fields as it arrives, and the rest (managed
 //! fields, labels, status) is dropped at once. It must not know what is done with them.
 
+mod endpoints;
 mod ingress;
 mod seen;
+mod slice;
 mod view;
 mod watch;
 
+pub use endpoints::{EndpointView, Endpoints, Place};
 pub use ingress::{class_view, ingress_view};
 pub use seen::Seen;
+pub use slice::{PodView, PortView, SliceView};
 pub use view::{
-    EndpointView, NodeView, ObjectName, OwnNodeView, Place, PodView, PortView, ServiceView, SliceView,
-    StationView, TrafficDistribution,
+    NodeView, ObjectName, OwnNodeView, ServicePortView, ServiceView, StationView, TrafficDistribution,
 };
 pub use watch::{Event, watch, watch_some};

@@ -7,8 +7,8 @@ mod announced;
 mod health;
 mod host_ports;
 mod node_ports;
-mod places;
 mod problems;
+mod shared;
 mod slices;
 
 #[cfg(test)]
@@ -27,14 +27,17 @@ use penstock_dataplane::{Backend, Choice, Forwarding, Hint, Protocol, Service, S
 use penstock_dns::{Endpoint, Exposure, Port, ServiceName, ServiceRecord};
 use penstock_ingress::ServicePort;
 
-use crate::cluster::{Event, ObjectName, OwnNodeView, Place, ServiceView, SliceView, TrafficDistribution};
+use crate::cluster::{
+    Event, ObjectName, OwnNodeView, Place, PortView, ServicePortView, ServiceView, SliceView,
+    TrafficDistribution,
+};
 
 pub use announced::Announced;
 pub use health::HealthCheck;
 pub use host_ports::compile_host_ports;
 pub use node_ports::NodePortAddresses;
-use places::Places;
 pub use problems::Problem;
+use shared::Shared;
 use slices::{Slice, Slices};
 
 /// How many changes are timed that come before the kernel has those before them.
@@ -43,13 +46,15 @@ const TIMED_MAX: usize = 4096;
 /// All Services and slices, and which of them changed since they were last compiled.
 #[derive(Debug, Default)]
 pub struct Services {
-    /// Boxed: half of the places in a tree are empty.
-    services: BTreeMap<ObjectName, Box<ServiceView>>,
-    /// By Service, then by slice. The names are shared with `owners`.
+    /// Boxed: half of the places in a tree are empty. Names are shared with the other trees.
+    services: BTreeMap<Arc<ObjectName>, Box<ServiceView>>,
+    /// By Service, then by slice.
     slices: BTreeMap<Arc<ObjectName>, Slices>,
     /// Which Service each slice belongs to.
     owners: BTreeMap<Arc<ObjectName>, Arc<ObjectName>>,
-    places: Places,
+    places: Shared<Place>,
+    ports: Shared<[ServicePortView]>,
+    slice_ports: Shared<[PortView]>,
     dirty: BTreeSet<ObjectName>,
     /// When the changes happened for which slices were written, since they were last asked for.
     changed_at: Vec<Timestamp>,
@@ -77,16 +82,18 @@ impl Services {
     /// Takes note of a Service.
     pub fn see_service(&mut self, event: Event<ServiceView>) {
         match event {
-            Event::Is(name, view) => {
+            Event::Is(name, mut view) => {
                 if self.services.get(&name).is_none_or(|known| **known != view) {
                     self.dirty.insert(name.clone());
-                    self.services.insert(name, Box::new(view));
+                    view.ports = self.ports.share(&view.ports);
+                    self.services.insert(self.shared_name(name), Box::new(view));
                 }
             }
             Event::Gone(name) => self.forget_service(&name),
             Event::Listing => {}
             Event::All(all) => {
-                let gone: Vec<_> = self.services.keys().filter(|name| !all.contains(name)).cloned().collect();
+                let gone: Vec<_> =
+                    self.services.keys().filter(|name| !all.contains(&***name)).cloned().collect();
                 gone.iter().for_each(|name| self.forget_service(name));
                 self.services_listed = true;
             }
@@ -171,12 +178,12 @@ impl Services {
 
     /// The names of all Services.
     pub fn names(&self) -> impl Iterator<Item = &ObjectName> {
-        self.services.keys()
+        self.services.keys().map(|name| &**name)
     }
 
     /// Makes every Service one that changed.
     pub fn mark_all(&mut self) {
-        self.dirty.extend(self.services.keys().cloned());
+        self.dirty.extend(self.services.keys().map(|name| (**name).clone()));
     }
 
     /// What a Service is to the data plane now. `node` is this node's name.
@@ -189,25 +196,25 @@ impl Services {
         let Some(service) = self.services.get(name).filter(|service| is_proxied(service)) else {
             return change;
         };
-        let numbers = self.numbers(name);
-        for port in &service.ports {
+        let (numbers, special) = (self.numbers(name), service.special());
+        for port in service.ports.iter() {
             let compiled = Service {
-                cluster_ips: service.cluster_ips.clone(),
+                cluster_ips: service.cluster_ips.to_vec(),
                 port: port.port,
                 protocol: port.protocol,
                 node_port: port.node_port,
-                external_ips: service.external_ips.clone(),
+                external_ips: special.external_ips.clone(),
                 loopbacks: Vec::new(),
-                load_balancer_ips: service.load_balancer_ips.clone(),
-                source_ranges: service.source_ranges.clone(),
+                load_balancer_ips: special.load_balancer_ips.clone(),
+                source_ranges: special.source_ranges.clone(),
                 affinity_seconds: service.affinity_seconds,
                 internal_local: service.internal_local,
                 external_local: service.external_local,
-                choice: said(&service.choice).unwrap_or(self.choice),
-                forwarding: said(&service.forwarding).unwrap_or(self.forwarding),
+                choice: said(&special.choice).unwrap_or(self.choice),
+                forwarding: said(&special.forwarding).unwrap_or(self.forwarding),
                 backends: self.backends(&numbers, &port.name, port.protocol, service.distribution, node),
             };
-            change.ports.insert(port.name.clone(), compiled);
+            change.ports.insert(port.name.to_string(), compiled);
         }
         change
     }
@@ -215,13 +222,13 @@ impl Services {
     /// What one Service puts into DNS; `None` when it is gone.
     pub fn compile_record(&self, name: &ObjectName) -> Option<ServiceRecord> {
         let service = self.services.get(name)?;
-        let exposure = match &service.external_name {
+        let exposure = match &service.special().external_name {
             Some(target) => Exposure::External(target.clone()),
             None if service.headless => Exposure::Headless(self.endpoints(name)),
-            None => Exposure::Cluster(service.cluster_ips.clone()),
+            None => Exposure::Cluster(service.cluster_ips.to_vec()),
         };
         let ports = service.ports.iter().map(|port| Port {
-            name: port.name.clone(),
+            name: port.name.to_string(),
             protocol: protocol_label(port.protocol),
             number: port.port,
         });
@@ -234,13 +241,13 @@ impl Services {
         let service = self.services.get(name)?;
         let numbers = self.numbers(name);
         // An external name would make the node ask anybody on anyone's behalf.
-        let ports = service.ports.iter().filter(|_| service.external_name.is_none());
+        let ports = service.ports.iter().filter(|_| service.special().external_name.is_none());
         let ports = ports.filter(|port| port.protocol == Protocol::Tcp).map(|port| {
             let backends = self
                 .backends(&numbers, &port.name, port.protocol, TrafficDistribution::Anywhere, "")
                 .into_iter();
             ServicePort {
-                name: port.name.clone(),
+                name: port.name.to_string(),
                 number: port.port,
                 endpoints: backends.map(endpoint_of).collect(),
             }
@@ -272,7 +279,7 @@ impl Services {
         let mut found = Vec::new();
         for (slice, number) in numbers.get(&(port, protocol)).into_iter().flatten() {
             found.extend(slice.endpoints.iter().map(|endpoint| {
-                let place = &endpoint.place;
+                let place = endpoint.place;
                 Backend {
                     address: endpoint.address,
                     port: *number,
@@ -295,7 +302,7 @@ impl Services {
         let mut found = BTreeSet::new();
         for slice in self.slices.get(name).into_iter().flat_map(Slices::values) {
             let ports = slice.ports.iter().map(|port| Port {
-                name: port.name.clone(),
+                name: port.name.to_string(),
                 protocol: protocol_label(port.protocol),
                 number: port.number,
             });
@@ -303,7 +310,7 @@ impl Services {
             for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.ready) {
                 found.insert(Endpoint {
                     address: endpoint.address,
-                    hostname: endpoint.hostname.as_deref().map(str::to_owned),
+                    hostname: endpoint.hostname.map(str::to_owned),
                     ports: ports.clone(),
                 });
             }
@@ -319,15 +326,13 @@ impl Services {
 
     fn put_slice(&mut self, name: ObjectName, service: String, mut view: SliceView) {
         let changed_at = view.changed_at.take();
-        for endpoint in &mut view.endpoints {
-            endpoint.place = self.places.share(&endpoint.place);
-        }
+        view.endpoints.share_places(|place| self.places.share(place));
+        view.ports = self.slice_ports.share(&view.ports);
         let service = ObjectName { namespace: name.namespace.clone(), name: service };
         if self.owners.get(&name).is_some_and(|owner| **owner != service) {
             self.forget_slice(&name);
         }
-        let known = self.slices.get_key_value(&service).map(|(owner, _)| owner.clone());
-        let owner = known.unwrap_or_else(|| Arc::new(service));
+        let owner = self.shared_name(service);
         let known = self.owners.get_key_value(&name).map(|(slice, _)| slice.clone());
         let name = known.unwrap_or_else(|| Arc::new(name));
         self.owners.insert(name.clone(), owner.clone());
@@ -343,6 +348,16 @@ impl Services {
             self.changed_at.extend(changed_at.filter(|_| self.changed_at.len() < TIMED_MAX));
         }
         slices.insert(name, slice);
+    }
+
+    /// The name of a Service, of which there is one copy.
+    fn shared_name(&self, service: ObjectName) -> Arc<ObjectName> {
+        let of_service = self.services.get_key_value(&service).map(|(name, _)| name);
+        let of_slices = || self.slices.get_key_value(&service).map(|(name, _)| name);
+        match of_service.or_else(of_slices) {
+            Some(known) => known.clone(),
+            None => Arc::new(service),
+        }
     }
 
     fn forget_slice(&mut self, name: &ObjectName) {
@@ -398,7 +413,7 @@ pub fn service_name(name: &ObjectName) -> ServiceName {
 fn is_proxied(service: &ServiceView) -> bool {
     !service.headless
         && !service.unproxied
-        && service.external_name.is_none()
+        && service.special().external_name.is_none()
         && !service.cluster_ips.is_empty()
 }
 

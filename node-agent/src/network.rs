@@ -205,7 +205,8 @@ pub async fn run(
         announcing,
         attachments: network.attachments(),
     };
-    tasks.spawn(services::run(plane, changes));
+    let runtime = tokio::runtime::Handle::current();
+    tasks.spawn_blocking(move || runtime.block_on(services::run(plane, changes)));
     tasks.spawn(condition.run());
 
     shutdown.cancelled().await;

@@ -4,11 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use crate::endings::{Endings, Over, Said};
+use crate::kernel::{KernelMaps, Looks};
 use crate::load::State;
-use crate::picks::Picks;
 use crate::planner::Planner;
 use crate::sets::Settling;
 use crate::sink::MapSink;
@@ -97,7 +96,7 @@ impl Dataplane {
         let settling = maps.take_settling();
         let acted_on_some = planned.left != Left::default() || !over.ended.is_empty();
         if acted_on_some && !settling.is_settled() {
-            self.act_again(settling, planned.left, over, endings.again(), maps.picks());
+            self.act_again(settling, planned.left, over, endings.again(), maps.looks()?);
         }
         Ok(Applied {
             operations: planned.operations.len(),
@@ -109,24 +108,24 @@ impl Dataplane {
 
     /// Acts once more on backends that left, when no program runs any more that may have chosen one: such a program may
     /// have noted its choice after the first time.
-    fn act_again(
-        &self,
-        settling: Settling,
-        left: Left,
-        over: Over,
-        mut endings: Endings,
-        picks: Option<Arc<Picks>>,
-    ) {
-        let directory = self.directory().to_owned();
-        let sweeping = std::thread::Builder::new().name("sweep".to_owned()).spawn(move || {
-            settling.wait();
-            if let Err(error) = endings.act_again(&directory, picks, &left, &over) {
+    fn act_again(&self, settling: Settling, left: Left, over: Over, mut endings: Endings, looks: Looks) {
+        let (directory, again) = (self.directory().to_owned(), self.again.clone());
+        settling.then(Box::new(move || {
+            let mut again = again.lock();
+            let maps = match again.take() {
+                Some(maps) => Ok(maps),
+                None => KernelMaps::open(&directory),
+            };
+            let acted = maps.and_then(|mut maps| {
+                maps.look_by(looks);
+                endings.act_again(&mut maps, &left, &over)?;
+                *again = Some(maps);
+                Ok(())
+            });
+            if let Err(error) = acted {
                 tracing::warn!("flows and sockets of backends that left may linger: {error}");
             }
-        });
-        if let Err(error) = sweeping {
-            tracing::warn!(%error, "no thread to act again on backends that left");
-        }
+        }));
     }
 }
 

@@ -3,25 +3,25 @@
 //! It exists because counts of all services there may ever be would take megabytes for each CPU. Must not know what is
 //! counted.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use penstock_ebpf_common::{SERVICE_COUNTS_PAGE, ServiceCount, map};
 
 use crate::DataplaneError;
-use crate::kernel::{failed, pin};
+use crate::kernel::pin;
 use crate::sets::{MapArray, Settling};
 use crate::sys;
-
-type Page = PerCpuArray<MapData, ServiceCount>;
 
 /// The counts of all services.
 pub struct Counts {
     pages: MapArray,
     /// Those opened so far.
-    open: Vec<Option<Page>>,
+    open: Vec<Option<OwnedFd>>,
     pages_max: u32,
+    /// How many CPUs count.
+    cpus: usize,
 }
 
 /// How many pages there must be for this many services.
@@ -37,7 +37,12 @@ impl Counts {
         let outer = sys::get(&pin(directory, map::SERVICE_COUNTS)).map_err(|it| wrap("opening", it))?;
         let pages = MapArray::new(outer);
         let pages_max = pages.entries_max().map_err(|it| wrap("asking for", it))?;
-        Ok(Self { pages, open: Vec::new(), pages_max })
+        let cpus = aya::util::nr_cpus().map_err(|(path, source)| DataplaneError::Path {
+            doing: "reading",
+            path: path.into(),
+            source,
+        })?;
+        Ok(Self { pages, open: Vec::new(), pages_max, cpus })
     }
 
     /// How many services there is room for.
@@ -49,12 +54,16 @@ impl Counts {
     pub fn reset(&mut self, services: &[u32], settling: &mut Settling) -> Result<(), DataplaneError> {
         let mut missing = Vec::new();
         for service in services {
-            let number = service / SERVICE_COUNTS_PAGE;
+            let (number, bytes) = (service / SERVICE_COUNTS_PAGE, self.bytes());
             if missing.iter().any(|(page, _)| *page == number) {
                 continue;
             }
             match self.page(number)? {
-                Some(page) => zero(page, service % SERVICE_COUNTS_PAGE)?,
+                Some(page) => {
+                    let (key, zero) = (service % SERVICE_COUNTS_PAGE, vec![0; bytes]);
+                    let written = sys::entries::set(page.as_fd(), &key.to_ne_bytes(), &zero);
+                    written.map_err(|it| wrap("writing", it))?;
+                }
                 None => {
                     let made =
                         sys::create_percpu_array(size_of::<ServiceCount>() as u32, SERVICE_COUNTS_PAGE);
@@ -67,13 +76,18 @@ impl Counts {
 
     /// What was counted for a service, over all CPUs.
     pub fn get(&mut self, service: u32) -> Result<ServiceCount, DataplaneError> {
+        let bytes = self.bytes();
         let Some(page) = self.page(service / SERVICE_COUNTS_PAGE)? else {
             return Ok(ServiceCount::default());
         };
-        let values = page
-            .get(&(service % SERVICE_COUNTS_PAGE), 0)
-            .map_err(|error| failed("reading a map", map::SERVICE_COUNTS, error))?;
-        Ok(values.iter().fold(ServiceCount::default(), |sum, count| ServiceCount {
+        let key = service % SERVICE_COUNTS_PAGE;
+        let values = sys::entries::lookup(page.as_fd(), &key.to_ne_bytes(), bytes);
+        let values = values.map_err(|it| wrap("reading", it))?.unwrap_or_default();
+        let counts = values.chunks_exact(size_of::<ServiceCount>()).map(|bytes| {
+            // SAFETY: as many bytes as the type has, which is plain integers.
+            unsafe { bytes.as_ptr().cast::<ServiceCount>().read_unaligned() }
+        });
+        Ok(counts.fold(ServiceCount::default(), |sum, count| ServiceCount {
             connects: sum.connects + count.connects,
             datagrams: sum.datagrams + count.datagrams,
             packets: sum.packets + count.packets,
@@ -83,34 +97,27 @@ impl Counts {
         }))
     }
 
-    fn page(&mut self, number: u32) -> Result<Option<&mut Page>, DataplaneError> {
+    /// Of the counts of a service on all CPUs.
+    fn bytes(&self) -> usize {
+        const {
+            assert!(
+                size_of::<ServiceCount>().is_multiple_of(8),
+                "the kernel rounds values of each CPU up to words"
+            )
+        };
+        self.cpus * size_of::<ServiceCount>()
+    }
+
+    fn page(&mut self, number: u32) -> Result<Option<&OwnedFd>, DataplaneError> {
         let at = number as usize;
         if self.open.len() <= at {
             self.open.resize_with(at + 1, || None);
         }
         if self.open[at].is_none() {
-            let found = self.pages.get(number).map_err(|it| wrap("reading", it))?;
-            self.open[at] = found
-                .map(|fd| page_of(fd).map_err(|it| failed("opening a page of", map::SERVICE_COUNTS, it)))
-                .transpose()?;
+            self.open[at] = self.pages.get(number).map_err(|it| wrap("reading", it))?;
         }
-        Ok(self.open[at].as_mut())
+        Ok(self.open[at].as_ref())
     }
-}
-
-fn page_of(fd: std::os::fd::OwnedFd) -> Result<Page, MapError> {
-    Page::try_from(Map::from_map_data(MapData::from_fd(fd)?)?)
-}
-
-fn zero(page: &mut Page, index: u32) -> Result<(), DataplaneError> {
-    let cpus = aya::util::nr_cpus().map_err(|(path, source)| DataplaneError::Path {
-        doing: "reading",
-        path: path.into(),
-        source,
-    })?;
-    let zero =
-        PerCpuValues::try_from(vec![ServiceCount::default(); cpus]).map_err(|it| wrap("writing", it))?;
-    page.set(index, zero, 0).map_err(|error| failed("writing a map", map::SERVICE_COUNTS, error))
 }
 
 fn wrap(doing: &'static str, source: std::io::Error) -> DataplaneError {

@@ -7,14 +7,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::image::{Endpoint, service_of};
 use crate::kernel::KernelMaps;
 use crate::leaving::{Ended, Leaving, Standing};
 use crate::namespaces::Namespaces;
 use crate::noted::Noted;
-use crate::picks::Picks;
 use crate::sweep::{self, Left};
 use crate::{DataplaneError, Service, sockets};
 
@@ -90,22 +88,19 @@ impl Endings {
         }
     }
 
-    /// Acts once more on what is over, when no program runs any more that saw the sets as they were. `directory` is the
-    /// agent's on its bpf file system. Nothing is looked for when nothing was noted since the first time.
+    /// Acts once more on what is over, when no program runs any more that saw the sets as they were. Nothing is looked for
+    /// when nothing was noted since the first time.
     pub fn act_again(
         &mut self,
-        directory: &Path,
-        picks: Option<Arc<Picks>>,
+        maps: &mut KernelMaps,
         left: &Left,
         over: &Over,
     ) -> Result<Acted, DataplaneError> {
-        let noted = Noted::observe(directory, &services_of(left, &over.ended))?;
+        let noted = maps.noted(&services_of(left, &over.ended))?;
         if noted == over.noted {
             return Ok(Acted::default());
         }
-        let mut maps = KernelMaps::open(directory)?;
-        maps.pick_by(picks);
-        self.act_on(&mut maps, left, &over.ended, noted)
+        self.act_on(maps, left, &over.ended, noted)
     }
 
     /// Acts on backends that left their sets, and on those that left before and are gone now. `all_was_said` says that
@@ -174,7 +169,7 @@ fn services_of(left: &Left, ended: &Ended) -> BTreeSet<u32> {
 /// Backends that sockets are connected to.
 fn connected(maps: &KernelMaps) -> Result<BTreeSet<(u32, Endpoint)>, DataplaneError> {
     let mut connected = BTreeSet::new();
-    maps.peers.memory()?.each(|_, peer| {
+    maps.peer_memory()?.each(|_, peer| {
         connected.insert((peer.service, (peer.backend, peer.backend_port)));
     });
     Ok(connected)

@@ -32,7 +32,7 @@ pub const CEILING: Limits = Limits {
     vips_max: 1_048_576,
     source_ranges_max: 1_048_576,
     flows_max: 1_048_576,
-    socket_flows_max: 65_536,
+    socket_flows_max: 16_384,
     peers_max: 1_048_576,
     affinity_max: 524_288,
 };
@@ -97,7 +97,7 @@ impl Dataplane {
             ..Fill::default()
         };
         maps.flows.memory()?.each(|key, value| fill.flows += usize::from(is_alive(key, value, now)));
-        fill.peers = maps.peers.memory()?.count();
+        fill.peers = maps.peer_memory()?.count();
         let timeouts: BTreeMap<u32, u32> =
             image.sets.iter().map(|(id, set)| (*id, set.affinity_seconds)).collect();
         kernel::each(&maps.affinity, map::AFFINITY, |key: &AffinityKey, value: &AffinityValue| {

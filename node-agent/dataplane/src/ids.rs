@@ -34,7 +34,9 @@ pub struct ServiceNumbers {
 /// The numbers of backends: one for an endpoint, however many sets it is in, for as long as it is in one.
 #[derive(Debug, Clone, Default)]
 pub struct BackendNumbers {
-    numbers: HashMap<Endpoint, Numbered>,
+    /// Those of IPv4, by address and port: half as large, and in most clusters all there are.
+    v4: HashMap<(u32, u16), Numbered>,
+    v6: HashMap<Endpoint, Numbered>,
     last: u32,
     /// Numbers in use, known only once the count went round: four thousand million backends are a long life.
     wrapped: Option<HashSet<u32>>,
@@ -66,9 +68,7 @@ impl Ids {
             ids.services.last = ids.services.last.max(*number);
         }
         for backend in image.sets.values().flat_map(|set| &set.backends) {
-            let endpoint = (backend.address, backend.port);
-            let known = ids.backends.numbers.entry(endpoint);
-            known.or_insert(Numbered { number: backend.id, sets: 0 }).sets += 1;
+            ids.backends.recover((backend.address, backend.port), backend.id);
             ids.backends.last = ids.backends.last.max(backend.id);
         }
         ids
@@ -142,17 +142,21 @@ impl ServiceNumbers {
 impl BackendNumbers {
     /// The number of an endpoint that is in a set.
     pub fn get(&self, endpoint: &Endpoint) -> Option<u32> {
-        self.numbers.get(endpoint).map(|it| it.number)
+        let known = match small(endpoint) {
+            Some(endpoint) => self.v4.get(&endpoint),
+            None => self.v6.get(endpoint),
+        };
+        known.map(|it| it.number)
     }
 
     /// Takes note of an endpoint in one more set.
     pub fn acquire(&mut self, endpoint: Endpoint) -> u32 {
-        if let Some(known) = self.numbers.get_mut(&endpoint) {
+        if let Some(known) = self.get_mut(&endpoint) {
             known.sets += 1;
             return known.number;
         }
         if self.last == u32::MAX {
-            self.wrapped = Some(self.numbers.values().map(|it| it.number).collect());
+            self.wrapped = Some(self.v4.values().chain(self.v6.values()).map(|it| it.number).collect());
             self.last = 0;
         }
         self.last += 1;
@@ -162,21 +166,48 @@ impl BackendNumbers {
                 self.last = self.last.checked_add(1).unwrap_or(1);
             }
         }
-        self.numbers.insert(endpoint, Numbered { number: self.last, sets: 1 });
+        self.recover(endpoint, self.last);
         self.last
     }
 
     /// Takes note of an endpoint in one set less.
     pub fn release(&mut self, endpoint: &Endpoint) {
-        let Some(known) = self.numbers.get_mut(endpoint) else { return };
+        let Some(known) = self.get_mut(endpoint) else { return };
         known.sets -= 1;
-        if known.sets == 0 {
-            if let Some(taken) = &mut self.wrapped {
-                taken.remove(&known.number);
-            }
-            self.numbers.remove(endpoint);
+        if known.sets > 0 {
+            return;
+        }
+        let number = known.number;
+        if let Some(taken) = &mut self.wrapped {
+            taken.remove(&number);
+        }
+        match small(endpoint) {
+            Some(endpoint) => self.v4.remove(&endpoint),
+            None => self.v6.remove(endpoint),
+        };
+    }
+
+    /// Takes note of an endpoint in one more set, whose number is this if it has none yet.
+    fn recover(&mut self, endpoint: Endpoint, number: u32) {
+        let new = Numbered { number, sets: 0 };
+        let known = match small(&endpoint) {
+            Some(endpoint) => self.v4.entry(endpoint).or_insert(new),
+            None => self.v6.entry(endpoint).or_insert(new),
+        };
+        known.sets += 1;
+    }
+
+    fn get_mut(&mut self, endpoint: &Endpoint) -> Option<&mut Numbered> {
+        match small(endpoint) {
+            Some(endpoint) => self.v4.get_mut(&endpoint),
+            None => self.v6.get_mut(endpoint),
         }
     }
+}
+
+/// An endpoint of IPv4 in as few bytes as it needs.
+fn small((address, port): &Endpoint) -> Option<(u32, u16)> {
+    address.is_v4().then(|| (address.v4(), *port))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -21,7 +21,7 @@ use crate::diff::Operation;
 use crate::flow_table::FlowTable;
 use crate::image::{MapImage, SETS_PER_SERVICE, Set, SourceRange, set_ids};
 use crate::noted::Noted;
-use crate::peer_table::PeerTable;
+use crate::peer_table::{PeerMemory, PeerTable};
 use crate::picks::Picks;
 use crate::sets::{MapArray, Settling};
 use crate::sink::MapSink;
@@ -64,7 +64,15 @@ pub struct KernelMaps {
     pub(crate) peers: PeerTable,
     pub(crate) open: HashMap<MapData, OpenKey, i64>,
     pub(crate) affinity: HashMap<MapData, AffinityKey, AffinityValue>,
+    /// Those in this process's memory, once they were looked at.
+    peer_memory: OnceLock<Arc<PeerMemory>>,
     picks: Option<Arc<Picks>>,
+}
+
+/// By what entries of some services are found; several who look may share it.
+pub struct Looks {
+    picks: Option<Arc<Picks>>,
+    peers: Arc<PeerMemory>,
 }
 
 struct Fds {
@@ -136,6 +144,7 @@ impl KernelMaps {
             peers: PeerTable::open(directory)?,
             open: open(directory, map::OPEN)?,
             affinity: open(directory, map::AFFINITY)?,
+            peer_memory: OnceLock::new(),
             picks: None,
         })
     }
@@ -282,9 +291,20 @@ impl KernelMaps {
         self.picks = picks;
     }
 
-    /// The programs that pick out entries.
-    pub fn picks(&self) -> Option<Arc<Picks>> {
-        self.picks.clone()
+    /// Whether programs pick out entries.
+    pub fn has_picks(&self) -> bool {
+        self.picks.is_some()
+    }
+
+    /// By what entries are found.
+    pub fn looks(&self) -> Result<Looks, DataplaneError> {
+        Ok(Looks { picks: self.picks.clone(), peers: self.peer_memory()? })
+    }
+
+    /// Finds them as another does.
+    pub fn look_by(&mut self, looks: Looks) {
+        self.picks = looks.picks;
+        self.peer_memory = OnceLock::from(looks.peers);
     }
 
     /// Hands the flows of sockets that are not connected on that are of some services, and perhaps others.
@@ -302,21 +322,25 @@ impl KernelMaps {
         }
     }
 
-    /// The same with the peers of connected sockets, by the sockets' cookies. Where no program picks nothing is known of
-    /// the sockets' own ends.
-    pub fn each_peer(
+    /// The peers of connected sockets. Stays mapped: that takes longer than to look for the peers of a service.
+    pub fn peer_memory(&self) -> Result<Arc<PeerMemory>, DataplaneError> {
+        if let Some(memory) = self.peer_memory.get() {
+            return Ok(memory.clone());
+        }
+        let memory = Arc::new(self.peers.memory()?);
+        Ok(self.peer_memory.get_or_init(|| memory).clone())
+    }
+
+    /// Hands on the peers of connected sockets that are of some services, and perhaps others, with what the kernel has of the
+    /// sockets. Reads all there are, so it is not for who may find none. Where no program picks there are none.
+    pub fn each_named_peer(
         &self,
         of: &Picked,
-        mut each_one: impl FnMut(&u64, &PickedPeer),
+        each_one: impl FnMut(&u64, &PickedPeer),
     ) -> Result<(), DataplaneError> {
         match &self.picks {
             Some(picks) => pick(picks, self.peers.as_fd(), map::PEERS, of, each_one),
-            None => {
-                self.peers.memory()?.each_picked(of, |cookie, peer| {
-                    each_one(cookie, &PickedPeer { peer: *peer, ..PickedPeer::default() });
-                });
-                Ok(())
-            }
+            None => Ok(()),
         }
     }
 

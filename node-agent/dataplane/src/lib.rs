@@ -47,6 +47,7 @@ mod sockets;
 mod sweep;
 mod sys;
 mod table;
+mod threads;
 mod uplink;
 
 pub use announced::{Announcements, Station};

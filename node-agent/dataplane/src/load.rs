@@ -115,6 +115,8 @@ pub struct Dataplane {
     programs: RwLock<Ebpf>,
     interfaces: Interfaces,
     state: Mutex<State>,
+    /// The maps once more, for what is acted on a second time while others go on; none until then.
+    pub(crate) again: Arc<Mutex<Option<KernelMaps>>>,
     options: LoadOptions,
 }
 
@@ -133,8 +135,8 @@ impl Default for Limits {
             vips_max: 131_072,
             source_ranges_max: 65_536,
             flows_max: 65_536,
-            // Does not grow; one that is evicted is made again, to the same backend.
-            socket_flows_max: 65_536,
+            // Takes its memory at once and does not grow; one that is evicted is made again, to the same backend.
+            socket_flows_max: 16_384,
             // Read place by place, empty or not, whenever a backend leaves that was used: they begin small and grow.
             peers_max: 32_768,
             affinity_max: 16_384,
@@ -170,6 +172,7 @@ impl Dataplane {
             programs: RwLock::new(programs),
             interfaces,
             state: Mutex::new(State { maps, planner, limits, endings: Endings::new(&options.cgroup_v2) }),
+            again: Arc::default(),
             options,
         })
     }
@@ -187,6 +190,7 @@ impl Dataplane {
         })?;
         *programs = loaded.programs;
         state.maps = loaded.maps;
+        *self.again.lock() = None;
         state.limits = loaded.limits;
         state.planner.grow(&loaded.limits);
         Ok(())
@@ -233,7 +237,7 @@ impl Dataplane {
     /// What this kernel does not have.
     pub fn lacks(&self) -> Vec<Lack> {
         let has_tcx = loaded(&self.programs.read(), POD_HOOK.name).is_ok_and(sys::has_tcx);
-        let has_picks = self.state().maps.picks().is_some();
+        let has_picks = self.state().maps.has_picks();
         [(Lack::Links, has_tcx), (Lack::Picks, has_picks), (Lack::Destruction, lacks::has_destruction())]
             .into_iter()
             .filter_map(|(lack, has)| (!has).then_some(lack))

@@ -6,7 +6,6 @@
 //! something is noted: a service's number starts anew only after all of the former service was forgotten.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use penstock_ebpf_common::ServiceCount;
 
@@ -28,12 +27,7 @@ pub struct Noted {
 // === impl Noted ===
 
 impl Noted {
-    /// What may have been noted for some services, by counts that are pinned in an agent's directory.
-    pub fn observe(directory: &Path, services: &BTreeSet<u32>) -> Result<Self, DataplaneError> {
-        Self::of(&mut Counts::open(directory)?, services)
-    }
-
-    /// The same by these counts.
+    /// What may have been noted for some services, by these counts.
     pub fn of(counts: &mut Counts, services: &BTreeSet<u32>) -> Result<Self, DataplaneError> {
         let mut noted = Self::default();
         for service in services {

@@ -6,45 +6,52 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc::{self, Receiver, TryRecvError};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::mpsc::{self, TryRecvError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::sys;
+use crate::threads::{JOBS_MAX, Job, Threads};
 
 /// How many maps are swapped in one call: each is an open file until the kernel has answered.
 const SWAPPED_MAX: usize = 512;
-/// How many swaps may wait for the kernel at a time; the next waits for the first of them.
-const WAITING_MAX: usize = 16;
 
 /// An array of maps.
 #[derive(Debug)]
 pub struct MapArray {
     outer: Arc<OwnedFd>,
-    waiting: Arc<Waiting>,
+    threads: Threads,
 }
 
-#[derive(Debug, Default)]
-struct Waiting {
-    count: Mutex<usize>,
-    less: Condvar,
+/// How far a thread is with a swap.
+enum Progress {
+    Begun,
+    /// With the kernel's answer.
+    Done(io::Result<()>),
 }
 
 /// Swaps that are in use already, of which the kernel has not said yet that nobody reads the former maps.
-#[derive(Debug, Default)]
-pub struct Settling(Vec<Receiver<io::Result<()>>>);
+#[derive(Default)]
+pub struct Settling(Arc<Mutex<Unsettled>>);
+
+#[derive(Default)]
+struct Unsettled {
+    swaps: usize,
+    /// What is to be done when there are none any more.
+    then: Option<Job>,
+}
 
 // === impl MapArray ===
 
 impl MapArray {
     /// Over a map that is open.
     pub fn new(outer: OwnedFd) -> Self {
-        Self { outer: Arc::new(outer), waiting: Arc::default() }
+        Self { outer: Arc::new(outer), threads: Threads::default() }
     }
 
     /// How many entries are worth swapping at once, with so many files that this process may have open.
     pub fn entries_at_once(open_files_max: u64) -> usize {
         let half = usize::try_from(open_files_max / 2).unwrap_or(usize::MAX);
-        (half / WAITING_MAX).clamp(1, SWAPPED_MAX)
+        (half / JOBS_MAX).clamp(1, SWAPPED_MAX)
     }
 
     /// The map at a place, if there is one.
@@ -61,33 +68,37 @@ impl MapArray {
     pub fn swap(&self, entries: Vec<(u32, Arc<OwnedFd>)>, settling: &mut Settling) -> io::Result<()> {
         let Some((last, map)) = entries.last() else { return Ok(()) };
         let (last, wanted) = (*last, sys::map_info(map.as_fd())?.id);
-        let (outer, waiting) = (self.outer.clone(), self.waiting.clone());
-        waiting.enter();
-        let (answer, settled) = mpsc::channel();
-        let spawned = std::thread::Builder::new().name("settle".to_owned()).spawn(move || {
+        let outer = self.outer.clone();
+        let unsettled = settling.0.clone();
+        let (tells, told) = mpsc::channel();
+        settling.unsettled().swaps += 1;
+        let job: Job = Box::new(move || {
             let borrowed: Vec<_> = entries.iter().map(|(key, map)| (*key, map.as_fd())).collect();
+            // Nobody may be interested any more.
+            let _ = tells.send(Progress::Begun);
             let outcome = sys::update_array_of_maps(outer.as_fd(), &borrowed);
             drop(entries);
-            waiting.leave();
-            // Nobody may be interested.
-            let _ = answer.send(outcome);
+            let _ = tells.send(Progress::Done(outcome));
+            Settling(unsettled).end_swap();
         });
-        if let Err(error) = spawned {
-            self.waiting.leave();
+        if let Err(error) = self.threads.run(job) {
+            settling.unsettled().swaps -= 1;
             return Err(error);
         }
-        // The kernel takes the entries in order: with the last all are in use.
+        // Until the thread runs there is nothing to look for.
+        let mut news = told.recv().map_err(TryRecvError::from);
         loop {
-            match settled.try_recv() {
-                Ok(outcome) => return outcome,
+            match news {
+                Ok(Progress::Done(outcome)) => return outcome,
                 Err(TryRecvError::Disconnected) => return Err(io::Error::other("the waiting thread died")),
-                Err(TryRecvError::Empty) => {}
+                Ok(Progress::Begun) | Err(TryRecvError::Empty) => {}
             }
+            // The kernel takes the entries in order: with the last all are in use.
             if sys::lookup_inner_id(self.outer.as_fd(), last)? == Some(wanted) {
-                settling.0.push(settled);
                 return Ok(());
             }
             std::thread::yield_now();
+            news = told.try_recv();
         }
     }
 }
@@ -95,32 +106,64 @@ impl MapArray {
 // === impl Settling ===
 
 impl Settling {
-    /// Returns when no program runs any more that may have read a former map.
-    pub fn wait(self) {
-        // The maps are in use, so the only answer is that it is done; a thread that died cannot be waited for.
-        self.0.into_iter().for_each(|settled| drop(settled.recv()));
+    /// Has something done when no program runs any more that may have read a former map: by the thread that waited for that,
+    /// or by this one if there is nothing to wait for.
+    pub fn then(self, job: Job) {
+        let mut unsettled = self.unsettled();
+        if unsettled.swaps > 0 {
+            unsettled.then = Some(job);
+        } else {
+            drop(unsettled);
+            job();
+        }
     }
 
     /// Whether there is nothing to wait for.
     pub fn is_settled(&self) -> bool {
-        self.0.is_empty()
+        self.unsettled().swaps == 0
+    }
+
+    fn end_swap(self) {
+        let mut unsettled = self.unsettled();
+        unsettled.swaps -= 1;
+        let then = if unsettled.swaps == 0 { unsettled.then.take() } else { None };
+        drop(unsettled);
+        if let Some(job) = then {
+            job();
+        }
+    }
+
+    fn unsettled(&self) -> MutexGuard<'_, Unsettled> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-// === impl Waiting ===
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
-impl Waiting {
-    fn enter(&self) {
-        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut count = self
-            .less
-            .wait_while(count, |count| *count >= WAITING_MAX)
-            .unwrap_or_else(PoisonError::into_inner);
-        *count += 1;
-    }
+    use super::*;
 
-    fn leave(&self) {
-        *self.count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.less.notify_one();
+    #[test]
+    fn what_comes_after_is_done_once_and_with_the_last_swap() {
+        let done = Arc::new(AtomicUsize::new(0));
+        let job = || -> Job {
+            let done = done.clone();
+            Box::new(move || {
+                done.fetch_add(1, Ordering::Relaxed);
+            })
+        };
+        Settling::default().then(job());
+        assert_eq!(done.load(Ordering::Relaxed), 1, "there was nothing to wait for");
+
+        let settling = Settling::default();
+        settling.unsettled().swaps = 2;
+        let swaps = [Settling(settling.0.clone()), Settling(settling.0.clone())];
+        settling.then(job());
+        let counts = swaps.map(|swap| {
+            swap.end_swap();
+            done.load(Ordering::Relaxed)
+        });
+        assert_eq!(counts, [1, 2]);
     }
 }

@@ -45,14 +45,21 @@ pub fn observe_victims(
     if noted.connects == 0 || ended.is_empty() {
         return Ok(victims);
     }
-    maps.each_peer(&picked(ended.services()), |cookie, PickedPeer { peer, head }| {
+    let of = picked(ended.services());
+    let add = |victims: &mut Victims, cookie: &u64, peer: &Peer, named| {
         if is_over(ended, peer) && !dead.contains(cookie) {
             let of_kind = victims.entry(peer.netns).or_default().entry((peer.family, peer.protocol));
-            let named = Found::read(peer.protocol, *cookie, head);
             let victim = Victim { peer: (peer.backend, peer.backend_port), named };
             of_kind.or_default().insert(*cookie, victim);
         }
-    })?;
+    };
+    maps.peer_memory()?.each_picked(&of, |cookie, peer| add(&mut victims, cookie, peer, None));
+    // Names are asked for only when there is somebody: most often there is not.
+    if !victims.is_empty() {
+        maps.each_named_peer(&of, |cookie, PickedPeer { peer, head }| {
+            add(&mut victims, cookie, peer, Found::read(peer.protocol, *cookie, head));
+        })?;
+    }
     Ok(victims)
 }
 

@@ -1,7 +1,7 @@
 //! A table ([`penstock_ebpf_packet::table`]) as user space sees it: in memory that it shares with the programs, without a call for
 //! each entry.
 //!
-//! Mapped for the time of a look only, for it is as large as the table. What it changes it changes as the programs do. Must not
+//! A large one is mapped for the time of a look only, for its memory counts as this process's. What it changes it changes as the programs do. Must not
 //! know what entries are for: [`crate::flow_table`] and [`crate::peer_table`] do.
 
 use std::io;
@@ -147,10 +147,15 @@ impl<E: Entry> Memory<E> {
     }
 
     fn each_of(&self, wanted: impl Fn(u16) -> bool, mut each: impl FnMut(&E::Key, &E::Value)) {
-        for place in 0..entries_in(self.0.buckets) {
-            let Some(own) = table::head(&self.0, place) else { return };
-            let head = table::Memory::read(&self.0, own);
-            if table::group_of(head).is_some_and(&wanted) {
+        for bucket in 0..self.0.buckets {
+            let Some(heads) = table::Memory::heads(&self.0, bucket) else { return };
+            for way in 0..WAYS {
+                // SAFETY: a bucket has so many heads.
+                let head = table::Memory::read(&self.0, unsafe { heads.add(way as usize) });
+                if !table::group_of(head).is_some_and(&wanted) {
+                    continue;
+                }
+                let place = bucket * WAYS + way;
                 let entry = self.0.copy(place);
                 if table::is_still(&self.0, Found { place, head }) {
                     let (key, value) = entry.parts();
@@ -236,6 +241,11 @@ impl<E: Entry> Mapped<E> {
         }
     }
 }
+
+// SAFETY: nothing but a mapping, which is no thread's. What others write meanwhile is read and written word by word.
+unsafe impl<E> Send for Mapped<E> {}
+// SAFETY: as above.
+unsafe impl<E> Sync for Mapped<E> {}
 
 impl<E> Drop for Mapped<E> {
     fn drop(&mut self) {

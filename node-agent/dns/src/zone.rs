@@ -5,7 +5,9 @@
 
 mod shards;
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -78,13 +80,17 @@ pub struct Port {
     pub number: u16,
 }
 
+/// A record that is found by its name, which it has: a name beside it would be half as large again.
+#[derive(Debug, Clone)]
+struct ByName(Arc<ServiceRecord>);
+
 /// Everything DNS knows of the cluster.
 #[derive(Debug, Clone)]
 pub struct Zone {
     pub(crate) config: Arc<ZoneConfig>,
     /// Labels of the domain, the leftmost first, in lower case.
     pub(crate) domain: Arc<[String]>,
-    services: Shards<ServiceName, Arc<ServiceRecord>>,
+    services: Shards<ByName, ()>,
     /// Names of an address.
     pointers: Shards<IpAddr, Names>,
     /// How many services each namespace has.
@@ -108,8 +114,7 @@ impl Zone {
 
     /// Puts a service in, in the place of what it was before.
     pub fn insert(&mut self, record: ServiceRecord) {
-        // Most changes are of endpoints, which only headless services have in here.
-        if self.services.get(&record.name).is_some_and(|known| **known == record) {
+        if self.has(&record) {
             return;
         }
         self.remove(&record.name);
@@ -117,12 +122,22 @@ impl Zone {
             self.pointers.entry(address).or_default().insert(name.into());
         }
         *Arc::make_mut(&mut self.namespaces).entry(record.name.namespace.clone()).or_default() += 1;
-        self.services.insert(record.name.clone(), Arc::new(record));
+        self.services.insert(ByName(Arc::new(record)), ());
+    }
+
+    /// Whether a service is in here, and the same. Most changes are of endpoints, which only headless ones have in here.
+    pub fn has(&self, record: &ServiceRecord) -> bool {
+        self.services.get_key(&record.name).is_some_and(|ByName(known)| **known == *record)
+    }
+
+    /// Whether a service is in here, whatever it is.
+    pub fn has_name(&self, name: &ServiceName) -> bool {
+        self.services.get(name).is_some()
     }
 
     /// Takes a service out.
     pub fn remove(&mut self, name: &ServiceName) {
-        let Some(record) = self.services.remove(name) else { return };
+        let Some((ByName(record), ())) = self.services.remove(name) else { return };
         for (address, pointer) in pointers_of(&record) {
             if let Some(names) = self.pointers.get_mut(&address) {
                 names.remove(&pointer);
@@ -142,7 +157,7 @@ impl Zone {
 
     pub(crate) fn service(&self, namespace: &str, name: &str) -> Option<&ServiceRecord> {
         let name = ServiceName { namespace: namespace.to_string(), name: name.to_string() };
-        self.services.get(&name).map(Arc::as_ref)
+        self.services.get_key(&name).map(|ByName(record)| &**record)
     }
 
     pub(crate) fn has_namespace(&self, namespace: &str) -> bool {
@@ -154,6 +169,28 @@ impl Zone {
         self.pointers.get(&address).map(|names| names.0.iter().map(AsRef::as_ref))
     }
 }
+
+// === impl ByName ===
+
+impl Borrow<ServiceName> for ByName {
+    fn borrow(&self) -> &ServiceName {
+        &self.0.name
+    }
+}
+
+impl Hash for ByName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.name.hash(state);
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for ByName {}
 
 /// Names in their order. Nearly always one, so no tree, which has room for eleven.
 #[derive(Debug, Clone, Default)]

@@ -1,7 +1,7 @@
 //! An object that becomes a view while it is read.
 //!
 //! It exists because lists come in pages of hundreds. Were they read whole and then cut down, the views would lie scattered
-//! among what is dropped, and memory of which a little is in use is never given back. It must not know any kind.
+//! among what is dropped, and memory of which a little is in use is never given back. It must not know what is kept of an object.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -10,6 +10,12 @@ use std::marker::PhantomData;
 use kube::Resource;
 use kube::api::ObjectMeta;
 use serde::{Deserialize, Deserializer};
+
+/// A view that is read from an object's text.
+pub trait View<K>: Sized {
+    /// With it come name, namespace, resource version and uid, which are all that is looked at of the metadata.
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(ObjectMeta, Self), D::Error>;
+}
 
 /// What is left of an object of kind `K`: the view of it, and what a watch needs to know.
 pub struct Seen<K, V> {
@@ -27,21 +33,10 @@ impl<K, V> Seen<K, V> {
     }
 }
 
-impl<'de, K, V> Deserialize<'de> for Seen<K, V>
-where
-    K: Resource + Deserialize<'de> + Into<V>,
-{
+impl<'de, K, V: View<K>> Deserialize<'de> for Seen<K, V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let object = K::deserialize(deserializer)?;
-        let meta = object.meta();
-        let metadata = ObjectMeta {
-            name: meta.name.clone(),
-            namespace: meta.namespace.clone(),
-            resource_version: meta.resource_version.clone(),
-            uid: meta.uid.clone(),
-            ..ObjectMeta::default()
-        };
-        Ok(Self { metadata, view: object.into(), of: PhantomData })
+        let (metadata, view) = V::read(deserializer)?;
+        Ok(Self { metadata, view, of: PhantomData })
     }
 }
 

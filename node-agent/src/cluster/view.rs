@@ -7,28 +7,24 @@ use std::sync::Arc;
 
 use ipnetwork::{IpNetwork, Ipv4Network};
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1 as discovery;
-use k8s_openapi::jiff::Timestamp;
-use penstock_dataplane::{BadChoice, BadForwarding, Choice, Forwarding, Protocol, is_a_host};
+use kube::api::ObjectMeta;
+use penstock_dataplane::{BadChoice, BadForwarding, Choice, Forwarding, Protocol};
+use serde::{Deserialize, Deserializer};
+
+use super::seen::View;
 
 /// The label by which a Service is left to somebody else's proxy.
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// The label by which a Service is no proxy's business, whatever addresses it has.
 const HEADLESS: &str = "service.kubernetes.io/headless";
-/// The label that names a slice's Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The label that names a node's zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// The annotation by which a Service says how its connections get their backends.
 const LOAD_BALANCING: &str = "penstock.io/load-balancing";
 /// The annotation by which a Service says who answers clients from outside.
 const FORWARDING: &str = "penstock.io/forwarding";
-/// The annotation by which a slice says when the change happened that it was written for.
-const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// The taint by which a node says that it is about to go (cluster autoscaler).
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
-/// How many of the addresses that a slice has and no endpoint may have are remembered, to be told.
-const NONSENSE_MAX: usize = 4;
 /// The condition of a Service whose addresses are from a pool of the orchestrator's, and not of somebody else's balancer.
 const ADDRESS_ASSIGNED: &str = "AddressAssigned";
 /// The label of a node to which load balancers send nothing.
@@ -46,21 +42,28 @@ pub struct ObjectName {
 /// A Service.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ServiceView {
-    pub uid: String,
-    pub cluster_ips: Vec<IpAddr>,
+    pub uid: Box<str>,
+    pub cluster_ips: Box<[IpAddr]>,
+    pub ports: Arc<[ServicePortView]>,
     /// `clusterIP: None`.
     pub headless: bool,
     /// Not this proxy's business, though DNS's.
     pub unproxied: bool,
+    pub internal_local: bool,
+    pub external_local: bool,
+    pub distribution: TrafficDistribution,
+    pub affinity_seconds: Option<u32>,
+    special: Option<Box<SpecialView>>,
+}
+
+/// What most Services say nothing of.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SpecialView {
     pub external_name: Option<String>,
-    pub ports: Vec<ServicePortView>,
     pub external_ips: Vec<IpAddr>,
     pub load_balancer_ips: Vec<IpAddr>,
     /// Whether those are of our own pools, so that the nodes are to announce them.
     pub announced: bool,
-    pub affinity_seconds: Option<u32>,
-    pub internal_local: bool,
-    pub external_local: bool,
     /// `loadBalancerSourceRanges`; what is no range lets nobody in.
     pub source_ranges: Vec<IpNetwork>,
     /// What is no range.
@@ -69,7 +72,6 @@ pub struct ServiceView {
     pub choice: Option<Result<Choice, BadChoice>>,
     /// The annotation `penstock.io/forwarding`.
     pub forwarding: Option<Result<Forwarding, BadForwarding>>,
-    pub distribution: TrafficDistribution,
     /// Where a load balancer asks whether this node has endpoints: `healthCheckNodePort` of a LoadBalancer whose
     /// `externalTrafficPolicy` is `Local`.
     pub health_port: Option<u16>,
@@ -85,68 +87,12 @@ pub enum TrafficDistribution {
 }
 
 /// A port of a Service.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServicePortView {
-    pub name: String,
+    pub name: Box<str>,
     pub protocol: Protocol,
     pub port: u16,
     pub node_port: Option<u16>,
-}
-
-/// An EndpointSlice.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct SliceView {
-    /// Name of its Service, in its own namespace; none for a slice of no Service.
-    pub service: Option<String>,
-    pub ports: Arc<[PortView]>,
-    pub endpoints: Box<[EndpointView]>,
-    /// Some of the addresses that are no other host's or pod's, whose endpoints are left out.
-    pub nonsense: Box<[String]>,
-    /// `metadata.resourceVersion`, which grows over all objects of a cluster (KEP-5504).
-    pub resource_version: u64,
-    /// When the change happened that it was written for; not kept with the rest.
-    pub changed_at: Option<Timestamp>,
-    /// The pods among the endpoints; not kept with the rest.
-    pub pods: Vec<PodView>,
-}
-
-/// A pod, as a slice lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodView {
-    pub node: Box<str>,
-    pub uid: Box<str>,
-    /// Whether new connections are sent to it because of this slice.
-    pub in_rotation: bool,
-}
-
-/// A port of a slice.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PortView {
-    pub name: String,
-    pub protocol: Protocol,
-    pub number: u16,
-}
-
-/// An endpoint of a slice. There are many of these: what they have in common is shared.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EndpointView {
-    pub address: IpAddr,
-    pub ready: bool,
-    pub serving: bool,
-    pub terminating: bool,
-    pub hostname: Option<Box<str>>,
-    pub place: Arc<Place>,
-}
-
-/// Where an endpoint is, and for whom it is meant.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    pub node: Option<String>,
-    pub zone: Option<String>,
-    /// `hints.forNodes`.
-    pub for_nodes: Vec<String>,
-    /// `hints.forZones`.
-    pub for_zones: Vec<String>,
 }
 
 /// What an agent wants to know of its own Node.
@@ -184,7 +130,7 @@ impl From<core::Service> for ServiceView {
         let labels = service.metadata.labels.unwrap_or_default();
         let mut annotations = service.metadata.annotations.unwrap_or_default();
         let (choice, forwarding) = (annotations.remove(LOAD_BALANCING), annotations.remove(FORWARDING));
-        let uid = service.metadata.uid.unwrap_or_default();
+        let uid = service.metadata.uid.unwrap_or_default().into();
         let Some(spec) = service.spec else { return Self { uid, ..Self::default() } };
         let external = spec.type_.as_deref() == Some("ExternalName");
         let cluster_ips = spec.cluster_ips.unwrap_or_else(|| spec.cluster_ip.into_iter().collect());
@@ -200,33 +146,70 @@ impl From<core::Service> for ServiceView {
         let ingress = status.load_balancer.and_then(|balancer| balancer.ingress).unwrap_or_default();
         // With ipMode Proxy the load balancer wants the traffic itself, also from inside the cluster.
         let vips = ingress.into_iter().filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
+        let special = SpecialView {
+            external_name: spec.external_name.filter(|_| external),
+            external_ips: addresses(spec.external_ips.unwrap_or_default()),
+            load_balancer_ips: addresses(vips.filter_map(|ingress| ingress.ip)),
+            announced,
+            source_ranges,
+            bad_source_ranges,
+            choice: choice.map(|choice| choice.parse()),
+            forwarding: forwarding.map(|forwarding| forwarding.parse()),
+            health_port: spec
+                .health_check_node_port
+                .and_then(|port| u16::try_from(port).ok())
+                .filter(|port| *port != 0 && checks_health),
+        };
         Self {
             uid,
             headless: !external && cluster_ips.iter().any(|ip| ip == "None"),
             // An external name is no proxy's business either, also where the name is missing.
             unproxied: external || labels.contains_key(PROXY_NAME) || labels.contains_key(HEADLESS),
-            cluster_ips: addresses(cluster_ips),
-            external_name: spec.external_name.filter(|_| external),
-            ports: exactly(spec.ports.unwrap_or_default().into_iter().filter_map(service_port)),
-            external_ips: addresses(spec.external_ips.unwrap_or_default()),
-            announced,
-            load_balancer_ips: addresses(vips.filter_map(|ingress| ingress.ip)),
+            cluster_ips: addresses(cluster_ips).into(),
+            ports: spec.ports.unwrap_or_default().into_iter().filter_map(service_port).collect(),
             affinity_seconds: affinity
                 .then(|| seconds.and_then(|s| u32::try_from(s).ok()).unwrap_or(AFFINITY_SECONDS)),
             internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
             external_local,
-            source_ranges,
-            bad_source_ranges,
-            choice: choice.map(|choice| choice.parse()),
-            forwarding: forwarding.map(|forwarding| forwarding.parse()),
             distribution: distribution(spec.traffic_distribution.as_deref()),
-            health_port: spec
-                .health_check_node_port
-                .and_then(|port| u16::try_from(port).ok())
-                .filter(|port| *port != 0 && checks_health),
+            special: (special != NOTHING_SPECIAL).then(|| Box::new(special)),
         }
     }
 }
+
+impl View<core::Service> for ServiceView {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(ObjectMeta, Self), D::Error> {
+        let mut object = core::Service::deserialize(deserializer)?;
+        let meta = &mut object.metadata;
+        let metadata = ObjectMeta {
+            name: meta.name.take(),
+            namespace: meta.namespace.take(),
+            resource_version: meta.resource_version.take(),
+            uid: meta.uid.clone(),
+            ..ObjectMeta::default()
+        };
+        Ok((metadata, object.into()))
+    }
+}
+
+impl ServiceView {
+    /// What it says that most do not.
+    pub fn special(&self) -> &SpecialView {
+        self.special.as_deref().unwrap_or(&NOTHING_SPECIAL)
+    }
+}
+
+static NOTHING_SPECIAL: SpecialView = SpecialView {
+    external_name: None,
+    external_ips: Vec::new(),
+    load_balancer_ips: Vec::new(),
+    announced: false,
+    source_ranges: Vec::new(),
+    bad_source_ranges: Vec::new(),
+    choice: None,
+    forwarding: None,
+    health_port: None,
+};
 
 impl From<core::Node> for OwnNodeView {
     fn from(node: core::Node) -> Self {
@@ -237,67 +220,6 @@ impl From<core::Node> for OwnNodeView {
                 || taints.iter().any(|taint| taint.key == TO_BE_DELETED),
         }
     }
-}
-
-impl From<discovery::EndpointSlice> for SliceView {
-    fn from(slice: discovery::EndpointSlice) -> Self {
-        let resource_version =
-            slice.metadata.resource_version.and_then(|it| it.parse().ok()).unwrap_or_default();
-        let annotations = slice.metadata.annotations.as_ref();
-        let changed_at = annotations.and_then(|all| all.get(TRIGGER_TIME)?.parse().ok());
-        let ports = slice.ports.unwrap_or_default().into_iter().filter_map(|port| {
-            Some(PortView {
-                name: port.name.unwrap_or_default(),
-                protocol: protocol(port.protocol.as_deref())?,
-                // Without a number a slice means every port, which no Service has.
-                number: u16::try_from(port.port?).ok().filter(|number| *number != 0)?,
-            })
-        });
-        // Endpoints that are names (FQDN) are nobody's to translate to, and no mistake.
-        let named = slice.address_type == "FQDN";
-        let mut nonsense = Vec::new();
-        let endpoints = slice.endpoints.unwrap_or_default();
-        let pods = endpoints.iter().filter_map(pod).collect();
-        let endpoints = endpoints.into_iter().filter(|_| !named);
-        let endpoints = endpoints.filter_map(|it| match endpoint(it) {
-            Ok(endpoint) => Some(endpoint),
-            Err(address) if nonsense.len() < NONSENSE_MAX => {
-                nonsense.push(address.chars().take(64).collect());
-                None
-            }
-            Err(_) => None,
-        });
-        let endpoints = endpoints.collect();
-        Self {
-            service: slice.metadata.labels.and_then(|mut labels| labels.remove(SERVICE_NAME)),
-            ports: ports.collect(),
-            endpoints,
-            nonsense: nonsense.into(),
-            resource_version,
-            changed_at,
-            pods,
-        }
-    }
-}
-
-impl SliceView {
-    /// The same, of whose pods only those of one node are of interest.
-    pub fn with_pods_of(mut self, node: &str) -> Self {
-        self.pods.retain(|pod| *pod.node == *node);
-        self
-    }
-}
-
-fn pod(endpoint: &discovery::Endpoint) -> Option<PodView> {
-    let node = endpoint.node_name.as_deref()?;
-    let target = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"))?;
-    let conditions = endpoint.conditions.clone().unwrap_or_default();
-    Some(PodView {
-        node: node.into(),
-        uid: target.uid.clone()?.into(),
-        // With publishNotReadyAddresses an endpoint stays ready while it ends, and then terminating decides.
-        in_rotation: conditions.ready.unwrap_or(true) && !conditions.terminating.unwrap_or(false),
-    })
 }
 
 impl From<core::Node> for NodeView {
@@ -336,37 +258,10 @@ impl From<&core::Node> for StationView {
 
 fn service_port(port: core::ServicePort) -> Option<ServicePortView> {
     Some(ServicePortView {
-        name: port.name.unwrap_or_default(),
+        name: port.name.unwrap_or_default().into(),
         protocol: protocol(port.protocol.as_deref())?,
         port: u16::try_from(port.port).ok()?,
         node_port: port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0),
-    })
-}
-
-/// An endpoint, or the address because of which it is none: loopback, link-local and the like lead to what listens for a
-/// node alone, and whoever may write slices would reach it.
-fn endpoint(endpoint: discovery::Endpoint) -> Result<EndpointView, String> {
-    // Further addresses of one endpoint are interchangeable; the API says consumers use the first.
-    let text = endpoint.addresses.into_iter().next().unwrap_or_default();
-    let parsed = text.parse().ok().map(|address: IpAddr| address.to_canonical());
-    let Some(address) = parsed.filter(|address| is_a_host(*address)) else { return Err(text) };
-    let conditions = endpoint.conditions.unwrap_or_default();
-    // Absent means unknown, to be read as ready; serving defaults to what ready is (discovery/v1).
-    let ready = conditions.ready.unwrap_or(true);
-    let hints = endpoint.hints.unwrap_or_default();
-    let place = Place {
-        node: endpoint.node_name,
-        zone: endpoint.zone,
-        for_nodes: hints.for_nodes.unwrap_or_default().into_iter().map(|hint| hint.name).collect(),
-        for_zones: hints.for_zones.unwrap_or_default().into_iter().map(|hint| hint.name).collect(),
-    };
-    Ok(EndpointView {
-        address,
-        ready,
-        serving: conditions.serving.unwrap_or(ready),
-        terminating: conditions.terminating.unwrap_or(false),
-        hostname: endpoint.hostname.map(Into::into),
-        place: Arc::new(place),
     })
 }
 
@@ -391,7 +286,7 @@ fn distribution(name: Option<&str>) -> TrafficDistribution {
     }
 }
 
-fn protocol(name: Option<&str>) -> Option<Protocol> {
+pub(super) fn protocol(name: Option<&str>) -> Option<Protocol> {
     match name {
         None | Some("TCP") => Some(Protocol::Tcp),
         Some("UDP") => Some(Protocol::Udp),
@@ -402,12 +297,5 @@ fn protocol(name: Option<&str>) -> Option<Protocol> {
 
 fn addresses(texts: impl IntoIterator<Item = String>) -> Vec<IpAddr> {
     let parsed = texts.into_iter().filter_map(|text| text.parse().ok());
-    exactly(parsed.map(|address: IpAddr| address.to_canonical()))
-}
-
-/// Collects in no more memory than it takes: it is kept, and what is collected where something larger was keeps its room.
-fn exactly<T>(all: impl Iterator<Item = T>) -> Vec<T> {
-    let mut all: Vec<T> = all.collect();
-    all.shrink_to_fit();
-    all
+    parsed.map(|address: IpAddr| address.to_canonical()).collect()
 }

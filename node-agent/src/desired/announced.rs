@@ -20,8 +20,10 @@ pub struct Announced {
 impl Services {
     /// By which addresses the nodes are to announce a Service, and which nodes may; `None` when it has none of ours.
     pub fn compile_announced(&self, name: &ObjectName) -> Option<Announced> {
-        let service = self.services.get(name).filter(|service| is_proxied(service) && service.announced)?;
-        let addresses = service.load_balancer_ips.iter().copied().filter(|it| is_unicast(*it)).collect();
+        let service =
+            self.services.get(name).filter(|service| is_proxied(service) && service.special().announced)?;
+        let addresses =
+            service.special().load_balancer_ips.iter().copied().filter(|it| is_unicast(*it)).collect();
         Some(Announced { addresses, nodes: service.external_local.then(|| self.serving_nodes(name)) })
     }
 
@@ -29,7 +31,7 @@ impl Services {
     /// (KEP-1669).
     fn serving_nodes(&self, name: &ObjectName) -> BTreeSet<String> {
         let slices = || self.slices.get(name).into_iter().flat_map(Slices::values);
-        let nodes = |which: fn(&EndpointView) -> bool| -> BTreeSet<String> {
+        let nodes = |which: fn(&EndpointView<'_>) -> bool| -> BTreeSet<String> {
             let endpoints = slices().flat_map(|slice| slice.endpoints.iter()).filter(|it| which(it));
             endpoints.filter_map(|endpoint| endpoint.place.node.clone()).collect()
         };

@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::*;
+use crate::cluster::Seen;
 
 const NODE: &str = "node-1";
 
@@ -50,7 +51,10 @@ fn case(file: &std::path::Path) -> Case {
         let name = ObjectName { namespace: text("/metadata/namespace"), name: text("/metadata/name") };
         match text("/kind").as_str() {
             "Service" => services.see_service(Event::Is(name, typed::<CoreService>(object).into())),
-            "EndpointSlice" => services.see_slice(Event::Is(name, typed::<EndpointSlice>(object).into())),
+            "EndpointSlice" => {
+                let slice = typed::<Seen<EndpointSlice, SliceView>>(object);
+                services.see_slice(Event::Is(name, slice.into_view()));
+            }
             "Node" => services.see_own(Event::Is(name, typed::<Node>(object).into())),
             other => panic!("{}: a {other}?", file.display()),
         }

@@ -22,9 +22,10 @@ pub struct HealthCheck {
 impl Services {
     /// The health check of a Service; none when it is gone or wants none.
     pub fn compile_health(&self, name: &ObjectName, node: &str) -> Option<HealthCheck> {
-        let port = self.services.get(name).filter(|service| super::is_proxied(service))?.health_port?;
+        let port =
+            self.services.get(name).filter(|service| super::is_proxied(service))?.special().health_port?;
         let endpoints = self.slices.get(name).into_iter().flat_map(|slices| slices.values());
-        let endpoints = endpoints.flat_map(|slice| &slice.endpoints);
+        let endpoints = endpoints.flat_map(|slice| slice.endpoints.iter());
         let local = endpoints.filter(|it| it.ready && it.place.node.as_deref() == Some(node));
         let local: BTreeSet<IpAddr> = local.map(|endpoint| endpoint.address).collect();
         Some(HealthCheck { port, local_endpoints: local.len() })

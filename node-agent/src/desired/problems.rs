@@ -77,7 +77,7 @@ impl Services {
     /// What is wrong with a Service as it was written, and with its slices.
     pub fn problems(&self, name: &ObjectName) -> BTreeSet<Problem> {
         let mut problems = BTreeSet::new();
-        let Some(service) = self.services.get(name) else { return problems };
+        let Some(service) = self.services.get(name).map(|service| service.special()) else { return problems };
         if let Some(Err(error)) = &service.choice {
             let message = format!(
                 "annotation penstock.io/load-balancing: {error}; until then the cluster's default is used, which is {}",
@@ -112,6 +112,6 @@ impl Services {
 
     /// The object's identity, for those who tell of it.
     pub fn uid(&self, name: &ObjectName) -> Option<&str> {
-        self.services.get(name).map(|service| service.uid.as_str())
+        self.services.get(name).map(|service| &*service.uid)
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::cluster::{EndpointView, ObjectName, PortView, SliceView};
+use crate::cluster::{Endpoints, ObjectName, PortView, SliceView};
 
 /// By name, in the order of names.
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ pub struct Slices(Box<[(Arc<ObjectName>, Slice)]>);
 #[derive(Debug, PartialEq)]
 pub struct Slice {
     pub ports: Arc<[PortView]>,
-    pub endpoints: Box<[EndpointView]>,
+    pub endpoints: Endpoints,
     /// As in [`SliceView`].
     pub nonsense: Box<[String]>,
     pub resource_version: u64,

@@ -1,11 +1,13 @@
 //! The API's rules about Services and endpoints, one test a rule.
 
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use penstock_dataplane::ServiceKey;
 use serde_json::{Value, json};
 
 use std::net::IpAddr;
 
 use super::*;
+use crate::cluster::Seen;
 
 const NODE: &str = "node-1";
 
@@ -19,13 +21,16 @@ fn service(services: &mut Services, spec: Value) {
     services.see_service(Event::Is(name("web"), object.into()));
 }
 
+fn view(slice: Value) -> SliceView {
+    serde_json::from_value::<Seen<EndpointSlice, SliceView>>(slice).unwrap().into_view()
+}
+
 fn slice(services: &mut Services, slice: &str, ports: Value, endpoints: Value) {
     let object = json!({
         "metadata": {"name": slice, "namespace": "a", "labels": {"kubernetes.io/service-name": "web"}},
         "addressType": "IPv4", "ports": ports, "endpoints": endpoints,
     });
-    let object: k8s_openapi::api::discovery::v1::EndpointSlice = serde_json::from_value(object).unwrap();
-    services.see_slice(Event::Is(name(slice), object.into()));
+    services.see_slice(Event::Is(name(slice), view(object)));
 }
 
 /// What the data plane was told so far.
@@ -365,8 +370,7 @@ fn slices_were_seen_up_to_a_version_once_all_are_listed() {
             "metadata": {"name": slice, "namespace": "a", "labels": labels, "resourceVersion": version},
             "addressType": "IPv4", "ports": [{"name": "http", "port": 80}], "endpoints": [{"addresses": [address]}],
         });
-        let object: k8s_openapi::api::discovery::v1::EndpointSlice = serde_json::from_value(object).unwrap();
-        services.see_slice(Event::Is(name(slice), object.into()));
+        services.see_slice(Event::Is(name(slice), view(object)));
     };
     services.see_slice(Event::Listing);
     at(&mut services, "web-1", "70", "10.244.0.2");
@@ -464,8 +468,7 @@ fn when_a_change_happened_is_told_once_and_not_of_a_slice_that_is_as_it_was() {
             },
             "addressType": "IPv4", "ports": [{"port": 80}], "endpoints": [{"addresses": [address]}],
         });
-        let object: k8s_openapi::api::discovery::v1::EndpointSlice = serde_json::from_value(object).unwrap();
-        services.see_slice(Event::Is(name("web-1"), object.into()));
+        services.see_slice(Event::Is(name("web-1"), view(object)));
         services.take_changed_at().iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(see("2026-01-01T00:00:01Z", "10.244.0.2"), ["2026-01-01T00:00:01Z"]);

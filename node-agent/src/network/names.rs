@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use penstock_dns::{Forwarder, Listening, Zone, ZoneConfig};
+use penstock_dns::{Forwarder, Listening, ServiceName, ServiceRecord, Zone, ZoneConfig};
 use penstock_network::Network;
 use tokio_util::sync::CancellationToken;
 
@@ -54,11 +54,24 @@ pub struct Names {
 }
 
 impl Names {
-    /// Changes the zone; lookups under way keep the old one.
-    pub fn update(&self, change: impl FnOnce(&mut Zone)) {
-        let mut zone = Zone::clone(&self.zone.load());
-        change(&mut zone);
-        self.zone.store(Arc::new(zone));
+    /// Says what Services are now, none for one that is gone; lookups under way keep what was.
+    pub fn set(&self, services: impl Iterator<Item = (ServiceName, Option<ServiceRecord>)>) {
+        let known = self.zone.load();
+        let news = services.filter(|(name, record)| match record {
+            Some(record) => !known.has(record),
+            None => known.has_name(name),
+        });
+        let mut news = news.peekable();
+        if news.peek().is_some() {
+            let mut zone = Zone::clone(&known);
+            for (name, record) in news {
+                match record {
+                    Some(record) => zone.insert(record),
+                    None => zone.remove(&name),
+                }
+            }
+            self.zone.store(Arc::new(zone));
+        }
         self.filled.cancel();
     }
 }

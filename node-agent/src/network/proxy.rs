@@ -2,9 +2,10 @@
 //!
 //! It exists so that what is told of Services is told alike to both. It must not know when one takes the other's place.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use penstock_dataplane::{Applied, Dataplane, DataplaneError, Listing, NodeFacts, ServiceChange};
+use penstock_dataplane::{Applied, Dataplane, Listing, NodeFacts, ServiceChange};
 use penstock_fallback::Fallback;
 
 /// One of the two.
@@ -32,17 +33,20 @@ impl Proxy {
         }
     }
 
-    /// Applies where blocking is allowed. After an error, which is logged, everything is to be said again.
+    /// Applies, and may block the thread meanwhile. After an error, which is logged, everything is to be said again.
     pub async fn apply(
         &self,
         changes: Vec<ServiceChange>,
-        facts: &Arc<NodeFacts>,
+        facts: &NodeFacts,
         listing: Listing,
     ) -> Result<Applied, ()> {
         let started = std::time::Instant::now();
         let changed = changes.len();
         let outcome = match self {
-            Self::Programs(dataplane) => write(dataplane, changes, facts, listing).await,
+            // A panic there is a defect of ours that must not end the agent.
+            Self::Programs(dataplane) => {
+                catch_unwind(AssertUnwindSafe(|| dataplane.apply_changes(&changes, facts, listing)))
+            }
             Self::Userspace(fallback) => Ok(Ok(fallback.apply_changes(&changes, facts, listing).await)),
         };
         match outcome {
@@ -57,20 +61,10 @@ impl Proxy {
                 tracing::error!("services could not be applied: {:#}", anyhow::Error::from(error));
                 Err(())
             }
-            Err(error) => {
-                tracing::error!(%error, "applying services panicked");
+            Err(_) => {
+                tracing::error!("applying services panicked");
                 Err(())
             }
         }
     }
-}
-
-async fn write(
-    dataplane: &Arc<Dataplane>,
-    changes: Vec<ServiceChange>,
-    facts: &Arc<NodeFacts>,
-    listing: Listing,
-) -> Result<Result<Applied, DataplaneError>, tokio::task::JoinError> {
-    let (dataplane, facts) = (dataplane.clone(), facts.clone());
-    tokio::task::spawn_blocking(move || dataplane.apply_changes(&changes, &facts, listing)).await
 }

@@ -93,7 +93,8 @@ struct Pending {
     host_ports: bool,
 }
 
-/// Runs until the watches end.
+/// Runs until the watches end. Writes to the kernel where it runs, so not among other tasks: to hand each change to
+/// another thread and to be woken when it is done costs more than most changes.
 pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
     let mut services = Services::new(plane.choice, plane.forwarding);
     let mut host_ports: BTreeMap<(String, String), ServiceChange> = BTreeMap::new();
@@ -141,7 +142,7 @@ pub async fn run(mut plane: Plane, mut changes: mpsc::Receiver<Change>) {
                 told = plane.host_ports(&mut host_ports, pending.whole);
             }
             let up_to = services.seen_up_to();
-            let facts = Arc::new(plane.facts());
+            let facts = plane.facts();
             let whole = pending.whole;
             let started = Instant::now();
             let is_due = pending.is_due() || !told.is_empty();
@@ -240,7 +241,7 @@ impl Plane {
         proxy: &Proxy,
         services: &Services,
         pending: &Pending,
-        facts: &Arc<NodeFacts>,
+        facts: &NodeFacts,
         mut told: Vec<ServiceChange>,
     ) -> Result<Pending, ()> {
         let names: Box<dyn Iterator<Item = &ObjectName> + Send> = match pending.whole {
@@ -337,14 +338,7 @@ impl Plane {
 
     /// Has DNS, ingress and whoever announces addresses know these Services.
     fn name(&self, services: &Services, dirty: &BTreeSet<ObjectName>) {
-        self.zone.update(|zone| {
-            for name in dirty {
-                match services.compile_record(name) {
-                    Some(record) => zone.insert(record),
-                    None => zone.remove(&service_name(name)),
-                }
-            }
-        });
+        self.zone.set(dirty.iter().map(|name| (service_name(name), services.compile_record(name))));
         self.announcing.set(dirty.iter().map(|name| (name, services.compile_announced(name))));
         if let Some(upstreams) = &self.upstreams {
             dirty.iter().for_each(|name| upstreams.set(name, services.compile_upstream(name)));

@@ -14,7 +14,7 @@ use penstock_tests::netns::Netns;
 
 /// Threads of an agent that go on with a change when the maps have it: they wait for the kernel's answer, and act once
 /// more on backends that left.
-const AFTERWARDS: [&str; 2] = ["settle", "sweep"];
+const AFTERWARDS: &str = "settle";
 const AFTERWARDS_MAX: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -81,7 +81,7 @@ pub fn wait_until_settled(pid: u32) -> Result<()> {
         let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
         !tasks
             .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
-            .any(|name| AFTERWARDS.contains(&name.trim_end()))
+            .any(|name| name.trim_end() == AFTERWARDS)
     })
 }
 

@@ -9,7 +9,7 @@ use proptest::sample::select;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cluster::{Event, ObjectName};
+use crate::cluster::{Event, ObjectName, Seen, SliceView};
 use crate::desired::Services;
 
 const ADDRESSES: [&str; 14] = [
@@ -145,7 +145,7 @@ fn objects(
 #[derive(Debug, Clone)]
 enum Said {
     Service(ObjectName, Option<Box<core::Service>>),
-    Slice(ObjectName, Option<Box<discovery::EndpointSlice>>),
+    Slice(ObjectName, Option<Box<Seen<discovery::EndpointSlice, SliceView>>>),
 }
 
 fn typed<T: serde::de::DeserializeOwned>(name: &ObjectName, object: &Value) -> T {
@@ -177,7 +177,7 @@ fn say(services: &mut Services, planner: &mut Planner, news: Vec<Said>) {
         match said {
             Said::Service(name, Some(object)) => services.see_service(Event::Is(name, (*object).into())),
             Said::Service(name, None) => services.see_service(Event::Gone(name)),
-            Said::Slice(name, Some(object)) => services.see_slice(Event::Is(name, (*object).into())),
+            Said::Slice(name, Some(slice)) => services.see_slice(Event::Is(name, slice.into_view())),
             Said::Slice(name, None) => services.see_slice(Event::Gone(name)),
         }
     }

@@ -111,17 +111,19 @@ async fn restore_embedded(
     let store = data.store();
     let mut aside = None;
     let mut newest_there = Revision(0);
-    if store.exists() && replace {
-        newest_there = newest_of(&store).await;
+    if embedded::is_there(&store) && replace {
+        if store.exists() {
+            newest_there = newest_of(&store).await;
+        }
         let kept = aside_of(&store);
-        fs::rename(&store, &kept).with_context(|| format!("cannot put {} aside", store.display()))?;
+        embedded::rename(&store, &kept).with_context(|| format!("cannot put {} aside", store.display()))?;
         eprintln!("the store that was there is now {}", kept.display());
         aside = Some(kept);
     }
     let mut shown = Shown::new("restored");
     let restored = embedded::restore(from, &store, newest_there, move |at| shown.show(at)).await;
     if let (Err(_), Some(kept)) = (&restored, &aside) {
-        fs::rename(kept, &store).with_context(|| {
+        embedded::rename(kept, &store).with_context(|| {
             format!("cannot put {} back; do so before starting the control plane", kept.display())
         })?;
     }

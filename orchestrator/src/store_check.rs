@@ -75,6 +75,13 @@ pub fn render(checked: &Checked) -> Outcome {
         checked.newest,
         if checked.pages { "every page and every row" } else { "every row, of the store that runs" },
     );
+    if checked.journal_batches > 0 {
+        let _ = writeln!(
+            text,
+            "with {} batches of writes that are in the journal alone",
+            checked.journal_batches
+        );
+    }
     for finding in &checked.findings {
         let _ = writeln!(text, "DAMAGED: {}\n    what to do: {}", finding.what, finding.advice);
     }

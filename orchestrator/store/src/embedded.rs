@@ -1,16 +1,19 @@
 //! The embedded store: redb in one file, for a control plane on one machine.
 //!
 //! Every write goes through one thread that takes whatever is queued, applies it in one transaction and makes it
-//! durable with one fsync: that is where the throughput comes from, and what gives revisions their order. Records
-//! are kept by key and revision, so that snapshots and watches reach back as far as history is kept. Reads use
-//! redb's snapshots and never wait for the writer. Why redb: docs/adr/0003-embedded-store.md.
+//! durable with one write to the journal beside the file: that is where the throughput comes from, and what gives
+//! revisions their order. Records are kept by key and revision, so that snapshots and watches reach back as far as
+//! history is kept. Reads use redb's snapshots and never wait for the writer. Why redb: docs/adr/0003-embedded-store.md;
+//! why a journal: docs/adr/0040-a-journal-before-the-database.md.
 
 mod apply;
 mod backup;
 mod check;
+mod checkpoints;
 mod expiry;
 mod history;
 mod hub;
+mod journal;
 mod layout;
 mod overlay;
 mod read;
@@ -32,9 +35,10 @@ use redb::Database;
 use crate::backup::{BackupError, Progress, Summary};
 use crate::{Committed, ListRequest, Page, Record, Revision, Store, StoreError, WatchStream};
 use hub::Hub;
+use journal::Journal;
 use writer::{Command, Queue};
 
-pub use backup::restore;
+pub use backup::{is_there, rename, restore};
 pub use check::{Checked, Finding, check};
 
 /// The bounds of an embedded store.
@@ -54,6 +58,12 @@ pub struct EmbeddedOptions {
     pub watch_batches_max: usize,
     /// The file's quota: beyond it only deletions are taken, [`StoreError::Full`] is the answer to others.
     pub file_bytes_max: u64,
+    /// The journal's bound in bytes. What has no room in it any more is a checkpoint: the database itself is made durable.
+    pub journal_bytes_max: u64,
+    /// A checkpoint is made when nothing was written for this long.
+    pub checkpoint_idle: Duration,
+    /// A checkpoint is made when something is in the journal alone for this long.
+    pub checkpoint_age_max: Duration,
 }
 
 /// A store in one file, owned by this process.
@@ -87,6 +97,7 @@ impl Embedded {
         let path = path.to_owned();
         blocking(move || {
             let database = Arc::new(layout::open(&path, options.cache_bytes)?);
+            let journal = Journal::open(&path, &database, options.journal_bytes_max)?;
             let newest = read::newest(&database)?;
             let inner = Arc::new(Inner {
                 path,
@@ -95,7 +106,7 @@ impl Embedded {
                 newest: AtomicU64::new(newest.0),
                 hub: Hub::new(newest),
             });
-            let queue = writer::spawn(inner.clone())?;
+            let queue = writer::spawn(inner.clone(), journal)?;
             Ok(Arc::new(Self { inner, queue }))
         })
         .await
@@ -205,6 +216,9 @@ impl Default for EmbeddedOptions {
             queued_writes_max: 1024,
             watch_batches_max: 1024,
             file_bytes_max: 8 << 30,
+            journal_bytes_max: 16 << 20,
+            checkpoint_idle: Duration::from_secs(1),
+            checkpoint_age_max: Duration::from_secs(10),
         }
     }
 }

@@ -138,7 +138,7 @@ async fn nothing_is_left_of_a_restore_that_failed_and_nothing_is_overwritten() {
         let error = restore(std::io::Cursor::new(damaged), &to, Revision(0), |_| {}).await.unwrap_err();
         assert!(matches!(error, BackupError::Damaged { .. }), "{error}");
     }
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "the store alone");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2, "the store and its journal alone");
     let there = directory.path().join("store.redb");
     let over = restore(std::io::Cursor::new(bytes), &there, Revision(0), |_| {});
     assert!(matches!(over.await, Err(BackupError::NotEmpty { .. })));
@@ -167,6 +167,8 @@ async fn a_whole_store_checks_as_whole_closed_or_not() {
     // As a crash would leave it.
     let crashed = directory.path().join("crashed.redb");
     std::fs::copy(&path, &crashed).unwrap();
+    let journal = |path: &Path| path.with_added_extension("journal");
+    std::fs::copy(journal(&path), journal(&crashed)).unwrap();
     store.close().await;
     for path in [path, crashed] {
         let before = std::fs::read(&path).unwrap();

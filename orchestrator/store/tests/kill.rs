@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use penstock_store::embedded::Embedded;
+use penstock_store::embedded::{Embedded, EmbeddedOptions};
 use penstock_store::{Expect, ListRequest, Mutation, Revision, Store, Write};
 
 const FILES: usize = 10;
@@ -19,15 +19,38 @@ const ROUNDS_PER_FILE: usize = 10;
 const WRITERS: usize = 16;
 /// The argument that makes this program the writer.
 const WRITER: &str = "write-until-killed";
+const NAME: &str = "every_acknowledged_write_survives_kill";
 
 fn main() {
-    let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some(WRITER) {
-        let (path, round) = (arguments.next().expect("a path"), arguments.next().expect("a round"));
-        return runtime().block_on(write_until_killed(Path::new(&path), &round));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [WRITER, path, round] = arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        return runtime().block_on(write_until_killed(Path::new(path), round));
+    }
+    // What runners of tests ask of a test binary, as libtest answers it.
+    let is_given = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    if is_given("--list") {
+        if !is_given("--ignored") {
+            println!("{NAME}: test");
+        }
+        return;
+    }
+    // Flags with a value of their own; what follows any other is a filter.
+    let valued = ["--format", "--color", "--test-threads", "--skip", "--logfile", "-Z"];
+    let mut before = "";
+    let mut filters = Vec::new();
+    for argument in &arguments {
+        if !argument.starts_with('-') && !valued.contains(&before) {
+            filters.push(argument.as_str());
+        }
+        before = argument;
+    }
+    let exact = is_given("--exact");
+    let is_wanted = |filter: &&str| if exact { NAME == *filter } else { NAME.contains(filter) };
+    if is_given("--ignored") || !(filters.is_empty() || filters.iter().any(is_wanted)) {
+        return println!("{NAME} was not asked for");
     }
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").subsec_nanos().into();
-    println!("every_acknowledged_write_survives_kill (seed {seed})");
+    println!("{NAME} (seed {seed})");
     let start = Instant::now();
     let acknowledged = every_acknowledged_write_survives_kill(seed);
     let seconds = start.elapsed().as_secs_f32();
@@ -35,6 +58,20 @@ fn main() {
         "ok: {} kills, {acknowledged} acknowledged writes, none lost, {seconds:.1} s",
         FILES * ROUNDS_PER_FILE
     );
+}
+
+/// In every other round checkpoints are made all the time, so that many kills hit one: by the journal's bound, by age,
+/// and when idle.
+fn options(round: usize) -> EmbeddedOptions {
+    if round.is_multiple_of(2) {
+        return EmbeddedOptions::default();
+    }
+    EmbeddedOptions {
+        journal_bytes_max: 16 << 10,
+        checkpoint_idle: Duration::from_millis(1),
+        checkpoint_age_max: Duration::from_millis(20),
+        ..EmbeddedOptions::default()
+    }
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -111,7 +148,8 @@ async fn check(path: &Path, expected: &BTreeMap<String, (String, u64)>, context:
 
 /// Creates records and moves counters, saying what was acknowledged, until the end.
 async fn write_until_killed(path: &Path, round: &str) {
-    let store = Embedded::open(path).await.expect("the store opens after every kill");
+    let options = options(round.parse().expect("a number"));
+    let store = Embedded::open_with(path, options).await.expect("the store opens after every kill");
     let writers = (0..WRITERS).map(|writer| {
         let (store, round) = (store.clone(), round.to_owned());
         tokio::spawn(async move {

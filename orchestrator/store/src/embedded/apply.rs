@@ -3,8 +3,8 @@
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::layout::{
-    COMPACTED, Change, EXPIRY, LOG, LogRow, META, NEWEST, SWEPT, VERSIONS, damaged, encode_log,
-    encode_version, failed, version_key,
+    COMPACTED, Change, EXPIRY, LOG, LogRow, META, NEWEST, SEQUENCE, STORE, SWEPT, VERSIONS, damaged,
+    encode_log, encode_version, failed, version_key,
 };
 use super::read;
 use crate::{Committed, Event, Expect, Mutation, Record, Revision, StoreError, Write};
@@ -23,6 +23,8 @@ pub(super) struct Marks {
     pub(super) newest: Revision,
     pub(super) compacted: Revision,
     pub(super) swept: Revision,
+    /// The last batch of the journal.
+    pub(super) sequence: u64,
 }
 
 // === impl Tables ===
@@ -38,21 +40,33 @@ impl<'t> Tables<'t> {
     }
 
     pub(super) fn marks(&self) -> Result<Marks, StoreError> {
-        let read = |name: &str| -> Result<Revision, StoreError> {
-            Ok(Revision(self.meta.get(name).map_err(failed)?.ok_or_else(|| damaged(name))?.value()))
-        };
-        Ok(Marks { newest: read(NEWEST)?, compacted: read(COMPACTED)?, swept: read(SWEPT)? })
+        Ok(Marks {
+            newest: Revision(self.number(NEWEST)?),
+            compacted: Revision(self.number(COMPACTED)?),
+            swept: Revision(self.number(SWEPT)?),
+            sequence: self.number(SEQUENCE)?,
+        })
+    }
+
+    /// Which store this is.
+    pub(super) fn store(&self) -> Result<u64, StoreError> {
+        self.number(STORE)
+    }
+
+    fn number(&self, name: &str) -> Result<u64, StoreError> {
+        Ok(self.meta.get(name).map_err(failed)?.ok_or_else(|| damaged(name))?.value())
     }
 
     /// Writes the numbers that changed.
     pub(super) fn set_marks(&mut self, before: Marks, after: Marks) -> Result<(), StoreError> {
         let pairs = [
-            (NEWEST, before.newest, after.newest),
-            (COMPACTED, before.compacted, after.compacted),
-            (SWEPT, before.swept, after.swept),
+            (NEWEST, before.newest.0, after.newest.0),
+            (COMPACTED, before.compacted.0, after.compacted.0),
+            (SWEPT, before.swept.0, after.swept.0),
+            (SEQUENCE, before.sequence, after.sequence),
         ];
         for (name, _, new) in pairs.into_iter().filter(|(_, old, new)| old != new) {
-            self.meta.insert(name, new.0).map_err(failed)?;
+            self.meta.insert(name, new).map_err(failed)?;
         }
         Ok(())
     }

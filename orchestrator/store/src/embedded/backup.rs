@@ -2,16 +2,16 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::layout::{
     self, COMPACTED, EXPIRY, META, NEWEST, SWEPT, VERSIONS, decode_version, encode_version, failed,
     parse_version_key, version_key,
 };
-use super::{blocking, read};
+use super::{blocking, journal, read};
 use crate::backup::{self, BackupError, Entry, Header, Reader, Report, Restored, Source, Summary, Writer};
 use crate::{Revision, StoreError};
 
@@ -70,7 +70,23 @@ fn deadlines(snapshot: &ReadTransaction) -> Result<HashMap<Revision, u64>, Store
     Ok(deadlines)
 }
 
-/// Makes a store file from a backup; the file must not exist. It continues at a revision beyond the backup's and
+/// Whether there is a store, or what is left of one: a journal may hold writes that were acknowledged.
+pub fn is_there(store: &Path) -> bool {
+    store.exists() || journal::path_of(store).exists()
+}
+
+/// Gives a store that nobody has open another name, with its journal.
+pub fn rename(store: &Path, to: &Path) -> io::Result<()> {
+    for (from, to) in [(store.to_owned(), to.to_owned()), (journal::path_of(store), journal::path_of(to))] {
+        match fs::rename(from, to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Makes a store file from a backup; neither it nor a journal may be there. It continues at a revision beyond the backup's and
 /// beyond `newest_there`, the newest that was ever given out in its place.
 ///
 /// What is half written when something fails is removed. Read the backup once before ([`backup::verify`]): this
@@ -91,7 +107,7 @@ fn restore_beside(
     newest_there: Revision,
     report: Report<'_>,
 ) -> Result<Restored, BackupError> {
-    if to.exists() {
+    if is_there(to) {
         let (place, holds) = (to.display().to_string(), "there is a store already".to_owned());
         return Err(BackupError::NotEmpty { place, holds });
     }
@@ -144,9 +160,7 @@ fn restore_into(
 fn restore_batch(reader: &mut Reader<impl Read>, target: &Database) -> Result<bool, BackupError> {
     let mut transaction = target.begin_write().map_err(failed)?;
     // The last transaction makes all of them durable.
-    transaction
-        .set_durability(Durability::None)
-        .map_err(|error| StoreError::Unavailable { detail: format!("a restore cannot begin: {error}") })?;
+    layout::without_sync(&mut transaction)?;
     let before = reader.progress();
     let mut more = true;
     {
@@ -180,11 +194,11 @@ fn partial_of(to: &Path) -> PathBuf {
 
 fn remove_if_present(file: &Path) -> Result<(), StoreError> {
     match fs::remove_file(file) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unusable(file, &error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unusable(file, &error)),
         _ => Ok(()),
     }
 }
 
-fn unusable(path: &Path, error: &std::io::Error) -> StoreError {
+fn unusable(path: &Path, error: &io::Error) -> StoreError {
     StoreError::Unavailable { detail: format!("{}: {error}", path.display()) }
 }

@@ -7,12 +7,12 @@ use std::path::Path;
 
 use redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
-use super::blocking;
 use super::layout::{
-    COMPACTED, Change, EXPIRY, FORMAT, FORMAT_NUMBER, LOG, META, NEWEST, SWEPT, VERSIONS, decode_log,
-    decode_version, failed, parse_version_key, version_key,
+    COMPACTED, Change, EXPIRY, FORMAT, FORMAT_NUMBER, LOG, META, NEWEST, SEQUENCE, STORE, SWEPT, VERSIONS,
+    decode_log, decode_version, failed, parse_version_key, version_key,
 };
 use super::overlay::Overlay;
+use super::{blocking, journal, layout};
 use crate::{Revision, StoreError};
 
 /// Findings that are told one by one; the others are counted.
@@ -31,6 +31,8 @@ pub struct Checked {
     pub records: u64,
     pub versions: u64,
     pub log_rows: u64,
+    /// Batches of writes that were in the journal alone.
+    pub journal_batches: u64,
     pub findings: Vec<Finding>,
     /// Findings beyond those that are told.
     pub findings_untold: u64,
@@ -51,7 +53,7 @@ const REWRITE: &str = "delete the object and create it again, or restore the sto
 const HISTORY: &str = "the objects themselves are whole: back the store up and restore it \
                        (`orchestrator backup`, `orchestrator restore --replace`), which leaves history behind";
 
-/// Checks a file that nobody has open, and leaves it as it is.
+/// Checks a file that nobody has open with its journal, and leaves both as they are.
 pub async fn check(path: &Path) -> Result<Checked, StoreError> {
     let path = path.to_owned();
     blocking(move || {
@@ -86,12 +88,25 @@ pub async fn check(path: &Path) -> Result<Checked, StoreError> {
                         error => return Err(error),
                     },
                 }
+                take_journal(&database, &path, &mut checked)?;
                 rows(&database, &mut checked)?;
             }
         }
         Ok(checked)
     })
     .await
+}
+
+/// Applies the journal as an opening would. The database is one whose writes stay in memory.
+fn take_journal(database: &Database, path: &Path, checked: &mut Checked) -> Result<(), StoreError> {
+    let replayed =
+        layout::prepare(database).and_then(|()| journal::replay(database, &journal::read(path)?, |_| Ok(())));
+    match replayed {
+        Ok((batches, _)) => checked.journal_batches = batches as u64,
+        Err(StoreError::Corrupt { detail }) => checked.find(detail, RESTORE),
+        Err(error) => return Err(error),
+    }
+    Ok(())
 }
 
 /// Checks every row of one snapshot. Only what keeps it from reading on is an error.
@@ -118,6 +133,9 @@ fn examine(snapshot: &ReadTransaction, checked: &mut Checked) -> Result<(), Stor
     };
     let format = number(FORMAT)?;
     let (newest, compacted, swept) = (number(NEWEST)?, number(COMPACTED)?, number(SWEPT)?);
+    for name in [STORE, SEQUENCE] {
+        number(name)?;
+    }
     if format != FORMAT_NUMBER {
         checked.find(format!("the store has format {format}, this program knows {FORMAT_NUMBER}"), RESTORE);
     }

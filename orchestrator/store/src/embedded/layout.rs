@@ -10,13 +10,18 @@
 //! | expiry   | deadline in Unix seconds, revision → key                                 |
 //! | meta     | name → number                                                            |
 
+use std::collections::hash_map::RandomState;
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use bytes::Bytes;
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, TableDefinition};
+use redb::{
+    Builder, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, TableDefinition,
+    WriteTransaction,
+};
 
 use crate::{Record, Revision, StoreError};
 
@@ -33,7 +38,14 @@ pub(super) const COMPACTED: &str = "compacted";
 /// Log rows up to here are gone; it follows `COMPACTED` in small steps.
 pub(super) const SWEPT: &str = "swept";
 
-pub(super) const FORMAT_NUMBER: u64 = 1;
+/// Which store this is, drawn by lot when it is made: the journal of another one is not taken for its own.
+pub(super) const STORE: &str = "store";
+/// The last batch of the journal that is in the database.
+pub(super) const SEQUENCE: &str = "sequence";
+
+/// Format 1 had no journal: a program that knows no other must not open a store whose last writes are in one.
+pub(super) const FORMAT_NUMBER: u64 = 2;
+const FORMAT_WITHOUT_JOURNAL: u64 = 1;
 const VERSION_HEADER_BYTES: usize = 1 + 8 + 4;
 const LOG_HEADER_BYTES: usize = 1 + 8 + 4;
 const PUT: u8 = 1;
@@ -94,29 +106,60 @@ pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Database, StoreErr
     Ok(database)
 }
 
-fn prepare(database: &Database) -> Result<(), StoreError> {
+/// Makes what is missing: everything in a new file, what the journal needs in one of format 1.
+pub(super) fn prepare(database: &Database) -> Result<(), StoreError> {
     let transaction = database.begin_read().map_err(failed)?;
-    if let Ok(meta) = transaction.open_table(META) {
-        return match meta.get(FORMAT).map_err(failed)?.map(|row| row.value()) {
-            Some(FORMAT_NUMBER) => Ok(()),
-            found => Err(StoreError::Corrupt {
-                detail: format!("the file has format {found:?}, this program reads format {FORMAT_NUMBER}"),
-            }),
-        };
-    }
+    let found = match transaction.open_table(META) {
+        Ok(meta) => meta.get(FORMAT).map_err(failed)?.map(|row| row.value()),
+        Err(redb::TableError::TableDoesNotExist(_)) => None,
+        Err(error) => return Err(failed(error)),
+    };
     drop(transaction);
+    match found {
+        Some(FORMAT_NUMBER) => return Ok(()),
+        None | Some(FORMAT_WITHOUT_JOURNAL) => {}
+        Some(found) => {
+            return Err(StoreError::Corrupt {
+                detail: format!("the file has format {found}, this program reads up to {FORMAT_NUMBER}"),
+            });
+        }
+    }
     let transaction = database.begin_write().map_err(failed)?;
     {
-        transaction.open_table(VERSIONS).map_err(failed)?;
-        transaction.open_table(LOG).map_err(failed)?;
-        transaction.open_table(EXPIRY).map_err(failed)?;
         let mut meta = transaction.open_table(META).map_err(failed)?;
-        // Revision 0 means "none" and 1 is the empty store's, as in etcd: a list of it has a usable revision.
-        for (name, number) in [(FORMAT, FORMAT_NUMBER), (NEWEST, 1), (COMPACTED, 1), (SWEPT, 1)] {
+        // std's hashers are keyed by the system's random numbers.
+        let store = RandomState::new().build_hasher().finish();
+        for (name, number) in [(FORMAT, FORMAT_NUMBER), (STORE, store), (SEQUENCE, 0)] {
             meta.insert(name, number).map_err(failed)?;
+        }
+        if found.is_none() {
+            if meta.get(NEWEST).map_err(failed)?.is_some() {
+                return Err(StoreError::Corrupt { detail: "the file has no format".to_owned() });
+            }
+            // Revision 0 means "none" and 1 is the empty store's, as in etcd: a list of it has a usable revision.
+            for name in [NEWEST, COMPACTED, SWEPT] {
+                meta.insert(name, 1).map_err(failed)?;
+            }
+            transaction.open_table(VERSIONS).map_err(failed)?;
+            transaction.open_table(LOG).map_err(failed)?;
+            transaction.open_table(EXPIRY).map_err(failed)?;
         }
     }
     transaction.commit().map_err(failed)
+}
+
+/// Which store this is.
+pub(super) fn store_number(database: &Database) -> Result<u64, StoreError> {
+    let transaction = database.begin_read().map_err(failed)?;
+    let meta = transaction.open_table(META).map_err(failed)?;
+    Ok(meta.get(STORE).map_err(failed)?.ok_or_else(|| damaged(STORE))?.value())
+}
+
+/// Makes a transaction one that the next durable one makes durable.
+pub(super) fn without_sync(transaction: &mut WriteTransaction) -> Result<(), StoreError> {
+    transaction.set_durability(Durability::None).map_err(|error| StoreError::Unavailable {
+        detail: format!("the database takes no batches: {error}"),
+    })
 }
 
 /// The row key of one version.

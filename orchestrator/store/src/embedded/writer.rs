@@ -1,7 +1,9 @@
-//! The writer: one thread, one bounded queue, one fsync for everything that queued up during the last one.
+//! The writer: one thread, one bounded queue, one sync for everything that queued up during the last one.
 //!
-//! Callers are answered only after the commit that holds their write is durable. A batch that cannot be committed
-//! fails as a whole, and the file is opened again before the next one: redb refuses to go on after a failed write.
+//! A batch is applied in a transaction, appended to the journal and synced, committed, published and answered, in this
+//! order: nobody sees or hears of what is not durable. What has no room in the journal is committed durably itself,
+//! which empties the journal. A batch that fails does so as a whole, and database and journal are opened again before
+//! the next one: redb refuses to go on after a failed write, and only an opening knows what of the journal holds.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +16,10 @@ use redb::Database;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::apply::{Marks, Tables};
+use super::checkpoints::Checkpoints;
 use super::history::{self, Retention};
+use super::journal::Journal;
+use super::journal::frame::{Draft, Stamp};
 use super::layout::{self, failed};
 use super::room::Room;
 use super::{Inner, expiry};
@@ -58,6 +63,10 @@ struct Queued {
 struct Writer {
     inner: Arc<Inner>,
     receiver: Receiver<Queued>,
+    journal: Journal,
+    checkpoints: Checkpoints,
+    /// The frame of the batch at hand.
+    draft: Draft,
     retention: Retention,
     room: Room,
     /// The earliest deadline of a record, in Unix seconds.
@@ -74,13 +83,24 @@ struct Done {
 }
 
 /// Starts the thread. It ends when the queue is dropped or closed.
-pub(super) fn spawn(inner: Arc<Inner>) -> Result<Queue, StoreError> {
+pub(super) fn spawn(inner: Arc<Inner>, journal: Journal) -> Result<Queue, StoreError> {
     let (sender, receiver) = mpsc::channel();
     let places = Arc::new(Semaphore::new(inner.options.queued_writes_max.max(1)));
     let retention = Retention::new(&inner.options, Instant::now(), inner.newest());
+    let checkpoints = Checkpoints::new(&inner.options, !journal.is_empty(), Instant::now());
     // A deadline of zero makes the first round look at what ran out while nobody was running.
     let room = Room::new(inner.options.file_bytes_max);
-    let writer = Writer { inner, receiver, retention, room, next_deadline: Some(0), sweeping: true };
+    let writer = Writer {
+        inner,
+        receiver,
+        journal,
+        checkpoints,
+        draft: Draft::default(),
+        retention,
+        room,
+        next_deadline: Some(0),
+        sweeping: true,
+    };
     thread::Builder::new().name("store-writer".to_owned()).spawn(move || writer.run()).map_err(|error| {
         StoreError::Unavailable { detail: format!("cannot start the writer thread: {error}") }
     })?;
@@ -118,9 +138,13 @@ impl Writer {
             let batch = match self.receiver.recv_timeout(self.wait()) {
                 Ok(first) => self.gather(first),
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return self.checkpoint(),
             };
-            if let Some(reply) = self.round(batch) {
+            let stop = self.round(batch);
+            if stop.is_some() || self.checkpoints.wait(Instant::now()) == Some(Duration::ZERO) {
+                self.checkpoint();
+            }
+            if let Some(reply) = stop {
                 // What queued up behind the stop is answered by its dropped reply.
                 drop(self.receiver);
                 drop(reply.send(Ok(())));
@@ -134,11 +158,32 @@ impl Writer {
         if self.sweeping {
             return Duration::ZERO;
         }
-        match self.next_deadline {
+        let deadline = match self.next_deadline {
             None => IDLE_WAIT,
             // A second of grace, so that a wait never ends just before its deadline.
-            Some(deadline) => {
-                Duration::from_secs((deadline + 1).saturating_sub(expiry::now_unix_seconds())).min(IDLE_WAIT)
+            Some(deadline) => Duration::from_secs((deadline + 1).saturating_sub(expiry::now_unix_seconds())),
+        };
+        deadline.min(self.checkpoints.wait(Instant::now()).unwrap_or(IDLE_WAIT)).min(IDLE_WAIT)
+    }
+
+    /// Makes the database itself durable, so that the journal may begin again. Nobody's write fails with it.
+    fn checkpoint(&mut self) {
+        if !self.checkpoints.is_wanted() {
+            return;
+        }
+        let durable = self.inner.database().and_then(|database| {
+            let transaction = database.begin_write().map_err(failed)?;
+            transaction.commit().map_err(failed)
+        });
+        match durable {
+            Ok(()) => {
+                self.journal.restart();
+                self.checkpoints.made();
+            }
+            Err(error) => {
+                tracing::error!(%error, "the store could not make a checkpoint; what was written is in its journal");
+                self.reopen_after_failure();
+                self.checkpoints.failed(Instant::now());
             }
         }
     }
@@ -193,17 +238,22 @@ impl Writer {
                 tracing::error!(%error, "the store could not commit");
                 replies.into_iter().for_each(|reply| drop(reply.send(Err(error.clone()))));
                 compactions.into_iter().for_each(|(_, reply)| drop(reply.send(Err(error.clone()))));
-                // Nothing due is lost: it is looked at again with the next write.
-                (self.sweeping, self.next_deadline) = (false, None);
-                if let Err(error) = self.reopen() {
-                    tracing::error!(%error, "the store could not be opened again");
-                }
+                self.reopen_after_failure();
             }
         }
         stop
     }
 
-    /// Applies writes, compactions, expiries and a little sweeping in one durable transaction.
+    fn reopen_after_failure(&mut self) {
+        // Nothing due is lost: it is looked at again with the next write.
+        (self.sweeping, self.next_deadline) = (false, None);
+        if let Err(error) = self.reopen() {
+            tracing::error!(%error, "the store could not be opened again");
+        }
+    }
+
+    /// Applies writes, compactions, expiries and a little sweeping in one transaction. Of sweeping alone nobody was
+    /// told, so it need not be durable.
     fn transact(&mut self, writes: Vec<Write>, compactions: Vec<Revision>) -> Result<Done, StoreError> {
         let database = match self.inner.database() {
             Ok(database) => database,
@@ -215,11 +265,12 @@ impl Writer {
             writes => (writes * SWEEP_ROWS_PER_WRITE).max(SWEEP_ROWS_MIN),
         };
 
-        let transaction = database.begin_write().map_err(failed)?;
+        let mut transaction = database.begin_write().map_err(failed)?;
         let refusal = self.room.refusal(&self.inner.path, &transaction)?;
         let mut tables = Tables::open(&transaction)?;
         let before = tables.marks()?;
         let mut marks = before;
+        self.draft.clear();
         let mut done =
             Done { events: Vec::new(), writes: Vec::new(), compactions: Vec::new(), newest: before.newest };
         // Only a write moves the earliest deadline forward; only then, or when it came, is the index looked at.
@@ -232,7 +283,7 @@ impl Writer {
                 done.writes.push(Err(full.clone()));
                 continue;
             }
-            let answer = apply(&mut tables, &mut marks, write, now, &mut done.events);
+            let answer = apply(&mut tables, &mut marks, write, now, &mut self.draft, &mut done.events);
             match answer {
                 Ok(_) | Err(StoreError::Conflict { .. }) => done.writes.push(answer),
                 Err(error) => return Err(error),
@@ -241,26 +292,49 @@ impl Writer {
         if self.next_deadline.is_some_and(|deadline| deadline <= now) {
             deadlines_moved = true;
             for write in expiry::take_due(&mut tables, now, EXPIRED_ROWS_MAX)? {
-                apply(&mut tables, &mut marks, write, now, &mut done.events)?;
+                apply(&mut tables, &mut marks, write, now, &mut self.draft, &mut done.events)?;
             }
         }
         for before in compactions {
             done.compactions.push(compact(&mut marks, before));
         }
+        let told = (marks.newest, marks.compacted) != (before.newest, before.compacted);
         let floor = self.retention.plan_floor(Instant::now(), marks.newest);
         if floor.0 >= marks.compacted.0 + FLOOR_STEP {
             marks.compacted = floor;
         }
         history::sweep(&mut tables, &mut marks, sweep_rows)?;
+        let changed = before != marks || deadlines_moved;
+        marks.sequence += u64::from(told);
         tables.set_marks(before, marks)?;
         let next_deadline =
             if deadlines_moved { expiry::next_deadline(&tables)? } else { self.next_deadline };
         drop(tables);
-        // A batch of nothing but conflicts, or an early wake-up, needs no fsync.
-        if before == marks && !deadlines_moved {
+        // A batch of nothing but conflicts, or an early wake-up, leaves no trace.
+        if !changed {
             transaction.abort().map_err(failed)?;
+        } else if told {
+            let stamp = Stamp {
+                store: self.journal.store(),
+                sequence: marks.sequence,
+                now_unix_seconds: now,
+                compacted: marks.compacted,
+            };
+            let frame = self.draft.finish(stamp);
+            if self.journal.fits(frame) {
+                self.journal.append(frame)?;
+                layout::without_sync(&mut transaction)?;
+                transaction.commit().map_err(failed)?;
+                self.checkpoints.wanted(Instant::now());
+            } else {
+                transaction.commit().map_err(failed)?;
+                self.journal.restart();
+                self.checkpoints.made();
+            }
         } else {
+            layout::without_sync(&mut transaction)?;
             transaction.commit().map_err(failed)?;
+            self.checkpoints.wanted(Instant::now());
         }
         self.next_deadline = next_deadline;
         self.sweeping = marks.swept < marks.compacted;
@@ -286,7 +360,10 @@ impl Writer {
                 thread::sleep(Duration::from_millis(1));
             }
         }
-        let database = Arc::new(layout::open(&self.inner.path, self.inner.options.cache_bytes)?);
+        let options = &self.inner.options;
+        let database = Arc::new(layout::open(&self.inner.path, options.cache_bytes)?);
+        self.journal = Journal::open(&self.inner.path, &database, options.journal_bytes_max)?;
+        self.checkpoints = Checkpoints::new(options, !self.journal.is_empty(), Instant::now());
         let newest = super::read::newest(&database)?;
         if newest < self.inner.newest() {
             // Acknowledged writes are gone: going on would give their revisions out a second time.
@@ -322,11 +399,18 @@ fn apply(
     marks: &mut Marks,
     write: Write,
     now: u64,
+    draft: &mut Draft,
     events: &mut Vec<Event>,
 ) -> Result<Committed, StoreError> {
     let revision = Revision(marks.newest.0 + 1);
+    let lease_ttl_seconds = match write.mutation {
+        Mutation::Put { lease_ttl_seconds, .. } => lease_ttl_seconds,
+        Mutation::Delete => None,
+    };
     let (committed, event) = tables.apply(write, revision, now)?;
     marks.newest = revision;
+    let value = event.current.as_ref().map(|record| record.value.as_ref());
+    draft.push(revision, &event.key, value, lease_ttl_seconds);
     events.push(event);
     Ok(committed)
 }

@@ -12,6 +12,8 @@ mod conversion;
 mod custom;
 #[path = "registry/https.rs"]
 mod https;
+#[path = "registry/lagging.rs"]
+mod lagging;
 #[path = "registry/lifecycle.rs"]
 mod lifecycle;
 #[path = "registry/limits.rs"]

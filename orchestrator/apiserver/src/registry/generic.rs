@@ -203,6 +203,22 @@ impl Registry {
         found.ok_or_else(|| ApiError::not_found(&definition.group, &definition.plural, name))
     }
 
+    /// The object as the watch cache has it, which may be a moment old; none if that says nothing of the stored form.
+    pub(crate) fn known(
+        &self,
+        definition: &Definition,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<(Value, Revision)>, ApiError> {
+        // What is cached of these is in another form, or what a definition that has changed since made of it.
+        if definition.custom.is_some() || definition.stored_as.is_some() {
+            return Ok(None);
+        }
+        let cell = self.cell(definition)?;
+        let item = cell.cache.peek(&cell.key(namespace, name));
+        Ok(item.map(|item| (item.value.value(), item.revision)))
+    }
+
     pub(crate) async fn open_record(
         &self,
         definition: &Definition,

@@ -88,6 +88,11 @@ impl<T: Send + Sync + 'static> WatchCache<T> {
         Ok(self.state.read().items.get(key).cloned())
     }
 
+    /// The record of a key as it is cached, without waiting for anything; none while the cache is cold.
+    pub fn peek(&self, key: &str) -> Option<Arc<Item<T>>> {
+        self.state.read().items.get(key).cloned()
+    }
+
     /// The records whose key starts with `prefix`, in key order, and the revision they are of.
     pub async fn list(&self, prefix: &str) -> Result<(Vec<Arc<Item<T>>>, Revision), CacheError> {
         self.ensure_warm().await?;

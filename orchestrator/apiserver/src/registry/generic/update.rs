@@ -80,6 +80,9 @@ impl Registry {
 
     /// Reads, lets `wanted` say what should be there, and stores that if nothing changed in between. A version in
     /// the wanted object makes a lost race a conflict; without one the whole is tried again.
+    ///
+    /// It starts from what the watch cache has, since the store compares versions and tells of a newer one. The cache is
+    /// never believed in a refusal: whatever does not end in a write is looked at again as the store has it.
     pub(crate) async fn modify(
         &self,
         context: &Context,
@@ -90,7 +93,9 @@ impl Registry {
         wanted: &mut Wanted<'_>,
     ) -> Result<Outcome, ApiError> {
         let (namespace, name) = (target.namespace(), target.name());
-        let mut present = Some(self.require(definition, namespace, name).await?);
+        let known = if context.dry_run { None } else { self.known(definition, namespace, name)? };
+        let mut may_be_old = known.is_some();
+        let mut present = known;
         for _ in 0..ATTEMPTS_MAX {
             let (mut old, revision) = match present.take() {
                 Some(found) => found,
@@ -98,7 +103,15 @@ impl Registry {
             };
             let list = ownership::take_list(&mut old);
             let mut found = Present { old, list, revision };
-            match self.modify_once(context, definition, target, tracking, &found, wanted).await? {
+            let attempt = self.modify_once(context, definition, target, tracking, &found, wanted).await;
+            if std::mem::take(&mut may_be_old) && is_told_by_present(&attempt) {
+                let newest = self.require(definition, namespace, name).await?;
+                if newest.1 != revision {
+                    present = Some(newest);
+                    continue;
+                }
+            }
+            match attempt? {
                 Attempt::Done(outcome) => return Ok(outcome),
                 Attempt::Unchanged => {
                     ownership::put_list(&mut found.old, found.list);
@@ -267,6 +280,16 @@ enum Attempt {
     Done(Outcome),
     Unchanged,
     Raced { record: Option<Record>, pinned: bool },
+}
+
+/// Whether an attempt ended with what the present object says, without a write that compared its version. A failure of
+/// the server's is none of that: the write may have taken place.
+fn is_told_by_present(attempt: &Result<Attempt, ApiError>) -> bool {
+    match attempt {
+        Ok(Attempt::Unchanged) => true,
+        Ok(Attempt::Done(_) | Attempt::Raced { .. }) => false,
+        Err(error) => error.code < 500,
+    }
 }
 
 /// Whether the caller named the version to replace; refuses a wrong one and a wrong uid.

@@ -12,6 +12,7 @@ mod leaf;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use penstock_certificates::AuthorityError;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 
 use crate::files::{self, FileError};
@@ -28,11 +29,17 @@ pub enum PkiError {
     Half { present: PathBuf, absent: PathBuf },
     #[error("{path} cannot be used: {why}")]
     Unusable { path: PathBuf, why: String },
+    #[error("a key for {name} cannot be made: {source}")]
+    Key {
+        name: String,
+        #[source]
+        source: rcgen::Error,
+    },
     #[error("a certificate for {name} cannot be made: {source}")]
     Issue {
         name: String,
         #[source]
-        source: rcgen::Error,
+        source: AuthorityError,
     },
 }
 
@@ -109,7 +116,7 @@ fn ensure_service_account_key(directory: &Path) -> Result<String, PkiError> {
 
 fn new_key(name: &str) -> Result<KeyPair, PkiError> {
     KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
-        .map_err(|source| PkiError::Issue { name: name.to_owned(), source })
+        .map_err(|source| PkiError::Key { name: name.to_owned(), source })
 }
 
 fn parse_key(path: &Path, pem: &str) -> Result<KeyPair, PkiError> {

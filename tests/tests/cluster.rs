@@ -7,6 +7,8 @@
 mod applies;
 #[path = "cluster/capabilities.rs"]
 mod capabilities;
+#[path = "cluster/certificates.rs"]
+mod certificates;
 #[path = "cluster/extensions.rs"]
 mod extensions;
 #[path = "cluster/fallback.rs"]
@@ -74,6 +76,7 @@ fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
     let scenarios = [
         objects::SCENARIOS,
         applies::SCENARIOS,
+        certificates::SCENARIOS,
         extensions::SCENARIOS,
         sessions::SCENARIOS,
         traffic::SCENARIOS,

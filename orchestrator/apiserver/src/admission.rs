@@ -3,6 +3,7 @@
 //! A list of small plugins in upstream's order. Mutating runs see the object; validating runs see what will be
 //! stored (nothing, for a delete). A plugin knows one rule and reads other objects through the registry's caches.
 
+mod certificates;
 mod defaults;
 pub(crate) mod expressions;
 mod lifecycle;
@@ -138,6 +139,9 @@ impl Default for Chain {
             Box::new(priority::Priority),
             Box::new(defaults::DefaultClasses),
             Box::new(runtime_class::RuntimeClass),
+            Box::new(certificates::CertificateApproval),
+            Box::new(certificates::CertificateSigning),
+            Box::new(certificates::CertificateSubjectRestriction),
             Box::new(policies::MutatingPolicies(policies.clone())),
             Box::new(webhooks::MutatingWebhooks::default()),
             Box::new(policies::ValidatingPolicies(policies.clone())),

@@ -12,7 +12,7 @@ pub mod custom;
 pub mod definition;
 mod field_rules;
 pub mod generic;
-mod kinds;
+pub(crate) mod kinds;
 pub mod meta;
 pub mod object;
 pub mod options;

@@ -8,6 +8,8 @@ mod applying;
 mod audit;
 #[path = "api/authentication.rs"]
 mod authentication;
+#[path = "api/certificates.rs"]
+mod certificates;
 #[path = "api/cluster.rs"]
 mod cluster;
 #[path = "api/custom_kinds.rs"]

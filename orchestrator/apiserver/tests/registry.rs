@@ -4,6 +4,8 @@
 mod apply;
 #[path = "registry/catalogue.rs"]
 mod catalogue;
+#[path = "registry/certificates.rs"]
+mod certificates;
 #[path = "registry/cluster.rs"]
 mod cluster;
 #[path = "registry/conversion.rs"]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+pub mod certificates;
 pub mod claim;
 pub mod cluster_role;
 pub mod context;

@@ -9,6 +9,9 @@ type Run = fn(Context) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Name and entry point of every controller.
 pub const CONTROLLERS: &[(&str, Run)] = &[
+    ("certificate-approving", |c| Box::pin(crate::certificates::approving::run(c))),
+    ("certificate-cleaning", |c| Box::pin(crate::certificates::cleaning::run(c))),
+    ("certificate-signing", |c| Box::pin(crate::certificates::signing::run(c))),
     ("cluster-role", |c| Box::pin(crate::cluster_role::run(c))),
     ("cron-job", |c| Box::pin(crate::cron_job::run(c))),
     ("daemon-set", |c| Box::pin(crate::daemon_set::run(c))),

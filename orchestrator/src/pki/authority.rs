@@ -3,22 +3,21 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use penstock_certificates::{Authority as Signer, AuthorityError};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyUsagePurpose};
 
-use super::{PkiError, inspect, new_key, parse_key};
+use super::{PkiError, new_key};
 use crate::files;
 
 const LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Clocks of machines differ: nothing is issued as valid only from now.
-pub(super) const BACKDATED: Duration = Duration::from_secs(5 * 60);
+const BACKDATED: Duration = Duration::from_secs(5 * 60);
 
 /// What signs certificates.
 pub struct Authority {
     pub certificate_pem: String,
     pub key_pem: String,
-    /// Marks what this authority signed.
-    pub(super) key_id: Vec<u8>,
-    issuer: Issuer<'static, KeyPair>,
+    signer: Signer,
 }
 
 // === impl Authority ===
@@ -47,22 +46,25 @@ impl Authority {
         certificate_pem: String,
         key_pem: String,
     ) -> Result<Self, PkiError> {
-        let unusable = |why: String| PkiError::Unusable { path: certificate_path.to_owned(), why };
-        let key = parse_key(key_path, &key_pem)?;
-        let facts = inspect::certificate(&certificate_pem).map_err(&unusable)?;
-        if !facts.is_for(&key) {
-            return Err(unusable(format!("it does not belong to {}", key_path.display())));
+        let unusable = |path: &Path, why: String| Err(PkiError::Unusable { path: path.to_owned(), why });
+        let signer = match Signer::parse(&certificate_pem, &key_pem) {
+            Ok(signer) => signer,
+            Err(AuthorityError::NotItsKey) => {
+                return unusable(certificate_path, format!("it does not belong to {}", key_path.display()));
+            }
+            Err(error @ (AuthorityError::Key { .. } | AuthorityError::KeyKind)) => {
+                return unusable(key_path, error.to_string());
+            }
+            Err(error) => return unusable(certificate_path, error.to_string()),
+        };
+        if signer.ends_at() <= SystemTime::now() {
+            return unusable(certificate_path, "the authority has expired".to_owned());
         }
-        if facts.expires_at <= SystemTime::now() {
-            return Err(unusable("the authority has expired".to_owned()));
-        }
-        let issuer =
-            Issuer::from_ca_cert_pem(&certificate_pem, key).map_err(|source| unusable(source.to_string()))?;
-        Ok(Self { certificate_pem, key_pem, key_id: facts.own_key_id, issuer })
+        Ok(Self { certificate_pem, key_pem, signer })
     }
 
-    pub(super) fn issuer(&self) -> &Issuer<'static, KeyPair> {
-        &self.issuer
+    pub(super) fn signer(&self) -> &Signer {
+        &self.signer
     }
 }
 
@@ -77,9 +79,8 @@ fn make(certificate_path: &Path, key_path: &Path, common_name: &str) -> Result<(
     let now = SystemTime::now();
     params.not_before = (now - BACKDATED).into();
     params.not_after = (now + LIFE).into();
-    let certificate = params
-        .self_signed(&key)
-        .map_err(|source| PkiError::Issue { name: common_name.to_owned(), source })?;
+    let certificate =
+        params.self_signed(&key).map_err(|source| PkiError::Key { name: common_name.to_owned(), source })?;
     let (certificate_pem, key_pem) = (certificate.pem(), key.serialize_pem());
     files::write_private(key_path, key_pem.as_bytes())?;
     files::write_private(certificate_path, certificate_pem.as_bytes())?;

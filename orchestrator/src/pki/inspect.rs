@@ -11,9 +11,9 @@ use x509_parser::pem::parse_x509_pem;
 /// The parts of a certificate that matter here.
 pub(super) struct Facts {
     pub(super) common_name: String,
+    pub(super) organizations: Vec<String>,
     pub(super) names: BTreeSet<String>,
     pub(super) expires_at: SystemTime,
-    pub(super) own_key_id: Vec<u8>,
     pub(super) authority_key_id: Vec<u8>,
     public_key: Vec<u8>,
 }
@@ -33,19 +33,21 @@ pub(super) fn certificate(pem: &str) -> Result<Facts, String> {
     let certificate = block.parse_x509().map_err(|error| error.to_string())?;
     let mut facts = Facts {
         common_name: String::new(),
+        organizations: Vec::new(),
         names: BTreeSet::new(),
         expires_at: SystemTime::UNIX_EPOCH
             + Duration::from_secs(u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0)),
-        own_key_id: Vec::new(),
         authority_key_id: Vec::new(),
         public_key: certificate.public_key().subject_public_key.data.to_vec(),
     };
     if let Some(name) = certificate.subject().iter_common_name().next() {
         facts.common_name = name.as_str().map_err(|error| error.to_string())?.to_owned();
     }
+    for organization in certificate.subject().iter_organization() {
+        facts.organizations.push(organization.as_str().map_err(|error| error.to_string())?.to_owned());
+    }
     for extension in certificate.extensions() {
         match extension.parsed_extension() {
-            ParsedExtension::SubjectKeyIdentifier(id) => facts.own_key_id = id.0.to_vec(),
             ParsedExtension::AuthorityKeyIdentifier(id) => {
                 facts.authority_key_id =
                     id.key_identifier.as_ref().map(|id| id.0.to_vec()).unwrap_or_default();

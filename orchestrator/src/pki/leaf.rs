@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyUsagePurpose};
+use penstock_certificates::{AlternativeName, Lifetime, Subject, Usages, Wanted};
 
-use super::authority::{Authority, BACKDATED};
+use super::authority::Authority;
 use super::{PkiError, inspect, new_key};
 use crate::files;
 
@@ -42,26 +42,18 @@ pub struct Issued {
 impl Leaf {
     /// Signs a new certificate with a new key.
     pub fn issue(&self, authority: &Authority) -> Result<Issued, PkiError> {
-        let failed = |source| PkiError::Issue { name: self.common_name.clone(), source };
         let key = new_key(&self.common_name)?;
-        let names: Vec<String> = self.names.iter().cloned().collect();
-        let mut params = CertificateParams::new(names).map_err(failed)?;
-        params.distinguished_name = DistinguishedName::new();
-        for organization in &self.organizations {
-            params.distinguished_name.push(DnType::OrganizationName, organization.as_str());
-        }
-        params.distinguished_name.push(DnType::CommonName, self.common_name.as_str());
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![match self.purpose {
-            Purpose::Server => ExtendedKeyUsagePurpose::ServerAuth,
-            Purpose::Client => ExtendedKeyUsagePurpose::ClientAuth,
-        }];
-        params.use_authority_key_identifier_extension = true;
-        let now = SystemTime::now();
-        params.not_before = (now - BACKDATED).into();
-        params.not_after = (now + LIFE).into();
-        let certificate = params.signed_by(&key, authority.issuer()).map_err(failed)?;
-        Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+        let subject =
+            Subject { common_name: self.common_name.clone(), organizations: self.organizations.clone() };
+        let names: Vec<_> = self.names.iter().map(|name| AlternativeName::of_server(name)).collect();
+        let usages = self.purpose.usages();
+        let lifetime = Lifetime::from_now(SystemTime::now(), LIFE);
+        let wanted = Wanted { names: &names, usages: &usages, lifetime };
+        let certificate_pem = authority
+            .signer()
+            .issue(&subject, &key, &wanted)
+            .map_err(|source| PkiError::Issue { name: self.common_name.clone(), source })?;
+        Ok(Issued { certificate_pem, key_pem: key.serialize_pem() })
     }
 
     /// Why a certificate will not do, if it will not.
@@ -74,15 +66,30 @@ impl Leaf {
             Ok(key) if facts.is_for(&key) => {}
             _ => return Some("its key is another one's".to_owned()),
         }
-        if facts.authority_key_id != authority.key_id {
+        if facts.authority_key_id != authority.signer().key_id() {
             Some("another authority signed it".to_owned())
         } else if facts.expires_at < now + RENEWAL {
             Some("it nears its end".to_owned())
-        } else if facts.common_name != self.common_name || facts.names != self.names {
+        } else if facts.common_name != self.common_name
+            || facts.organizations != self.organizations
+            || facts.names != self.names
+        {
             Some("it is for other names".to_owned())
         } else {
             None
         }
+    }
+}
+
+// === impl Purpose ===
+
+impl Purpose {
+    fn usages(self) -> Usages {
+        let usage = match self {
+            Self::Server => "server auth",
+            Self::Client => "client auth",
+        };
+        Usages::named(["digital signature", usage]).unwrap_or_default()
     }
 }
 

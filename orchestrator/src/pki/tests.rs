@@ -47,7 +47,7 @@ fn a_changed_name_issues_the_serving_certificate_again_and_nothing_else() {
     assert_ne!(before[3], after[3]);
     let facts = inspect::certificate(&pki.serving.certificate_pem).unwrap();
     assert_eq!(facts.names, names(&["localhost", "10.0.0.1"]));
-    assert_eq!(facts.authority_key_id, pki.authority.key_id);
+    assert_eq!(facts.authority_key_id, pki.authority.signer().key_id());
 }
 
 #[test]

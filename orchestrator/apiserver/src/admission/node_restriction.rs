@@ -1,12 +1,18 @@
-//! NodeRestriction: a node writes its own Node, its own pods, its own lease.
+//! NodeRestriction: a node writes its own Node, its own pods, its own lease, and asks for its own certificates.
 
 use async_trait::async_trait;
+use penstock_certificates::Request;
 use serde_json::Value;
 
 use super::{Attributes, Operation, Plugin};
 use crate::error::ApiError;
 use crate::registry::Registry;
+use crate::registry::kinds::certificates::certificatesigningrequests::decoded;
 use crate::registry::object::{items_at, str_at};
+
+/// Whose certificates stand for nodes.
+const NODE_SIGNERS: [&str; 2] =
+    ["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"];
 
 pub struct NodeRestriction;
 
@@ -57,9 +63,27 @@ impl Plugin for NodeRestriction {
                 }
                 Ok(())
             }
+            ("certificates.k8s.io", "certificatesigningrequests") => requests(a, object),
             _ => Ok(()),
         }
     }
+}
+
+/// A node asks for certificates in its own name only.
+fn requests(a: &Attributes<'_>, object: Option<&Value>) -> Result<(), ApiError> {
+    let Some(new) = object.filter(|_| a.operation == Operation::Create) else {
+        return Ok(());
+    };
+    if !NODE_SIGNERS.contains(&str_at(new, "/spec/signerName")) {
+        return Ok(());
+    }
+    let request = Request::parse(&decoded(new, "/spec/request"))
+        .map_err(|error| a.forbidden(format!("unable to parse csr: {error}")))?;
+    let own = &a.context.user.name;
+    if request.common_name != *own {
+        return Err(a.forbidden(format!("can only create a node CSR with CN={own}")));
+    }
+    Ok(())
 }
 
 impl NodeRestriction {

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::context::{Body, Context, Target};
 use super::definition::Definition;
+use super::kinds::certificates::certificatesigningrequests;
 use super::object::{CachedObject, items_at, meta_mut, meta_str};
 use super::{Outcome, Registry};
 use crate::admission::{Attributes, Operation, Rounds};
@@ -89,9 +90,7 @@ pub(crate) fn prepare(subresource: &str, definition: &Definition, new: &mut Valu
         resize::adopt(&mut kept, new);
     }
     if (&*definition.plural, subresource) == ("certificatesigningrequests", "approval") {
-        // An approver may note why, and since when.
-        kept["metadata"] = new["metadata"].clone();
-        date_conditions(&mut kept, old);
+        certificatesigningrequests::prepare_approval(&mut kept, new, old);
     }
     // The version travels with the request, and metadata other than it does not.
     let version = meta_str(new, "resourceVersion").to_string();
@@ -118,23 +117,6 @@ fn transplant(into: &mut Value, from: &Value, pointer: &str) {
             Some(v) => map.insert(field.into(), v.clone()),
             None => map.remove(field),
         };
-    }
-}
-
-/// A condition is dated where it says nothing itself: now if it is new or says something else, else as before.
-fn date_conditions(kept: &mut Value, old: &Value) {
-    let now = super::generic::now_text();
-    let conditions = kept.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
-    for condition in conditions.into_iter().flatten().filter(|it| it.is_object()) {
-        let known = items_at(old, "/status/conditions").iter().find(|it| it["type"] == condition["type"]);
-        if condition.get("lastUpdateTime").is_none() {
-            condition["lastUpdateTime"] = now.as_str().into();
-        }
-        if condition.get("lastTransitionTime").is_none() {
-            let same = known.filter(|known| known["status"] == condition["status"]);
-            let since = same.and_then(|known| known.get("lastTransitionTime").cloned());
-            condition["lastTransitionTime"] = since.unwrap_or_else(|| now.as_str().into());
-        }
     }
 }
 
@@ -175,23 +157,7 @@ pub(crate) fn validate(
             errors.extend(resize::validate(new, old));
             errors
         }
-        ("certificatesigningrequests", "approval") => {
-            let has =
-                |csr: &Value, t: &str| items_at(csr, "/status/conditions").iter().any(|c| c["type"] == t);
-            let conditions = || new.pointer("/status/conditions").cloned().unwrap_or_default();
-            let mut errors = Vec::new();
-            if has(new, "Approved") && has(new, "Denied") {
-                let both = "Approved and Denied conditions are mutually exclusive";
-                errors.push(FieldError::invalid("status.conditions", conditions(), both));
-            }
-            for decided in
-                ["Approved", "Denied", "Failed"].into_iter().filter(|it| has(old, it) && !has(new, it))
-            {
-                let why = format!("updates may not remove a condition of type \"{decided}\"");
-                errors.push(FieldError::forbidden("status.conditions", why));
-            }
-            errors
-        }
+        ("certificatesigningrequests", "approval") => certificatesigningrequests::validate_approval(new, old),
         _ => Vec::new(),
     }
 }

@@ -55,7 +55,8 @@ fn minimal(d: &Definition) -> Value {
             json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}})
         }
         "certificatesigningrequests" => {
-            json!({"spec": {"request": "eA==", "signerName": "example.com/s", "usages": ["client auth"]}})
+            let request = crate::certificates::request("jane", &[]);
+            json!({"spec": {"request": request, "signerName": "example.com/s", "usages": ["client auth"]}})
         }
         "endpointslices" => json!({"addressType": "IPv4", "endpoints": []}),
         "storageclasses" => json!({"provisioner": "example.com/p"}),

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
@@ -75,6 +75,8 @@ impl Cluster {
         tokio::spawn(penstock_cloud::run_shared(informers.clone(), cloud, stop.clone()));
         tokio::spawn(stand_in::run(informers, stop.clone()));
         let cluster = Self { client, _stop: stop.drop_guard(), _directory: directory };
+        // Without it no pod is accepted.
+        cluster.until::<ServiceAccount>("default", |_| true).await;
         for name in nodes {
             cluster.add_node(name).await;
         }

@@ -33,7 +33,7 @@ const SWEEP_ROWS_PER_WRITE: usize = 2;
 const SWEEP_ROWS_MIN: usize = 64;
 const SWEEP_ROWS_IDLE: usize = 1024;
 /// The floor of history moves in steps of this, so that most commits do not touch it.
-const FLOOR_STEP: u64 = 256;
+const FLOOR_STEP: u64 = 16;
 const EXPIRED_ROWS_MAX: usize = 256;
 const IDLE_WAIT: Duration = Duration::from_secs(3600);
 /// How long a reopening waits for readers to let go of the old file.

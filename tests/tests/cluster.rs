@@ -19,6 +19,8 @@ mod families;
 mod faults;
 #[path = "cluster/ipv6_alone.rs"]
 mod ipv6_alone;
+#[path = "cluster/kube_rs.rs"]
+mod kube_rs;
 #[path = "cluster/lifetime.rs"]
 mod lifetime;
 #[path = "cluster/load_balancers.rs"]
@@ -79,6 +81,7 @@ fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
         certificates::SCENARIOS,
         extensions::SCENARIOS,
         sessions::SCENARIOS,
+        kube_rs::SCENARIOS,
         traffic::SCENARIOS,
         capabilities::SCENARIOS,
         services::SCENARIOS,

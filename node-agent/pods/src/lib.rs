@@ -58,6 +58,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+// Compiles what kube and serde make of them there, once.
+use penstock_kinds as _;
+
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Api;

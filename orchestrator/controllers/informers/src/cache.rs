@@ -9,6 +9,7 @@
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -332,7 +333,10 @@ impl Informers {
             if !fields.is_empty() {
                 config = config.fields(fields);
             }
-            tokio::spawn(cache.clone().follow(client, config, shutdown));
+            // Without its type: Tokio's part of a task is then compiled once, not once a kind.
+            let task: Pin<Box<dyn Future<Output = ()> + Send>> =
+                Box::pin(cache.clone().follow(client, config, shutdown));
+            tokio::spawn(task);
             cache
         });
         // The map is keyed by the type, so the downcast cannot miss.

@@ -4,6 +4,9 @@
 //! Controllers, scheduler and cloud loops all use it, so that a process holds each object once. It knows the
 //! Kubernetes API through `kube::Client` only, and nothing of any controller.
 
+// Compiles what kube and serde make of them there, once.
+use penstock_kinds as _;
+
 pub mod cache;
 pub mod expectations;
 pub mod failure;

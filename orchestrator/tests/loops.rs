@@ -20,3 +20,5 @@ mod services;
 mod sets;
 #[path = "loops/stand_in.rs"]
 mod stand_in;
+#[path = "loops/volumes.rs"]
+mod volumes;

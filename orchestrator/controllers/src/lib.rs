@@ -39,6 +39,7 @@ pub mod service_account_token;
 pub mod stateful_set;
 pub mod template_hash;
 pub mod ttl_after_finished;
+pub mod volumes;
 
 /// What the loops need to know about the cluster.
 #[derive(Clone, Debug)]

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Binding, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Status, Time};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use penstock_informers::Meta;
+use penstock_informers::identity::object_reference;
+use penstock_informers::volumes::{BOUND_BY_CONTROLLER, SELECTED_NODE};
+
+use crate::filters::volumes::Source;
 
 /// Binds the pod to the node.
 pub async fn apply_binding(client: &Client, pod: &Pod, node: &str) -> Result<(), kube::Error> {
@@ -29,6 +33,33 @@ pub async fn apply_binding(client: &Client, pod: &Pod, node: &str) -> Result<(),
     let pods: Api<Pod> = Api::namespaced(client.clone(), pod.ns());
     let _: Status = pods.create_subresource("binding", pod.name(), &PostParams::default(), &binding).await?;
     Ok(())
+}
+
+/// Keeps a volume for a claim that waited for its first consumer, or has one made for the node. The binder does the rest.
+pub async fn apply_source(
+    client: &Client,
+    claim: &PersistentVolumeClaim,
+    source: &Source,
+    node: &str,
+) -> Result<(), kube::Error> {
+    match source {
+        Source::Volume(volume) => {
+            let mut kept = PersistentVolume::clone(volume);
+            kept.spec.get_or_insert_default().claim_ref = Some(object_reference(claim));
+            let annotations = kept.metadata.annotations.get_or_insert_default();
+            annotations.insert(BOUND_BY_CONTROLLER.to_owned(), "yes".to_owned());
+            // Its resource version decides between two pods that want it.
+            let volumes: Api<PersistentVolume> = Api::all(client.clone());
+            volumes.replace(volume.name(), &PostParams::default(), &kept).await.map(drop)
+        }
+        Source::Provisioner => {
+            let mut selected = claim.clone();
+            let annotations = selected.metadata.annotations.get_or_insert_default();
+            annotations.insert(SELECTED_NODE.to_owned(), node.to_owned());
+            let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), claim.ns());
+            claims.replace(claim.name(), &PostParams::default(), &selected).await.map(drop)
+        }
+    }
 }
 
 /// Says on the pod why it has no node, and which node is being cleared for it.

@@ -17,13 +17,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::SchedulerConfig;
-use crate::bind::{apply_binding, apply_eviction, apply_unschedulable};
+use crate::bind::{apply_binding, apply_eviction, apply_source, apply_unschedulable};
 use crate::cluster::{Cluster, Placed};
 use crate::decide::{Misfit, choose};
+use crate::filters::volumes::{Source, plan_sources};
 use crate::helps::Change;
 use crate::preemption::{Preemption, plan_preemption};
 use crate::queue::Queue;
 
+/// The filter that waits for claims.
+const VOLUMES: &str = "VolumeBinding";
 const REVIVE_EVERY: Duration = Duration::from_secs(30);
 
 pub(crate) struct Engine {
@@ -227,6 +230,14 @@ impl Engine {
         state.start = start.wrapping_add(1);
         match choose(&pod, &state.cluster, start) {
             Ok(node) => {
+                let sources = self.sources(&pod, &state.cluster, &node);
+                if !sources.is_empty() {
+                    // Tried again when a claim or volume changed: then the volumes say where it can go.
+                    state.queue.park(pod.uid_str(), [VOLUMES].into(), Instant::now());
+                    drop(state);
+                    tokio::spawn(self.clone().give_volumes(pod, sources, node));
+                    return true;
+                }
                 // Assumed from here on: the next decision sees the pod there.
                 state.assumed.insert(pod.uid_str().to_owned());
                 state.cluster.withdraw(pod.uid_str());
@@ -259,6 +270,30 @@ impl Engine {
             return None;
         }
         plan_preemption(pod, cluster, misfit, &self.budgets.list())
+    }
+
+    /// What the pod's claims need before it can go to the node.
+    fn sources(&self, pod: &Arc<Pod>, cluster: &Cluster, node: &str) -> Vec<(Arc<PersistentVolumeClaim>, Source)> {
+        let node = cluster.nodes.get(node).map(|state| &state.node);
+        node.and_then(|node| plan_sources(pod, cluster, node)).unwrap_or_default()
+    }
+
+    async fn give_volumes(
+        self: Arc<Self>,
+        pod: Arc<Pod>,
+        sources: Vec<(Arc<PersistentVolumeClaim>, Source)>,
+        node: String,
+    ) {
+        let _permit = self.bindings.acquire().await;
+        for (claim, source) in sources {
+            if let Err(error) = apply_source(&self.client, &claim, &source, &node).await {
+                self.state().queue.back_off_if_parked(pod.uid_str(), Instant::now());
+                self.wake.notify_one();
+                let message = format!("giving claim {} a volume on {node}: {error}", claim.name());
+                self.recorder.record(pod.as_ref(), EventType::Warning, "FailedScheduling", message);
+                return;
+            }
+        }
     }
 
     async fn bind(self: Arc<Self>, pod: Arc<Pod>, node: String) {

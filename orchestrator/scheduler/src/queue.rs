@@ -134,6 +134,13 @@ impl Queue {
         self.backoff.insert((until, uid.to_owned()));
     }
 
+    /// What a parked pod waits for failed. One that something helped meanwhile is tried anyway.
+    pub fn back_off_if_parked(&mut self, uid: &str, now: Instant) {
+        if self.pods.get(uid).is_some_and(|waiting| matches!(waiting.place, Place::Parked { .. })) {
+            self.back_off(uid, now);
+        }
+    }
+
     /// Something changed in the cluster: parked pods that it helps are tried again. `helps` is told of a pod and of the
     /// filters that kept it off.
     pub fn changed(&mut self, now: Instant, helps: impl Fn(&Arc<Pod>, &BTreeSet<&'static str>) -> bool) {
@@ -314,6 +321,20 @@ mod tests {
         queue.changed(now, |_, _| true);
         assert!(next(&mut queue, now).is_none());
         assert_eq!(next(&mut queue, now + BACKOFF_FIRST).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn what_a_parked_pod_waits_for_may_fail_before_or_after_something_helps_it() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        parked(&mut queue, &[pod("a", 0)], now);
+        queue.back_off_if_parked("a", now);
+        assert!(next(&mut queue, now).is_none());
+        assert_eq!(next(&mut queue, now + BACKOFF_FIRST).as_deref(), Some("a"));
+        queue.park("a", BTreeSet::new(), now);
+        queue.changed(now, |_, _| true);
+        queue.back_off_if_parked("a", now);
+        assert_eq!(next(&mut queue, now).as_deref(), Some("a"));
+        assert!(next(&mut queue, now + BACKOFF_MAX).is_none(), "tried once");
     }
 
     #[test]

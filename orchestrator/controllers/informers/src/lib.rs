@@ -17,6 +17,7 @@ pub mod queue;
 pub mod recorder;
 pub mod runner;
 pub mod selector;
+pub mod volumes;
 
 pub use cache::{Cache, Delta, Informers};
 pub use failure::Failure;

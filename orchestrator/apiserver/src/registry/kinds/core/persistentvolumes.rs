@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::error::FieldError;
 use crate::registry::context::Context;
 use crate::registry::definition::{Declaration, STATUS};
+use crate::registry::generic::now_text;
 use crate::registry::field_rules::{Check, Fixed, Rule, at, is_same, within};
 use crate::registry::kinds::rules::pod_spec::affinity::node_selector;
 use crate::registry::kinds::rules::pod_spec::volume::{one_source, sources};
@@ -113,7 +114,14 @@ struct Volume;
 
 impl Strategy for Volume {
     fn prepare_create(&self, _context: &Context, new: &mut Value) {
-        new["status"] = json!({"phase": "Pending"});
+        new["status"] = json!({"phase": "Pending", "lastPhaseTransitionTime": now_text()});
+    }
+
+    fn prepare_status(&self, _context: &Context, new: &mut Value, old: &Value) {
+        let is_said = new["status"]["lastPhaseTransitionTime"] != old["status"]["lastPhaseTransitionTime"];
+        if new["status"]["phase"] != old["status"]["phase"] && !is_said {
+            new["status"]["lastPhaseTransitionTime"] = now_text().into();
+        }
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {

@@ -39,6 +39,8 @@ mod sessions;
 mod sight;
 #[path = "cluster/traffic.rs"]
 mod traffic;
+#[path = "cluster/volumes.rs"]
+mod volumes;
 
 use std::sync::{Arc, RwLock};
 
@@ -82,6 +84,7 @@ fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
         extensions::SCENARIOS,
         sessions::SCENARIOS,
         kube_rs::SCENARIOS,
+        volumes::SCENARIOS,
         traffic::SCENARIOS,
         capabilities::SCENARIOS,
         services::SCENARIOS,

@@ -273,7 +273,12 @@ impl Engine {
     }
 
     /// What the pod's claims need before it can go to the node.
-    fn sources(&self, pod: &Arc<Pod>, cluster: &Cluster, node: &str) -> Vec<(Arc<PersistentVolumeClaim>, Source)> {
+    fn sources(
+        &self,
+        pod: &Arc<Pod>,
+        cluster: &Cluster,
+        node: &str,
+    ) -> Vec<(Arc<PersistentVolumeClaim>, Source)> {
         let node = cluster.nodes.get(node).map(|state| &state.node);
         node.and_then(|node| plan_sources(pod, cluster, node)).unwrap_or_default()
     }

@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, eventually};
 
-async fn make<K: Cached + Resource<Scope = k8s_openapi::ClusterResourceScope>>(cluster: &Cluster, object: Value) {
+async fn make<K: Cached + Resource<Scope = k8s_openapi::ClusterResourceScope>>(
+    cluster: &Cluster,
+    object: Value,
+) {
     let object: K = serde_json::from_value(object).expect("a typed object");
     cluster.global::<K>().create(&PostParams::default(), &object).await.expect("the object is accepted");
 }
@@ -69,7 +72,11 @@ async fn a_claim_gets_the_smallest_volume_keeps_it_while_a_pod_runs_and_releases
     cluster.create::<Pod>(pod_with("user", uses)).await;
     let has_node = |pod: &Pod| pod.spec.as_ref().is_some_and(|s| s.node_name.is_some());
     cluster.until::<Pod>("user", has_node).await;
-    cluster.api::<PersistentVolumeClaim>().delete("data", &DeleteParams::default()).await.expect("a deletion");
+    cluster
+        .api::<PersistentVolumeClaim>()
+        .delete("data", &DeleteParams::default())
+        .await
+        .expect("a deletion");
     let going = cluster.until::<PersistentVolumeClaim>("data", Meta::deleting).await;
     assert!(going.has_finalizer("kubernetes.io/pvc-protection"), "{:?}", going.metadata);
     cluster.api::<Pod>().delete("user", &DeleteParams::default()).await.expect("a deletion");

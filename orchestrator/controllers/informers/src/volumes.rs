@@ -51,7 +51,8 @@ pub fn volume_name(claim: &PersistentVolumeClaim) -> Option<&str> {
 /// Whether the volume is kept for this very claim: for its UID, or for its name by somebody who could not know the UID.
 pub fn is_kept_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let Some(kept) = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()) else { return false };
-    let is_named = kept.name.as_deref() == Some(claim.name()) && kept.namespace.as_deref() == Some(claim.ns());
+    let is_named =
+        kept.name.as_deref() == Some(claim.name()) && kept.namespace.as_deref() == Some(claim.ns());
     is_named && kept.uid.as_deref().is_none_or(|uid| uid.is_empty() || uid == claim.uid_str())
 }
 

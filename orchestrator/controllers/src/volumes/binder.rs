@@ -14,8 +14,8 @@ use penstock_informers::cache::Cache;
 use penstock_informers::failure::{During, gone_is_fine};
 use penstock_informers::identity::object_reference;
 use penstock_informers::volumes::{
-    BIND_COMPLETED, BOUND_BY_CONTROLLER, STORAGE_PROVISIONER, STORAGE_PROVISIONER_BETA, class_of_claim, is_kept_for,
-    volume_name,
+    BIND_COMPLETED, BOUND_BY_CONTROLLER, STORAGE_PROVISIONER, STORAGE_PROVISIONER_BETA, class_of_claim,
+    is_kept_for, volume_name,
 };
 use penstock_informers::{EventType, Failure, Key, Meta, Next, Reconcile, Recorder, WorkQueue, run_workers};
 
@@ -76,9 +76,8 @@ pub async fn run(context: Context) {
                 adder.add(Half::Claim(key));
             }
             // It may be what somebody waits for.
-            None => handler.ask_unbound(&adder, |claim| {
-                volume_name(claim).is_none_or(|name| name == volume.name())
-            }),
+            None => handler
+                .ask_unbound(&adder, |claim| volume_name(claim).is_none_or(|name| name == volume.name())),
         }
     });
     let (adder, handler) = (queue.clone(), controller.clone());
@@ -119,11 +118,7 @@ impl Reconcile for Controller {
 }
 
 impl Controller {
-    fn ask_unbound(
-        &self,
-        queue: &WorkQueue<Half>,
-        is_concerned: impl Fn(&PersistentVolumeClaim) -> bool,
-    ) {
+    fn ask_unbound(&self, queue: &WorkQueue<Half>, is_concerned: impl Fn(&PersistentVolumeClaim) -> bool) {
         for claim in self.claims.list() {
             if claim.annotation(BIND_COMPLETED).is_none() && is_concerned(&claim) {
                 queue.add(Half::Claim(claim.key()));
@@ -157,7 +152,11 @@ impl Controller {
         }
     }
 
-    async fn bind_if_kept(&self, claim: &PersistentVolumeClaim, volume: &PersistentVolume) -> Result<(), Failure> {
+    async fn bind_if_kept(
+        &self,
+        claim: &PersistentVolumeClaim,
+        volume: &PersistentVolume,
+    ) -> Result<(), Failure> {
         if is_kept_for(volume, claim) { self.bind(claim, volume).await } else { Ok(()) }
     }
 
@@ -176,7 +175,8 @@ impl Controller {
             return Ok(());
         }
         let bound = PersistentVolumeClaim { status: Some(status), ..claim };
-        let replaced = self.claims_of(&bound).replace_status(bound.name(), &PostParams::default(), &bound).await;
+        let replaced =
+            self.claims_of(&bound).replace_status(bound.name(), &PostParams::default(), &bound).await;
         gone_is_fine(replaced).during(|| format!("noting that claim {} is bound", bound.key()))?;
         Ok(())
     }
@@ -203,7 +203,11 @@ impl Controller {
     }
 
     /// Writes into the claim which volume is its own.
-    async fn point_at(&self, claim: &PersistentVolumeClaim, volume: &str) -> Result<PersistentVolumeClaim, Failure> {
+    async fn point_at(
+        &self,
+        claim: &PersistentVolumeClaim,
+        volume: &str,
+    ) -> Result<PersistentVolumeClaim, Failure> {
         let mut changed = claim.clone();
         if volume_name(claim).is_none() {
             annotate(&mut changed.metadata.annotations, BOUND_BY_CONTROLLER, "yes");
@@ -225,7 +229,8 @@ impl Controller {
             annotate(&mut changed.metadata.annotations, name, who);
         }
         if changed != *claim {
-            let replaced = self.claims_of(claim).replace(claim.name(), &PostParams::default(), &changed).await;
+            let replaced =
+                self.claims_of(claim).replace(claim.name(), &PostParams::default(), &changed).await;
             // The write's own event brings the claim back here.
             return gone_is_fine(replaced)
                 .during(|| format!("asking {who} for a volume for claim {}", claim.key()))
@@ -252,7 +257,8 @@ impl Controller {
             return Ok(());
         }
         status.phase = Some(phase.to_owned());
-        let replaced = self.claims_of(claim).replace_status(claim.name(), &PostParams::default(), &changed).await;
+        let replaced =
+            self.claims_of(claim).replace_status(claim.name(), &PostParams::default(), &changed).await;
         gone_is_fine(replaced).during(|| format!("putting claim {} into phase {phase}", claim.key()))?;
         Ok(())
     }
@@ -292,10 +298,12 @@ impl Controller {
     }
 
     /// The claim that the volume is kept for, if it is there with that UID.
-    async fn claim_of(&self, volume: &PersistentVolume) -> Result<Option<Arc<PersistentVolumeClaim>>, Failure> {
+    async fn claim_of(
+        &self,
+        volume: &PersistentVolume,
+    ) -> Result<Option<Arc<PersistentVolumeClaim>>, Failure> {
         let Some(kept) = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()) else { return Ok(None) };
-        let key =
-            Key::new(kept.namespace.clone().unwrap_or_default(), kept.name.clone().unwrap_or_default());
+        let key = Key::new(kept.namespace.clone().unwrap_or_default(), kept.name.clone().unwrap_or_default());
         let is_it = |claim: &PersistentVolumeClaim| kept.uid.as_deref() == Some(claim.uid_str());
         if let Some(claim) = self.claims.get(&key).filter(|claim| is_it(claim)) {
             return Ok(Some(claim));

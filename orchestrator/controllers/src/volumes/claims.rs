@@ -57,7 +57,10 @@ pub fn plan_claim(
 
 fn plan_bound(claim: &PersistentVolumeClaim, named: Option<&Arc<PersistentVolume>>) -> Step {
     let Some(name) = volume_name(claim) else {
-        return Step::Lose(warning("ClaimLost", "the claim was bound and names no volume any more".to_owned()));
+        return Step::Lose(warning(
+            "ClaimLost",
+            "the claim was bound and names no volume any more".to_owned(),
+        ));
     };
     let Some(volume) = named else {
         let message = format!("volume {name:?} is gone, and with it what was on it");
@@ -105,11 +108,14 @@ fn plan_unbound(
     }
     let name = class_of_claim(claim);
     if name.is_empty() {
-        let message = "no volume is free that fits, and the claim has no storage class to make one".to_owned();
+        let message =
+            "no volume is free that fits, and the claim has no storage class to make one".to_owned();
         return Step::Pend(Some(normal("FailedBinding", message)));
     }
     match class {
-        None => Step::Pend(Some(warning("ProvisioningFailed", format!("there is no storage class {name:?}")))),
+        None => {
+            Step::Pend(Some(warning("ProvisioningFailed", format!("there is no storage class {name:?}"))))
+        }
         Some(class) if class.provisioner == NO_PROVISIONER => {
             let message = format!("no volume of class {name:?} is free that fits, and the class makes none");
             Step::Pend(Some(normal("FailedBinding", message)))

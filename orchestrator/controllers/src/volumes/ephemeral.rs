@@ -117,7 +117,8 @@ impl Controller {
     }
 
     fn refuse(&self, pod: &Pod, claim: &Key) -> Failure {
-        let reason = format!("claim {claim} is there and not this pod's; rename the volume or delete the claim");
+        let reason =
+            format!("claim {claim} is there and not this pod's; rename the volume or delete the claim");
         self.recorder.record(pod, EventType::Warning, "VolumeClaimConflict", reason.clone());
         Failure::Terminal { reason }
     }

@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::{Node, NodeSelector, PersistentVolume, Persisten
 use k8s_openapi::api::storage::v1::StorageClass;
 use penstock_informers::placement::node_selector_matches;
 use penstock_informers::volumes::{
-    NO_PROVISIONER, SELECTED_NODE, choose_volume, class_of_claim, is_kept_for, volume_name, waits_for_consumer,
+    NO_PROVISIONER, SELECTED_NODE, choose_volume, class_of_claim, is_kept_for, volume_name,
+    waits_for_consumer,
 };
 use penstock_informers::{Key, Meta};
 

@@ -155,7 +155,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn from<T: serde::de::DeserializeOwned>(value: Value) -> Arc<T> {
+    fn from<T: penstock_informers::cache::Cached>(value: Value) -> Arc<T> {
         Arc::new(serde_json::from_value(value).unwrap())
     }
 

@@ -38,6 +38,9 @@ enum Plan {
 /// Runs the controller if there is a key to sign with. Its key is the Secret.
 pub async fn run(context: Context) {
     let (Some(key), Some(ca)) = (&context.config.token_key_pem, &context.config.root_ca_pem) else {
+        tracing::info!(
+            "Secrets of type kubernetes.io/service-account-token get no tokens here: only a process with the cluster's data directory signs"
+        );
         return;
     };
     let issuer = match Issuer::new(key.0.as_bytes(), "", &[]) {

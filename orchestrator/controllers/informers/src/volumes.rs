@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec};
+use k8s_openapi::api::core::v1::{
+    Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, Pod, Volume,
+};
 use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::Meta;
@@ -25,6 +27,21 @@ pub const STORAGE_PROVISIONER_BETA: &str = "volume.beta.kubernetes.io/storage-pr
 pub const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
 const CLASS_BETA: &str = "volume.beta.kubernetes.io/storage-class";
+
+/// Names of all claims a pod uses; those of ephemeral volumes are named after pod and volume.
+pub fn claims_of_pod(pod: &Pod) -> impl Iterator<Item = String> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(claim), _) => Some(claim.claim_name.clone()),
+        (None, Some(_)) => Some(own_claim(pod, volume)),
+        (None, None) => None,
+    })
+}
+
+/// Name of the claim of an ephemeral volume.
+pub fn own_claim(pod: &Pod, volume: &Volume) -> String {
+    format!("{}-{}", pod.name(), volume.name)
+}
 
 /// The class a claim asks for; empty for volumes of no class.
 pub fn class_of_claim(claim: &PersistentVolumeClaim) -> &str {

@@ -8,6 +8,7 @@ use kube::{Api, Client};
 use penstock_informers::cache::Cache;
 use penstock_informers::failure::{During, is_already_exists, is_namespace_terminating};
 use penstock_informers::identity::controller_reference;
+use penstock_informers::volumes::own_claim;
 use penstock_informers::{EventType, Failure, Key, Meta, Next, Reconcile, Recorder, WorkQueue, run_workers};
 
 use crate::context::Context;
@@ -38,20 +39,6 @@ pub async fn run(context: Context) {
         }
     });
     run_workers(controller, queue, 1, context.shutdown).await;
-}
-
-/// Names of all claims a pod uses, its own included.
-pub fn claims_of_pod(pod: &Pod) -> impl Iterator<Item = String> {
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    volumes.filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-        (Some(claim), _) => Some(claim.claim_name.clone()),
-        (None, Some(_)) => Some(own_claim(pod, volume)),
-        (None, None) => None,
-    })
-}
-
-fn own_claim(pod: &Pod, volume: &Volume) -> String {
-    format!("{}-{}", pod.name(), volume.name)
 }
 
 fn templates(pod: &Pod) -> impl Iterator<Item = &Volume> {
@@ -143,6 +130,5 @@ mod tests {
         assert_eq!(claims.len(), 1);
         assert_eq!((claims[0].name(), claims[0].ns(), claims[0].label("a")), ("p-scratch", "n", Some("b")));
         assert!(claims[0].controlled_by("u"));
-        assert_eq!(claims_of_pod(&pod).collect::<Vec<_>>(), ["p-scratch"]);
     }
 }

@@ -7,10 +7,10 @@ use kube::api::{ListParams, PostParams};
 use kube::{Api, Client};
 use penstock_informers::cache::Cache;
 use penstock_informers::failure::{During, gone_is_fine};
+use penstock_informers::volumes::claims_of_pod;
 use penstock_informers::{Failure, Key, Meta, Next, Reconcile, WorkQueue, run_workers};
 
 use crate::context::Context;
-use crate::volumes::ephemeral::claims_of_pod;
 
 const CLAIM_FINALIZER: &str = "kubernetes.io/pvc-protection";
 const VOLUME_FINALIZER: &str = "kubernetes.io/pv-protection";

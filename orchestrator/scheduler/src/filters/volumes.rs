@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Node, NodeSelector, PersistentVolume, Persisten
 use k8s_openapi::api::storage::v1::StorageClass;
 use penstock_informers::placement::node_selector_matches;
 use penstock_informers::volumes::{
-    NO_PROVISIONER, SELECTED_NODE, choose_volume, class_of_claim, is_kept_for, volume_name,
+    NO_PROVISIONER, SELECTED_NODE, choose_volume, claims_of_pod, class_of_claim, is_kept_for, volume_name,
     waits_for_consumer,
 };
 use penstock_informers::{Key, Meta};
@@ -41,18 +41,6 @@ pub enum Source {
     Provisioner,
 }
 
-/// Names of the claims a pod uses; ephemeral volumes have claims named after pod and volume.
-pub fn claim_names(pod: &Pod) -> Vec<String> {
-    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
-    volumes
-        .filter_map(|v| match (&v.persistent_volume_claim, &v.ephemeral) {
-            (Some(claim), _) => Some(claim.claim_name.clone()),
-            (None, Some(_)) => Some(format!("{}-{}", pod.name(), v.name)),
-            (None, None) => None,
-        })
-        .collect()
-}
-
 pub fn prepare(pod: &Arc<Pod>, cluster: &Cluster) -> Result<Option<Box<dyn Filter>>, String> {
     let volumes = observe(pod, cluster)?;
     let cares = !volumes.reach.is_empty() || !volumes.waiting.is_empty();
@@ -70,7 +58,7 @@ pub fn plan_sources(
 
 fn observe(pod: &Pod, cluster: &Cluster) -> Result<Volumes, String> {
     let mut volumes = Volumes::default();
-    for name in claim_names(pod) {
+    for name in claims_of_pod(pod) {
         let Some(claim) = cluster.claims.get(&Key::new(pod.ns(), name.clone())) else {
             return Err(format!("persistentvolumeclaim \"{name}\" not found"));
         };

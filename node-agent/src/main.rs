@@ -5,6 +5,7 @@
 mod cluster;
 mod desired;
 mod inspect;
+mod joining;
 mod kernel;
 mod network;
 mod options;

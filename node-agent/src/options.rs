@@ -10,6 +10,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
 use penstock_dataplane::{Choice, Forwarding, Verdict};
+use penstock_identity::{JoinToken, KeyHash};
 use penstock_network::NodeIps;
 
 use crate::desired::NodePortAddresses;
@@ -147,14 +148,17 @@ pub struct Inspect {
 
 #[derive(Debug, Clone, Args)]
 pub struct Run {
-    /// Name of the Node object.
-    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    /// Name of the Node object [default: this machine's name].
+    #[arg(long, value_name = "NAME", env = "NODE_NAME", default_value_t = host_name(), hide_default_value = true)]
     pub node_name: String,
-    /// How to reach the API server, and as whom.
+    /// How to reach the API server, and as whom; written by joining [default: `kubeconfig` in --state-dir].
     #[arg(long, value_name = "FILE")]
-    pub kubeconfig: PathBuf,
-    /// This node's address, its InternalIP; with two families one of each, the node's first one first.
-    #[arg(long, value_name = "IP,..", value_delimiter = ',', required = true)]
+    pub kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub join: Join,
+    /// This node's address, its InternalIP; with two families one of each, the node's first one first [default: the one
+    /// from which this machine reaches the API server].
+    #[arg(long, value_name = "IP,..", value_delimiter = ',')]
     pub node_ip: Vec<IpAddr>,
     /// The agent's own files: address records, the CNI socket, checkpoints.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/penstock")]
@@ -166,13 +170,15 @@ pub struct Run {
     #[arg(long, value_delimiter = ',', value_name = "HALF,..", default_value = "pods,network")]
     pub halves: Vec<Half>,
 
-    /// Certificate of the kubelet API on port 10250; made and self-signed when absent.
+    /// Certificate of the kubelet API on port 10250, read again when it is written anew [default: one that is asked for by
+    /// request, and signed by itself until a person approves that].
     #[arg(long, value_name = "FILE", help_heading = "Pods", requires = "serving_key")]
     pub serving_cert: Option<PathBuf>,
     /// Its key.
     #[arg(long, value_name = "FILE", help_heading = "Pods", requires = "serving_cert")]
     pub serving_key: Option<PathBuf>,
-    /// Who signs the clients of the kubelet API; without it every caller is refused.
+    /// Who signs the clients of the kubelet API; without it every caller is refused [default: the cluster's authority, of who
+    /// joined by token].
     #[arg(long, value_name = "FILE", help_heading = "Pods")]
     pub client_ca: Option<PathBuf>,
     /// Directory of static pod manifests.
@@ -309,6 +315,36 @@ pub struct Run {
     pub log_format: LogFormat,
 }
 
+/// How to become a node. `orchestrator token create` prints the flags.
+#[derive(Debug, Clone, Args)]
+#[group(skip)]
+pub struct Join {
+    /// Join the cluster of this API server with a token, unless there is a kubeconfig that can be used.
+    #[arg(long = "join", value_name = "HOST:PORT", requires = "ca_hash", help_heading = "Joining")]
+    pub server: Option<String>,
+    /// The token.
+    #[arg(long, value_name = "TOKEN", requires = "server", help_heading = "Joining")]
+    pub token: Option<JoinToken>,
+    /// A file that holds it, for others not to see it among this program's arguments.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "server",
+        conflicts_with = "token",
+        help_heading = "Joining"
+    )]
+    pub token_file: Option<PathBuf>,
+    /// The hash of the public key of the cluster's authority, by which it is recognised; one of several will do.
+    #[arg(
+        long,
+        value_name = "sha256:HEX,..",
+        value_delimiter = ',',
+        requires = "server",
+        help_heading = "Joining"
+    )]
+    pub ca_hash: Vec<KeyHash>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Half {
     /// Register the node and run its pods.
@@ -381,7 +417,19 @@ impl Run {
         self.halves.contains(&half)
     }
 
-    /// Refuses more than one address of a family.
+    /// The node's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.kubeconfig.clone().unwrap_or_else(|| self.state_dir.join("kubeconfig"))
+    }
+
+    /// Where joining puts the cluster's authority.
+    pub fn joined_authority(&self) -> PathBuf {
+        let mut name = self.kubeconfig().into_os_string();
+        name.push(".ca.crt");
+        name.into()
+    }
+
+    /// Refuses none, and more than one address of a family.
     pub fn check_node_ips(&self) -> anyhow::Result<()> {
         match self.node_ip[..] {
             [_] => Ok(()),
@@ -406,6 +454,12 @@ impl Run {
         let program = std::env::current_exe().unwrap_or_default();
         program.with_file_name(name)
     }
+}
+
+/// This machine's name, as nodes are named.
+fn host_name() -> String {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    name.to_string_lossy().trim().to_lowercase()
 }
 
 /// A socket at `::` takes what comes over IPv4 too, unless the machine has it otherwise (net.ipv6.bindv6only); of two
@@ -443,15 +497,40 @@ mod tests {
     }
 
     #[test]
-    fn a_node_needs_a_name_an_address_and_a_kubeconfig() {
-        let least = ["node-agent", "run", "--node-name=n", "--node-ip=10.240.0.11", "--kubeconfig=/k"];
-        let Command::Run(run) = Options::try_parse_from(least).unwrap().command else { panic!() };
+    fn a_node_has_the_machines_name_and_a_kubeconfig_among_its_own_files_unless_told_otherwise() {
+        let parse = |more: &[&str]| {
+            let parsed = Options::try_parse_from([&["node-agent", "run"], more].concat());
+            parsed.map(|options| match options.command {
+                Command::Run(run) => run,
+                _ => panic!(),
+            })
+        };
+        let run = parse(&[]).unwrap();
         assert!(run.has(Half::Pods) && run.has(Half::Network));
         assert_eq!(run.cluster_dns[0].to_string(), "10.96.0.10");
-        for missing in 2..5 {
-            let mut fewer = least.to_vec();
-            fewer.remove(missing);
-            assert!(Options::try_parse_from(fewer).is_err(), "without {}", least[missing]);
+        assert_eq!(run.kubeconfig(), PathBuf::from("/var/lib/penstock/kubeconfig"));
+        assert!(!run.node_name.is_empty() && run.node_name == run.node_name.to_lowercase());
+        let told = parse(&["--node-name=n", "--kubeconfig=/k"]).unwrap();
+        assert_eq!((told.kubeconfig(), told.joined_authority()), ("/k".into(), "/k.ca.crt".into()));
+    }
+
+    #[test]
+    fn joining_takes_a_server_a_token_and_a_hash() {
+        let hash = format!("--ca-hash=sha256:{}", "0".repeat(64));
+        let (server, token) = ("--join=10.0.0.1:6443", "--token=abcdef.0123456789abcdef");
+        let parse = |more: &[&str]| Options::try_parse_from([&["node-agent", "run"], more].concat());
+        let Command::Run(run) = parse(&[server, token, &hash]).unwrap().command else { panic!() };
+        assert_eq!((run.join.ca_hash.len(), run.join.token.unwrap().id()), (1, "abcdef"));
+        assert!(parse(&[server, "--token-file=/t", &hash]).is_ok());
+        for (wrong, part) in [
+            (&[server, token][..], "--ca-hash"),
+            (&[token, &hash], "--join"),
+            (&[server, &hash, "--token=abc"], "orchestrator token create"),
+            (&[server, token, "--ca-hash=sha256:12"], "hexadecimal"),
+            (&[server, token, &hash, "--token-file=/t"], "--token-file"),
+        ] {
+            let told = parse(wrong).unwrap_err().to_string();
+            assert!(told.contains(part), "{wrong:?}: {told}");
         }
     }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use penstock_identity::Credentials;
 use penstock_pods::{Answer, Question};
 
 use crate::network::{Programmed, Programs};
@@ -38,10 +39,10 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// Nothing is known yet. `config` says how to reach the API server, and as whom this node speaks.
-    pub fn new(node: &str, config: &kube::Config) -> anyhow::Result<Self> {
+    /// Nothing is known yet. `credentials` say as whom this node speaks.
+    pub fn new(node: &str, credentials: &Credentials) -> anyhow::Result<Self> {
         let nodes = Nodes::default();
-        let ask = Arc::new(Https::new(config, nodes.clone())?);
+        let ask = Arc::new(Https::new(credentials, nodes.clone())?);
         Ok(Self {
             endpoints: OwnEndpoints::default(),
             programmed: Programmed::default(),

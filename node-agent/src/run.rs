@@ -5,14 +5,13 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use http::HeaderValue;
-use http::header::USER_AGENT;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use penstock_identity::{Credentials, Renewal, Serving};
 use penstock_pods::PodsConfig;
 use penstock_process::memory;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::joining;
 use crate::network;
 use crate::options::{Half, Run};
 use crate::rotation::Rotation;
@@ -22,17 +21,17 @@ const PODS_AGENT: &str = "kubelet";
 const NETWORK_AGENT: &str = "node-agent";
 
 /// Runs until SIGTERM or SIGINT, or until a half cannot go on.
-pub async fn run(options: Box<Run>) -> anyhow::Result<()> {
-    let config = config(&options).await?;
-    let rotation = Rotation::new(&options.node_name, &config)?;
-    let client_of = |agent: &'static str| {
-        let mut config = config.clone();
-        config.headers.push((USER_AGENT, HeaderValue::from_static(agent)));
-        kube::Client::try_from(config).with_context(|| unusable(&options))
-    };
+pub async fn run(mut options: Box<Run>) -> anyhow::Result<()> {
+    joining::join_if_need_be(&options).await?;
+    let credentials = Credentials::new(penstock_identity::read(&options.kubeconfig()).await?);
+    joining::complete(&mut options, &credentials.config()).await?;
+    let rotation = Rotation::new(&options.node_name, &credentials)?;
+    let client_of =
+        |agent: &'static str| credentials.client(agent).with_context(|| unusable(&options.kubeconfig()));
     let shutdown = CancellationToken::new();
     tokio::spawn(cancel_on_signal(shutdown.clone())?);
     tokio::spawn(memory::trim_regularly(shutdown.clone()));
+    tokio::spawn(renewal(&options, &credentials).run(shutdown.clone()));
 
     options.check_node_ips()?;
     let mut halves = tokio::task::JoinSet::new();
@@ -47,6 +46,9 @@ pub async fn run(options: Box<Run>) -> anyhow::Result<()> {
         let runtime = penstock_runtime::cri::Cri::connect(&options.runtime_endpoint).await?;
         let client = client_of(PODS_AGENT)?;
         let config = pods_config(&options);
+        if options.serving_cert.is_none() {
+            tokio::spawn(serving(&config, &credentials).run(shutdown.clone()));
+        }
         let shutdown = shutdown.clone();
         // Beside somebody else's proxy nobody knows when a pod is out of rotation.
         let rotation: Option<Arc<dyn penstock_pods::Rotation>> =
@@ -72,17 +74,27 @@ pub async fn run(options: Box<Run>) -> anyhow::Result<()> {
     outcome
 }
 
-/// What the kubeconfig says. Whether the server is there is found out, and waited for, by whoever asks it.
-async fn config(options: &Run) -> anyhow::Result<kube::Config> {
-    let kubeconfig = Kubeconfig::read_from(&options.kubeconfig)
-        .with_context(|| format!("reading the kubeconfig {}", options.kubeconfig.display()))?;
-    kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .with_context(|| unusable(options))
+fn unusable(kubeconfig: &std::path::Path) -> String {
+    format!("the kubeconfig {} cannot be used", kubeconfig.display())
 }
 
-fn unusable(options: &Run) -> String {
-    format!("the kubeconfig {} cannot be used", options.kubeconfig.display())
+fn renewal(options: &Run, credentials: &Credentials) -> Renewal {
+    Renewal {
+        credentials: credentials.clone(),
+        kubeconfig: options.kubeconfig(),
+        node: options.node_name.clone(),
+    }
+}
+
+/// Who asks for a certificate of the kubelet API, if nobody gave one.
+fn serving(config: &PodsConfig, credentials: &Credentials) -> Serving {
+    Serving {
+        credentials: credentials.clone(),
+        node: config.node_name.clone(),
+        addresses: config.node_ips.clone(),
+        certificate: config.serving_cert.clone().unwrap_or_default(),
+        key: config.serving_key.clone().unwrap_or_default(),
+    }
 }
 
 fn pods_config(options: &Run) -> PodsConfig {
@@ -95,9 +107,14 @@ fn pods_config(options: &Run) -> PodsConfig {
     config.cluster_domain = options.cluster_domain.clone();
     config.listen.set_ip(options.every_address());
     config.resolv_conf = options.resolv_conf.clone();
-    config.serving_cert = options.serving_cert.clone();
-    config.serving_key = options.serving_key.clone();
-    config.client_ca = options.client_ca.clone();
+    let own = |name: &str| Some(options.state_dir.join(name));
+    config.serving_cert = options.serving_cert.clone().or_else(|| own("serving.crt"));
+    config.serving_key = options.serving_key.clone().or_else(|| own("serving.key"));
+    let joined = options.joined_authority();
+    config.client_ca = options.client_ca.clone().or_else(|| {
+        let has_joined = options.join.server.is_some() && joined.exists();
+        has_joined.then_some(joined)
+    });
     config.termination_wait = options.termination_wait;
     config
 }

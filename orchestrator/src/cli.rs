@@ -1,15 +1,21 @@
 //! The command line, as data: what can be said, its defaults, and the help that follows from it.
 
 pub mod access;
+pub mod token;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, value_parser};
 use ipnetwork::IpNetwork;
 
-use access::AccessArguments;
+use access::{AccessArguments, duration};
+use token::TokenCommand;
+
+/// A hundred years.
+const LIFE_MAX: Duration = Duration::from_secs(876_000 * 3600);
 
 /// The Penstock control plane: API server, controllers and scheduler.
 #[derive(Parser, Debug)]
@@ -30,6 +36,11 @@ pub enum Command {
     Credentials {
         #[command(subcommand)]
         of: CredentialsOf,
+    },
+    /// Tokens with which machines join the cluster.
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
     },
     /// Write all objects of one revision into a file, while the control plane runs.
     ///
@@ -154,6 +165,13 @@ pub struct RunArguments {
     /// Further names and addresses in the API server's certificate.
     #[arg(long, value_name = "NAME_OR_IP", value_delimiter = ',')]
     pub extra_san: Vec<String>,
+    /// How long the API server's own certificates live: what it shows to clients, nodes and extension servers, and the
+    /// administrator's kubeconfig. They are renewed while it runs, after 70 to 90 per cent of that.
+    #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = life, help_heading = "Certificates")]
+    pub certificate_validity_period: Duration,
+    /// How long the certificates live that are signed by request, such as those of nodes, unless less is asked for.
+    #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = life, help_heading = "Certificates")]
+    pub cluster_signing_duration: Duration,
     /// How controllers and scheduler reach the API server, when it does not run in this process. Any conforming API
     /// server will do.
     #[arg(long, value_name = "FILE")]
@@ -242,6 +260,9 @@ pub struct IssueArguments {
     /// The kubeconfig to write, readable by its owner only.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// How long its certificate is good. A node agent renews its own by itself.
+    #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = life)]
+    pub validity_period: Duration,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,6 +284,15 @@ pub enum Component {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+/// How long a certificate may live: something, and not beyond what a date in a certificate can say.
+fn life(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        life if life.is_zero() => Err("it must not be zero".to_owned()),
+        life if life > LIFE_MAX => Err("it must not be more than 876000h, a hundred years".to_owned()),
+        life => Ok(life),
+    }
 }
 
 // === impl StoreArguments ===
@@ -315,6 +345,15 @@ mod tests {
                 None => drop(answer.unwrap()),
                 Some(option) => assert!(answer.unwrap_err().to_string().contains(option), "{option}"),
             }
+        }
+    }
+
+    #[test]
+    fn certificates_live_for_some_time() {
+        assert_eq!(life("8760h"), Ok(Duration::from_secs(365 * 24 * 3600)));
+        assert_eq!(life("20s"), Ok(Duration::from_secs(20)));
+        for wrong in ["0s", "-1h", "876001h", "year"] {
+            assert!(life(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
@@ -64,9 +65,11 @@ pub enum ConfigError {
 #[derive(Debug)]
 pub struct RunConfig {
     pub data_dir: PathBuf,
-    pub server: Option<ServerPart>,
+    pub server: Option<Arc<ServerPart>>,
     pub controllers: bool,
     pub scheduler: bool,
+    /// How long certificates live that are signed by request.
+    pub signing_duration: Duration,
     /// Present exactly when `server` is not.
     pub kubeconfig: Option<PathBuf>,
     /// At most one a family.
@@ -91,6 +94,8 @@ pub struct ServerPart {
     /// What the embedded store may grow to.
     pub store_bytes_max: u64,
     pub extra_names: Vec<String>,
+    /// How long the server's own certificates live.
+    pub certificate_life: Duration,
     pub access: AccessArguments,
     pub audit: Option<AuditFiles>,
     pub load: Load,
@@ -142,10 +147,11 @@ impl RunConfig {
             data_dir: arguments.data_dir.clone(),
             controllers,
             scheduler,
+            signing_duration: arguments.cluster_signing_duration,
             kubeconfig: arguments.kubeconfig.clone(),
             cluster_cidrs: arguments.cluster_cidr.clone(),
             load_balancer_pools: arguments.load_balancer_pools.clone(),
-            server: if with_server { Some(ServerPart::new(arguments)?) } else { None },
+            server: if with_server { Some(Arc::new(ServerPart::new(arguments)?)) } else { None },
         })
     }
 }
@@ -216,6 +222,7 @@ impl ServerPart {
             etcd_endpoints: arguments.etcd_endpoints,
             store_bytes_max: arguments.store_quota << 20,
             extra_names: arguments.extra_san,
+            certificate_life: arguments.certificate_validity_period,
             access: arguments.access,
             audit,
         })
@@ -348,7 +355,7 @@ mod tests {
         RunConfig::new(*arguments)
     }
 
-    fn server(words: &[&str]) -> ServerPart {
+    fn server(words: &[&str]) -> Arc<ServerPart> {
         config(&[&["--advertise-address=10.240.0.1"], words].concat()).unwrap().server.unwrap()
     }
 

@@ -3,6 +3,7 @@
 //! Needs only the data directory, so it works before the control plane first runs and while it does.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::cli::{CredentialsOf, IssueArguments};
 use crate::config::is_domain;
@@ -39,7 +40,7 @@ pub fn write(of: CredentialsOf) -> anyhow::Result<()> {
     match of {
         CredentialsOf::Admin(issue) => {
             let authority = authority(&issue)?;
-            write_admin(&authority, &issue.server, &issue.out)?;
+            write_admin(&authority, &issue.server, &issue.out, issue.validity_period)?;
         }
         CredentialsOf::User { name, issue, groups } => {
             let unusable = |name: &&String| name.is_empty() || name.chars().any(char::is_control);
@@ -48,7 +49,7 @@ pub fn write(of: CredentialsOf) -> anyhow::Result<()> {
             }
             let authority = authority(&issue)?;
             let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
-            write_client(&authority, &issue.server, &issue.out, &name, &groups)?;
+            write_client(&authority, &issue.server, &issue.out, &name, &groups, issue.validity_period)?;
         }
         CredentialsOf::Node { name, issue, address } => {
             if !is_domain(&name) || name.chars().any(|letter| letter.is_ascii_uppercase()) {
@@ -61,9 +62,14 @@ pub fn write(of: CredentialsOf) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes the administrator's kubeconfig.
-pub fn write_admin(authority: &Authority, server: &str, out: &Path) -> Result<(), CredentialsError> {
-    write_client(authority, server, out, ADMIN, &[ADMIN_GROUP])
+/// Writes the administrator's kubeconfig, good for `life`.
+pub fn write_admin(
+    authority: &Authority,
+    server: &str,
+    out: &Path,
+    life: Duration,
+) -> Result<(), CredentialsError> {
+    write_client(authority, server, out, ADMIN, &[ADMIN_GROUP], life)
 }
 
 fn write_client(
@@ -72,8 +78,9 @@ fn write_client(
     out: &Path,
     user: &str,
     groups: &[&str],
+    life: Duration,
 ) -> Result<(), CredentialsError> {
-    let credentials = pki::client(user, groups).issue(authority)?;
+    let credentials = pki::client(user, groups).issue(authority, life)?;
     let authority_pem = &authority.certificate_pem;
     let kubeconfig = Kubeconfig { server, authority_pem, user, credentials: &credentials };
     Ok(kubeconfig.write(out)?)
@@ -92,11 +99,11 @@ fn write_node(
         names: [name.to_owned(), address.to_owned()].into(),
         purpose: Purpose::Server,
     };
-    let serving = serving.issue(authority)?;
+    let serving = serving.issue(authority, issue.validity_period)?;
     files::write_private(&beside(&issue.out, "serving.key"), serving.key_pem.as_bytes())?;
     files::write_private(&beside(&issue.out, "serving.crt"), serving.certificate_pem.as_bytes())?;
     files::write_private(&beside(&issue.out, "ca.crt"), authority.certificate_pem.as_bytes())?;
-    write_client(authority, &issue.server, &issue.out, &user, &[NODE_GROUP])
+    write_client(authority, &issue.server, &issue.out, &user, &[NODE_GROUP], issue.validity_period)
 }
 
 fn authority(issue: &IssueArguments) -> Result<Authority, CredentialsError> {
@@ -125,6 +132,7 @@ mod tests {
             data_dir: directory.join("data"),
             server: server.to_owned(),
             out: directory.join("kubeconfig"),
+            validity_period: pki::USUAL_LIFE,
         }
     }
 

@@ -11,18 +11,20 @@ mod control;
 mod credentials;
 mod data_dir;
 mod election;
-mod files;
 mod kubeconfig;
 mod loops;
 mod pki;
 mod progress;
+mod renewal;
 mod run;
 mod store_check;
+mod tokens;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use penstock_process::private_files as files;
 use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command, LogFormat};
@@ -54,6 +56,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             let config = config::RunConfig::new(*arguments)?;
             runtime()?.block_on(run::run(config))
         }
+        Command::Token { command } => quietly(tokens::run(command)),
         Command::Backup(arguments) => quietly(backup::backup(arguments)),
         Command::Restore(arguments) => quietly(backup::restore(arguments)),
         Command::Check(arguments) => quietly(store_check::run(arguments)),

@@ -1,9 +1,9 @@
 //! The cluster's keys and certificates: what there is, and making what is missing.
 //!
 //! One authority signs servers and clients; another, apart, signs the front proxy, because whoever holds one of its
-//! certificates may speak for any user. Authorities last ten years, what they sign one; certificates are issued
-//! again at start when they near their end or no longer say the right thing. Nothing that exists is ever replaced
-//! by a new authority: half an authority is an error.
+//! certificates may speak for any user. Authorities last ten years, what they sign as long as the configuration says;
+//! certificates are issued again, at start and while the control plane runs, when most of their life is over or they no longer
+//! say the right thing. Nothing that exists is ever replaced by a new authority: half an authority is an error.
 
 mod authority;
 mod inspect;
@@ -11,6 +11,7 @@ mod leaf;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use penstock_certificates::AuthorityError;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
@@ -43,6 +44,9 @@ pub enum PkiError {
     },
 }
 
+/// How long certificates live unless something else is asked for: a year.
+pub const USUAL_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Everything the API server and the controllers need, as PEM.
 pub struct Pki {
     pub authority: Authority,
@@ -54,8 +58,19 @@ pub struct Pki {
     pub service_account_key_pem: String,
 }
 
-/// Makes what is missing in the directory and reads the rest. `serving_names` are the API server's.
-pub fn ensure(directory: &Path, serving_names: &BTreeSet<String>) -> Result<Pki, PkiError> {
+// === impl Pki ===
+
+impl Pki {
+    /// When the first of the certificates is to be renewed; `jitter` is from 0 to 1.
+    pub fn renewal_due(&self, jitter: f64) -> SystemTime {
+        let all = [&self.serving, &self.kubelet_client, &self.front_proxy_client];
+        all.map(|issued| issued.renewal_due(jitter)).into_iter().min().unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+}
+
+/// Makes what is missing in the directory and reads the rest. `serving_names` are the API server's; what is made lives for
+/// `life`.
+pub fn ensure(directory: &Path, serving_names: &BTreeSet<String>, life: Duration) -> Result<Pki, PkiError> {
     let authority = Authority::ensure(directory, "ca", "kubernetes-ca")?;
     let front_proxy_authority = Authority::ensure(directory, "front-proxy-ca", "front-proxy-ca")?;
     let serving = Leaf {
@@ -72,9 +87,10 @@ pub fn ensure(directory: &Path, serving_names: &BTreeSet<String>) -> Result<Pki,
             "front-proxy-client",
             &front_proxy_authority,
             &front_proxy_client,
+            life,
         )?,
-        serving: leaf::ensure(directory, "apiserver", &authority, &serving)?,
-        kubelet_client: leaf::ensure(directory, "kubelet-client", &authority, &kubelet_client)?,
+        serving: leaf::ensure(directory, "apiserver", &authority, &serving, life)?,
+        kubelet_client: leaf::ensure(directory, "kubelet-client", &authority, &kubelet_client, life)?,
         service_account_key_pem: ensure_service_account_key(directory)?,
         authority,
         front_proxy_authority,

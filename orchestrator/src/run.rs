@@ -9,7 +9,7 @@ use http::HeaderValue;
 use http::header::USER_AGENT;
 use kube::Client;
 use penstock_apiserver::audit::{AuditConfig, Policy};
-use penstock_apiserver::{ApiServer, Limits, Registry, RegistryConfig, ServerConfig, User};
+use penstock_apiserver::{ApiServer, ClusterInfo, Limits, Registry, RegistryConfig, ServerConfig, User};
 use penstock_cloud::CloudConfig;
 use penstock_controllers::ipnet::Cidr;
 use penstock_controllers::{ControllersConfig, NodeRanges};
@@ -27,10 +27,10 @@ use crate::access::{self, Access};
 use crate::cli::StoreKind;
 use crate::config::{AuditFiles, RunConfig, ServerPart};
 use crate::control;
-use crate::credentials;
 use crate::data_dir::DataDir;
 use crate::loops::Loops;
-use crate::pki::{self, Pki};
+use crate::pki::Pki;
+use crate::renewal::{self, Renewal};
 
 const NODE_PORTS: (u16, u16) = (30000, 32767);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -113,15 +113,12 @@ enum OpenStore {
     Etcd(Arc<Etcd>),
 }
 
-async fn serve(data: &DataDir, part: &ServerPart) -> anyhow::Result<Running> {
+async fn serve(data: &DataDir, part: &Arc<ServerPart>) -> anyhow::Result<Running> {
     // First what fails for reasons an operator can see: the port, before the keys and the store are touched.
     let Access { static_tokens, authentication, authorization } = access::read(&part.access)?;
     let listener = listen(part.listen).await?;
-    let pki = {
-        let _turn = data.lock_pki()?;
-        pki::ensure(&data.pki(), &part.serving_names())?
-    };
-    credentials::write_admin(&pki.authority, &part.url(), &data.admin_kubeconfig())?;
+    let renewal = Renewal { data: data.clone(), part: part.clone() };
+    let pki = renewal.ensure()?;
     let store = OpenStore::open(data, part).await?;
     let registry = Registry::new(store.shared(), registry_config(part)).await?;
     let config = ServerConfig {
@@ -138,6 +135,7 @@ async fn serve(data: &DataDir, part: &ServerPart) -> anyhow::Result<Running> {
     });
     let stop = CancellationToken::new();
     store.keep(data, &stop);
+    tokio::spawn(renewal.run(server.clone(), renewal::next_due(&pki), stop.clone()));
     let serving = tokio::spawn({
         let (server, stop) = (server.clone(), stop.clone());
         async move { Ok(server.serve_on(listener, stop).await?) }
@@ -247,6 +245,11 @@ fn server_config(part: &ServerPart, pki: &Pki) -> ServerConfig {
         front_proxy_client_certificate_pem: pki.front_proxy_client.certificate_pem.clone().into_bytes(),
         front_proxy_client_key_pem: pki.front_proxy_client.key_pem.clone().into_bytes(),
         service_account_key_pem: pki.service_account_key_pem.clone().into_bytes(),
+        bootstrap_tokens: part.access.enable_bootstrap_token_auth,
+        cluster_info: Some(ClusterInfo {
+            server: part.url(),
+            authority_pem: pki.authority.certificate_pem.clone(),
+        }),
         audiences: vec![issuer.clone()],
         service_account_issuer: issuer,
         kubelet_ca_pem: authority(),
@@ -284,6 +287,7 @@ fn controllers_config(config: &RunConfig, server: Option<&Running>) -> Controlle
             certificate_pem: server.pki.authority.certificate_pem.clone(),
             key_pem: server.pki.authority.key_pem.clone(),
         }),
+        signing_duration: config.signing_duration,
         token_key_pem: server
             .map(|server| penstock_controllers::Secret(server.pki.service_account_key_pem.clone())),
         ..ControllersConfig::default()

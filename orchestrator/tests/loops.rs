@@ -8,6 +8,8 @@ mod cluster;
 mod deployments;
 #[path = "loops/jobs.rs"]
 mod jobs;
+#[path = "loops/joining.rs"]
+mod joining;
 #[path = "loops/nodes.rs"]
 mod nodes;
 #[path = "loops/ownership.rs"]

@@ -18,6 +18,8 @@ pub struct Cluster {
     nodes: u16,
     /// As `--ip-families` has them; with none, those it chooses by itself.
     families: Option<String>,
+    /// Further words for `up`.
+    more: Vec<String>,
     xtask: PathBuf,
     pub kubeconfig: PathBuf,
 }
@@ -37,20 +39,27 @@ impl Cluster {
 
     /// Of the address families that PENSTOCK_IP_FAMILIES names.
     pub fn up(name: &str, nodes: u16) -> Result<Cluster> {
-        Cluster::make(name, nodes, std::env::var("PENSTOCK_IP_FAMILIES").ok())
+        Cluster::make(name, nodes, std::env::var("PENSTOCK_IP_FAMILIES").ok(), Vec::new())
     }
 
     /// Of these address families.
     pub fn up_with(name: &str, nodes: u16, families: &str) -> Result<Cluster> {
-        Cluster::make(name, nodes, Some(families.to_owned()))
+        Cluster::make(name, nodes, Some(families.to_owned()), Vec::new())
     }
 
-    fn make(name: &str, nodes: u16, families: Option<String>) -> Result<Cluster> {
+    /// Two machines with addresses of IPv4, of which the second has no agent, and a control plane with these flags.
+    pub fn up_spare(name: &str, control_flags: &[&str]) -> Result<Cluster> {
+        let flags = control_flags.iter().map(|flag| format!("--control-flag={flag}"));
+        let more = ["--spare=1".to_owned()].into_iter().chain(flags).collect();
+        Cluster::make(name, 2, Some("ipv4".to_owned()), more)
+    }
+
+    fn make(name: &str, nodes: u16, families: Option<String>, more: Vec<String>) -> Result<Cluster> {
         let xtask = PathBuf::from(
             std::env::var_os("PENSTOCK_XTASK").context("PENSTOCK_XTASK does not name cargo xtask")?,
         );
         let mut cluster =
-            Cluster { name: name.to_owned(), nodes, families, xtask, kubeconfig: PathBuf::new() };
+            Cluster { name: name.to_owned(), nodes, families, more, xtask, kubeconfig: PathBuf::new() };
         cluster.start()?;
         Ok(cluster)
     }
@@ -60,6 +69,7 @@ impl Cluster {
         let nodes = self.nodes.to_string();
         let mut words = vec!["up", "--name", &self.name, "--nodes", &nodes];
         words.extend(self.families.iter().flat_map(|families| ["--ip-families", families.as_str()]));
+        words.extend(self.more.iter().map(String::as_str));
         let said = self.xtask(&words)?;
         self.kubeconfig = PathBuf::from(self.xtask(&["kubeconfig", "--name", &self.name])?.trim());
         Ok(said)
@@ -163,6 +173,11 @@ impl Cluster {
         let description = std::fs::read(Path::new("/run/penstock").join(&self.name).join("cluster.json"))?;
         let description: serde_json::Value = serde_json::from_slice(&description)?;
         description["index"].as_u64().context("the cluster's description has no index")
+    }
+
+    /// The range of IPv4 that pods have addresses of.
+    pub fn pod_range(&self) -> Result<String> {
+        Ok(format!("10.{}.0.0/16", 244 + self.index()?))
     }
 
     /// Kills a process of the cluster with SIGKILL: `part` is `control` or a node's name, `program` as in /proc/PID/comm.

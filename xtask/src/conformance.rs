@@ -95,6 +95,8 @@ fn bring_up(options: &Options) -> Result<PathBuf> {
         port: 6443,
         store: StoreKind::Embedded,
         ip_families: Vec::new(),
+        spare: 0,
+        control_flag: Vec::new(),
         images: options.images.clone(),
         no_demo: true,
         json: None,

@@ -37,6 +37,12 @@ pub struct Options {
     /// Address families of nodes, pods and Services: ipv4, ipv6, or ipv4,ipv6 [default: those of a kept store, else both where the machine has IPv6]
     #[arg(long, value_enum, value_delimiter = ',')]
     pub ip_families: Vec<IpFamily>,
+    /// How many of the nodes, the last ones, get everything but an agent: machines to join by hand (`orchestrator token create`)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub spare: u16,
+    /// A further flag of the orchestrator; may be given several times
+    #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
+    pub control_flag: Vec<String>,
     /// Folder of image archives (OCI or Docker, *.tar) to preload on every node
     #[arg(long)]
     pub images: Option<PathBuf>,
@@ -111,6 +117,9 @@ fn check(options: &Options) -> Result<()> {
     if options.nodes == 0 || options.nodes > layout::NODES_MAX {
         bail!("--nodes {}: a cluster on one machine has 1 to {} nodes", options.nodes, layout::NODES_MAX);
     }
+    if options.spare >= options.nodes {
+        bail!("--spare {}: one of the {} node(s) at least has an agent", options.spare, options.nodes);
+    }
     families::choose(&options.ip_families, None, preflight::has_ipv6())?;
     if let Some(folder) = &options.images
         && !folder.is_dir()
@@ -165,6 +174,8 @@ fn plan(options: &Options, binaries: PathBuf, families: Families) -> Result<Layo
         port: options.port,
         store: options.store,
         families,
+        spare_count: options.spare,
+        control_flags: options.control_flag.clone(),
         binaries,
     };
     check_port(options, &taken)?;

@@ -30,7 +30,8 @@ pub struct PodsConfig {
     pub resolv_conf: PathBuf,
     /// Where the kubelet API listens.
     pub listen: SocketAddr,
-    /// PEM chain and key of the kubelet API; self-signed when absent.
+    /// PEM chain and key of the kubelet API; it shows one signed by itself while there are no such files, and new ones when
+    /// they are written.
     pub serving_cert: Option<PathBuf>,
     /// See `serving_cert`.
     pub serving_key: Option<PathBuf>,

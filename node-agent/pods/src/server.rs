@@ -8,6 +8,7 @@ mod access;
 mod channels;
 mod log_requests;
 mod programmed;
+mod serving_key;
 mod spdy;
 mod stats;
 mod streams;

@@ -13,12 +13,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::ConfigExt;
+use parking_lot::Mutex;
+use penstock_identity::Credentials;
 use penstock_pods::{Answer, Question};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::nodes::Nodes;
 use super::peers::{Ask, Silence};
@@ -45,23 +47,12 @@ pub struct Https {
 
 impl Https {
     /// As whom the node talks to its API server, it talks to other nodes.
-    pub fn new(config: &kube::Config, nodes: Nodes) -> anyhow::Result<Self> {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        // The kubeconfig may name the API server's certificate; other nodes have names of their own.
-        let mut config = config.clone();
-        config.tls_server_name = None;
-        let connector = config
-            .rustls_https_connector_with_connector(tcp)
-            .context("no TLS to other nodes with the kubeconfig's credentials")?;
-        let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_timer(TokioTimer::new())
-            .build(connector);
+    pub fn new(credentials: &Credentials, nodes: Nodes) -> anyhow::Result<Self> {
+        let mut changes = credentials.changes();
+        let first = connect(&changes.borrow_and_update())?;
+        let state = Mutex::new((changes, first));
         let get = move |uri: Uri| -> Pin<Box<dyn Future<Output = _> + Send>> {
-            let request = client.request(request_for(uri));
+            let request = present(&state)(request_for(uri));
             Box::pin(async move {
                 let answer = request.await?;
                 ensure!(answer.status().is_success(), "it answers {}", answer.status());
@@ -71,6 +62,42 @@ impl Https {
         };
         Ok(Self { nodes, get: Box::new(get), permits: Arc::new(Semaphore::new(QUESTIONS_MAX)) })
     }
+}
+
+/// Sends a request over kept connections, or new ones, which show one certificate.
+type Sender = dyn Fn(Request<Empty<Bytes>>) -> ResponseFuture + Send + Sync;
+
+/// What shows the certificate of now.
+fn present(state: &Mutex<(watch::Receiver<kube::Config>, Arc<Sender>)>) -> Arc<Sender> {
+    let mut state = state.lock();
+    if state.0.has_changed().unwrap_or(false) {
+        let renewed = connect(&state.0.borrow_and_update());
+        match renewed {
+            Ok(send) => state.1 = send,
+            Err(error) => {
+                tracing::error!("the new client certificate cannot be shown to other nodes: {error:#}")
+            }
+        }
+    }
+    state.1.clone()
+}
+
+fn connect(config: &kube::Config) -> anyhow::Result<Arc<Sender>> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    // The kubeconfig may name the API server's certificate; other nodes have names of their own.
+    let mut config = config.clone();
+    config.tls_server_name = None;
+    let connector = config
+        .rustls_https_connector_with_connector(tcp)
+        .context("no TLS to other nodes with the kubeconfig's credentials")?;
+    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_timer(TokioTimer::new())
+        .build(connector);
+    Ok(Arc::new(move |request| client.request(request)))
 }
 
 fn request_for(uri: Uri) -> Request<Empty<Bytes>> {

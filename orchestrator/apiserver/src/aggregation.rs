@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwapOption;
 use parking_lot::RwLock;
 
 use crate::discovery::{Group, Version};
@@ -32,7 +33,7 @@ pub(crate) use follow::follow;
 pub(crate) struct Aggregation {
     registry: Arc<Registry>,
     /// Shown to extension servers: whoever holds it may speak for any user.
-    identity: Option<Arc<Identity>>,
+    identity: ArcSwapOption<Identity>,
     known: RwLock<Arc<Known>>,
     generation: AtomicU64,
 }
@@ -54,10 +55,19 @@ impl Aggregation {
     pub(crate) fn new(registry: Arc<Registry>, identity: Option<Identity>) -> Self {
         Self {
             registry,
-            identity: identity.map(Arc::new),
+            identity: ArcSwapOption::new(identity.map(Arc::new)),
             known: RwLock::default(),
             generation: AtomicU64::new(0),
         }
+    }
+
+    pub(crate) fn identity(&self) -> Option<Arc<Identity>> {
+        self.identity.load_full()
+    }
+
+    /// Shows extension servers another certificate from now on.
+    pub(crate) fn show(&self, identity: Identity) {
+        self.identity.store(Some(Arc::new(identity)));
     }
 
     pub(crate) fn known(&self) -> Arc<Known> {

@@ -5,6 +5,7 @@
 //! credential. Must not know what the request is for.
 
 pub mod bearer;
+pub(crate) mod bootstrap_tokens;
 pub mod certificate;
 pub mod configuration;
 pub mod front_proxy;
@@ -55,6 +56,7 @@ impl Authenticator {
                 registry.clone(),
                 issuer,
                 &config.static_tokens,
+                config.bootstrap_tokens,
                 JwtAuthenticators::new(&registry, jwt, &[&config.service_account_issuer])?,
                 token_webhook.clone().map(|webhook| TokenWebhook::new(registry, webhook)),
             ),

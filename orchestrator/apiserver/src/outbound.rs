@@ -163,6 +163,8 @@ impl Outbound {
         if clients.len() >= CLIENTS_MAX {
             clients.clear();
         }
+        // An identity that was shown before is not shown again.
+        clients.retain(|it, _| !key.replaces(it));
         clients.insert(key, client.clone());
         Ok(client)
     }

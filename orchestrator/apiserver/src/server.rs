@@ -22,6 +22,7 @@ pub mod query;
 pub mod request_info;
 pub mod resource;
 pub mod respond;
+pub mod shown;
 pub mod transform;
 pub mod watch;
 pub(crate) mod websocket;
@@ -46,16 +47,17 @@ use crate::authz::escalation::Escalation;
 use crate::authz::policy::Policy;
 use crate::authz::{Authorizer, feed};
 use crate::client;
+use crate::cluster_info;
 use crate::discovery::Discovery;
 use crate::error::ApiError;
 use crate::flow_control::{self, FlowControl};
 use crate::openapi::OpenApi;
-use crate::outbound::Identity;
 use crate::proxy::Proxies;
 use crate::registry::{Registry, RegistryError, User};
 use config::ServerConfig;
 use in_flight::InFlight;
 use metrics::Metrics;
+use shown::ServingKey;
 
 /// The version this server speaks: API level 1.36.
 pub const GIT_VERSION: &str = concat!("v1.36.0+penstock.", env!("CARGO_PKG_VERSION"));
@@ -91,7 +93,7 @@ pub enum ServerError {
     Policy { source: ApiError },
     #[error("the configuration of priority and fairness could not be read: {source}")]
     FlowControl { source: ApiError },
-    #[error("what extension servers must know of this one could not be published")]
+    #[error("what others must know of this server could not be published")]
     Publish {
         #[source]
         source: Box<RegistryError>,
@@ -113,6 +115,8 @@ pub(crate) struct Inner {
     pub issuer: Arc<Issuer>,
     pub discovery: Discovery,
     pub openapi: OpenApi,
+    /// What clients are shown.
+    pub serving: Arc<ServingKey>,
     pub proxies: Proxies,
     pub aggregation: Arc<Aggregation>,
     pub metrics: Metrics,
@@ -131,13 +135,6 @@ pub(crate) struct Inner {
 pub(crate) enum Admission {
     Fair(Arc<FlowControl>),
     Plain(InFlight),
-}
-
-/// What this server shows to extension servers, if it was given anything.
-fn front_proxy_identity(config: &ServerConfig) -> Option<Identity> {
-    let (certificate_pem, key_pem) =
-        (config.front_proxy_client_certificate_pem.clone(), config.front_proxy_client_key_pem.clone());
-    (!certificate_pem.is_empty()).then_some(Identity { certificate_pem, key_pem })
 }
 
 // === impl ApiServer ===
@@ -160,7 +157,18 @@ impl ApiServer {
         trust::publish(&registry, &config)
             .await
             .map_err(|source| ServerError::Publish { source: Box::new(source) })?;
-        let aggregation = Arc::new(Aggregation::new(registry.clone(), front_proxy_identity(&config)));
+        if let Some(info) = &config.cluster_info {
+            cluster_info::publish(&registry, info)
+                .await
+                .map_err(|source| ServerError::Publish { source: Box::new(source) })?;
+        }
+        let certificates = config.certificates();
+        let serving = Arc::new(ServingKey::default());
+        if !certificates.serving.is_empty() {
+            serving.show(&certificates.serving)?;
+        }
+        let identity = certificates.front_proxy_client.identity();
+        let aggregation = Arc::new(Aggregation::new(registry.clone(), identity));
         aggregation::follow(&aggregation, background.clone());
         let authenticator = Authenticator::new(registry.clone(), issuer.clone(), &config)
             .map_err(|errors| configuration::invalid("the authentication configuration", errors))?;
@@ -186,6 +194,7 @@ impl ApiServer {
             discovery: Discovery::new(registry.clone(), aggregation.clone()),
             openapi: OpenApi::new(registry.clone(), aggregation.clone()),
             aggregation,
+            serving,
             proxies: Proxies::new(registry.clone(), &config)?,
             metrics,
             admission,
@@ -237,7 +246,7 @@ impl ApiServer {
     ) -> Result<(), ServerError> {
         let trust =
             Trust::new(&self.inner.config.client_ca_pem, self.inner.config.front_proxy_ca_pem.as_deref())?;
-        let acceptor = listener::acceptor(&self.inner.config, trust.clone())?;
+        let acceptor = listener::acceptor(self.inner.serving.clone(), trust.clone())?;
         listener::serve(self, listener, acceptor, trust, shutdown).await;
         Ok(())
     }

@@ -8,6 +8,8 @@ mod applying;
 mod audit;
 #[path = "api/authentication.rs"]
 mod authentication;
+#[path = "api/bootstrap_tokens.rs"]
+mod bootstrap_tokens;
 #[path = "api/certificates.rs"]
 mod certificates;
 #[path = "api/cluster.rs"]

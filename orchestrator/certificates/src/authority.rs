@@ -97,9 +97,10 @@ pub enum AuthorityError {
 // === impl Lifetime ===
 
 impl Lifetime {
-    /// So long from `now`, and valid a little earlier.
+    /// So long from `now`, and valid a little earlier: five minutes, or less of a life that is short itself, most of which
+    /// would be over when it begins otherwise.
     pub fn from_now(now: SystemTime, life: Duration) -> Self {
-        Self { begins_at: now - BACKDATED, ends_at: now + life }
+        Self { begins_at: now - BACKDATED.min(life / 2), ends_at: now + life }
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+pub mod bootstrap_tokens;
 pub mod certificates;
 pub mod claim;
 pub mod cluster_role;
@@ -54,6 +55,8 @@ pub struct ControllersConfig {
     pub terminated_pods_max: usize,
     /// Certificate and key that sign approved requests, PEM; `None`: requests are not signed.
     pub signer: Option<SignerFiles>,
+    /// How long the certificates of signed requests live, unless they ask for less. Default a year.
+    pub signing_duration: Duration,
     /// Key that signs the tokens in Secrets, PEM; `None`: such Secrets stay empty.
     pub token_key_pem: Option<Secret>,
 }
@@ -104,6 +107,7 @@ impl Default for ControllersConfig {
             node_monitor_grace: Duration::from_secs(40),
             terminated_pods_max: 12_500,
             signer: None,
+            signing_duration: Duration::from_secs(365 * 24 * 3600),
             token_key_pem: None,
         }
     }

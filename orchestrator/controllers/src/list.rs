@@ -9,6 +9,7 @@ type Run = fn(Context) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Name and entry point of every controller.
 pub const CONTROLLERS: &[(&str, Run)] = &[
+    ("bootstrap-signer", |c| Box::pin(crate::bootstrap_tokens::signing::run(c))),
     ("certificate-approving", |c| Box::pin(crate::certificates::approving::run(c))),
     ("certificate-cleaning", |c| Box::pin(crate::certificates::cleaning::run(c))),
     ("certificate-signing", |c| Box::pin(crate::certificates::signing::run(c))),
@@ -35,5 +36,6 @@ pub const CONTROLLERS: &[(&str, Run)] = &[
     ("service-account", |c| Box::pin(crate::service_account::run(c))),
     ("service-account-token", |c| Box::pin(crate::service_account_token::run(c))),
     ("stateful-set", |c| Box::pin(crate::stateful_set::run(c))),
+    ("token-cleaner", |c| Box::pin(crate::bootstrap_tokens::cleaning::run(c))),
     ("ttl-after-finished", |c| Box::pin(crate::ttl_after_finished::run(c))),
 ];

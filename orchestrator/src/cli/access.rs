@@ -10,6 +10,10 @@ pub struct AccessArguments {
     /// Whether requests without credentials are let in, as system:anonymous.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, help_heading = "Authentication")]
     pub anonymous_auth: bool,
+    /// Whether bootstrap tokens, Secrets of type bootstrap.kubernetes.io/token in kube-system, are credentials, with which
+    /// machines join: see `orchestrator token`.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, help_heading = "Authentication")]
+    pub enable_bootstrap_token_auth: bool,
     /// Tokens that are good until the server stops: a CSV file of token,user,uid,"group,group".
     #[arg(long, value_name = "FILE", help_heading = "Authentication")]
     pub token_auth_file: Option<PathBuf>,
@@ -106,7 +110,7 @@ pub enum AuthorizationMode {
 }
 
 /// A duration as Go writes it: 30s, 2m0s.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let parsed: jiff::SignedDuration = text.parse().map_err(|e: jiff::Error| e.to_string())?;
     parsed.try_into().map_err(|_| "it must not be negative".to_owned())
 }

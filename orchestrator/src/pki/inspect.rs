@@ -13,6 +13,7 @@ pub(super) struct Facts {
     pub(super) common_name: String,
     pub(super) organizations: Vec<String>,
     pub(super) names: BTreeSet<String>,
+    pub(super) begins_at: SystemTime,
     pub(super) expires_at: SystemTime,
     pub(super) authority_key_id: Vec<u8>,
     public_key: Vec<u8>,
@@ -31,12 +32,15 @@ impl Facts {
 pub(super) fn certificate(pem: &str) -> Result<Facts, String> {
     let (_, block) = parse_x509_pem(pem.as_bytes()).map_err(|error| error.to_string())?;
     let certificate = block.parse_x509().map_err(|error| error.to_string())?;
+    let at = |time: x509_parser::time::ASN1Time| {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0))
+    };
     let mut facts = Facts {
         common_name: String::new(),
         organizations: Vec::new(),
         names: BTreeSet::new(),
-        expires_at: SystemTime::UNIX_EPOCH
-            + Duration::from_secs(u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0)),
+        begins_at: at(certificate.validity().not_before),
+        expires_at: at(certificate.validity().not_after),
         authority_key_id: Vec::new(),
         public_key: certificate.public_key().subject_public_key.data.to_vec(),
     };

@@ -5,14 +5,11 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use penstock_certificates::{AlternativeName, Lifetime, Subject, Usages, Wanted};
+use penstock_process::renewal;
 
 use super::authority::Authority;
 use super::{PkiError, inspect, new_key};
 use crate::files;
-
-const LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
-/// With less than this left, a certificate is issued again.
-const RENEWAL: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What a certificate says.
 #[derive(Clone, Debug)]
@@ -40,14 +37,14 @@ pub struct Issued {
 // === impl Leaf ===
 
 impl Leaf {
-    /// Signs a new certificate with a new key.
-    pub fn issue(&self, authority: &Authority) -> Result<Issued, PkiError> {
+    /// Signs a new certificate with a new key, good for `life`.
+    pub fn issue(&self, authority: &Authority, life: Duration) -> Result<Issued, PkiError> {
         let key = new_key(&self.common_name)?;
         let subject =
             Subject { common_name: self.common_name.clone(), organizations: self.organizations.clone() };
         let names: Vec<_> = self.names.iter().map(|name| AlternativeName::of_server(name)).collect();
         let usages = self.purpose.usages();
-        let lifetime = Lifetime::from_now(SystemTime::now(), LIFE);
+        let lifetime = Lifetime::from_now(SystemTime::now(), life);
         let wanted = Wanted { names: &names, usages: &usages, lifetime };
         let certificate_pem = authority
             .signer()
@@ -68,7 +65,7 @@ impl Leaf {
         }
         if facts.authority_key_id != authority.signer().key_id() {
             Some("another authority signed it".to_owned())
-        } else if facts.expires_at < now + RENEWAL {
+        } else if renewal::first_due(facts.begins_at, facts.expires_at) <= now {
             Some("it nears its end".to_owned())
         } else if facts.common_name != self.common_name
             || facts.organizations != self.organizations
@@ -78,6 +75,16 @@ impl Leaf {
         } else {
             None
         }
+    }
+}
+
+// === impl Issued ===
+
+impl Issued {
+    /// When it is renewed while the control plane runs; `jitter` is from 0 to 1. At once if nobody can read it.
+    pub fn renewal_due(&self, jitter: f64) -> SystemTime {
+        inspect::certificate(&self.certificate_pem)
+            .map_or(SystemTime::UNIX_EPOCH, |facts| renewal::due(facts.begins_at, facts.expires_at, jitter))
     }
 }
 
@@ -99,6 +106,7 @@ pub(super) fn ensure(
     name: &str,
     authority: &Authority,
     leaf: &Leaf,
+    life: Duration,
 ) -> Result<Issued, PkiError> {
     let certificate_path = directory.join(format!("{name}.crt"));
     let key_path = directory.join(format!("{name}.key"));
@@ -111,7 +119,7 @@ pub(super) fn ensure(
             Some(why) => tracing::info!(certificate = name, why, "issuing a certificate again"),
         }
     }
-    let issued = leaf.issue(authority)?;
+    let issued = leaf.issue(authority, life)?;
     files::write_private(&key_path, issued.key_pem.as_bytes())?;
     files::write_private(&certificate_path, issued.certificate_pem.as_bytes())?;
     Ok(issued)
@@ -122,14 +130,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_is_renewed_a_month_before_its_end() {
+    fn a_certificate_is_issued_again_when_most_of_its_life_is_over() {
         let directory = tempfile::tempdir().unwrap();
         let authority = Authority::ensure(directory.path(), "ca", "test").unwrap();
         let leaf = super::super::client("someone", &["group"]);
-        let issued = leaf.issue(&authority).unwrap();
-        let now = SystemTime::now();
-        assert_eq!(leaf.flaw(&authority, &issued, now), None);
-        let late = now + LIFE - RENEWAL + Duration::from_secs(3600);
-        assert_eq!(leaf.flaw(&authority, &issued, late).as_deref(), Some("it nears its end"));
+        for life in [Duration::from_secs(20), Duration::from_secs(365 * 24 * 3600)] {
+            let issued = leaf.issue(&authority, life).unwrap();
+            let now = SystemTime::now();
+            assert_eq!(leaf.flaw(&authority, &issued, now), None);
+            assert_eq!(
+                leaf.flaw(&authority, &issued, now + life.mul_f64(0.9)).as_deref(),
+                Some("it nears its end")
+            );
+            let (first, last) = (issued.renewal_due(0.0), issued.renewal_due(1.0));
+            assert!(now < first && first < last && last < now + life, "{life:?}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
-use penstock_apiserver::{ApiServer, Registry, RegistryConfig, ServerConfig, User};
+use penstock_apiserver::{ApiServer, ClusterInfo, Registry, RegistryConfig, ServerConfig, User};
 use penstock_cloud::CloudConfig;
 use penstock_controllers::{ControllersConfig, Secret};
 use penstock_informers::cache::Cached;
@@ -55,6 +55,10 @@ impl Cluster {
         let mut config = ServerConfig::new((localhost, 0).into(), localhost);
         let key = rcgen::KeyPair::generate().expect("a key");
         config.service_account_key_pem = key.serialize_pem().into_bytes();
+        config.cluster_info = Some(ClusterInfo {
+            server: "https://127.0.0.1:6443".into(),
+            authority_pem: "the authority".into(),
+        });
         controllers.token_key_pem = Some(Secret(key.serialize_pem()));
         controllers.root_ca_pem = Some("the authority".to_owned());
         let server = ApiServer::new(registry, config).await.expect("an API server");

@@ -1,9 +1,10 @@
 //! Service-account tokens: what is in them, how they are signed and checked. Requested ones end and are bound to objects;
-//! those [`in_secrets`] do not end while their Secret is there.
+//! those [`in_secrets`] do not end while their Secret is there. And [`bootstrap`] tokens, of machines that join.
 //!
 //! Pure but for the random token id. Must not know the API server: whether the objects a token names still exist is
 //! checked by its `authn`, and who may have one by its `token_request`.
 
+pub mod bootstrap;
 pub mod in_secrets;
 
 use jsonwebtoken::jwk::{Jwk, ThumbprintHash};

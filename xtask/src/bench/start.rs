@@ -78,6 +78,8 @@ fn measure(options: &Options) -> Result<Round> {
         port: 6443,
         store: StoreKind::Embedded,
         ip_families: Vec::new(),
+        spare: 0,
+        control_flag: Vec::new(),
         images: None,
         no_demo: false,
         json: Some(file.clone()),

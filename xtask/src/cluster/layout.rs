@@ -29,6 +29,12 @@ pub struct Layout {
     /// Of which families nodes, pods and Services have addresses.
     #[serde(default)]
     pub families: Families,
+    /// How many of the nodes, the last ones, have everything but an agent.
+    #[serde(default)]
+    pub spare_count: u16,
+    /// Further flags of the orchestrator.
+    #[serde(default)]
+    pub control_flags: Vec<String>,
     /// Our own programs that the cluster runs.
     pub binaries: PathBuf,
 }
@@ -206,6 +212,16 @@ impl Layout {
         format!("/penstock/{}", self.name)
     }
 
+    /// How many nodes have an agent.
+    pub fn agent_count(&self) -> u16 {
+        self.node_count.saturating_sub(self.spare_count)
+    }
+
+    /// The nodes with an agent.
+    pub fn nodes_with_agent(&self) -> Vec<NodeLayout> {
+        (1..=self.agent_count()).map(|number| self.node(number)).collect()
+    }
+
     pub fn nodes(&self) -> Vec<NodeLayout> {
         (1..=self.node_count).map(|number| self.node(number)).collect()
     }
@@ -302,8 +318,17 @@ mod tests {
             port: 6443,
             store: StoreKind::Embedded,
             families: Families::Both,
+            spare_count: 0,
+            control_flags: Vec::new(),
             binaries,
         }
+    }
+
+    #[test]
+    fn the_last_nodes_are_the_spare_ones() {
+        let layout = Layout { node_count: 3, spare_count: 1, ..layout(0) };
+        let names: Vec<_> = layout.nodes_with_agent().into_iter().map(|node| node.name).collect();
+        assert_eq!((names, layout.nodes().len()), (vec!["node-1".to_owned(), "node-2".to_owned()], 3));
     }
 
     #[test]

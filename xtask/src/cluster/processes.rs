@@ -33,8 +33,8 @@ pub fn plan_processes(layout: &Layout) -> Vec<Process> {
     processes.push(orchestrator(layout));
     for node in layout.nodes() {
         processes.push(containerd(layout, &node));
-        processes.push(node_agent(layout, &node));
     }
+    processes.extend(layout.nodes_with_agent().iter().map(|node| node_agent(layout, node)));
     processes
 }
 
@@ -87,6 +87,7 @@ fn orchestrator(layout: &Layout) -> Process {
         argv.push("--store=etcd".to_owned());
         argv.push(format!("--etcd-endpoints={ETCD_URL}:{}", etcd_client_port(layout)));
     }
+    argv.extend(layout.control_flags.iter().cloned());
     Process {
         name: "orchestrator".to_owned(),
         argv: before_others(argv),

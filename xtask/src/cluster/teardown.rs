@@ -214,6 +214,8 @@ mod tests {
             port: 6443,
             store: StoreKind::Embedded,
             families: if crate::preflight::has_ipv6() { Families::Both } else { Families::V4 },
+            spare_count: 0,
+            control_flags: Vec::new(),
             binaries,
         };
         let node = layout.nodes().remove(0);

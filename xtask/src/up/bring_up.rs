@@ -52,7 +52,7 @@ async fn wait_until_serving(layout: &Layout, with_demo: bool, phases: &mut Phase
     let client = wait_for_api(layout).await?;
     phases.reached("API server ready");
     // Replicas spread over the nodes that are there when they are scheduled: with several nodes the demo waits for all.
-    let demo_waits = layout.node_count > 1;
+    let demo_waits = layout.agent_count() > 1;
     if with_demo && !demo_waits {
         demo::install(&client).await?;
     }
@@ -105,7 +105,7 @@ fn write_credentials(layout: &Layout) -> Result<()> {
         command::capture(&program, &arguments).map(drop)
     };
     credentials(&["admin"], &layout.kubeconfig())?;
-    for node in layout.nodes() {
+    for node in layout.nodes_with_agent() {
         let address = format!("--address={}", node.address());
         credentials(&["node", &node.name, &address], &node.kubeconfig())?;
     }
@@ -180,7 +180,7 @@ async fn wait_for_nodes(layout: &Layout, client: &Client) -> Result<()> {
     let mut routed = std::collections::BTreeSet::new();
     loop {
         let nodes = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
-        for node in layout.nodes() {
+        for node in layout.nodes_with_agent() {
             let found = nodes.iter().find(|it| it.metadata.name.as_deref() == Some(&node.name));
             let ranges = found.and_then(|it| it.spec.as_ref()?.pod_cidrs.clone());
             if let Some(ranges) = ranges
@@ -190,10 +190,11 @@ async fn wait_for_nodes(layout: &Layout, client: &Client) -> Result<()> {
             }
         }
         let ready = nodes.iter().filter(|it| is_ready(it)).count();
-        if ready == usize::from(layout.node_count) && routed.len() == ready {
+        let wanted = layout.agent_count();
+        if ready == usize::from(wanted) && routed.len() == ready {
             return Ok(());
         }
-        check_time(layout, &format!("Ready on all nodes ({ready} of {})", layout.node_count), deadline)?;
+        check_time(layout, &format!("Ready on all nodes ({ready} of {wanted})"), deadline)?;
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }

@@ -52,7 +52,7 @@ where
 /// Waits until every node answers on the demo's NodePort.
 pub async fn wait_until_served(layout: &Layout, limit: Duration) -> Result<()> {
     let deadline = Instant::now() + limit;
-    for node in layout.nodes() {
+    for node in layout.nodes_with_agent() {
         let address = SocketAddr::new(node.address(), DEMO_NODE_PORT).to_string();
         loop {
             let why = match tokio::time::timeout(ANSWER_TIMEOUT, ask(&address)).await {

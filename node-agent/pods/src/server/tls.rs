@@ -6,13 +6,14 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use super::serving_key::ServingKey;
 use crate::{PodsConfig, PodsError};
 
 fn provider() -> Arc<CryptoProvider> {
@@ -23,18 +24,10 @@ fn wrong(path: &Path, error: impl std::fmt::Display) -> PodsError {
     PodsError::Certificate { message: format!("{}: {error}", path.display()) }
 }
 
-/// The server's side: the given certificate, or one signed by itself; client certificates are asked for, not demanded,
-/// so that a caller without one gets an answer that says so.
+/// The server's side: what its [`ServingKey`] shows; client certificates are asked for, not demanded, so that a caller
+/// without one gets an answer that says so.
 pub fn acceptor(config: &PodsConfig) -> Result<TlsAcceptor, PodsError> {
-    let (chain, key) = match (&config.serving_cert, &config.serving_key) {
-        (Some(cert), Some(key)) => {
-            let chain: Result<Vec<_>, _> =
-                CertificateDer::pem_file_iter(cert).map_err(|e| wrong(cert, e))?.collect();
-            let chain = chain.map_err(|e| wrong(cert, e))?;
-            (chain, PrivateKeyDer::from_pem_file(key).map_err(|e| wrong(key, e))?)
-        }
-        _ => self_signed(config)?,
-    };
+    let serving_key = Arc::new(ServingKey::new(config)?);
     let other = |e: rustls::Error| PodsError::Certificate { message: e.to_string() };
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -52,21 +45,10 @@ pub fn acceptor(config: &PodsConfig) -> Result<TlsAcceptor, PodsError> {
         }
         None => builder.with_no_client_auth(),
     };
-    let mut server = builder.with_single_cert(chain, key).map_err(other)?;
+    let mut server = builder.with_cert_resolver(serving_key);
     // Upgrades of streaming requests need HTTP/1.1.
     server.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(server)))
-}
-
-type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
-fn self_signed(config: &PodsConfig) -> Result<Identity, PodsError> {
-    let names = [vec![config.node_name.clone()], config.node_ip_texts()].concat();
-    let made = rcgen::generate_simple_self_signed(names)
-        .map_err(|e| PodsError::Certificate { message: e.to_string() })?;
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der());
-    let key = key.map_err(|e| PodsError::Certificate { message: e.to_string() })?;
-    Ok((vec![made.cert.der().clone()], key))
 }
 
 /// Connects without verifying the other side: a probe asks whether a pod answers, not who it is.

@@ -258,7 +258,8 @@ impl Checked {
     /// Looks at the Service each time, and asks the server when it is due. Tells whether anything was learnt.
     async fn check(&mut self, aggregation: &Arc<Aggregation>, now: Instant) -> bool {
         let registry = &aggregation.registry;
-        let identity = aggregation.identity.as_ref();
+        let identity = aggregation.identity();
+        let identity = identity.as_ref();
         if let Some(verdict) = availability::of_service(registry, &self.remote).await {
             self.check_at = now;
             return self.learn(verdict);

@@ -28,7 +28,8 @@ pub(crate) async fn serve(
     let (passage, mut request) = Passage::begin(parts, body, &path)?;
     speak_for(&user, request.headers_mut());
     let registry = &aggregation.registry;
-    let identity = aggregation.identity.as_ref();
+    let identity = aggregation.identity();
+    let identity = identity.as_ref();
     let answer = registry.outbound().send(registry, &remote.target, identity, request).await;
     let answer = answer.map_err(|error| {
         tracing::warn!(apiservice = remote.name, %error, "an extension server could not be reached");

@@ -1,5 +1,5 @@
-//! Bearer tokens: fixed ones, service accounts' (requested, or in Secrets), other issuers', and those a webhook knows, asked in
-//! this order.
+//! Bearer tokens: fixed ones, service accounts' (requested, or in Secrets), those of machines that join, other issuers', and
+//! those a webhook knows, asked in this order.
 //!
 //! A service-account token is good while its signature, its times and every object it is bound to are. Signature
 //! checks are remembered for a few seconds (they cost more than the rest of a small read); bound objects are looked
@@ -18,6 +18,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
+use super::bootstrap_tokens::{BootstrapTokenError, BootstrapTokens};
 use super::jwt::{JwtAuthenticators, JwtError};
 use super::secret_tokens::{SecretTokenError, SecretTokens};
 use super::webhook::{TokenWebhook, TokenWebhookError};
@@ -44,6 +45,8 @@ pub enum BearerError {
     Unbound { kind: &'static str, name: String },
     #[error(transparent)]
     OfSecret(#[from] SecretTokenError),
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapTokenError),
     #[error(transparent)]
     Jwt(#[from] JwtError),
     #[error(transparent)]
@@ -81,6 +84,7 @@ pub struct BearerTokens {
     issuer: Arc<Issuer>,
     fixed: HashMap<Fingerprint, User>,
     of_secrets: SecretTokens,
+    bootstrap: Option<BootstrapTokens>,
     jwt: JwtAuthenticators,
     webhook: Option<TokenWebhook>,
     checked: Mutex<HashMap<Fingerprint, (Arc<Claims>, i64)>>,
@@ -93,12 +97,14 @@ impl BearerTokens {
         registry: Arc<Registry>,
         issuer: Arc<Issuer>,
         fixed: &[StaticToken],
+        with_bootstrap_tokens: bool,
         jwt: JwtAuthenticators,
         webhook: Option<TokenWebhook>,
     ) -> Self {
         let fixed = fixed.iter().map(|t| (fingerprint(&t.token), t.user.clone())).collect();
         let of_secrets = SecretTokens::new(registry.clone(), issuer.clone());
-        Self { registry, issuer, fixed, of_secrets, jwt, webhook, checked: Mutex::default() }
+        let bootstrap = with_bootstrap_tokens.then(|| BootstrapTokens::new(registry.clone()));
+        Self { registry, issuer, fixed, of_secrets, bootstrap, jwt, webhook, checked: Mutex::default() }
     }
 
     /// Reads what other issuers sign with, until `stop`.
@@ -163,6 +169,16 @@ impl BearerTokens {
             },
             Ok(None) => {}
             Err(error) => errors.push(error.into()),
+        }
+        if let Some(bootstrap) = &self.bootstrap {
+            match bootstrap.user(token, now).await {
+                Ok(Some(user)) => match for_us(user) {
+                    Ok(known) => return Ok(known),
+                    Err(error) => errors.push(error),
+                },
+                Ok(None) => {}
+                Err(error) => errors.push(error.into()),
+            }
         }
         match self.jwt.user(token, now).await {
             Ok(Some(user)) => match for_us(user) {

@@ -44,6 +44,16 @@ pub(crate) struct ClientKey {
     pub identity: Option<Arc<Identity>>,
 }
 
+// === impl ClientKey ===
+
+impl ClientKey {
+    /// Whether the other is the same but for who we say we are, while both say something.
+    pub(crate) fn replaces(&self, other: &Self) -> bool {
+        let is_same = self.server_name == other.server_name && self.trust == other.trust;
+        is_same && self.identity.is_some() && other.identity.is_some() && self.identity != other.identity
+    }
+}
+
 pub(crate) fn client(key: &ClientKey) -> Result<Client, CallError> {
     let unusable = |what: &'static str| move |why: String| CallError::Trust { what, why };
     let name = ServerName::try_from(key.server_name.clone())

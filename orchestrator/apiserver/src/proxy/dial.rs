@@ -4,11 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme, WantsVerifier,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -17,6 +19,7 @@ use crate::authn::certificate::roots;
 use crate::error::ApiError;
 use crate::server::ServerError;
 use crate::server::config::ServerConfig;
+use crate::server::shown::Pair;
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -60,7 +63,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Opens connections.
 pub struct Dialer {
-    kubelet: TlsConnector,
+    kubelet: ArcSwap<ClientConfig>,
+    /// Who signs kubelets' certificates.
+    kubelet_roots: Arc<RootCertStore>,
     unverified: TlsConnector,
 }
 
@@ -68,34 +73,29 @@ pub struct Dialer {
 
 impl Dialer {
     pub fn new(config: &ServerConfig) -> Result<Self, ServerError> {
-        let tls = |source| ServerError::Tls { source };
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder =
-            || ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
         let trusted = if config.kubelet_ca_pem.is_empty() {
             // No kubelet to be reached: every handshake will fail, and say so.
             RootCertStore::empty()
         } else {
             roots("kubelet CA", &config.kubelet_ca_pem)?
         };
-        let builder_with_roots = builder().map_err(tls)?.with_root_certificates(trusted);
-        let kubelet = if config.kubelet_client_certificate_pem.is_empty() {
-            builder_with_roots.with_no_client_auth()
-        } else {
-            let unusable = |e: rustls::pki_types::pem::Error| ServerError::Certificate { why: e.to_string() };
-            let chain = CertificateDer::pem_slice_iter(&config.kubelet_client_certificate_pem)
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(unusable)?;
-            let key = PrivateKeyDer::from_pem_slice(&config.kubelet_client_key_pem).map_err(unusable)?;
-            builder_with_roots.with_client_auth_cert(chain, key).map_err(tls)?
-        };
+        let kubelet_roots = Arc::new(trusted);
+        let kubelet = kubelet_tls(kubelet_roots.clone(), &config.certificates().kubelet_client)?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
         let any = Arc::new(AnyServer::new(&provider));
         let unverified =
-            builder().map_err(tls)?.dangerous().with_custom_certificate_verifier(any).with_no_client_auth();
+            builder(provider)?.dangerous().with_custom_certificate_verifier(any).with_no_client_auth();
         Ok(Self {
-            kubelet: TlsConnector::from(Arc::new(kubelet)),
+            kubelet: ArcSwap::from_pointee(kubelet),
+            kubelet_roots,
             unverified: TlsConnector::from(Arc::new(unverified)),
         })
+    }
+
+    /// Shows kubelets another certificate from now on. Sessions that were kept with the one before are forgotten.
+    pub fn show(&self, client: &Pair) -> Result<(), ServerError> {
+        self.kubelet.store(Arc::new(kubelet_tls(self.kubelet_roots.clone(), client)?));
+        Ok(())
     }
 
     /// Opens a connection, within the dial timeout.
@@ -108,7 +108,10 @@ impl Dialer {
             let name = ServerName::IpAddress(endpoint.address.into());
             Ok::<Box<dyn Stream>, std::io::Error>(match endpoint.security {
                 Security::Plain => Box::new(stream),
-                Security::Kubelet => Box::new(self.kubelet.connect(name, stream).await?),
+                Security::Kubelet => {
+                    let kubelet = TlsConnector::from(self.kubelet.load_full());
+                    Box::new(kubelet.connect(name, stream).await?)
+                }
                 Security::Unverified => Box::new(self.unverified.connect(name, stream).await?),
             })
         };
@@ -118,6 +121,22 @@ impl Dialer {
             Err(_) => Err(failed("i/o timeout".to_owned())),
         }
     }
+}
+
+fn builder(provider: Arc<CryptoProvider>) -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, ServerError> {
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|source| ServerError::Tls { source })
+}
+
+fn kubelet_tls(roots: Arc<RootCertStore>, client: &Pair) -> Result<ClientConfig, ServerError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = builder(provider)?.with_root_certificates(roots);
+    if client.is_empty() {
+        return Ok(builder.with_no_client_auth());
+    }
+    let (chain, key) = client.parse()?;
+    builder.with_client_auth_cert(chain, key).map_err(|source| ServerError::Tls { source })
 }
 
 /// Takes whatever certificate a server shows, if it holds its key or not.

@@ -5,6 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::limits::Limits;
+use super::shown::{Certificates, Pair};
 use crate::audit::AuditConfig;
 use crate::authn::configuration::{Anonymous, AuthenticationConfig};
 use crate::authz::AuthorizationConfig;
@@ -47,6 +48,10 @@ pub struct ServerConfig {
     /// Published in `/api` as the address of this server.
     pub advertise_address: IpAddr,
     pub static_tokens: Vec<StaticToken>,
+    /// Whether Secrets of type `bootstrap.kubernetes.io/token` in `kube-system` are credentials.
+    pub bootstrap_tokens: bool,
+    /// What machines that join are told of the cluster; `None`: nothing.
+    pub cluster_info: Option<ClusterInfo>,
     /// Other issuers, a webhook, and who is let in as `system:anonymous`.
     pub authentication: AuthenticationConfig,
     /// Who says what users may do, in which order.
@@ -61,6 +66,15 @@ pub struct ServerConfig {
     /// Requests that write, at once.
     pub max_mutating_requests_inflight: u32,
     pub limits: Limits,
+}
+
+/// Where the cluster is, and how it is recognised: published to everybody in `kube-public/cluster-info`.
+#[derive(Debug, Clone)]
+pub struct ClusterInfo {
+    /// The API server's URL.
+    pub server: String,
+    /// Who signed its certificate.
+    pub authority_pem: String,
 }
 
 /// The issuer (and default audience) of a cluster with the default domain.
@@ -88,6 +102,8 @@ impl ServerConfig {
             kubelet_client_key_pem: Vec::new(),
             advertise_address,
             static_tokens: Vec::new(),
+            bootstrap_tokens: true,
+            cluster_info: None,
             authentication: AuthenticationConfig {
                 anonymous: Anonymous::everywhere(),
                 ..AuthenticationConfig::default()
@@ -98,6 +114,21 @@ impl ServerConfig {
             max_requests_inflight: 400,
             max_mutating_requests_inflight: 200,
             limits: Limits::default(),
+        }
+    }
+    /// What the server shows to begin with.
+    pub(crate) fn certificates(&self) -> Certificates {
+        let pair = |certificate_pem: &[u8], key_pem: &[u8]| Pair {
+            certificate_pem: certificate_pem.to_vec(),
+            key_pem: key_pem.to_vec(),
+        };
+        Certificates {
+            serving: pair(&self.serving_certificate_pem, &self.serving_key_pem),
+            kubelet_client: pair(&self.kubelet_client_certificate_pem, &self.kubelet_client_key_pem),
+            front_proxy_client: pair(
+                &self.front_proxy_client_certificate_pem,
+                &self.front_proxy_client_key_pem,
+            ),
         }
     }
 }

@@ -13,8 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig as TlsConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -23,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::config::ServerConfig;
 use super::limits::Limits;
+use super::shown::ServingKey;
 use super::{ApiServer, ServerError};
 use crate::authn::certificate::{AcceptAnyHolder, Trust};
 use activity::Open;
@@ -44,20 +42,17 @@ pub(crate) struct Held {
     _open: TaskTrackerToken,
 }
 
-/// The TLS side of the configuration.
-pub fn acceptor(config: &ServerConfig, trust: Trust) -> Result<TlsAcceptor, ServerError> {
-    let unusable = |e: rustls::pki_types::pem::Error| ServerError::Certificate { why: e.to_string() };
-    let chain = CertificateDer::pem_slice_iter(&config.serving_certificate_pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(unusable)?;
-    let key = PrivateKeyDer::from_pem_slice(&config.serving_key_pem).map_err(unusable)?;
+/// How clients are met: with what `serving` shows at that moment.
+pub(crate) fn acceptor(serving: Arc<ServingKey>, trust: Trust) -> Result<TlsAcceptor, ServerError> {
+    if !serving.is_there() {
+        return Err(ServerError::Certificate { why: "there is none".to_owned() });
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = TlsConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|source| ServerError::Tls { source })?
         .with_client_cert_verifier(Arc::new(AcceptAnyHolder::new(trust)))
-        .with_single_cert(chain, key)
-        .map_err(|source| ServerError::Tls { source })?;
+        .with_cert_resolver(serving);
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(tls)))
 }

@@ -18,8 +18,7 @@ use crate::context::Context;
 
 /// What upstream says of a request that its signer refuses.
 const REASON: &str = "SignerValidationFailure";
-/// A certificate lives a year, or less if that is asked for (upstream's `--cluster-signing-duration`).
-const LIFE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Nobody gets less by asking for less.
 const LIFE_MIN: Duration = Duration::from_secs(600);
 
 /// Runs the controller, if there is a key to sign with.
@@ -37,8 +36,12 @@ pub async fn run(context: Context) {
             return;
         }
     };
-    let controller =
-        Arc::new(Controller { client: context.client(), requests: context.informers.cache(), authority });
+    let controller = Arc::new(Controller {
+        client: context.client(),
+        requests: context.informers.cache(),
+        authority,
+        life_max: context.config.signing_duration,
+    });
     let queue = Arc::new(WorkQueue::new());
     controller.requests.wait_synced().await;
     let adder = queue.clone();
@@ -68,7 +71,7 @@ enum Unsigned {
 }
 
 /// What is to be signed of a request; nothing while it is not approved, when it is done, and when it is another's.
-fn plan_order(object: &CertificateSigningRequest) -> Result<Option<Order>, Unsigned> {
+fn plan_order(object: &CertificateSigningRequest, life_max: Duration) -> Result<Option<Order>, Unsigned> {
     let is_over =
         certificate(object).is_some() || [FAILED, DENIED].iter().any(|it| condition(object, it).is_some());
     let Some(signer) = Signer::named(&object.spec.signer_name) else {
@@ -81,7 +84,8 @@ fn plan_order(object: &CertificateSigningRequest) -> Result<Option<Order>, Unsig
     let usages = object.spec.usages.as_deref().unwrap_or_default();
     signer.judge(&request, usages)?;
     let asked = object.spec.expiration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-    let life = asked.map_or(LIFE_MAX, |seconds| Duration::from_secs(seconds).clamp(LIFE_MIN, LIFE_MAX));
+    // What the cluster gives at most is the last word, also where it is less than the least.
+    let life = asked.map_or(life_max, |seconds| Duration::from_secs(seconds).max(LIFE_MIN).min(life_max));
     Ok(Some(Order { request, usages: Usages::named(usages.iter().map(String::as_str))?, life }))
 }
 
@@ -89,6 +93,7 @@ struct Controller {
     client: Client,
     requests: Arc<Cache<CertificateSigningRequest>>,
     authority: Authority,
+    life_max: Duration,
 }
 
 // === impl Controller ===
@@ -100,7 +105,7 @@ impl Controller {
         object: &CertificateSigningRequest,
         now: SystemTime,
     ) -> Option<CertificateSigningRequest> {
-        let signed = plan_order(object).and_then(|order| {
+        let signed = plan_order(object, self.life_max).and_then(|order| {
             let sign =
                 |it: Order| self.authority.grant(&it.request, &it.usages, Lifetime::from_now(now, it.life));
             Ok(order.map(sign).transpose()?)

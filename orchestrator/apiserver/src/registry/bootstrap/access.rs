@@ -396,6 +396,7 @@ pub(super) fn objects() -> Vec<Value> {
             vec![group("system:serviceaccounts")],
         ),
     ]);
+    all.extend(joining());
     let manager = || vec![user("system:kube-controller-manager"), account("kube-controller-manager")];
     let scheduler = || vec![user("system:kube-scheduler"), account("kube-scheduler")];
     let leader = rules(&[("coordination.k8s.io", "leases leasecandidates", "create get list watch update")]);
@@ -447,5 +448,31 @@ pub(super) fn objects() -> Vec<Value> {
         signer,
         vec![account("bootstrap-signer")],
     ));
+    all
+}
+
+/// What a machine that joins may do, and a node for its own certificate: what kubeadm gives a cluster, under its names, but
+/// for every bootstrap token. See docs/adr/0044-joining-and-renewing.md.
+fn joining() -> Vec<Value> {
+    let bootstrappers = || vec![group("system:bootstrappers")];
+    let info = named([("core", "configmaps", "cluster-info", "get")].into_iter());
+    let reads = vec![user("system:anonymous")];
+    let mut all = vec![
+        bind("kubeadm:kubelet-bootstrap", "system:node-bootstrapper", bootstrappers()),
+        bind(
+            "kubeadm:node-autoapprove-bootstrap",
+            "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+            bootstrappers(),
+        ),
+        bind(
+            "kubeadm:node-autoapprove-certificate-rotation",
+            "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+            vec![group("system:nodes")],
+        ),
+        // To see whether its name is taken.
+        cluster_role("kubeadm:get-nodes", &[], &[("core", "nodes", "get")]),
+        bind("kubeadm:get-nodes", "kubeadm:get-nodes", bootstrappers()),
+    ];
+    all.extend(local_role("kube-public", "kubeadm:bootstrap-signer-clusterinfo", info, reads));
     all
 }

@@ -40,6 +40,7 @@ fn authority(ends_at: SystemTime) -> Authority {
     Authority::parse(&params.self_signed(&key).unwrap().pem(), &key.serialize_pem()).unwrap()
 }
 
+const LIFE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 
 fn approved(signer: &str, usages: &[&str]) -> CertificateSigningRequest {
@@ -48,7 +49,7 @@ fn approved(signer: &str, usages: &[&str]) -> CertificateSigningRequest {
 
 #[test]
 fn only_approved_requests_to_our_signers_are_signed_and_only_once() {
-    let order = |object: &CertificateSigningRequest| plan_order(object).unwrap();
+    let order = |object: &CertificateSigningRequest| plan_order(object, LIFE_MAX).unwrap();
     let good = approved(CLIENT, &["client auth"]);
     assert_eq!(order(&good).unwrap().life, LIFE_MAX);
     assert_eq!(order(&asking(CLIENT, &request("jane", "team", &[]), &["client auth"])), None);
@@ -61,15 +62,18 @@ fn only_approved_requests_to_our_signers_are_signed_and_only_once() {
 
 #[test]
 fn a_life_is_as_asked_for_within_bounds() {
-    let life = |seconds: i32| {
+    let life_within = |seconds: i32, life_max| {
         let mut object = approved(CLIENT, &["client auth"]);
         object.spec.expiration_seconds = Some(seconds);
-        plan_order(&object).unwrap().unwrap().life
+        plan_order(&object, life_max).unwrap().unwrap().life
     };
+    let life = |seconds| life_within(seconds, LIFE_MAX);
     assert_eq!(life(3600), Duration::from_secs(3600));
     assert_eq!(life(1), LIFE_MIN);
     assert_eq!(life(i32::MAX), LIFE_MAX);
     assert_eq!(life(-1), LIFE_MAX);
+    let short = Duration::from_secs(20);
+    assert_eq!(life_within(3600, short), short);
 }
 
 #[tokio::test]
@@ -77,7 +81,8 @@ async fn what_a_signer_refuses_has_failed_and_what_it_signs_ends_with_its_author
     let now = SystemTime::now();
     let end = now + Duration::from_secs(30 * 24 * 3600);
     let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
-    let controller = Controller { client, requests: Arc::default(), authority: authority(end) };
+    let controller =
+        Controller { client, requests: Arc::default(), authority: authority(end), life_max: LIFE_MAX };
     let failed = controller.answer(&approved(CLIENT, &["server auth"]), now).unwrap();
     let condition = condition(&failed, FAILED).unwrap();
     assert_eq!(condition.reason.as_deref(), Some(REASON));

@@ -113,8 +113,7 @@ pub static ANNOUNCED: HashMap<shared::Address, shared::Announced, 4_096, { BPF_F
     HashMap::new();
 
 /// What a pod with policies lets in and out: `PolicyHeader` and `PolicyRange`s, declared as words like [`Set`].
-pub type PolicyTable =
-    Array<[u64; size_of::<shared::PolicyRange>() / 8], 2, { BPF_F_INNER_MAP as usize }>;
+pub type PolicyTable = Array<[u64; size_of::<shared::PolicyRange>() / 8], 2, { BPF_F_INNER_MAP as usize }>;
 
 /// A node has at most as many pods.
 #[btf_map(name = "policy_tables_v1")]

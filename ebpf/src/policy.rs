@@ -24,7 +24,8 @@ use crate::decide::{self, Decision, Side, answer, outcome};
 use crate::flow;
 use crate::fragment;
 use crate::maps::{
-    CONFIG, POLICY_BLOCKS, POLICY_EPOCH, POLICY_FLOWS, POLICY_HINTS, POLICY_LINKS, POLICY_PEERS, POLICY_TABLES,
+    CONFIG, POLICY_BLOCKS, POLICY_EPOCH, POLICY_FLOWS, POLICY_HINTS, POLICY_LINKS, POLICY_PEERS,
+    POLICY_TABLES,
 };
 use crate::pods;
 use crate::tc::Tc;
@@ -103,7 +104,8 @@ pub fn enter(side: Side, decision: Decision, work: &mut Work, ifindex: u32) -> R
 /// straight from one pod to another.
 #[inline(always)]
 fn is_forged(work: &Work) -> bool {
-    let source = if work.packet.kind == Kind::Error { &work.packet.error_source } else { &work.packet.key.source };
+    let source =
+        if work.packet.kind == Kind::Error { &work.packet.error_source } else { &work.packet.key.source };
     match pods::find(source) {
         Some(pod) => pod.ifindex != work.ifindex,
         None => CONFIG.get(0).is_some_and(|config| decide::is_own(config, source)),
@@ -237,7 +239,8 @@ fn judge(work: &mut Work, ifindex: u32, direction: u32) -> Result<(), Reason> {
         // younger than it is, or judged once more.
         let noted = unsafe { &mut *noted };
         let idle = now.saturating_sub(noted.seen_ns);
-        let rest = if flow::connects(work.policy_key.protocol) { CONNECTION_IDLE_NS } else { DATAGRAM_IDLE_NS };
+        let rest =
+            if flow::connects(work.policy_key.protocol) { CONNECTION_IDLE_NS } else { DATAGRAM_IDLE_NS };
         if idle <= rest && !work.packet.opens() {
             if noted.epoch != epoch {
                 if penstock_policy_allows(slot, noted.opened) == 0 {

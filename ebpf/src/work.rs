@@ -3,7 +3,9 @@
 //! It lies in a map because two addresses of sixteen bytes here and there soon fill the 512 bytes of a program's stack.
 
 use aya_ebpf::bindings::bpf_fib_lookup as FibLookup;
-use penstock_ebpf_common::{Flow, FlowKey, FlowValue, FragmentKey, FragmentValue, PolicyFlowKey, PolicyFlowValue, Told};
+use penstock_ebpf_common::{
+    Flow, FlowKey, FlowValue, FragmentKey, FragmentValue, PolicyFlowKey, PolicyFlowValue, Told,
+};
 use penstock_ebpf_packet::Packet;
 
 use crate::clock::Moment;

@@ -115,7 +115,11 @@ impl Vocabulary {
         let (mut opens, mut closes) = (BTreeMap::<_, Vec<u32>>::new(), BTreeMap::<_, Vec<u32>>::new());
         for (block, number) in &self.blocks {
             // The API refuses such a block, which is none.
-            if block.except.iter().any(|it| it.prefix() <= block.cidr.prefix() && it.contains(block.cidr.ip())) {
+            if block
+                .except
+                .iter()
+                .any(|it| it.prefix() <= block.cidr.prefix() && it.contains(block.cidr.ip()))
+            {
                 continue;
             }
             opens.entry(block.cidr).or_default().push(*number);
@@ -132,7 +136,9 @@ impl Vocabulary {
             }
             held.insert(range, blocks);
         }
-        held.into_iter().map(|(range, blocks)| (range, Meaning::Blocks(blocks.into_iter().collect()))).collect()
+        held.into_iter()
+            .map(|(range, blocks)| (range, Meaning::Blocks(blocks.into_iter().collect())))
+            .collect()
     }
 
     /// What a pod's rules allow to whoever is known by these numbers.
@@ -147,7 +153,9 @@ impl Vocabulary {
             let number = match whom {
                 Whom::Anybody => {
                     let anybody = allowed.iter().flat_map(|(direction, what)| {
-                        self.spans(what, &[]).map(|(first, last)| span(*direction, penstock_ebpf_common::ANY_PEER, first, last))
+                        self.spans(what, &[]).map(|(first, last)| {
+                            span(*direction, penstock_ebpf_common::ANY_PEER, first, last)
+                        })
                     });
                     ranges.extend(anybody);
                     continue;

@@ -120,14 +120,7 @@ impl Image {
     }
 
     /// Whether a flow may be opened between a pod with a link and an address.
-    pub fn allows(
-        &self,
-        link: u32,
-        direction: Direction,
-        remote: IpAddr,
-        protocol: u8,
-        port: u16,
-    ) -> bool {
+    pub fn allows(&self, link: u32, direction: Direction, remote: IpAddr, protocol: u8, port: u16) -> bool {
         let Some(table) = self.tables.get(&link).filter(|table| table.isolates(direction)) else {
             return true;
         };

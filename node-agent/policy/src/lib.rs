@@ -12,9 +12,7 @@ mod planner;
 mod rules;
 mod selector;
 
-pub use desired::{
-    Block, Labels, NamedPort, Peer, Pod, PodName, Policy, Port, Ports, Protocol, Rule,
-};
+pub use desired::{Block, Labels, NamedPort, Peer, Pod, PodName, Policy, Port, Ports, Protocol, Rule};
 pub use image::{Direction, Image, Operation, Table};
 pub use planner::{Cluster, Planner};
 pub use selector::{Expression, Operator, Selector};

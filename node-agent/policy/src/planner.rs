@@ -67,7 +67,8 @@ struct Numbers<'a> {
 impl Planner {
     /// Goes on from what maps hold.
     pub fn recover(image: Image) -> Self {
-        let in_tables = image.tables.values().flat_map(|table| &table.ranges).map(|range| peer_of(range.last));
+        let in_tables =
+            image.tables.values().flat_map(|table| &table.ranges).map(|range| peer_of(range.last));
         let last = image.peers.values().chain(image.blocks.values()).copied().chain(in_tables).max();
         Self { image, last: last.unwrap_or_default(), rules_changed: true, ..Self::default() }
     }
@@ -188,7 +189,8 @@ impl Planner {
             self.vocabulary = vocabulary;
         }
         let changed = std::mem::take(&mut self.changed_pods);
-        let idle = self.meanings.len().saturating_sub(self.known.len());
+        let classes = self.meanings.values().filter(|it| matches!(it, Meaning::Pods(_))).count();
+        let idle = classes.saturating_sub(self.known.len());
         if whole || idle > IDLE_MAX {
             self.learn_all();
             return self.plan_whole();
@@ -286,12 +288,8 @@ impl Planner {
     /// Policies changed, or a former agent's are to be replaced.
     fn plan_whole(&mut self) -> Vec<Operation> {
         let ranges = self.vocabulary.ranges();
-        let mut numbers = Numbers {
-            before: &self.meanings,
-            now: BTreeMap::new(),
-            copies: Vec::new(),
-            last: self.last,
-        };
+        let mut numbers =
+            Numbers { before: &self.meanings, now: BTreeMap::new(), copies: Vec::new(), last: self.last };
         let pods: BTreeSet<IpAddr> = self.image.peers.keys().chain(self.known.keys()).copied().collect();
         let pods = pods.into_iter().map(|address| {
             let now = self.known.get(&address).and_then(|(_, meaning)| meaning.clone());
@@ -299,9 +297,9 @@ impl Planner {
         });
         let peers = numbers.assign(pods.collect());
         let blocks: BTreeSet<IpNetwork> = self.image.blocks.keys().chain(ranges.keys()).copied().collect();
-        let blocks = blocks.into_iter().map(|range| {
-            (range, (self.image.block_of(&range), longest(&ranges, &range).cloned()))
-        });
+        let blocks = blocks
+            .into_iter()
+            .map(|range| (range, (self.image.block_of(&range), longest(&ranges, &range).cloned())));
         let blocks = numbers.assign(blocks.collect());
         let Numbers { now, copies, last, .. } = numbers;
         self.last = last;
@@ -331,8 +329,10 @@ impl Planner {
         let without = self.image.tables.keys().filter(|link| !self.rules.contains_key(link));
         swaps.extend(without.map(|link| Operation::DeleteTable(*link)));
         swaps.iter().for_each(|it| self.image.apply(it));
-        operations.extend(swaps);
-        operations.push(Operation::Bump);
+        if !swaps.is_empty() {
+            operations.extend(swaps);
+            operations.push(Operation::Bump);
+        }
 
         // What is judged stays the same.
         let mut only: BTreeMap<Meaning, u32> = BTreeMap::new();
@@ -410,8 +410,9 @@ impl Numbers<'_> {
             }
         }
         for (now, keys) in newcomers {
-            let is_unchanged =
-                |(id, meaning): &(&u32, &Option<Meaning>)| meaning.as_ref() == Some(&now) && self.before.get(id) == Some(&now);
+            let is_unchanged = |(id, meaning): &(&u32, &Option<Meaning>)| {
+                meaning.as_ref() == Some(&now) && self.before.get(id) == Some(&now)
+            };
             let unchanged = self.now.iter().find(is_unchanged).map(|it| *it.0);
             let id = unchanged.unwrap_or_else(|| self.next());
             self.now.insert(id, Some(now));
@@ -435,10 +436,12 @@ fn with_copies(table: &Table, copies: &[(u32, u32)]) -> Table {
             let last = policy_key(direction.bit(), *of, u8::MAX, u16::MAX);
             let moved = |key| policy_key(direction.bit(), *copy, 0, 0) + (key - first);
             let of_it = table.ranges.iter().filter(|it| it.last >= first && it.first <= last);
-            ranges.extend(of_it.map(|it| PolicyRange {
-                first: moved(it.first.max(first)),
-                last: moved(it.last.min(last)),
-            }));
+            ranges.extend(
+                of_it.map(|it| PolicyRange {
+                    first: moved(it.first.max(first)),
+                    last: moved(it.last.min(last)),
+                }),
+            );
         }
     }
     Table::new(table.flags, ranges)

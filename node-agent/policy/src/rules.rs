@@ -31,8 +31,7 @@ pub struct PodPeer {
     pub pods: Selector,
 }
 
-static EVERY_POD: PodPeer =
-    PodPeer { namespaces: Namespaces::Labelled(EVERYTHING), pods: EVERYTHING };
+static EVERY_POD: PodPeer = PodPeer { namespaces: Namespaces::Labelled(EVERYTHING), pods: EVERYTHING };
 const EVERYTHING: Selector = Selector { labels: BTreeMap::new(), expressions: Vec::new() };
 
 /// Namespaces that are meant.
@@ -74,11 +73,7 @@ pub struct Rules {
 }
 
 /// What policies of a namespace say together of one of its pods that they select.
-pub fn compile_rules<'a>(
-    namespace: &str,
-    pod: &Pod,
-    policies: impl Iterator<Item = &'a Policy>,
-) -> Rules {
+pub fn compile_rules<'a>(namespace: &str, pod: &Pod, policies: impl Iterator<Item = &'a Policy>) -> Rules {
     let mut rules = Rules::default();
     for policy in policies {
         for (direction, said) in [(Direction::Ingress, &policy.ingress), (Direction::Egress, &policy.egress)]
@@ -140,7 +135,9 @@ fn traffic(direction: Direction, pod: &Pod, rule: &Rule) -> Vec<What> {
         Ports::Named(name) if direction == Direction::Egress => {
             vec![What::Named(PortName { protocol: *protocol, name: name.clone() })]
         }
-        Ports::Named(name) => ports_of(pod, *protocol, name).map(|port| What::Ports(*protocol, port, port)).collect(),
+        Ports::Named(name) => {
+            ports_of(pod, *protocol, name).map(|port| What::Ports(*protocol, port, port)).collect()
+        }
     });
     each.collect()
 }

@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::{
-    Block, Direction, Expression, Image, Labels, NamedPort, Operator, Peer, Planner, Pod, PodName, Policy, Port,
-    Ports, Protocol, Rule, Selector,
+    Block, Direction, Expression, Image, Labels, NamedPort, Operator, Peer, Planner, Pod, PodName, Policy,
+    Port, Ports, Protocol, Rule, Selector,
 };
 use model::Model;
 
@@ -43,10 +43,8 @@ fn labels() -> impl Strategy<Value = Labels> {
 fn selector() -> impl Strategy<Value = Selector> {
     let operator = select(vec![Operator::In, Operator::NotIn, Operator::Exists, Operator::DoesNotExist]);
     let values = vec(select(vec!["1", "2"]), 1..3);
-    let expression = (select(vec!["x", "y"]), operator, values).prop_map(|(key, operator, values)| Expression {
-        key: key.into(),
-        operator,
-        values: values.into_iter().map(str::to_owned).collect(),
+    let expression = (select(vec!["x", "y"]), operator, values).prop_map(|(key, operator, values)| {
+        Expression { key: key.into(), operator, values: values.into_iter().map(str::to_owned).collect() }
     });
     (labels(), vec(expression, 0..2)).prop_map(|(labels, expressions)| Selector { labels, expressions })
 }
@@ -85,7 +83,8 @@ fn rules() -> impl Strategy<Value = Vec<Rule>> {
 }
 
 fn name() -> impl Strategy<Value = PodName> {
-    (select(NAMESPACES.to_vec()), select(NAMES.to_vec())).prop_map(|(namespace, name)| PodName::new(namespace, name))
+    (select(NAMESPACES.to_vec()), select(NAMES.to_vec()))
+        .prop_map(|(namespace, name)| PodName::new(namespace, name))
 }
 
 fn pod() -> impl Strategy<Value = Pod> {
@@ -116,7 +115,9 @@ fn step() -> impl Strategy<Value = Step> {
 /// Every question that may be asked.
 fn questions() -> impl Iterator<Item = (u32, Direction, IpAddr, u8, u16)> {
     let others = [1_u8, 0].map(|protocol| (protocol, 0_u16));
-    let ports = [6_u8, 17, 132].into_iter().flat_map(|it| [0, 79].into_iter().chain(PORTS).map(move |port| (it, port)));
+    let ports = [6_u8, 17, 132]
+        .into_iter()
+        .flat_map(|it| [0, 79].into_iter().chain(PORTS).map(move |port| (it, port)));
     let traffic: Vec<_> = ports.chain(others).collect();
     LINKS.into_iter().flat_map(move |link| {
         let traffic = traffic.clone();
@@ -124,7 +125,10 @@ fn questions() -> impl Iterator<Item = (u32, Direction, IpAddr, u8, u16)> {
             let traffic = traffic.clone();
             ADDRESSES.into_iter().flat_map(move |address| {
                 let remote: IpAddr = address.parse().expect("an address");
-                traffic.clone().into_iter().map(move |(protocol, port)| (link, direction, remote, protocol, port))
+                traffic
+                    .clone()
+                    .into_iter()
+                    .map(move |(protocol, port)| (link, direction, remote, protocol, port))
             })
         })
     })
@@ -160,7 +164,13 @@ fn take(planner: &mut Planner, model: &mut Model, step: Step, maps: &mut Image) 
         prop_assert_eq!(
             maps.allows(link, direction, remote, protocol, port),
             model.allows(link, direction, remote, protocol, port),
-            "after {:?}: {} {:?} {} {}/{}", step, link, direction, remote, protocol, port
+            "after {:?}: {} {:?} {} {}/{}",
+            step,
+            link,
+            direction,
+            remote,
+            protocol,
+            port
         );
     }
     Ok(())

@@ -111,7 +111,9 @@ fn is_port(meant: &Port, reached: Option<&Pod>, protocol: u8, port: u16) -> bool
             Ports::All => true,
             Ports::Range(first, last) => (*first..=*last).contains(&port),
             Ports::Named(name) => reached.is_some_and(|pod| {
-                pod.ports.iter().any(|it| it.name == *name && it.protocol == meant.protocol && it.port == port)
+                pod.ports
+                    .iter()
+                    .any(|it| it.name == *name && it.protocol == meant.protocol && it.port == port)
             }),
         }
 }

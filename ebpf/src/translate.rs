@@ -90,7 +90,7 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
             let to = if is_error { packet.error_destination } else { packet.key.destination };
             verdict = straight_in(&frame, side, decision, work, to)?;
             if verdict == NEXT && side == Side::Pod && !is_error {
-                verdict = straight_out(ctx, work);
+                verdict = straight_out(ctx, work)?;
             }
         }
         Decision::Direct => verdict = straight_in(&frame, side, decision, work, work.to.destination)?,
@@ -127,6 +127,7 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
             if side == Side::Pod
                 && let Some(ifindex) = way_to_pod(ctx, work) =>
         {
+            policy::enter(side, decision, work, ifindex)?;
             frame.rewrite(decision, true)?;
             count::event(Event::PodSentOn);
             verdict = route::send(ctx, ifindex);
@@ -158,16 +159,19 @@ fn straight_in(
 
 /// A pod's packet that is not to be translated goes straight out to its pod, if that is of another node.
 #[inline(always)]
-fn straight_out(ctx: &TcContext, work: &mut Work) -> i32 {
+fn straight_out(ctx: &TcContext, work: &mut Work) -> Result<i32, Reason> {
     work::copy(&mut work.to.source, &work.packet.key.source);
     work::copy(&mut work.to.destination, &work.packet.key.destination);
-    match way_to_pod(ctx, work) {
-        Some(ifindex) if Tc(ctx).take_hop(work).is_ok() => {
-            count::event(Event::PodSentOn);
-            route::send(ctx, ifindex)
-        }
-        _ => NEXT,
+    let Some(ifindex) = way_to_pod(ctx, work) else {
+        return Ok(NEXT);
+    };
+    // It may be of this node after all: one whose link has a queue.
+    policy::enter(Side::Pod, Decision::Leave, work, ifindex)?;
+    if Tc(ctx).take_hop(work).is_err() {
+        return Ok(NEXT);
     }
+    count::event(Event::PodSentOn);
+    Ok(route::send(ctx, ifindex))
 }
 
 /// The interface by which a pod's packet leaves to a pod of another node, past this node's routing. None where the kernel has

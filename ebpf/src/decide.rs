@@ -33,6 +33,8 @@ pub enum Side {
     Pod,
     /// Out of the node, by the uplink.
     Leaving,
+    /// Into a pod, by the node's routing.
+    Entering,
 }
 
 /// What is to become of a packet.
@@ -96,7 +98,7 @@ pub fn outcome(answer: u32) -> Result<(), Reason> {
 
 /// What is known before anything is looked up.
 #[inline(always)]
-fn begin(work: &mut Work, mark: u16) {
+pub fn begin(work: &mut Work, mark: u16) {
     work.service = 0;
     work.first = false;
     work.hash = hash::flow_wide(&work.packet.key);

@@ -41,6 +41,7 @@ mod open;
 mod peers;
 mod pod_drops;
 mod pods;
+mod policy;
 mod ports;
 mod rewrite;
 mod route;

@@ -112,6 +112,35 @@ pub static POD_DROPS: LruPerCpuHashMap<shared::PodDropKey, u64, 4_096> = LruPerC
 pub static ANNOUNCED: HashMap<shared::Address, shared::Announced, 4_096, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
 
+/// What a pod with policies lets in and out: `PolicyHeader` and `PolicyRange`s, declared as words like [`Set`].
+pub type PolicyTable = Array<[u64; size_of::<shared::PolicyRange>() / 8], 2, { BPF_F_INNER_MAP as usize }>;
+
+/// A node has at most as many pods.
+#[btf_map(name = "policy_tables_v1")]
+pub static POLICY_TABLES: ArrayOfMaps<PolicyTable, 4_096> = ArrayOfMaps::new();
+
+#[btf_map(name = "policy_links_v1")]
+pub static POLICY_LINKS: HashMap<u32, u32, 4_096, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+
+#[btf_map(name = "policy_hints_v1")]
+pub static POLICY_HINTS: Array<u32, { shared::POLICY_HINTS_MAX as usize }> = Array::new();
+
+#[btf_map(name = "policy_peers_v1")]
+pub static POLICY_PEERS: HashMap<shared::Address, u32, 65_536, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
+/// Its keys are [`shared::InsideKey`]s.
+#[btf_map(name = "policy_blocks_v1")]
+pub static POLICY_BLOCKS: LpmTrie<shared::Address, u32, 65_536> = LpmTrie::new();
+
+#[btf_map(name = "policy_epoch_v1")]
+pub static POLICY_EPOCH: Array<u32, 1> = Array::new();
+
+/// Of pods with policies alone. Who is evicted is judged anew, by the next packet of whoever opened the flow.
+#[btf_map(name = "policy_flows_v1")]
+pub static POLICY_FLOWS: LruHashMap<shared::PolicyFlowKey, shared::PolicyFlowValue, 32_768> =
+    LruHashMap::new();
+
 /// The counts of consecutive service numbers: `ServiceCount`s, declared as words like [`Set`].
 pub type CountsPage =
     PerCpuArray<[u64; size_of::<shared::ServiceCount>() / 8], { shared::SERVICE_COUNTS_PAGE as usize }>;

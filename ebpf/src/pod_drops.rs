@@ -42,7 +42,11 @@ extern "C" fn penstock_count_pod_drop(side: u32, reason: u32) -> u32 {
 /// The link of the pod that a packet is of.
 #[inline(always)]
 fn link(side: u32, reason: u32, work: &Work) -> Option<u32> {
-    if side == Side::Pod as u32 {
+    // Of a packet from one pod of this node to another it may be either that does not allow it.
+    if reason == Reason::Policy as u32 || reason == Reason::NoPolicyTable as u32 {
+        return Some(work.judged);
+    }
+    if side == Side::Pod as u32 || side == Side::Entering as u32 {
         return Some(work.ifindex);
     }
     let key = &work.packet.key;

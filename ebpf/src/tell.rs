@@ -80,8 +80,10 @@ extern "C" fn penstock_tell(side: u32, verdict: u32, reason: u32) -> u32 {
         Point::Uplink
     } else if side == Side::Pod as u32 {
         Point::Pod
-    } else {
+    } else if side == Side::Leaving as u32 {
         Point::Leaving
+    } else {
+        Point::Entering
     } as u8;
     told.reason = reason as u8;
     send(&mut work.told);

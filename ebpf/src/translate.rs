@@ -17,6 +17,7 @@ use crate::decide::{self, Decision, Side};
 use crate::direct;
 use crate::masquerade;
 use crate::pods;
+use crate::policy;
 use crate::route;
 use crate::sent;
 use crate::tc::Tc;
@@ -44,7 +45,11 @@ pub fn packet(ctx: &TcContext, side: Side) -> i32 {
         sent::forget(ctx);
     }
     if !frame.parse() {
-        return if side == Side::Uplink { announce::answer(ctx) } else { NEXT };
+        return match side {
+            Side::Uplink => announce::answer(ctx),
+            Side::Pod => policy::unread(ctx, side),
+            _ => NEXT,
+        };
     }
     work.ifindex = frame.ifindex();
     let direct = side == Side::Uplink && penstock_ebpf_packet::direct::may_tell(&work.packet);
@@ -54,7 +59,10 @@ pub fn packet(ctx: &TcContext, side: Side) -> i32 {
         None => decide::arriving(&frame, side, work),
     };
     let done = match decided {
-        Ok(decision) => carry_out(ctx, side, decision, work),
+        Ok(decision) => match policy::leave(side, decision, work) {
+            Ok(()) => carry_out(ctx, side, decision, work),
+            Err(reason) => Err(reason),
+        },
         Err(reason) => Err(reason),
     };
     match done {
@@ -79,13 +87,13 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
         Decision::Leave if arrives => {
             let packet = &work.packet;
             let is_error = packet.kind == Kind::Error;
-            let to = if is_error { &packet.error_destination } else { &packet.key.destination };
-            verdict = straight_in(&frame, work, to);
+            let to = if is_error { packet.error_destination } else { packet.key.destination };
+            verdict = straight_in(&frame, side, decision, work, to)?;
             if verdict == NEXT && side == Side::Pod && !is_error {
-                verdict = straight_out(ctx, work);
+                verdict = straight_out(ctx, work)?;
             }
         }
-        Decision::Direct => verdict = straight_in(&frame, work, &work.to.destination),
+        Decision::Direct => verdict = straight_in(&frame, side, decision, work, work.to.destination)?,
         Decision::Leave | Decision::Refuse => {}
         _ if onward && work.packet.hops <= 1 => return Err(Reason::HopsExceeded),
         // Who asked from outside is no pod of this node.
@@ -94,6 +102,7 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
             && !(decision == Decision::Send && uplink::is_uplink(work.to.client_ifindex))
             && let Some(pod) = pods::find(&work.to.destination) =>
         {
+            policy::enter(side, decision, work, pod.ifindex)?;
             frame.rewrite(decision, true)?;
             verdict = pods::reach(ctx, &pod);
         }
@@ -107,6 +116,7 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
                     found => found?,
                 },
             };
+            policy::enter(side, decision, work, ifindex)?;
             frame.rewrite(decision, true)?;
             if tells {
                 direct::tell(ctx)?;
@@ -117,6 +127,7 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
             if side == Side::Pod
                 && let Some(ifindex) = way_to_pod(ctx, work) =>
         {
+            policy::enter(side, decision, work, ifindex)?;
             frame.rewrite(decision, true)?;
             count::event(Event::PodSentOn);
             verdict = route::send(ctx, ifindex);
@@ -129,28 +140,38 @@ fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -
 
 /// A packet that is not to be translated here goes straight to its pod, if that is of this node.
 #[inline(always)]
-fn straight_in(frame: &Tc<'_>, work: &Work, destination: &Address) -> i32 {
+fn straight_in(
+    frame: &Tc<'_>,
+    side: Side,
+    decision: Decision,
+    work: &mut Work,
+    destination: Address,
+) -> Result<i32, Reason> {
     if work.packet.hops <= 1 || !work.packet.whole {
-        return NEXT;
+        return Ok(NEXT);
     }
-    match pods::find(destination) {
-        Some(pod) if frame.take_hop(work).is_ok() => pods::reach(frame.0, &pod),
-        _ => NEXT,
-    }
+    let Some(pod) = pods::find(&destination) else {
+        return Ok(NEXT);
+    };
+    policy::enter(side, decision, work, pod.ifindex)?;
+    Ok(if frame.take_hop(work).is_ok() { pods::reach(frame.0, &pod) } else { NEXT })
 }
 
 /// A pod's packet that is not to be translated goes straight out to its pod, if that is of another node.
 #[inline(always)]
-fn straight_out(ctx: &TcContext, work: &mut Work) -> i32 {
+fn straight_out(ctx: &TcContext, work: &mut Work) -> Result<i32, Reason> {
     work::copy(&mut work.to.source, &work.packet.key.source);
     work::copy(&mut work.to.destination, &work.packet.key.destination);
-    match way_to_pod(ctx, work) {
-        Some(ifindex) if Tc(ctx).take_hop(work).is_ok() => {
-            count::event(Event::PodSentOn);
-            route::send(ctx, ifindex)
-        }
-        _ => NEXT,
+    let Some(ifindex) = way_to_pod(ctx, work) else {
+        return Ok(NEXT);
+    };
+    // It may be of this node after all: one whose link has a queue.
+    policy::enter(Side::Pod, Decision::Leave, work, ifindex)?;
+    if Tc(ctx).take_hop(work).is_err() {
+        return Ok(NEXT);
     }
+    count::event(Event::PodSentOn);
+    Ok(route::send(ctx, ifindex))
 }
 
 /// The interface by which a pod's packet leaves to a pod of another node, past this node's routing. None where the kernel has

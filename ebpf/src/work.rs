@@ -3,7 +3,9 @@
 //! It lies in a map because two addresses of sixteen bytes here and there soon fill the 512 bytes of a program's stack.
 
 use aya_ebpf::bindings::bpf_fib_lookup as FibLookup;
-use penstock_ebpf_common::{Flow, FlowKey, FlowValue, FragmentKey, FragmentValue, Told};
+use penstock_ebpf_common::{
+    Flow, FlowKey, FlowValue, FragmentKey, FragmentValue, PolicyFlowKey, PolicyFlowValue, Told,
+};
 use penstock_ebpf_packet::Packet;
 
 use crate::clock::Moment;
@@ -60,6 +62,14 @@ pub struct Work {
     pub moment: Moment,
     /// What observers are told of it.
     pub told: Told,
+    /// The packet as a pod's policies see it.
+    pub policy_key: PolicyFlowKey,
+    /// What is noted of its flow.
+    pub policy_value: PolicyFlowValue,
+    /// The link of the pod whose policies judged it last.
+    pub judged: u32,
+    /// Always zero, which neither compiler nor verifier knows.
+    pub zero: u32,
 }
 
 /// The link address of who asks.

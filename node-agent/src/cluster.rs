@@ -1,4 +1,4 @@
-//! What the network half knows of the cluster: Services, EndpointSlices, Nodes, Ingresses and their
+//! What the network half knows of the cluster: Services, EndpointSlices, Nodes, NetworkPolicies and pods, Ingresses and their
 //! classes, cut down to what it uses.
 //!
 //! It exists to keep the agent small: an object is turned into a few fields as it arrives, and the rest (managed
@@ -6,6 +6,7 @@
 
 mod endpoints;
 mod ingress;
+mod policy;
 mod seen;
 mod slice;
 mod view;
@@ -13,6 +14,7 @@ mod watch;
 
 pub use endpoints::{EndpointView, Endpoints, Place};
 pub use ingress::{class_view, ingress_view};
+pub use policy::{PeerView, policy_view};
 pub use seen::Seen;
 pub use slice::{PodView, PortView, SliceView};
 pub use view::{

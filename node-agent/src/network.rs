@@ -14,6 +14,7 @@ mod health_server;
 mod ingress;
 mod metrics;
 mod names;
+mod policies;
 mod problems;
 mod programmed;
 mod programs;
@@ -75,6 +76,8 @@ pub async fn run(
         Some(address) => ingress::listen_address("--metrics-bind-address", address)?,
         None => serves.then(|| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), METRICS_PORT)),
     };
+    let (gate, arrivals) = policies::gate();
+    programs.guard(gate);
     let network = Network::open(network_config(options)?, programs.clone()).await?;
     let listener = network.bind()?;
     let mut tasks = tokio::task::JoinSet::new();
@@ -82,6 +85,15 @@ pub async fn run(
 
     let condition = Condition::new(client.clone(), &options.node_name, serves);
     let uplink = network.observe_uplink_index().await?;
+    let enforcing = policies::Enforcing {
+        client: client.clone(),
+        node: options.node_name.clone(),
+        dns_ips: options.cluster_dns.clone(),
+        programs: programs.clone(),
+        ranges: network.pod_ranges(),
+    };
+    let runtime = tokio::runtime::Handle::current();
+    tasks.spawn_blocking(move || runtime.block_on(enforcing.run(arrivals)));
     let (events, changes) = mpsc::channel(EVENTS_MAX);
     let (node_events, nodes) = mpsc::channel(EVENTS_MAX);
     let services = Api::<Seen<Service, ServiceView>>::all(client.clone());

@@ -103,6 +103,8 @@ impl Stand {
                 socket_flows_max: 1024,
                 peers_max: 1024,
                 affinity_max: 1024,
+                policy_peers_max: 256,
+                policy_flows_max: 1024,
             },
             conversions: penstock_dataplane::CONVERSIONS,
         };

@@ -29,6 +29,8 @@ mod lifetime;
 mod load_balancers;
 #[path = "cluster/objects.rs"]
 mod objects;
+#[path = "cluster/policies.rs"]
+mod policies;
 #[path = "cluster/resizes.rs"]
 mod resizes;
 #[path = "cluster/rollouts.rs"]
@@ -91,6 +93,7 @@ fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
         capabilities::SCENARIOS,
         services::SCENARIOS,
         load_balancers::SCENARIOS,
+        policies::SCENARIOS,
         resizes::SCENARIOS,
         rollouts::SCENARIOS,
         families::SCENARIOS,

@@ -20,6 +20,7 @@ mod dataplane {
     mod former_peers;
     mod local_pods;
     mod nodeport;
+    mod policy;
     mod removal;
     mod sight;
     mod survival;

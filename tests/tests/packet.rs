@@ -41,6 +41,8 @@ mod packet {
     mod nodeport_remote;
     mod not_for_us;
     mod pod_drops;
+    mod policy;
+    mod policy_changes;
     mod random;
     mod sctp;
     mod settled;
@@ -78,6 +80,8 @@ enum At {
     Pod,
     /// Out of the node itself, by the uplink.
     Leaving,
+    /// Into the pod, by the node's routing.
+    Entering,
 }
 
 /// Runs a test on a node that serves these services; without what it needs the test is skipped.
@@ -137,6 +141,7 @@ impl Node {
             At::Uplink => ("uplink_ingress", self.uplink),
             At::Pod => ("pod_ingress", self.pod),
             At::Leaving => ("uplink_egress", self.uplink),
+            At::Entering => ("pod_egress", self.pod),
         };
         dataplane::run(&self.dataplane, program, ifindex, frame)
     }

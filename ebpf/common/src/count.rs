@@ -152,6 +152,10 @@ tallies! {
         TooBig = 13 => "too_big",
         /// A question for an announced address that no neighbour may ask so.
         NeighbourMalformed = 14 => "neighbour_malformed",
+        /// No network policy of those that select the pod allows it.
+        Policy = 15 => "policy",
+        /// The pod has policies, and its table of what is allowed is missing: maps and programs disagree.
+        NoPolicyTable = 16 => "no_policy_table",
     }
 }
 

@@ -13,6 +13,7 @@ mod flow;
 pub mod map;
 mod pick;
 mod pod;
+mod policy;
 mod service;
 mod socket;
 mod tell;
@@ -30,6 +31,10 @@ pub use flow::{
 };
 pub use pick::{PICKED, Picked, PickedPeer, SocketHead};
 pub use pod::LocalPod;
+pub use policy::{
+    ANY_PEER, POLICY_EGRESS, POLICY_HINTS_MAX, POLICY_INGRESS, POLICY_RANGES_MAX, PolicyFlowKey,
+    PolicyFlowValue, PolicyHeader, PolicyRange, policy_key,
+};
 pub use service::{
     Backend, CHOICE_LEAST_CONNECTIONS, CHOICE_MAGLEV, CHOICE_RANDOM, PROTOCOL_ICMP, PROTOCOL_ICMPV6,
     PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP, SET_EMPTY_IS_DROP, SETS_PER_SERVICE, ServiceName, SetHeader,

@@ -43,6 +43,20 @@ pub const SERVICE_COUNTS: &str = "service_counts_v2";
 pub const POD_DROPS: &str = "pod_drops_v1";
 /// [`crate::Address`] to [`crate::Announced`].
 pub const ANNOUNCED: &str = "announced_v1";
+/// Number of a pod's table to a map of one [`crate::PolicyHeader`] and its [`crate::PolicyRange`]s.
+pub const POLICY_TABLES: &str = "policy_tables_v1";
+/// The node's end of a pod's link to the number of its table; only of pods that a policy selects.
+pub const POLICY_LINKS: &str = "policy_links_v1";
+/// The lower bits of a link's number to how many such pods have them.
+pub const POLICY_HINTS: &str = "policy_hints_v1";
+/// [`crate::Address`] of a pod to the peer it is.
+pub const POLICY_PEERS: &str = "policy_peers_v1";
+/// A range of addresses to the peer its addresses are besides.
+pub const POLICY_BLOCKS: &str = "policy_blocks_v1";
+/// How often policies changed, or who is which peer, at entry 0: what was judged before is judged anew.
+pub const POLICY_EPOCH: &str = "policy_epoch_v1";
+/// [`crate::PolicyFlowKey`] to [`crate::PolicyFlowValue`].
+pub const POLICY_FLOWS: &str = "policy_flows_v1";
 /// [`crate::ANYBODY`] and the number of each observer to [`crate::Observer`].
 pub const OBSERVERS: &str = "observers_v1";
 /// Number of an observer to its ring buffer of [`crate::Told`]s.
@@ -81,6 +95,13 @@ pub const ALL: &[&str] = &[
     SERVICE_COUNTS,
     POD_DROPS,
     ANNOUNCED,
+    POLICY_TABLES,
+    POLICY_LINKS,
+    POLICY_HINTS,
+    POLICY_PEERS,
+    POLICY_BLOCKS,
+    POLICY_EPOCH,
+    POLICY_FLOWS,
     OBSERVERS,
     RINGS,
     LOST,

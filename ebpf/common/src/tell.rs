@@ -94,6 +94,8 @@ named! {
         Pod = 4 => "pod",
         /// Out by the uplink.
         Leaving = 5 => "leaving",
+        /// Into a pod, by the node's routing.
+        Entering = 6 => "entering",
     }
 }
 

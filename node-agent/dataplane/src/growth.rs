@@ -35,6 +35,8 @@ pub const CEILING: Limits = Limits {
     socket_flows_max: 16_384,
     peers_max: 1_048_576,
     affinity_max: 524_288,
+    policy_peers_max: 1_048_576,
+    policy_flows_max: 32_768,
 };
 
 /// How much is used of what can grow.
@@ -46,6 +48,7 @@ pub struct Fill {
     pub flows: usize,
     pub peers: usize,
     pub affinity: usize,
+    pub policy_peers: usize,
 }
 
 /// The limits to go on with; none when there is room enough, or no more can be had.
@@ -67,6 +70,8 @@ pub fn plan_growth(now: &Limits, fill: &Fill, ceiling: &Limits) -> Option<Limits
         socket_flows_max: now.socket_flows_max,
         peers_max: grown_at(FULL_PEERS_PERCENT, now.peers_max, fill.peers, ceiling.peers_max),
         affinity_max: grown(now.affinity_max, fill.affinity, ceiling.affinity_max),
+        policy_peers_max: grown(now.policy_peers_max, fill.policy_peers, ceiling.policy_peers_max),
+        policy_flows_max: now.policy_flows_max,
     };
     (next != *now).then_some(next)
 }
@@ -86,6 +91,7 @@ impl Dataplane {
 
     /// How much of them is used. Reads flows, peers and remembered clients: milliseconds when there are many.
     pub fn fill(&self) -> Result<Fill, DataplaneError> {
+        let policy_peers = self.policy_peers()?;
         let state = self.state();
         let State { maps, planner, .. } = &*state;
         let now = now_ns();
@@ -94,6 +100,7 @@ impl Dataplane {
             services: planner.wanted_services(),
             vips: planner.wanted_vips(),
             source_ranges: image.ranges.len(),
+            policy_peers,
             ..Fill::default()
         };
         maps.flows.memory()?.each(|key, value| fill.flows += usize::from(is_alive(key, value, now)));

@@ -38,10 +38,11 @@ pub const UPLINK_HOOKS: [&Hook; 2] = [
     &Hook { name: "uplink_egress", side: Side::Egress },
     &Hook { name: "uplink_ingress", side: Side::Ingress },
 ];
-/// The program of a pod's link.
-pub const POD_HOOK: &Hook = &Hook { name: "pod_ingress", side: Side::Ingress };
+/// The programs of a pod's link.
+pub const POD_HOOKS: [&Hook; 2] =
+    [&Hook { name: "pod_ingress", side: Side::Ingress }, &Hook { name: "pod_egress", side: Side::Egress }];
 /// All of them.
-pub const HOOKS: [&Hook; 3] = [UPLINK_HOOKS[0], UPLINK_HOOKS[1], POD_HOOK];
+pub const HOOKS: [&Hook; 4] = [UPLINK_HOOKS[0], UPLINK_HOOKS[1], POD_HOOKS[0], POD_HOOKS[1]];
 
 /// By which way programs are to be attached behind XDP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -114,24 +115,34 @@ impl Interfaces {
     pub fn leave_other_uplinks(&self, uplink: u32) -> Result<(), DataplaneError> {
         // A link that is made anew has taken the former one's pin.
         for (hook, ifindex) in self.classifiers.observe()? {
-            if hook != POD_HOOK && ifindex != uplink {
+            if !hook.is_of_pods() && ifindex != uplink {
                 self.classifiers.remove(hook, ifindex)?;
             }
         }
         Ok(())
     }
 
-    /// Gives every pod's interface that has a program the new one. Returns how many live.
-    pub fn refresh_pods(&self, program: BorrowedFd<'_>) -> Result<usize, DataplaneError> {
+    /// Gives every pod's interface that has a program the new ones. Returns how many live.
+    pub fn refresh_pods<'a>(
+        &self,
+        program: impl Fn(&Hook) -> Result<BorrowedFd<'a>, DataplaneError>,
+    ) -> Result<usize, DataplaneError> {
         let mut pods = self.links.pods()?;
         let classifiers = self.classifiers.observe()?.into_iter();
-        pods.extend(classifiers.filter(|(hook, _)| *hook == POD_HOOK).map(|(_, ifindex)| ifindex));
+        pods.extend(classifiers.filter(|(hook, _)| hook.is_of_pods()).map(|(_, ifindex)| ifindex));
         let mut living = 0;
         for ifindex in pods {
-            match self.ensure(POD_HOOK, program, ifindex) {
+            let mut ensured = Ok(());
+            for hook in POD_HOOKS {
+                let program = program(hook)?;
+                ensured = ensured.and_then(|()| self.ensure(hook, program, ifindex));
+            }
+            match ensured {
                 Ok(()) => living += 1,
-                // It may go at any moment, and its program goes with it.
-                Err(_) if !uplink::exists(ifindex) => self.links.remove_at(POD_HOOK, ifindex)?,
+                // It may go at any moment, and its programs go with it.
+                Err(_) if !uplink::exists(ifindex) => {
+                    POD_HOOKS.iter().try_for_each(|hook| self.links.remove_at(hook, ifindex))?;
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -145,7 +156,7 @@ pub fn observe_tc(directory: &Path) -> Result<Option<TcKind>, DataplaneError> {
         return Ok(Some(TcKind::Links));
     }
     let there = classifiers(directory).observe()?;
-    Ok(there.iter().any(|(hook, _)| *hook != POD_HOOK).then_some(TcKind::Classifiers))
+    Ok(there.iter().any(|(hook, _)| !hook.is_of_pods()).then_some(TcKind::Classifiers))
 }
 
 /// Takes all programs off their places that an agent left in this directory and this thread's network namespace. Returns
@@ -162,6 +173,15 @@ pub fn remove_all(directory: &Path) -> Result<usize, DataplaneError> {
 
 fn classifiers(directory: &Path) -> Classifiers {
     Classifiers::new(directory.join("clsact"))
+}
+
+// === impl Hook ===
+
+impl Hook {
+    /// Whether it is at pods' links, of which there are many.
+    pub fn is_of_pods(&self) -> bool {
+        POD_HOOKS.contains(&self)
+    }
 }
 
 // === impl Side ===

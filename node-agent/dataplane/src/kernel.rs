@@ -78,6 +78,8 @@ pub struct Looks {
 struct Fds {
     vips: OwnedFd,
     names: OwnedFd,
+    policy_peers: OwnedFd,
+    policy_flows: OwnedFd,
 }
 
 /// Where a map is pinned below an agent's directory.
@@ -131,7 +133,12 @@ impl KernelMaps {
             sets_max,
             sets_at_once: MapArray::entries_at_once(sys::raise_open_files()),
             void: None,
-            fds: Fds { vips: get(map::VIPS)?, names: get(map::NAMES)? },
+            fds: Fds {
+                vips: get(map::VIPS)?,
+                names: get(map::NAMES)?,
+                policy_peers: get(map::POLICY_PEERS)?,
+                policy_flows: get(map::POLICY_FLOWS)?,
+            },
             names: open(directory, map::NAMES)?,
             counts: Counts::open(directory)?,
             settling: Settling::default(),
@@ -172,6 +179,8 @@ impl KernelMaps {
             socket_flows_max: of(map::SOCKET_FLOWS, IterableMap::map(&self.socket_flows).fd().as_fd())?,
             peers_max: self.peers.entries_max(),
             affinity_max: of(map::AFFINITY, IterableMap::map(&self.affinity).fd().as_fd())?,
+            policy_peers_max: of(map::POLICY_PEERS, self.fds.policy_peers.as_fd())?,
+            policy_flows_max: of(map::POLICY_FLOWS, self.fds.policy_flows.as_fd())?,
         })
     }
 
@@ -249,6 +258,13 @@ impl KernelMaps {
             other.ifindex == pod.ifindex && !addresses.contains(address)
         })?;
         Ok(())
+    }
+
+    /// The addresses that lead to pods' links.
+    pub fn pod_links(&self) -> Result<BTreeMap<IpAddr, u32>, DataplaneError> {
+        let read = |error| failed("reading a map", map::PODS, error);
+        let entries = self.pods.iter().map(|entry| entry.map(|(address, pod)| (address.into(), pod.ifindex)));
+        entries.map(|entry| entry.map_err(read)).collect()
     }
 
     /// Forgets the addresses of pods whose links are not to be kept, and what was dropped of them.

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::DataplaneError;
-use crate::interfaces::{Hook, POD_HOOK};
+use crate::interfaces::{Hook, Side};
 use crate::sys::{self, AttachType, LinkTarget, Target};
 use crate::uplink::XdpKind;
 
@@ -33,7 +33,8 @@ pub const CGROUP_HOOKS: &[(&str, AttachType)] = &[
 /// The program that meets packets on the uplink before all others.
 pub const XDP_PROGRAM: &str = "uplink_xdp";
 
-const POD_PREFIX: &str = "pod_";
+/// Of a pod's link, by what comes in by it and what leaves by it.
+const POD_PREFIXES: [(Side, &str); 2] = [(Side::Ingress, "pod_"), (Side::Egress, "podout_")];
 
 /// The pins of links, in a directory of the agent's.
 #[derive(Debug, Clone)]
@@ -195,9 +196,9 @@ impl Links {
     pub fn pods(&self) -> Result<BTreeSet<u32>, DataplaneError> {
         let mut living = BTreeSet::new();
         for name in self.list()? {
-            let Some(ifindex) = name.strip_prefix(POD_PREFIX).and_then(|text| text.parse().ok()) else {
-                continue;
-            };
+            let mut numbers =
+                POD_PREFIXES.iter().filter_map(|(_, prefix)| name.strip_prefix(prefix)?.parse().ok());
+            let Some(ifindex) = numbers.next() else { continue };
             let pin = self.directory.join(&name);
             let Some(link) = open_pin(&pin, &name)? else { continue };
             if sys::link_target(link.as_fd()).is_ok_and(|it| it == LinkTarget::Interface(ifindex)) {
@@ -236,7 +237,8 @@ fn xdp_name(kind: XdpKind) -> String {
 
 /// There is one uplink, and there are many pods.
 fn name_of(hook: &Hook, ifindex: u32) -> String {
-    if hook == POD_HOOK { format!("{POD_PREFIX}{ifindex}") } else { hook.name.to_owned() }
+    let prefix = POD_PREFIXES.iter().find(|(side, _)| hook.is_of_pods() && *side == hook.side);
+    prefix.map_or_else(|| hook.name.to_owned(), |(_, prefix)| format!("{prefix}{ifindex}"))
 }
 
 fn open_pin(pin: &Path, name: &str) -> Result<Option<OwnedFd>, DataplaneError> {

@@ -13,12 +13,13 @@ use penstock_ebpf_common::{CONFIG_MASQUERADE, Config, INSIDE_NODES, LocalPod, ma
 use crate::counts;
 use crate::endings::Endings;
 use crate::image::SETS_PER_SERVICE;
-use crate::interfaces::{self, Interfaces, POD_HOOK, Tc, TcKind, UPLINK_HOOKS};
+use crate::interfaces::{self, Interfaces, POD_HOOKS, Tc, TcKind, UPLINK_HOOKS};
 use crate::kernel::{self, KernelMaps};
 use crate::links::{CGROUP_HOOKS, Links, Place, XDP_PROGRAM};
 use crate::migrate::{self, Conversion, Exchange};
 use crate::picks::{self, Picks};
 use crate::planner::Planner;
+use crate::policies::PolicyMaps;
 use crate::sink::MapSink;
 use crate::sweep;
 use crate::table;
@@ -74,6 +75,10 @@ pub struct Limits {
     pub peers_max: u32,
     /// Remembered clients of services with session affinity; the least recently used go first.
     pub affinity_max: u32,
+    /// Addresses of pods that network policies of this node's pods speak of.
+    pub policy_peers_max: u32,
+    /// Flows of pods with network policies; the least recently used go first.
+    pub policy_flows_max: u32,
 }
 
 /// A range of the cluster's own addresses.
@@ -117,6 +122,8 @@ pub struct Dataplane {
     state: Mutex<State>,
     /// The maps once more, for what is acted on a second time while others go on; none until then.
     pub(crate) again: Arc<Mutex<Option<KernelMaps>>>,
+    /// The maps of network policy; none until they are used.
+    pub(crate) policies: Mutex<Option<PolicyMaps>>,
     options: LoadOptions,
 }
 
@@ -140,6 +147,9 @@ impl Default for Limits {
             // Read place by place, empty or not, whenever a backend leaves that was used: they begin small and grow.
             peers_max: 32_768,
             affinity_max: 16_384,
+            policy_peers_max: 16_384,
+            // Takes its memory at once and does not grow; one that is evicted is judged anew.
+            policy_flows_max: 32_768,
         }
     }
 }
@@ -173,6 +183,7 @@ impl Dataplane {
             interfaces,
             state: Mutex::new(State { maps, planner, limits, endings: Endings::new(&options.cgroup_v2) }),
             again: Arc::default(),
+            policies: Mutex::default(),
             options,
         })
     }
@@ -191,6 +202,7 @@ impl Dataplane {
         *programs = loaded.programs;
         state.maps = loaded.maps;
         *self.again.lock() = None;
+        *self.policies.lock() = None;
         state.limits = loaded.limits;
         state.planner.grow(&loaded.limits);
         Ok(())
@@ -214,7 +226,9 @@ impl Dataplane {
     /// there.
     pub fn attach_pod(&self, pod: &PodLink) -> Result<(), DataplaneError> {
         let programs = self.programs.read();
-        self.interfaces.ensure(POD_HOOK, loaded(&programs, POD_HOOK.name)?, pod.ifindex)?;
+        for hook in POD_HOOKS {
+            self.interfaces.ensure(hook, loaded(&programs, hook.name)?, pod.ifindex)?;
+        }
         let node_mac = describe(pod.ifindex)?.mac;
         let entry = LocalPod { ifindex: pod.ifindex, pod_mac: pod.pod_mac, node_mac };
         // What is led straight into a pod passes another proxy's rules by.
@@ -226,7 +240,7 @@ impl Dataplane {
     pub fn detach_pod(&self, ifindex: u32) -> Result<(), DataplaneError> {
         // First the addresses: nothing is sent into a link that goes.
         self.state().maps.keep_pods(|link| link != ifindex && uplink::exists(link))?;
-        self.interfaces.remove(POD_HOOK, ifindex)
+        POD_HOOKS.iter().try_for_each(|hook| self.interfaces.remove(hook, ifindex))
     }
 
     /// By which kind of XDP packets from outside are met, and on which interface; none when only tc meets them.
@@ -236,7 +250,7 @@ impl Dataplane {
 
     /// What this kernel does not have.
     pub fn lacks(&self) -> Vec<Lack> {
-        let has_tcx = loaded(&self.programs.read(), POD_HOOK.name).is_ok_and(sys::has_tcx);
+        let has_tcx = loaded(&self.programs.read(), POD_HOOKS[0].name).is_ok_and(sys::has_tcx);
         let has_picks = self.state().maps.has_picks();
         [(Lack::Links, has_tcx), (Lack::Picks, has_picks), (Lack::Destruction, lacks::has_destruction())]
             .into_iter()
@@ -322,8 +336,7 @@ fn attach(options: &LoadOptions, programs: &Ebpf) -> Result<(Interfaces, usize),
             links.remove_from_cgroup(name)?;
         }
     }
-    let for_pods = loaded(programs, POD_HOOK.name)?;
-    let interfaces = Interfaces::new(&options.bpffs, options.tc, for_pods);
+    let interfaces = Interfaces::new(&options.bpffs, options.tc, loaded(programs, POD_HOOKS[0].name)?);
     if let Some(ifindex) = options.uplink_ifindex {
         for hook in UPLINK_HOOKS {
             interfaces.ensure(hook, loaded(programs, hook.name)?, ifindex)?;
@@ -332,7 +345,7 @@ fn attach(options: &LoadOptions, programs: &Ebpf) -> Result<(Interfaces, usize),
     }
     // After tc, which it leaves packets to.
     meet_early(&links, programs, options)?;
-    let pods = interfaces.refresh_pods(for_pods)?;
+    let pods = interfaces.refresh_pods(|hook| loaded(programs, hook.name))?;
     Ok((interfaces, pods))
 }
 
@@ -364,7 +377,7 @@ fn exchange_maps(options: &LoadOptions) -> Result<Option<Exchange>, DataplaneErr
 }
 
 /// How many entries maps are to have, where that can be chosen.
-fn sizes(limits: &Limits) -> [(&'static str, u32); 9] {
+fn sizes(limits: &Limits) -> [(&'static str, u32); 11] {
     [
         (map::VIPS, limits.vips_max),
         (map::SOURCE_RANGES, limits.source_ranges_max),
@@ -375,6 +388,8 @@ fn sizes(limits: &Limits) -> [(&'static str, u32); 9] {
         (map::SOCKET_FLOWS, limits.socket_flows_max),
         (map::PEERS, table::buckets_for(limits.peers_max)),
         (map::AFFINITY, limits.affinity_max),
+        (map::POLICY_PEERS, limits.policy_peers_max),
+        (map::POLICY_FLOWS, limits.policy_flows_max),
     ]
 }
 

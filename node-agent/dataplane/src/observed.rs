@@ -184,7 +184,11 @@ fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError>
         map::AFFINITY => Some(keys!(shared::AffinityKey, shared::AffinityValue)),
         map::POD_DROPS => Some(keys!(PerCpuHashMap, shared::PodDropKey, u64)),
         map::ANNOUNCED => Some(keys!(shared::Address, shared::Announced)),
-        map::SETS | map::RINGS => {
+        map::POLICY_LINKS => Some(keys!(u32, u32)),
+        map::POLICY_PEERS => Some(keys!(shared::Address, u32)),
+        map::POLICY_BLOCKS => Some(keys!(LpmTrie, shared::Address, u32)),
+        map::POLICY_FLOWS => Some(keys!(shared::PolicyFlowKey, shared::PolicyFlowValue)),
+        map::SETS | map::RINGS | map::POLICY_TABLES => {
             let sets = Map::from_map_data(data)
                 .and_then(ArrayOfMaps::<MapData, MapData>::try_from)
                 .map_err(|error| failed("listing a map", name, error))?;
@@ -193,7 +197,8 @@ fn fill(directory: &Path, name: &'static str) -> Result<MapFill, DataplaneError>
         _ => None,
     };
     let evicts =
-        [map::FLOWS, map::FRAGMENTS, map::SOCKET_FLOWS, map::AFFINITY, map::POD_DROPS].contains(&name);
+        [map::FLOWS, map::FRAGMENTS, map::SOCKET_FLOWS, map::AFFINITY, map::POD_DROPS, map::POLICY_FLOWS]
+            .contains(&name);
     let raised_by = match name {
         map::SETS | map::NAMES | map::SERVICE_COUNTS => Some("--services-max"),
         map::VIPS => Some("--service-addresses-max"),

@@ -1,5 +1,7 @@
 //! All that decides what becomes of a connection, read from the pins at one moment: for whoever asks what would happen.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 
 use penstock_ebpf_common::{Config, InsideKey, map};
@@ -7,6 +9,7 @@ use penstock_ebpf_common::{Config, InsideKey, map};
 use crate::DataplaneError;
 use crate::image::MapImage;
 use crate::kernel::{KernelMaps, failed};
+use crate::policies;
 use crate::sink::MapSink;
 
 /// What the programs decide by, but for flows that are there already.
@@ -18,6 +21,10 @@ pub struct Snapshot {
     pub config: Config,
     /// Ranges of the cluster and whose they are (`INSIDE_*`).
     pub inside: Vec<(InsideKey, u32)>,
+    /// The addresses of this node's pods, and their links.
+    pub pods: BTreeMap<IpAddr, u32>,
+    /// Network policies of this node's pods.
+    pub policies: penstock_policy::Image,
 }
 
 impl Snapshot {
@@ -29,6 +36,12 @@ impl Snapshot {
             let (key, of) = entry.map_err(|error| failed("reading a map", map::INSIDE, error))?;
             Ok((InsideKey { prefix_len: key.prefix_len(), address: key.data() }, of))
         });
-        Ok(Self { inside: inside.collect::<Result<_, DataplaneError>>()?, image: maps.observe()?, config })
+        Ok(Self {
+            inside: inside.collect::<Result<_, DataplaneError>>()?,
+            image: maps.observe()?,
+            config,
+            pods: maps.pod_links()?,
+            policies: policies::observe(directory)?,
+        })
     }
 }

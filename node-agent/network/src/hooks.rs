@@ -21,6 +21,8 @@ pub struct PodLink {
     pub namespace: String,
     /// The pod's name; empty when the runtime did not say.
     pub pod: String,
+    /// Whether the pod is about to start: whoever needs to be ready before its first packet has it wait.
+    pub begins: bool,
 }
 
 /// Called on a thread that may block. Both must be idempotent: `attach` comes again for every link that is found

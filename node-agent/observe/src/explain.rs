@@ -6,6 +6,7 @@
 
 mod answer;
 mod history;
+mod policy;
 mod question;
 
 use std::net::IpAddr;
@@ -31,6 +32,7 @@ pub fn explain(state: &Snapshot, remembered: &Remembered, question: &Question) -
         Source::Host => socket(&mut told, asked, None),
         Source::Pod(address) => socket(&mut told, asked, Some(address)),
     }
+    policy::judge(&mut told, asked);
     told.done()
 }
 

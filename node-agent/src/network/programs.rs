@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::condition::{Condition, Part};
+use super::policies::Gate;
 use super::proxy::{Kind, Proxy};
 use crate::kernel;
 use crate::options::{Run, ServiceProxy, Tc, Xdp};
@@ -43,6 +44,8 @@ pub struct Programs {
     /// Cancelled when nobody has to stand in any more.
     relieved: CancellationToken,
     changed: Notify,
+    /// Who sees to it that a pod has its policies before its first packet.
+    gate: OnceLock<Gate>,
     /// When growing failed.
     refused_at: Mutex<Option<Instant>>,
 }
@@ -68,6 +71,11 @@ impl Programs {
             }
             changed.await;
         }
+    }
+
+    /// Has pods wait at this gate before they start.
+    pub fn guard(&self, gate: Gate) {
+        let _ = self.gate.set(gate);
     }
 
     /// Returns when the data plane is loaded.
@@ -188,11 +196,18 @@ impl PodHooks for Programs {
             addresses: reached_directly,
             pod_mac: link.pod_mac,
         };
-        dataplane.attach_pod(&pod).map_err(failed)
+        dataplane.attach_pod(&pod).map_err(failed)?;
+        match self.gate.get() {
+            Some(gate) => gate.admit(link).map_err(|message| HookError { message }),
+            None => Ok(()),
+        }
     }
 
     fn detach(&self, link: &PodLink) -> Result<(), HookError> {
         let Some(dataplane) = self.get() else { return Ok(()) };
+        if let Some(gate) = self.gate.get() {
+            gate.forget(link.ifindex);
+        }
         dataplane.detach_pod(link.ifindex).map_err(failed)
     }
 }
@@ -213,6 +228,9 @@ pub async fn retry(
             }
         }
         network.attach_all().await;
+        if let Some(gate) = programs.gate.get() {
+            gate.all_came().await;
+        }
     }
     loop {
         tokio::time::sleep(LOOK_EVERY).await;

@@ -7,6 +7,7 @@ mod beside;
 mod connect;
 mod direct;
 mod packets;
+mod policies;
 mod programming;
 mod removal;
 mod traffic;
@@ -30,6 +31,7 @@ const GROUPS: &[Group] = &[
     Group { name: "traffic", cases: traffic::cases, run: traffic::run },
     Group { name: "nodeport to another node", cases: direct::cases, run: direct::run },
     Group { name: "packets", cases: packets::cases, run: packets::run },
+    Group { name: "policies", cases: policies::cases, run: policies::run },
     Group { name: "connect()", cases: connect::cases, run: connect::run },
     Group { name: "cold start", cases: programming::cold_start_cases, run: programming::cold_start },
     Group { name: "endpoint change", cases: programming::change_cases, run: programming::change },

@@ -16,18 +16,18 @@ use penstock_tests::netns::{Netns, ifindex, ip, isolated, sysctl};
 
 use crate::{PATIENCE, ask, ask_udp, serve, serve_udp, wait_until};
 
-struct World {
-    dataplane: Dataplane,
-    outside: Netns,
-    pods: [Netns; 2],
-    links: [PodLink; 2],
+pub(super) struct World {
+    pub dataplane: Dataplane,
+    pub outside: Netns,
+    pub pods: [Netns; 2],
+    pub links: [PodLink; 2],
     stand: Stand,
 }
 
 /// Somebody at each end of a path to a pod, in both families, and the pod there.
-const TARGETS: [&str; 2] = ["10.244.1.2:80", "[fd00:244:1::2]:80"];
+pub(super) const TARGETS: [&str; 2] = ["10.244.1.2:80", "[fd00:244:1::2]:80"];
 
-fn in_world(test: impl FnOnce(&World) + Send) {
+pub(super) fn in_world(test: impl FnOnce(&World) + Send) {
     let Some(object) = dataplane::object() else { return };
     isolated(|| {
         let outside = Netns::new().expect("the world outside");

@@ -214,6 +214,8 @@ pub(super) fn larger(limits: Limits, times: u32) -> Limits {
         socket_flows_max: limits.socket_flows_max * times,
         peers_max: limits.peers_max * times,
         affinity_max: limits.affinity_max * times,
+        policy_peers_max: limits.policy_peers_max * times,
+        policy_flows_max: limits.policy_flows_max * times,
     }
 }
 

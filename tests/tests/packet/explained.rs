@@ -76,7 +76,7 @@ fn same(node: &Node, place: At, from: &str, to: &str) {
     let packet = Packet::new(Transport::Tcp(SYN), from, to);
     let told = told(node, place, &packet);
     let source = match place {
-        At::Uplink => Source::Outside(Some(packet.source.ip())),
+        At::Uplink | At::Entering => Source::Outside(Some(packet.source.ip())),
         At::Pod | At::Leaving => Source::Pod(packet.source.ip()),
     };
     let explained = explain_to(node, source, None, packet.destination);
@@ -174,5 +174,30 @@ fn flows_that_are_there_and_the_backend_a_client_is_held_to_are_told() {
         let other = ask("192.0.2.1", None, sticky);
         assert!(other.established.is_empty() && other.affinity.is_none(), "{}", other.text());
         assert_eq!(other.backends.len(), 2);
+    });
+}
+
+#[test]
+fn what_policies_stop_is_explained_as_they_stop_it() {
+    use super::policy::{name, planner, policy, write};
+    on_node(SERVICES, |node| {
+        let mut planner = planner(node);
+        let some = "
+ingress:
+- peers: [{ block: { cidr: 10.240.0.1/32 } }]
+  ports: [{ ports: !range [8080, 8080] }]
+egress:
+- peers: [{ block: { cidr: 10.240.0.0/24 } }]
+";
+        planner.set_policy(name("some"), Some(policy(some)));
+        write(node, &mut planner);
+        for from in ["10.240.0.1:40000", "10.240.0.2:40000"] {
+            for to in ["10.240.0.11:30090", "10.244.1.2:8080", "10.244.1.2:8081"] {
+                same(node, At::Uplink, from, to);
+            }
+        }
+        for to in ["10.240.0.5:443", "10.244.2.3:443"] {
+            same(node, At::Pod, "10.244.1.2:40000", to);
+        }
     });
 }

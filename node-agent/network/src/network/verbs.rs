@@ -67,7 +67,8 @@ impl Network {
         };
         apply_pod_side(attachment).await?;
         let ifindex = apply_host_side(&self.kernel, attachment, self.config.node_ips).await?;
-        self.hook(pod_link(attachment, ifindex), |hooks, link| hooks.attach(link))
+        let link = PodLink { begins: true, ..pod_link(attachment, ifindex) };
+        self.hook(link, |hooks, link| hooks.attach(link))
             .await
             .map_err(|source| NetworkError::Hook { container: attachment.id.container.clone(), source })?;
         await_carrier(&self.kernel, attachment).await?;
@@ -165,6 +166,7 @@ pub(super) fn pod_link(attachment: &Attachment, ifindex: u32) -> PodLink {
         pod_mac: attachment.pod_mac().0,
         namespace: attachment.pod.namespace.clone(),
         pod: attachment.pod.name.clone(),
+        begins: false,
     }
 }
 

@@ -8,6 +8,7 @@ use penstock_ebpf_common::{
 };
 use serde::Serialize;
 
+use super::policy;
 use super::question::{Question, Source};
 use crate::sighting::protocol_name;
 
@@ -171,6 +172,16 @@ impl<'a> Explaining<'a> {
     pub fn end(&mut self, verdict: Verdict, reason: Option<Reason>) {
         self.told.verdict = verdict.name();
         self.told.reason = reason.map(Reason::name);
+    }
+
+    /// Whether nothing stops it so far.
+    pub fn is_let_through(&self) -> bool {
+        Verdict::ALL.iter().any(|it| policy::lets_through(*it) && it.name() == self.told.verdict)
+    }
+
+    /// Who may get it.
+    pub fn targets(&self) -> &[SocketAddr] {
+        &self.told.backends
     }
 
     pub fn done(self) -> Explanation {

@@ -29,7 +29,7 @@ const REPEAT: u32 = 20_000;
 const CLIENT_PORT: u16 = 40_000;
 /// Verdicts of these programs that mean the packet goes on: to the kernel (TCX_NEXT), or out by a redirect.
 const NEXT: i32 = -1;
-const REDIRECT: i32 = 7;
+pub(super) const REDIRECT: i32 = 7;
 /// The same at XDP.
 const XDP_PASS: i32 = 2;
 const XDP_TX: i32 = 3;
@@ -40,17 +40,17 @@ const REMOTE_BACKENDS: u8 = 40;
 const REMOTE_PORT: u16 = 32_767;
 
 /// One packet at one program.
-struct Case {
-    name: &'static str,
-    program: &'static str,
-    link: &'static str,
-    frame: Vec<u8>,
+pub(super) struct Case {
+    pub name: &'static str,
+    pub program: &'static str,
+    pub link: &'static str,
+    pub frame: Vec<u8>,
     /// Whether each packet is of another flow.
-    vary: bool,
+    pub vary: bool,
     /// Whether the map of flows is emptied before, so that nothing need be evicted.
-    room: bool,
-    verdict: i32,
-    goal_ns: Option<f64>,
+    pub room: bool,
+    pub verdict: i32,
+    pub goal_ns: Option<f64>,
 }
 
 /// The names of what [`packets`] gives.
@@ -228,7 +228,7 @@ fn forget_flows(bpffs: &Path) -> Result<()> {
 }
 
 /// Nanoseconds of one run, less those of an empty program in its place.
-fn cost(stage: &Stage, served: &Ours, case: &Case) -> Result<f64> {
+pub(super) fn cost(stage: &Stage, served: &Ours, case: &Case) -> Result<f64> {
     let (dataplane, bpffs) = (&served.dataplane, &served.base.options.bpffs);
     let hook = if case.program == XDP { Hook::Xdp } else { Hook::Tc };
     let restorer = Restorer::new(hook, case.vary).context("loading the program that restores packets")?;

@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::network;
-use crate::options::{Half, Run};
+use crate::options::{Half, Run, ServiceProxy};
 use crate::rotation::Rotation;
 
 /// The names under which the halves own fields of objects.
@@ -24,7 +24,8 @@ const NETWORK_AGENT: &str = "node-agent";
 /// Runs until SIGTERM or SIGINT, or until a half cannot go on.
 pub async fn run(options: Box<Run>) -> anyhow::Result<()> {
     let config = config(&options).await?;
-    let rotation = Rotation::new(&options.node_name, &config)?;
+    let serves = options.service_proxy != ServiceProxy::None;
+    let rotation = Rotation::new(&options.node_name, &config, serves)?;
     let client_of = |agent: &'static str| {
         let mut config = config.clone();
         config.headers.push((USER_AGENT, HeaderValue::from_static(agent)));

@@ -18,6 +18,8 @@ pub struct Cluster {
     nodes: u16,
     /// As `--ip-families` has them; with none, those it chooses by itself.
     families: Option<String>,
+    /// Who serves Services in the agents' place, if not they.
+    kube_proxy: Option<PathBuf>,
     xtask: PathBuf,
     pub kubeconfig: PathBuf,
 }
@@ -37,20 +39,30 @@ impl Cluster {
 
     /// Of the address families that PENSTOCK_IP_FAMILIES names.
     pub fn up(name: &str, nodes: u16) -> Result<Cluster> {
-        Cluster::make(name, nodes, std::env::var("PENSTOCK_IP_FAMILIES").ok())
+        Cluster::make(name, nodes, std::env::var("PENSTOCK_IP_FAMILIES").ok(), None)
     }
 
     /// Of these address families.
     pub fn up_with(name: &str, nodes: u16, families: &str) -> Result<Cluster> {
-        Cluster::make(name, nodes, Some(families.to_owned()))
+        Cluster::make(name, nodes, Some(families.to_owned()), None)
     }
 
-    fn make(name: &str, nodes: u16, families: Option<String>) -> Result<Cluster> {
+    /// With this kube-proxy on every node.
+    pub fn up_beside(name: &str, nodes: u16, kube_proxy: &Path) -> Result<Cluster> {
+        Cluster::make(name, nodes, Some("ipv4".to_owned()), Some(kube_proxy.to_owned()))
+    }
+
+    fn make(
+        name: &str,
+        nodes: u16,
+        families: Option<String>,
+        kube_proxy: Option<PathBuf>,
+    ) -> Result<Cluster> {
         let xtask = PathBuf::from(
             std::env::var_os("PENSTOCK_XTASK").context("PENSTOCK_XTASK does not name cargo xtask")?,
         );
         let mut cluster =
-            Cluster { name: name.to_owned(), nodes, families, xtask, kubeconfig: PathBuf::new() };
+            Cluster { name: name.to_owned(), nodes, families, kube_proxy, xtask, kubeconfig: PathBuf::new() };
         cluster.start()?;
         Ok(cluster)
     }
@@ -60,6 +72,8 @@ impl Cluster {
         let nodes = self.nodes.to_string();
         let mut words = vec!["up", "--name", &self.name, "--nodes", &nodes];
         words.extend(self.families.iter().flat_map(|families| ["--ip-families", families.as_str()]));
+        let proxy = self.kube_proxy.as_ref().map(|program| program.display().to_string());
+        words.extend(proxy.iter().flat_map(|program| ["--kube-proxy", program.as_str()]));
         let said = self.xtask(&words)?;
         self.kubeconfig = PathBuf::from(self.xtask(&["kubeconfig", "--name", &self.name])?.trim());
         Ok(said)

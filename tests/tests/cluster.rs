@@ -1,7 +1,7 @@
 //! Whole clusters, driven from outside: the stock kubectl, real containers, real packets.
 //!
 //! One cluster of three nodes serves all scenarios, one after another; each leaves it as it found it. What that one cannot
-//! be, of IPv6 alone, a second one beside it is.
+//! be, of IPv6 alone or with another service proxy, a second one beside it is.
 
 #[path = "cluster/applies.rs"]
 mod applies;
@@ -19,6 +19,8 @@ mod families;
 mod faults;
 #[path = "cluster/ipv6_alone.rs"]
 mod ipv6_alone;
+#[path = "cluster/kube_proxy.rs"]
+mod kube_proxy;
 #[path = "cluster/lifetime.rs"]
 mod lifetime;
 #[path = "cluster/load_balancers.rs"]
@@ -87,6 +89,7 @@ fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
         rollouts::SCENARIOS,
         families::SCENARIOS,
         ipv6_alone::SCENARIOS,
+        kube_proxy::SCENARIOS,
         faults::SCENARIOS,
         sight::SCENARIOS,
         fallback::SCENARIOS,

@@ -80,6 +80,8 @@ fn measure(options: &Options) -> Result<Round> {
         ip_families: Vec::new(),
         images: None,
         no_demo: false,
+        kube_proxy: None,
+        kube_proxy_mode: String::new(),
         json: Some(file.clone()),
     })?;
     let layout = Layout::load(NAME)?.context("the cluster that came up has no description")?;

@@ -31,6 +31,17 @@ pub struct Layout {
     pub families: Families,
     /// Our own programs that the cluster runs.
     pub binaries: PathBuf,
+    /// Who serves Services in the agents' place, on every node.
+    #[serde(default)]
+    pub kube_proxy: Option<KubeProxy>,
+}
+
+/// A kube-proxy beside each agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeProxy {
+    pub program: PathBuf,
+    /// As its `--proxy-mode` has it.
+    pub mode: String,
 }
 
 /// Of which families a cluster's addresses are. Where a description does not say, both: what is not there is not missed by
@@ -127,6 +138,11 @@ impl Layout {
 
     pub fn kubeconfig(&self) -> PathBuf {
         self.data().join("admin.kubeconfig")
+    }
+
+    /// Of every kube-proxy.
+    pub fn proxy_kubeconfig(&self) -> PathBuf {
+        self.data().join("kube-proxy.kubeconfig")
     }
 
     pub fn server_url(&self) -> String {
@@ -303,6 +319,7 @@ mod tests {
             store: StoreKind::Embedded,
             families: Families::Both,
             binaries,
+            kube_proxy: None,
         }
     }
 

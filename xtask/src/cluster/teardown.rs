@@ -215,6 +215,7 @@ mod tests {
             store: StoreKind::Embedded,
             families: if crate::preflight::has_ipv6() { Families::Both } else { Families::V4 },
             binaries,
+            kube_proxy: None,
         };
         let node = layout.nodes().remove(0);
         let made = make(&layout, &node);

@@ -78,6 +78,8 @@ enum At {
     Pod,
     /// Out of the node itself, by the uplink.
     Leaving,
+    /// From another node, through the overlay.
+    Tunnel,
 }
 
 /// Runs a test on a node that serves these services; without what it needs the test is skipped.
@@ -137,6 +139,8 @@ impl Node {
             At::Uplink => ("uplink_ingress", self.uplink),
             At::Pod => ("pod_ingress", self.pod),
             At::Leaving => ("uplink_egress", self.uplink),
+            // Which device that is does not matter to what comes by it.
+            At::Tunnel => ("tunnel_ingress", self.pod),
         };
         dataplane::run(&self.dataplane, program, ifindex, frame)
     }

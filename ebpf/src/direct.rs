@@ -5,8 +5,9 @@
 //! a connection, the first of a flow, and every datagram. That node takes it out again, and records the flow as if it had
 //! been the entry itself: the answers find it by the way that every pod's answers take.
 //!
-//! Only where the way to the backend leaves by the interface that the client's packet came by: what goes through an overlay
-//! comes out where nobody looks for it. What cannot be told is answered by way of the entry node, as everything else.
+//! Only where the way to the backend leaves by the interface that the client's packet came by, or by the overlay, where the other
+//! node looks for it ([`crate::uplink::tunnel_ingress`]). What cannot be told is answered by way of the entry node, as
+//! everything else.
 
 use core::ffi::c_void;
 
@@ -48,7 +49,13 @@ pub fn can(ctx: *mut c_void, work: &mut Work) -> bool {
         return false;
     }
     work.wire_length = work.packet.length + length(work);
-    route::find(ctx, work, route::WITHOUT_NEIGHBOUR).is_ok() && work.fib.ifindex == work.ifindex
+    route::find(ctx, work, route::WITHOUT_NEIGHBOUR).is_ok()
+        && (work.fib.ifindex == work.ifindex || is_tunnel(work.fib.ifindex))
+}
+
+#[inline(always)]
+fn is_tunnel(ifindex: u32) -> bool {
+    CONFIG.get(0).is_some_and(|config| config.tunnel != 0 && config.tunnel == ifindex)
 }
 
 /// Whether a client's packet is to tell the backend's node what was asked.

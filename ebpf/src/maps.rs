@@ -18,7 +18,7 @@ use crate::work::Work;
 /// as user space makes them, for one of structures.
 pub type Set = Array<[u32; size_of::<shared::Backend>() / 4], 2, { BPF_F_INNER_MAP as usize }>;
 
-#[btf_map(name = "config_v2")]
+#[btf_map(name = "config_v3")]
 pub static CONFIG: Array<shared::Config, 1> = Array::new();
 
 /// Its keys are [`shared::InsideKey`]s.

@@ -68,7 +68,7 @@ fn sendmsg<F: Family>(ctx: &SockAddrContext) -> i32 {
                 service: vip.service,
             };
             // Not recorded, the datagram still goes out; the next one is chosen again, by the same hash.
-            let _ = SOCKET_FLOWS.insert(&forward, &value, 0);
+            record(&forward, &value);
             value
         }
     };
@@ -79,7 +79,7 @@ fn sendmsg<F: Family>(ctx: &SockAddrContext) -> i32 {
     let recorded = unsafe { SOCKET_FLOWS.get(&reply) }
         .is_some_and(|known| known.address == address && known.port == port);
     if !recorded {
-        let _ = SOCKET_FLOWS.insert(&reply, &back, 0);
+        record(&reply, &back);
     }
     socket::set_peer::<F>(ctx, &to.address, to.port);
     count::event(Event::SendTranslated);
@@ -87,6 +87,15 @@ fn sendmsg<F: Family>(ctx: &SockAddrContext) -> i32 {
     let (first, to) = (if known.is_none() { TOLD_FIRST } else { 0 }, Some((&to.address, to.port)));
     tell::call(ctx, Point::Send, Verdict::Translated, first, vip.service, &address, port, to);
     socket::ALLOW
+}
+
+/// Records one half. Counted, for this map is always full of what nobody needs any more: how fast it fills tells whether it
+/// is large enough.
+#[inline(always)]
+fn record(key: &SocketFlowKey, value: &SocketFlowValue) {
+    if SOCKET_FLOWS.insert(key, value, 0).is_ok() {
+        count::event(Event::SendRecorded);
+    }
 }
 
 /// A number by which this socket chooses for this service: should the flow be evicted, the same backend again.

@@ -76,6 +76,32 @@ pub fn packet(ctx: &TcContext, side: Side) -> i32 {
     }
 }
 
+/// A packet that came through the overlay. What its client asked may be told in it; all else is the kernel's to route.
+#[inline(always)]
+pub fn told(ctx: &TcContext) -> i32 {
+    let frame = Tc(ctx);
+    let Some(work) = work::get() else {
+        return NEXT;
+    };
+    if frame.is_for_another() || !frame.parse() || !penstock_ebpf_packet::direct::may_tell(&work.packet) {
+        return NEXT;
+    }
+    // Answers leave by the uplink, past the node that was asked.
+    work.ifindex = uplink::number();
+    let done = match direct::receive(ctx) {
+        None => return NEXT,
+        Some(Ok(decision)) => carry_out(ctx, Side::Uplink, decision, work),
+        Some(Err(reason)) => Err(reason),
+    };
+    match done {
+        Ok(verdict) => verdict,
+        Err(reason) => {
+            count::dropped(Side::Uplink, work.service, reason);
+            DROP
+        }
+    }
+}
+
 #[inline(always)]
 fn carry_out(ctx: &TcContext, side: Side, decision: Decision, work: &mut Work) -> Result<i32, Reason> {
     let frame = Tc(ctx);

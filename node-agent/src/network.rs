@@ -12,6 +12,7 @@ mod fallback;
 mod health_checks;
 mod health_server;
 mod ingress;
+mod kernel_news;
 mod metrics;
 mod names;
 mod policies;
@@ -20,6 +21,7 @@ mod programmed;
 mod programs;
 mod proxy;
 mod proxy_health;
+mod restoring;
 mod routes;
 mod services;
 
@@ -182,6 +184,7 @@ pub async fn run(
         tasks.spawn(health_checks::serve_proxy_health(address, proxy_health.clone()));
     }
     let programming = metrics::Programming::default();
+    tasks.spawn(restoring::run(programs.clone(), programming.clone()));
     if let Some(address) = metrics {
         let sources = metrics::Sources {
             pins: options.bpffs.join(crate::kernel::PIN_DIR),

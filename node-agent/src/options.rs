@@ -263,7 +263,7 @@ pub struct Run {
     #[arg(long, value_name = "HOW", default_value = "random", help_heading = "Network")]
     pub load_balancing: Choice,
     /// Who answers a client from outside whose backend is on another node, where a Service does not say (annotation
-    /// penstock.io/forwarding): snat, the node that was asked; dsr, the backend's node, where nodes reach each other without an overlay.
+    /// penstock.io/forwarding): snat, the node that was asked; dsr, the backend's node.
     #[arg(long, value_name = "HOW", default_value = "snat", help_heading = "Network")]
     pub forwarding: Forwarding,
     /// On which of the node's addresses NodePorts are served: ranges, or the word primary for --node-ip.
@@ -362,8 +362,8 @@ pub enum ServiceProxy {
     Ebpf,
     /// A proxy in user space, even where the programs could be loaded.
     Userspace,
-    /// Somebody else. The programs masquerade what pods send out of the cluster, and lead host ports to their pods for clients
-    /// outside and pods; everything else takes the kernel's way.
+    /// Somebody else. The programs masquerade what pods send out of the cluster, and lead host ports to their pods; everything
+    /// else takes the kernel's way.
     None,
 }
 

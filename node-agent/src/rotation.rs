@@ -27,6 +27,9 @@ use peers::Peers;
 
 /// What was sent to the pod an instant before the last node took it out is still on its way, or being answered.
 const UNDER_WAY: Duration = Duration::from_millis(250);
+/// A proxy beside the agents says to nobody how far it is. From when every node has heard of the change it gets this long:
+/// kube-proxy gathers changes for a second (`--nftables-min-sync-period`, `--iptables-min-sync-period`).
+const BESIDE: Duration = Duration::from_millis(2_500);
 
 /// What the network half knows, for the pods half to ask.
 #[derive(Clone)]
@@ -36,11 +39,14 @@ pub struct Rotation {
     pub programmed: Programmed,
     pub programs: Arc<Programs>,
     peers: Arc<Peers>,
+    /// How long after the last node heard of it connections may still be sent to who left.
+    under_way: Duration,
 }
 
 impl Rotation {
-    /// Nothing is known yet. `credentials` say as whom this node speaks.
-    pub fn new(node: &str, credentials: &Credentials) -> anyhow::Result<Self> {
+    /// Nothing is known yet. `credentials` say as whom this node speaks; `serves`, whether agents serve Services, and not somebody
+    /// beside them.
+    pub fn new(node: &str, credentials: &Credentials, serves: bool) -> anyhow::Result<Self> {
         let nodes = Nodes::default();
         let ask = Arc::new(Https::new(credentials, nodes.clone())?);
         Ok(Self {
@@ -49,6 +55,7 @@ impl Rotation {
             programs: Arc::default(),
             peers: Arc::new(Peers::new(node, nodes.clone(), ask)),
             nodes,
+            under_way: if serves { UNDER_WAY } else { BESIDE },
         })
     }
 }
@@ -62,7 +69,7 @@ impl penstock_pods::Rotation for Rotation {
             self.programmed.reached(up_to).await;
         }
         self.peers.reached(up_to).await;
-        tokio::time::sleep(UNDER_WAY).await;
+        tokio::time::sleep(self.under_way).await;
         true
     }
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::joining;
 use crate::network;
-use crate::options::{Half, Run};
+use crate::options::{Half, Run, ServiceProxy};
 use crate::rotation::Rotation;
 
 /// The names under which the halves own fields of objects.
@@ -25,7 +25,8 @@ pub async fn run(mut options: Box<Run>) -> anyhow::Result<()> {
     joining::join_if_need_be(&options).await?;
     let credentials = Credentials::new(penstock_identity::read(&options.kubeconfig()).await?);
     joining::complete(&mut options, &credentials.config()).await?;
-    let rotation = Rotation::new(&options.node_name, &credentials)?;
+    let serves = options.service_proxy != ServiceProxy::None;
+    let rotation = Rotation::new(&options.node_name, &credentials, serves)?;
     let client_of =
         |agent: &'static str| credentials.client(agent).with_context(|| unusable(&options.kubeconfig()));
     let shutdown = CancellationToken::new();

@@ -54,6 +54,12 @@ impl Cluster {
         Cluster::make(name, 2, Some("ipv4".to_owned()), more)
     }
 
+    /// With this kube-proxy on every node.
+    pub fn up_beside(name: &str, nodes: u16, kube_proxy: &Path) -> Result<Cluster> {
+        let more = vec!["--kube-proxy".to_owned(), kube_proxy.display().to_string()];
+        Cluster::make(name, nodes, Some("ipv4".to_owned()), more)
+    }
+
     fn make(name: &str, nodes: u16, families: Option<String>, more: Vec<String>) -> Result<Cluster> {
         let xtask = PathBuf::from(
             std::env::var_os("PENSTOCK_XTASK").context("PENSTOCK_XTASK does not name cargo xtask")?,

@@ -1,7 +1,7 @@
 //! Whole clusters, driven from outside: the stock kubectl, real containers, real packets.
 //!
 //! One cluster of three nodes serves all scenarios, one after another; each leaves it as it found it. What that one cannot
-//! be, of IPv6 alone or of certificates that live for a minute, a second one beside it is.
+//! be, of IPv6 alone, with another service proxy or of certificates that live for a minute, a second one beside it is.
 
 #[path = "cluster/applies.rs"]
 mod applies;
@@ -23,6 +23,8 @@ mod ipv6_alone;
 mod joining;
 #[path = "cluster/kube_rs.rs"]
 mod kube_rs;
+#[path = "cluster/kube_proxy.rs"]
+mod kube_proxy;
 #[path = "cluster/lifetime.rs"]
 mod lifetime;
 #[path = "cluster/load_balancers.rs"]
@@ -99,6 +101,7 @@ fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
         families::SCENARIOS,
         ipv6_alone::SCENARIOS,
         joining::SCENARIOS,
+        kube_proxy::SCENARIOS,
         faults::SCENARIOS,
         sight::SCENARIOS,
         fallback::SCENARIOS,

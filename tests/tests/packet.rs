@@ -82,6 +82,8 @@ enum At {
     Leaving,
     /// Into the pod, by the node's routing.
     Entering,
+    /// From another node, through the overlay.
+    Tunnel,
 }
 
 /// Runs a test on a node that serves these services; without what it needs the test is skipped.
@@ -142,6 +144,8 @@ impl Node {
             At::Pod => ("pod_ingress", self.pod),
             At::Leaving => ("uplink_egress", self.uplink),
             At::Entering => ("pod_egress", self.pod),
+            // Which device that is does not matter to what comes by it.
+            At::Tunnel => ("tunnel_ingress", self.pod),
         };
         dataplane::run(&self.dataplane, program, ifindex, frame)
     }

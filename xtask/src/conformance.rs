@@ -99,6 +99,8 @@ fn bring_up(options: &Options) -> Result<PathBuf> {
         control_flag: Vec::new(),
         images: options.images.clone(),
         no_demo: true,
+        kube_proxy: None,
+        kube_proxy_mode: String::new(),
         json: None,
     })?;
     let layout = Layout::load(NAME)?.context("the cluster went away right after it came up")?;

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::cluster::layout::{self, Families, Layout, StoreKind};
+use crate::cluster::layout::{self, Families, KubeProxy, Layout, StoreKind};
 use crate::cluster::teardown;
 use crate::{artifacts, ebpf, image, packages, preflight};
 pub use families::IpFamily;
@@ -49,6 +49,12 @@ pub struct Options {
     /// Do not install the demo application
     #[arg(long)]
     pub no_demo: bool,
+    /// A kube-proxy that serves Services on every node in the agents' place
+    #[arg(long, value_name = "PROGRAM")]
+    pub kube_proxy: Option<PathBuf>,
+    /// By which means it does
+    #[arg(long, value_name = "MODE", default_value = "nftables", requires = "kube_proxy")]
+    pub kube_proxy_mode: String,
     /// Write the time of each phase to this file, as JSON
     #[arg(long)]
     pub json: Option<PathBuf>,
@@ -126,6 +132,11 @@ fn check(options: &Options) -> Result<()> {
     {
         bail!("--images {}: there is no such folder", folder.display());
     }
+    if let Some(program) = &options.kube_proxy
+        && !program.is_file()
+    {
+        bail!("--kube-proxy {}: there is no such file", program.display());
+    }
     Ok(())
 }
 
@@ -177,6 +188,10 @@ fn plan(options: &Options, binaries: PathBuf, families: Families) -> Result<Layo
         spare_count: options.spare,
         control_flags: options.control_flag.clone(),
         binaries,
+        kube_proxy: options
+            .kube_proxy
+            .clone()
+            .map(|program| KubeProxy { program, mode: options.kube_proxy_mode.clone() }),
     };
     check_port(options, &taken)?;
     Ok(layout)

@@ -24,6 +24,10 @@ pub struct Config {
     pub snat_port_max: u16,
     /// `CONFIG_*`.
     pub flags: u32,
+    /// The device that leads to other nodes by an overlay; zero without one.
+    pub tunnel: u32,
+    /// Always zero.
+    pub zero: u32,
 }
 
 impl Config {
@@ -36,7 +40,7 @@ impl Config {
     }
 }
 
-shared!(Config, 48, [Address, Address, u64, u16, u16, u32]);
+shared!(Config, 56, [Address, Address, u64, u16, u16, u32, u32, u32]);
 
 /// [`InsideKey`]'s value: addresses of pods.
 pub const INSIDE_PODS: u32 = 1;

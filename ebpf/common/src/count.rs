@@ -116,6 +116,8 @@ tallies! {
         DirectReceived = 27 => "direct_received",
         /// A pod's packet to a pod of another node was sent on past this node's routing; it is counted as what it is as well.
         PodSentOn = 28 => "pod_sent_on",
+        /// Which backend a socket's datagrams go to, or which service their answers are of, was recorded.
+        SendRecorded = 29 => "send_recorded",
     }
 }
 

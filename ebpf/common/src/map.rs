@@ -4,7 +4,7 @@
 //! carried over (`penstock-dataplane`'s `migrate`), and the old maps go last.
 
 /// [`crate::Config`] at entry 0.
-pub const CONFIG: &str = "config_v2";
+pub const CONFIG: &str = "config_v3";
 /// [`crate::InsideKey`] to `INSIDE_*`.
 pub const INSIDE: &str = "inside_v1";
 /// [`crate::VipKey`] to [`crate::VipValue`].

@@ -74,7 +74,7 @@ impl Dataplane {
         listing: Listing,
     ) -> Result<Applied, DataplaneError> {
         let mut state = self.state();
-        let State { maps, planner, limits, endings } = &mut *state;
+        let State { maps, planner, limits, endings, .. } = &mut *state;
         for change in changes {
             planner.change(change, facts);
         }

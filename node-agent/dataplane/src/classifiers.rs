@@ -89,6 +89,18 @@ impl Classifiers {
         netlink.order(RTM_NEWTFILTER, flags, &filter(hook, program, ifindex)).map_err(refused)
     }
 
+    /// Whether a program of ours is at an interface.
+    pub fn has(&self, hook: &Hook, ifindex: u32) -> Result<bool, DataplaneError> {
+        let there = Netlink::open(libc::NETLINK_ROUTE)
+            .and_then(|mut netlink| find_filter(&mut netlink, hook.side, ifindex))
+            .map_err(|source| DataplaneError::Kernel {
+                doing: "looking for a classifier",
+                subject: format!("{} at interface {ifindex}", hook.name),
+                source,
+            })?;
+        Ok(there.as_deref().and_then(|name| name.strip_prefix(NAME)) == Some(hook.name))
+    }
+
     /// Takes a program off an interface, and the discipline if nobody needs it any more. Whether there was one.
     pub fn remove(&self, hook: &Hook, ifindex: u32) -> Result<bool, DataplaneError> {
         let removed = self.remove_filter(hook, ifindex)?;

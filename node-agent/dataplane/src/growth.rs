@@ -2,11 +2,13 @@
 //!
 //! A map that fills beyond four fifths is doubled, tables earlier, up to a ceiling that keeps its memory bounded. Of maps that evict only
 //! what is alive counts: they fill up with what is over by themselves. Entries of sockets' datagram flows do not say
-//! when they were used, so that map keeps its size; one that is evicted is made again, to the same backend.
+//! when they were used; of those counts how many are made within the time that somebody waits for an answer.
 
 use std::collections::BTreeMap;
 
-use penstock_ebpf_common::{AffinityKey, AffinityValue, FLOW_CLOSING, FlowKey, FlowValue, PROTOCOL_UDP, map};
+use penstock_ebpf_common::{
+    AffinityKey, AffinityValue, Event, FLOW_CLOSING, FlowKey, FlowValue, PROTOCOL_UDP, map,
+};
 
 use crate::kernel;
 use crate::load::State;
@@ -23,16 +25,21 @@ const FULL_PEERS_PERCENT: usize = 50;
 const DATAGRAM_IDLE_NS: u64 = 120 * SECOND_NS;
 /// A connection that was silent this long is probably over; should it not be, it is still found until it is evicted.
 const CONNECTION_IDLE_NS: u64 = 3600 * SECOND_NS;
+/// For how long a socket's answers are to be known by their service although it sent nothing else: resolvers ask again after
+/// 5 seconds, and give up after several times of that.
+const SOCKET_FLOW_IDLE_NS: u64 = 30 * SECOND_NS;
+/// The shortest time from which it is told how many are made in a longer one.
+const RATE_NS_MIN: u64 = 10 * SECOND_NS;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// What is never exceeded by growing; who needs more says so with a flag. At these sizes the maps that take their memory at
-/// once take about 110 MB for flows, 84 MB for peers and 60 MB for affinity.
+/// once take about 110 MB for flows, 84 MB for peers, 60 MB for affinity and 27 MB for flows of sockets.
 pub const CEILING: Limits = Limits {
     services_max: 262_144,
     vips_max: 1_048_576,
     source_ranges_max: 1_048_576,
     flows_max: 1_048_576,
-    socket_flows_max: 16_384,
+    socket_flows_max: 262_144,
     peers_max: 1_048_576,
     affinity_max: 524_288,
     policy_peers_max: 1_048_576,
@@ -46,9 +53,28 @@ pub struct Fill {
     pub vips: usize,
     pub source_ranges: usize,
     pub flows: usize,
+    pub socket_flows: usize,
     pub peers: usize,
     pub affinity: usize,
     pub policy_peers: usize,
+}
+
+/// How many socket flows had been made at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Made {
+    count: u64,
+    at_ns: u64,
+}
+
+impl Made {
+    /// How many there are whose socket may wait for an answer, if as many are made on as since an earlier look. A look just
+    /// before says nothing.
+    fn waited_for(self, earlier: Self) -> Option<usize> {
+        let within_ns = self.at_ns.saturating_sub(earlier.at_ns);
+        let made = u128::from(self.count.saturating_sub(earlier.count));
+        let is_long = within_ns >= RATE_NS_MIN;
+        is_long.then(|| (made * u128::from(SOCKET_FLOW_IDLE_NS) / u128::from(within_ns)) as usize)
+    }
 }
 
 /// The limits to go on with; none when there is room enough, or no more can be had.
@@ -67,7 +93,7 @@ pub fn plan_growth(now: &Limits, fill: &Fill, ceiling: &Limits) -> Option<Limits
         vips_max: grown(now.vips_max, fill.vips, ceiling.vips_max),
         source_ranges_max: grown(now.source_ranges_max, fill.source_ranges, ceiling.source_ranges_max),
         flows_max: grown_at(FULL_TABLE_PERCENT, now.flows_max, fill.flows, ceiling.flows_max),
-        socket_flows_max: now.socket_flows_max,
+        socket_flows_max: grown(now.socket_flows_max, fill.socket_flows, ceiling.socket_flows_max),
         peers_max: grown_at(FULL_PEERS_PERCENT, now.peers_max, fill.peers, ceiling.peers_max),
         affinity_max: grown(now.affinity_max, fill.affinity, ceiling.affinity_max),
         policy_peers_max: grown(now.policy_peers_max, fill.policy_peers, ceiling.policy_peers_max),
@@ -92,8 +118,8 @@ impl Dataplane {
     /// How much of them is used. Reads flows, peers and remembered clients: milliseconds when there are many.
     pub fn fill(&self) -> Result<Fill, DataplaneError> {
         let policy_peers = self.policy_peers()?;
-        let state = self.state();
-        let State { maps, planner, .. } = &*state;
+        let mut state = self.state();
+        let State { maps, planner, made, .. } = &mut *state;
         let now = now_ns();
         let image = planner.image();
         let mut fill = Fill {
@@ -105,6 +131,11 @@ impl Dataplane {
         };
         maps.flows.memory()?.each(|key, value| fill.flows += usize::from(is_alive(key, value, now)));
         fill.peers = maps.peer_memory()?.count();
+        let newest = Made { count: maps.tally(Event::SendRecorded.index())?, at_ns: now };
+        if let Some(waited_for) = newest.waited_for(*made.get_or_insert(newest)) {
+            fill.socket_flows = waited_for;
+            *made = Some(newest);
+        }
         let timeouts: BTreeMap<u32, u32> =
             image.sets.iter().map(|(id, set)| (*id, set.affinity_seconds)).collect();
         kernel::each(&maps.affinity, map::AFFINITY, |key: &AffinityKey, value: &AffinityValue| {
@@ -147,6 +178,21 @@ mod tests {
         assert_eq!(plan_growth(&grown.unwrap(), &Fill { services: 5000, ..Fill::default() }, &ceiling), None);
         let beyond = Limits { services_max: 9000, ..now };
         assert_eq!(plan_growth(&beyond, &Fill { services: 9000, ..Fill::default() }, &ceiling), None);
+    }
+
+    #[test]
+    fn flows_of_sockets_are_as_many_as_are_made_while_somebody_waits_for_an_answer() {
+        let made = |count, seconds| Made { count, at_ns: seconds * SECOND_NS };
+        assert_eq!(made(9_000, 115).waited_for(made(0, 100)), Some(18_000));
+        assert_eq!(made(9_000, 160).waited_for(made(0, 100)), Some(4_500));
+        assert_eq!(made(9_000, 101).waited_for(made(0, 100)), None, "a burst");
+        assert_eq!(made(9, 100).waited_for(made(9, 100)), None);
+        assert_eq!(made(0, 120).waited_for(made(9, 100)), Some(0), "maps that were made anew");
+        let now = Limits { socket_flows_max: 16_384, ..Limits::default() };
+        let grown = |socket_flows| plan_growth(&now, &Fill { socket_flows, ..Fill::default() }, &CEILING);
+        assert_eq!(grown(13_107), None);
+        assert_eq!(grown(18_000), Some(Limits { socket_flows_max: 32_768, ..now }));
+        assert_eq!(grown(1 << 20), Some(Limits { socket_flows_max: 262_144, ..now }));
     }
 
     #[test]

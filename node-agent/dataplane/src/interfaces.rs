@@ -4,6 +4,7 @@
 //! Whichever is used, a program takes its predecessor's place at once, and what the other way had there goes after that: for a
 //! moment both run, and the second finds nothing to translate. Must not know what the programs do.
 
+use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
@@ -41,8 +42,11 @@ pub const UPLINK_HOOKS: [&Hook; 2] = [
 /// The programs of a pod's link.
 pub const POD_HOOKS: [&Hook; 2] =
     [&Hook { name: "pod_ingress", side: Side::Ingress }, &Hook { name: "pod_egress", side: Side::Egress }];
+/// The program of the device by which packets of other nodes come through an overlay.
+pub const TUNNEL_HOOK: &Hook = &Hook { name: "tunnel_ingress", side: Side::Ingress };
 /// All of them.
-pub const HOOKS: [&Hook; 4] = [UPLINK_HOOKS[0], UPLINK_HOOKS[1], POD_HOOKS[0], POD_HOOKS[1]];
+pub const HOOKS: [&Hook; 5] =
+    [UPLINK_HOOKS[0], UPLINK_HOOKS[1], POD_HOOKS[0], POD_HOOKS[1], TUNNEL_HOOK];
 
 /// By which way programs are to be attached behind XDP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -105,6 +109,14 @@ impl Interfaces {
         }
     }
 
+    /// Whether a program is at an interface, by the way that is used.
+    pub fn has(&self, hook: &Hook, ifindex: u32) -> Result<bool, DataplaneError> {
+        match self.kind {
+            TcKind::Links => self.links.is_at(hook, ifindex),
+            TcKind::Classifiers => self.classifiers.has(hook, ifindex),
+        }
+    }
+
     /// Takes a program off an interface.
     pub fn remove(&self, hook: &Hook, ifindex: u32) -> Result<(), DataplaneError> {
         self.links.remove_at(hook, ifindex)?;
@@ -115,22 +127,35 @@ impl Interfaces {
     pub fn leave_other_uplinks(&self, uplink: u32) -> Result<(), DataplaneError> {
         // A link that is made anew has taken the former one's pin.
         for (hook, ifindex) in self.classifiers.observe()? {
-            if !hook.is_of_pods() && ifindex != uplink {
+            if UPLINK_HOOKS.contains(&hook) && ifindex != uplink {
                 self.classifiers.remove(hook, ifindex)?;
             }
         }
         Ok(())
     }
 
-    /// Gives every pod's interface that has a program the new ones. Returns how many live.
+    /// Gives the overlay's device the new program, if it has one. Returns the device.
+    pub fn refresh_tunnel(&self, program: BorrowedFd<'_>) -> Result<Option<u32>, DataplaneError> {
+        let classifiers = self.classifiers.observe()?;
+        let classified = classifiers.iter().find(|(hook, _)| *hook == TUNNEL_HOOK);
+        let Some(ifindex) = self.links.tunnel()?.or(classified.map(|(_, ifindex)| *ifindex)) else {
+            return Ok(None);
+        };
+        match self.ensure(TUNNEL_HOOK, program, ifindex) {
+            Err(_) if !uplink::exists(ifindex) => self.links.remove_at(TUNNEL_HOOK, ifindex).map(|()| None),
+            outcome => outcome.map(|()| Some(ifindex)),
+        }
+    }
+
+    /// Gives every pod's interface that has a program the new ones. Returns those that live.
     pub fn refresh_pods<'a>(
         &self,
         program: impl Fn(&Hook) -> Result<BorrowedFd<'a>, DataplaneError>,
-    ) -> Result<usize, DataplaneError> {
+    ) -> Result<BTreeSet<u32>, DataplaneError> {
         let mut pods = self.links.pods()?;
         let classifiers = self.classifiers.observe()?.into_iter();
-        pods.extend(classifiers.filter(|(hook, _)| hook.is_of_pods()).map(|(_, ifindex)| ifindex));
-        let mut living = 0;
+        pods.extend(classifiers.filter(|(hook, _)| POD_HOOKS.contains(hook)).map(|(_, ifindex)| ifindex));
+        let mut living = BTreeSet::new();
         for ifindex in pods {
             let mut ensured = Ok(());
             for hook in POD_HOOKS {
@@ -138,7 +163,7 @@ impl Interfaces {
                 ensured = ensured.and_then(|()| self.ensure(hook, program, ifindex));
             }
             match ensured {
-                Ok(()) => living += 1,
+                Ok(()) => drop(living.insert(ifindex)),
                 // It may go at any moment, and its programs go with it.
                 Err(_) if !uplink::exists(ifindex) => {
                     POD_HOOKS.iter().try_for_each(|hook| self.links.remove_at(hook, ifindex))?;
@@ -156,7 +181,7 @@ pub fn observe_tc(directory: &Path) -> Result<Option<TcKind>, DataplaneError> {
         return Ok(Some(TcKind::Links));
     }
     let there = classifiers(directory).observe()?;
-    Ok(there.iter().any(|(hook, _)| !hook.is_of_pods()).then_some(TcKind::Classifiers))
+    Ok(there.iter().any(|(hook, _)| UPLINK_HOOKS.contains(hook)).then_some(TcKind::Classifiers))
 }
 
 /// Takes all programs off their places that an agent left in this directory and this thread's network namespace. Returns

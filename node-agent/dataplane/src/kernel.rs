@@ -186,6 +186,7 @@ impl KernelMaps {
 
     /// Tells the programs of their node, and of the cluster's ranges. The nodes' addresses stay as they are: an agent that
     /// starts does not know them yet, and answers to them are under way.
+    /// Which device leads to other nodes by an overlay stays as it was said last.
     pub fn configure(
         &mut self,
         config: &Config,
@@ -193,7 +194,8 @@ impl KernelMaps {
     ) -> Result<(), DataplaneError> {
         self.count_change()?;
         self.set_inside(inside, |of| of != INSIDE_NODES)?;
-        let mut config = *config;
+        let known = self.config.get(&0, 0).map_err(|error| failed("reading a map", map::CONFIG, error))?;
+        let mut config = Config { tunnel: known.tunnel, ..*config };
         let read = |error| failed("reading a map", map::VIPS, error);
         for vip in self.vips.keys() {
             if config.shares_port(&vip.map_err(read)?) {
@@ -202,6 +204,16 @@ impl KernelMaps {
             }
         }
         self.config.set(0, config, 0).map_err(|error| failed("writing a map", map::CONFIG, error))
+    }
+
+    /// Says which device leads to other nodes by an overlay; zero for none.
+    pub fn set_tunnel(&mut self, ifindex: u32) -> Result<(), DataplaneError> {
+        let wrap = |error| failed("writing a map", map::CONFIG, error);
+        let config = self.config.get(&0, 0).map_err(wrap)?;
+        if config.tunnel == ifindex {
+            return Ok(());
+        }
+        self.config.set(0, Config { tunnel: ifindex, ..config }, 0).map_err(wrap)
     }
 
     /// Has programs look for services among the ports of translated traffic before one has such a port.

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::DataplaneError;
-use crate::interfaces::{Hook, Side};
+use crate::interfaces::{Hook, Side, TUNNEL_HOOK};
 use crate::sys::{self, AttachType, LinkTarget, Target};
 use crate::uplink::XdpKind;
 
@@ -115,9 +115,15 @@ impl Links {
         })
     }
 
-    /// Takes a program off the node's cgroup.
-    pub fn remove_from_cgroup(&self, name: &str) -> Result<(), DataplaneError> {
-        remove(&self.directory.join(name), name)
+    /// Whether a program is attached at a place under a name, and not only pinned.
+    pub fn is_attached(&self, name: &str, place: &Place) -> Result<bool, DataplaneError> {
+        let link = open_pin(&self.directory.join(name), name)?;
+        Ok(link.is_some_and(|link| sys::link_target(link.as_fd()).is_ok_and(|target| place.is(target))))
+    }
+
+    /// The same of an interface's.
+    pub fn is_at(&self, hook: &Hook, ifindex: u32) -> Result<bool, DataplaneError> {
+        self.is_attached(&name_of(hook, ifindex), &Place::Interface(ifindex))
     }
 
     /// Has the XDP program on an interface by one kind and not by the other. A link in its place gets the program; one that
@@ -190,6 +196,16 @@ impl Links {
     /// Whether a program of the uplink is there.
     pub fn has(&self, hook: &Hook) -> bool {
         self.directory.join(hook.name).exists()
+    }
+
+    /// The overlay's device that has its link.
+    pub fn tunnel(&self) -> Result<Option<u32>, DataplaneError> {
+        let name = TUNNEL_HOOK.name;
+        let Some(link) = open_pin(&self.directory.join(name), name)? else { return Ok(None) };
+        match sys::link_target(link.as_fd()) {
+            Ok(LinkTarget::Interface(ifindex @ 1..)) => Ok(Some(ifindex)),
+            _ => Ok(None),
+        }
     }
 
     /// The interfaces of pods that have their link. Forgets links whose interface is gone.

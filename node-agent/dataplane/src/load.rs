@@ -1,5 +1,6 @@
 //! The data plane of one node, as the agent holds it: loaded once, applied for ever.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -12,8 +13,9 @@ use penstock_ebpf_common::{CONFIG_MASQUERADE, Config, INSIDE_NODES, LocalPod, ma
 
 use crate::counts;
 use crate::endings::Endings;
+use crate::growth::Made;
 use crate::image::SETS_PER_SERVICE;
-use crate::interfaces::{self, Interfaces, POD_HOOKS, Tc, TcKind, UPLINK_HOOKS};
+use crate::interfaces::{self, Interfaces, POD_HOOKS, TUNNEL_HOOK, Tc, TcKind, UPLINK_HOOKS};
 use crate::kernel::{self, KernelMaps};
 use crate::links::{CGROUP_HOOKS, Links, Place, XDP_PROGRAM};
 use crate::migrate::{self, Conversion, Exchange};
@@ -37,8 +39,8 @@ pub struct LoadOptions {
     pub cgroup_v2: PathBuf,
     /// The interface by which traffic from outside arrives; none leaves NodePorts to clients on the node.
     pub uplink_ifindex: Option<u32>,
-    /// Whether Services are served. If not, sockets are left alone and packets take the kernel's whole way, where the rules of
-    /// another proxy are: only what pods send out of the cluster is changed, and what is applied all the same.
+    /// Whether Services are served. If not, packets take the kernel's whole way, where the rules of another proxy are: only what
+    /// pods send out of the cluster is changed, and what is applied all the same, for sockets of the node too.
     pub services: bool,
     /// How packets from outside are met on the uplink before tc, where Services are served.
     pub xdp: Xdp,
@@ -117,14 +119,27 @@ pub struct PodLink {
 /// The loaded programs and their maps. Dropping it detaches nothing: the pins keep traffic flowing.
 pub struct Dataplane {
     /// Taken before `state` by whoever needs both.
-    programs: RwLock<Ebpf>,
-    interfaces: Interfaces,
+    pub(crate) programs: RwLock<Ebpf>,
+    pub(crate) interfaces: Interfaces,
+    /// Where programs are to be whose places may go. Taken before `state`, and never by who has that.
+    pub(crate) places: Mutex<Places>,
     state: Mutex<State>,
     /// The maps once more, for what is acted on a second time while others go on; none until then.
     pub(crate) again: Arc<Mutex<Option<KernelMaps>>>,
     /// The maps of network policy; none until they are used.
     pub(crate) policies: Mutex<Option<PolicyMaps>>,
-    options: LoadOptions,
+    pub(crate) options: LoadOptions,
+}
+
+/// Where programs are to be, beyond what the options say.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    /// The pods' links.
+    pub(crate) pods: BTreeSet<u32>,
+    /// The kind of XDP on the uplink.
+    pub(crate) early: Option<XdpKind>,
+    /// The overlay's device.
+    pub(crate) tunnel: Option<u32>,
 }
 
 pub(crate) struct State {
@@ -132,6 +147,8 @@ pub(crate) struct State {
     pub(crate) planner: Planner,
     pub(crate) limits: Limits,
     pub(crate) endings: Endings,
+    /// As of the last look at how much is used.
+    pub(crate) made: Option<Made>,
 }
 
 impl Default for Limits {
@@ -142,7 +159,7 @@ impl Default for Limits {
             vips_max: 131_072,
             source_ranges_max: 65_536,
             flows_max: 65_536,
-            // Takes its memory at once and does not grow; one that is evicted is made again, to the same backend.
+            // Takes its memory at once.
             socket_flows_max: 16_384,
             // Read place by place, empty or not, whenever a backend leaves that was used: they begin small and grow.
             peers_max: 32_768,
@@ -173,15 +190,27 @@ impl Dataplane {
     pub fn load(options: LoadOptions) -> Result<Self, DataplaneError> {
         ensure_directories(&options.bpffs)?;
         let loaded = load_newest(&options)?;
-        let Loaded { programs, mut maps, limits, interfaces, pods } = loaded;
+        let Loaded { programs, mut maps, limits, interfaces, places } = loaded;
         let image = maps.observe()?;
         sweep::forget_unkept(&mut maps, &image)?;
         let planner = Planner::recover(image, &limits);
-        tracing::info!(services = planner.served(), pods, tc = interfaces.kind().name(), "data plane loaded");
+        tracing::info!(
+            services = planner.served(),
+            pods = places.pods.len(),
+            tc = interfaces.kind().name(),
+            "data plane loaded"
+        );
         Ok(Self {
             programs: RwLock::new(programs),
             interfaces,
-            state: Mutex::new(State { maps, planner, limits, endings: Endings::new(&options.cgroup_v2) }),
+            places: Mutex::new(places),
+            state: Mutex::new(State {
+                maps,
+                planner,
+                limits,
+                endings: Endings::new(&options.cgroup_v2),
+                made: None,
+            }),
             again: Arc::default(),
             policies: Mutex::default(),
             options,
@@ -222,6 +251,24 @@ impl Dataplane {
         self.state().maps.set_inside(&node::nodes(addresses), |of| of == INSIDE_NODES)
     }
 
+    /// Tells the programs of the device by which an overlay leads to other nodes, or that there is none. What comes by it is
+    /// looked at before others are sent anything by it that must be.
+    pub fn know_tunnel(&self, ifindex: Option<u32>) -> Result<(), DataplaneError> {
+        let programs = self.programs.read();
+        let mut places = self.places.lock();
+        if let Some(former) = places.tunnel.filter(|former| Some(*former) != ifindex) {
+            self.state().maps.set_tunnel(0)?;
+            self.interfaces.remove(TUNNEL_HOOK, former)?;
+            places.tunnel = None;
+        }
+        let Some(ifindex) = ifindex else { return Ok(()) };
+        if places.tunnel.is_none() {
+            self.interfaces.ensure(TUNNEL_HOOK, loaded(&programs, TUNNEL_HOOK.name)?, ifindex)?;
+            places.tunnel = Some(ifindex);
+        }
+        self.state().maps.set_tunnel(ifindex)
+    }
+
     /// Puts the program on a pod's link and leads the pod's addresses there; again on the same link puts the newest program
     /// there.
     pub fn attach_pod(&self, pod: &PodLink) -> Result<(), DataplaneError> {
@@ -229,6 +276,7 @@ impl Dataplane {
         for hook in POD_HOOKS {
             self.interfaces.ensure(hook, loaded(&programs, hook.name)?, pod.ifindex)?;
         }
+        self.places.lock().pods.insert(pod.ifindex);
         let node_mac = describe(pod.ifindex)?.mac;
         let entry = LocalPod { ifindex: pod.ifindex, pod_mac: pod.pod_mac, node_mac };
         // What is led straight into a pod passes another proxy's rules by.
@@ -238,6 +286,7 @@ impl Dataplane {
 
     /// Takes a pod's addresses and the program off its link; a link that is already gone is no error.
     pub fn detach_pod(&self, ifindex: u32) -> Result<(), DataplaneError> {
+        self.places.lock().pods.remove(&ifindex);
         // First the addresses: nothing is sent into a link that goes.
         self.state().maps.keep_pods(|link| link != ifindex && uplink::exists(link))?;
         POD_HOOKS.iter().try_for_each(|hook| self.interfaces.remove(hook, ifindex))
@@ -291,8 +340,7 @@ struct Loaded {
     maps: KernelMaps,
     limits: Limits,
     interfaces: Interfaces,
-    /// How many pods' links have them.
-    pods: usize,
+    places: Places,
 }
 
 /// Loads and attaches the programs, with maps as large as is asked for.
@@ -319,22 +367,18 @@ fn load_plain(options: &LoadOptions) -> Result<Loaded, DataplaneError> {
     maps.configure(&config(options)?, &node::inside(&options.inside))?;
     maps.pick_by(Picks::of(&programs).map(Arc::new));
     let limits = maps.limits()?;
-    let (interfaces, pods) = attach(options, &programs)?;
+    let (interfaces, places) = attach(options, &programs)?;
     // Of links that went while no agent was there.
     maps.keep_pods(uplink::exists)?;
-    Ok(Loaded { programs, maps, limits, interfaces, pods })
+    Ok(Loaded { programs, maps, limits, interfaces, places })
 }
 
-/// Puts the programs in the place of those of an earlier agent. Returns how many pods' links got theirs.
-fn attach(options: &LoadOptions, programs: &Ebpf) -> Result<(Interfaces, usize), DataplaneError> {
+/// Puts the programs in the place of those of an earlier agent. Returns where they are.
+fn attach(options: &LoadOptions, programs: &Ebpf) -> Result<(Interfaces, Places), DataplaneError> {
     let links = Links::below(&options.bpffs);
     let cgroup = Place::cgroup(&options.cgroup_v2)?;
     for (name, attach) in CGROUP_HOOKS {
-        if options.services {
-            links.ensure(name, loaded(programs, name)?, &cgroup, *attach)?;
-        } else {
-            links.remove_from_cgroup(name)?;
-        }
+        links.ensure(name, loaded(programs, name)?, &cgroup, *attach)?;
     }
     let interfaces = Interfaces::new(&options.bpffs, options.tc, loaded(programs, POD_HOOKS[0].name)?);
     if let Some(ifindex) = options.uplink_ifindex {
@@ -344,9 +388,10 @@ fn attach(options: &LoadOptions, programs: &Ebpf) -> Result<(Interfaces, usize),
         interfaces.leave_other_uplinks(ifindex)?;
     }
     // After tc, which it leaves packets to.
-    meet_early(&links, programs, options)?;
+    let early = meet_early(&links, programs, options)?;
+    let tunnel = interfaces.refresh_tunnel(loaded(programs, TUNNEL_HOOK.name)?)?;
     let pods = interfaces.refresh_pods(|hook| loaded(programs, hook.name))?;
-    Ok((interfaces, pods))
+    Ok((interfaces, Places { pods, early, tunnel }))
 }
 
 /// Replaces the maps that are too small or of an earlier layout, if there are any, up to where programs are attached that
@@ -527,10 +572,14 @@ fn describe(ifindex: u32) -> Result<Uplink, DataplaneError> {
 }
 
 /// Attaches the XDP program by the first kind that the kernel takes. Without it tc has all the traffic, so that failing is
-/// an error only for who asked for it.
-fn meet_early(links: &Links, programs: &Ebpf, options: &LoadOptions) -> Result<(), DataplaneError> {
+/// an error only for who asked for it. Returns the kind.
+fn meet_early(
+    links: &Links,
+    programs: &Ebpf,
+    options: &LoadOptions,
+) -> Result<Option<XdpKind>, DataplaneError> {
     let Some(ifindex) = options.uplink_ifindex else {
-        return links.remove_xdp();
+        return links.remove_xdp().map(|()| None);
     };
     let uplink = describe(ifindex)?;
     // Nothing is sent on from there without Services.
@@ -547,7 +596,7 @@ fn meet_early(links: &Links, programs: &Ebpf, options: &LoadOptions) -> Result<(
                     why,
                     "XDP attached"
                 );
-                return Ok(());
+                return Ok(Some(*kind));
             }
             Err(error) if wanted != Xdp::Auto => return Err(error),
             Err(error) => why = chain(&error),
@@ -555,7 +604,7 @@ fn meet_early(links: &Links, programs: &Ebpf, options: &LoadOptions) -> Result<(
     }
     links.remove_xdp()?;
     tracing::info!(uplink = uplink.name, driver = uplink.driver, why, "no XDP: tc meets what arrives");
-    Ok(())
+    Ok(None)
 }
 
 /// An error and all its causes, in one line.
@@ -584,10 +633,12 @@ fn config(options: &LoadOptions) -> Result<Config, DataplaneError> {
         snat_port_min: *ports.start(),
         snat_port_max: *ports.end(),
         flags: if options.masquerade { CONFIG_MASQUERADE } else { 0 },
+        tunnel: 0,
+        zero: 0,
     })
 }
 
-fn loaded<'a>(programs: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>, DataplaneError> {
+pub(crate) fn loaded<'a>(programs: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>, DataplaneError> {
     let program = programs.program(name).and_then(|program| program.fd().ok());
     program
         .map(AsFd::as_fd)

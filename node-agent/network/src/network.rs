@@ -115,6 +115,8 @@ pub struct Network {
     busy: Mutex<HashMap<AttachmentId, Arc<tokio::sync::Mutex<()>>>>,
     /// MTU of new links.
     pod_mtu: AtomicU32,
+    /// The VXLAN device; zero while there is none.
+    tunnel: AtomicU32,
     pod_ranges: watch::Sender<Option<PodRanges>>,
     attachments: watch::Sender<Arc<Vec<Attachment>>>,
     /// One sync of routes at a time.
@@ -139,6 +141,7 @@ impl Network {
             ledger: Mutex::new(None),
             busy: Mutex::default(),
             pod_mtu: AtomicU32::new(mtu_for(&config, &uplink, config.overlay == Overlay::Always)),
+            tunnel: AtomicU32::new(0),
             pod_ranges: watch::Sender::new(None),
             attachments: watch::Sender::default(),
             routing: tokio::sync::Mutex::new(()),
@@ -223,6 +226,7 @@ impl Network {
             }
             _ => None,
         };
+        self.tunnel.store(tunnel.unwrap_or_default(), Ordering::Relaxed);
         let ground = Ground {
             uplink: uplink.index,
             tunnel,
@@ -248,6 +252,11 @@ impl Network {
             Some(error) => Err(error.into()),
             None => Ok(applied),
         }
+    }
+
+    /// Index of the VXLAN device, as of the last sync of routes.
+    pub fn tunnel_index(&self) -> Option<u32> {
+        Some(self.tunnel.load(Ordering::Relaxed)).filter(|index| *index != 0)
     }
 
     /// Index of the uplink in the node's namespace.

@@ -3,27 +3,18 @@
 //! It exists because a node's addresses change while the agent runs. It must not know what is served on them.
 
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
 use nix::libc;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
-};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
+use super::kernel_news::KernelNews;
 use crate::desired::NodePortAddresses;
 
-/// How long to wait for more after a change: addresses are set up several at a time.
-const GATHER: Duration = Duration::from_millis(20);
 /// How often addresses are listed where the kernel does not tell of changes.
 const LIST_EVERY: Duration = Duration::from_secs(10);
-/// Longer messages are cut off, which does no harm: what they say is not read.
-const MESSAGE_MAX: usize = 4096;
 
 /// The addresses; always the newest.
 pub type NodeAddresses = watch::Receiver<Arc<Vec<IpAddr>>>;
@@ -38,7 +29,7 @@ pub fn follow(
         if which == NodePortAddresses::Primary {
             return std::future::pending().await;
         }
-        let changes = listen();
+        let changes = KernelNews::of(libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR);
         if let Err(error) = &changes {
             tracing::warn!(%error, "the kernel does not tell of new addresses; they are listed now and then");
         }
@@ -54,7 +45,7 @@ pub fn follow(
                 news
             });
             match &changes {
-                Ok(changes) => changed(changes).await,
+                Ok(changes) => changes.next().await,
                 Err(_) => tokio::time::sleep(LIST_EVERY).await,
             }
         }
@@ -75,27 +66,6 @@ fn select(which: &NodePortAddresses, primary: &[IpAddr]) -> Vec<IpAddr> {
 fn ip(address: &nix::sys::socket::SockaddrStorage) -> Option<IpAddr> {
     let four = address.as_sockaddr_in().map(|it| it.ip().into());
     four.or_else(|| address.as_sockaddr_in6().map(|it| it.ip().into()))
-}
-
-/// A socket that can be read when an address of any device came or went.
-fn listen() -> std::io::Result<AsyncFd<OwnedFd>> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
-    let groups = libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
-    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups as u32))?;
-    // SAFETY: the registration owns the descriptor, which nothing else closes.
-    unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(Into::into)
-}
-
-/// Returns a moment after a change. An error says that changes were missed, which is one.
-async fn changed(changes: &AsyncFd<OwnedFd>) {
-    let mut message = [0; MESSAGE_MAX];
-    match changes.readable().await {
-        Ok(mut ready) => ready.clear_ready(),
-        Err(_) => return tokio::time::sleep(LIST_EVERY).await,
-    }
-    tokio::time::sleep(GATHER).await;
-    while recv(changes.as_raw_fd(), &mut message, MsgFlags::empty()).is_ok() {}
 }
 
 #[cfg(test)]

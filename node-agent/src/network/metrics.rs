@@ -37,6 +37,7 @@ struct Taken {
     sync: Histogram,
     network: Histogram,
     failures: u64,
+    restored: u64,
     last_unix_seconds: f64,
 }
 
@@ -46,6 +47,7 @@ impl Default for Taken {
             sync: Histogram::new(&PROGRAMMING_BOUNDS),
             network: Histogram::new(&NETWORK_PROGRAMMING_BOUNDS),
             failures: 0,
+            restored: 0,
             last_unix_seconds: 0.0,
         }
     }
@@ -75,6 +77,11 @@ impl Programming {
         self.0.lock().failures += 1;
     }
 
+    /// As many programs were put back that somebody had taken off.
+    pub fn restored(&self, programs: usize) {
+        self.0.lock().restored += programs as u64;
+    }
+
     fn metrics(&self) -> String {
         let taken = self.0.lock();
         let mut text = taken.sync.metrics(
@@ -91,8 +98,11 @@ impl Programming {
              kubeproxy_sync_proxy_rules_last_timestamp_seconds {:.3}\n\
              # HELP penstock_programming_failures_total How often the kernel refused what changed.\n\
              # TYPE penstock_programming_failures_total counter\n\
-             penstock_programming_failures_total {}\n",
-            taken.last_unix_seconds, taken.failures
+             penstock_programming_failures_total {}\n\
+             # HELP penstock_programs_restored_total How many programs were put back that somebody had taken off.\n\
+             # TYPE penstock_programs_restored_total counter\n\
+             penstock_programs_restored_total {}\n",
+            taken.last_unix_seconds, taken.failures, taken.restored
         ));
         text
     }
@@ -170,6 +180,7 @@ mod tests {
         let programming = Programming::default();
         programming.done(Duration::from_millis(3));
         programming.failed();
+        programming.restored(2);
         programming.arrived([Timestamp::now(), Timestamp::MAX].into_iter());
         let sources =
             Sources { pins: "/nowhere".into(), attachments: watch::channel(Arc::default()).1, programming };
@@ -181,6 +192,7 @@ mod tests {
             "kubeproxy_network_programming_duration_seconds_bucket{le=\"0.25\"} 2",
             "kubeproxy_network_programming_duration_seconds_count 2",
             "penstock_programming_failures_total 1",
+            "penstock_programs_restored_total 2",
         ] {
             assert!(text.lines().any(|it| it == line), "{line}\nis not in\n{text}");
         }

@@ -95,6 +95,9 @@ async fn sync(
         })
         .collect();
     let applied = network.sync_routes(&peers).await?;
+    if let Some(dataplane) = programs.get() {
+        dataplane.know_tunnel(network.tunnel_index())?;
+    }
     if applied > 0 {
         tracing::info!(changes = applied, "routes to other nodes");
     }

@@ -1,7 +1,7 @@
 //! Changes under load. Pods are told to stop only when no node sends them anything any more, so a rollout loses nothing
 //! although the demo's server ends at once when it is told, and no pod has a preStop hook. Nor does the death of agents.
 //!
-//! Two pods on two nodes press a Service by its address, and the host presses it by a NodePort of the third node.
+//! Two pods on two nodes press a Service by its address, and the host presses it by a NodePort of the last node.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -70,17 +70,21 @@ spec:
 "#;
 
 fn rolling_update(cluster: &Cluster) -> Result<()> {
-    const REPLICAS: usize = 30;
-    under_load(cluster, REPLICAS, || {
+    replace(cluster, 30)
+}
+
+/// A rolling update of so many replicas, under load.
+pub fn replace(cluster: &Cluster, replicas: usize) -> Result<()> {
+    under_load(cluster, replicas, || {
         let began = Instant::now();
         cluster.kubectl(&["-n", "wave", "rollout", "restart", "deployment/wave"])?;
         let status = ["-n", "wave", "rollout", "status", "deployment/wave", "--timeout=240s"];
         cluster.kubectl(&[&["--request-timeout=0"], &status[..]].concat())?;
-        println!("{REPLICAS} replicas were replaced in {:?}", began.elapsed());
+        println!("{replicas} replicas were replaced in {:?}", began.elapsed());
         // The last of the old pods have still to go.
         until(PATIENCE, "the old pods are gone", || {
             let pods = cluster.kubectl(&["-n", "wave", "get", "pods", "-l", "app=wave", "--no-headers"]);
-            pods.is_ok_and(|text| text.lines().count() == REPLICAS && !text.contains("Terminating"))
+            pods.is_ok_and(|text| text.lines().count() == replicas && !text.contains("Terminating"))
         })
     })
 }
@@ -131,7 +135,7 @@ fn press(cluster: &Cluster, replicas: usize, work: impl FnOnce() -> Result<()>) 
     for node in pressing {
         until(PATIENCE, "the pods press", || logs(node).is_ok_and(|text| text.contains("pressing")))?;
     }
-    let node = served.get(2).context("no third node")?;
+    let node = served.last().context("no node")?;
     let mut command = Command::new(demo()?);
     command.args(["press", &format!("{node}:30090"), &format!("{node}:30091"), RATE]);
     let host = Press::start("host", command)?;

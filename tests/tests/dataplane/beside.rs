@@ -2,14 +2,14 @@
 //! agent served them until one came that does not.
 
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 
 use penstock_dataplane::{Dataplane, PodLink, Tc, Xdp};
 use penstock_tests::dataplane::desired;
 use penstock_tests::netns::{ifindex, ip, run};
 
 use super::nodeport::{World, in_world_with};
-use crate::ask;
+use crate::{ask, ask_udp};
 
 /// The next agent, which leaves Services alone.
 fn leave_services(world: &World) -> Dataplane {
@@ -42,10 +42,6 @@ fn translate(rules: &str) -> bool {
 #[test]
 fn nothing_of_services_is_translated_any_more_and_pods_reach_pods() {
     in_world(|world, next| {
-        let links = std::fs::read_dir(world.stand.bpffs().join("links")).expect("links").flatten();
-        let mut links: Vec<_> = links.map(|it| it.file_name().to_string_lossy().into_owned()).collect();
-        links.retain(|name| !name.starts_with("uplink_") && !name.starts_with("pod_"));
-        assert!(links.is_empty(), "{links:?}");
         assert_eq!(next.xdp().expect("seen"), None);
 
         let unanswered = |said: String| assert!(!said.contains(" as "), "{said}");
@@ -60,6 +56,36 @@ fn nothing_of_services_is_translated_any_more_and_pods_reach_pods() {
             (sent_on, reached),
             "packets took the kernel's way"
         );
+        world.assert_no_drops();
+    });
+}
+
+/// A host port of the pod, as an agent has the programs know it.
+const HOST_PORTS: &str = "
+node_addresses: [10.240.0.11]
+services:
+  demo/pod-here:
+    port: 31080
+    external_ips: [10.240.0.11]
+    backends: [{ address: 10.244.1.2, port: 8080, local: true }]
+  demo/pod-here-too:
+    port: 31053
+    protocol: UDP
+    external_ips: [10.240.0.11]
+    backends: [{ address: 10.244.1.2, port: 8080, local: true }]
+";
+
+#[test]
+fn host_ports_are_reached_from_outside_from_pods_and_by_processes_of_the_node() {
+    in_world(|world, next| {
+        next.apply(&desired(HOST_PORTS)).expect("applied");
+        let answer = "here as 10.240.0.11:31080";
+        assert_eq!(world.outside.run(|| ask("10.240.0.11:31080")), answer);
+        assert_eq!(world.pod.run(|| ask("10.240.0.11:31080")), answer);
+        assert_eq!(world.stand.in_cgroup(|| ask("10.240.0.11:31080")), answer);
+        let datagram = || ask_udp(&UdpSocket::bind("0.0.0.0:0").expect("a socket"), "10.240.0.11:31053");
+        assert_eq!(world.stand.in_cgroup(datagram), "here from 10.240.0.11:31053");
+        assert_eq!(world.outside.run(datagram), "here from 10.240.0.11:31053");
         world.assert_no_drops();
     });
 }

@@ -1,6 +1,7 @@
 //! Programs at interfaces as classifiers, which kernels without tcx links have: also on kernels that have those, where a
 //! test asks for it. In the world of [`super::nodeport`], and under the load of [`super::survival`].
 
+use std::cell::RefCell;
 use std::time::Instant;
 
 use penstock_dataplane::{Dataplane, Lack, PodLink, Tc, TcKind, Xdp, observe_tc};
@@ -155,5 +156,74 @@ fn one_way_takes_the_place_of_the_other_and_nothing_is_lost() {
         assert!(has_clsact("eth0") && has_clsact("pod0"));
         penstock_dataplane::detach(world.stand.bpffs()).expect("detached");
         assert!(!has_clsact("eth0") && !has_clsact("pod0"), "it goes with the rest");
+    });
+}
+
+/// Takes everything off that the agent has put to interfaces and sockets, as by mistake.
+fn take_off(world: &World) {
+    for interface in ["eth0", "pod0"] {
+        // Where there are links there is no discipline.
+        let _ = tc(&format!("qdisc del dev {interface} clsact"));
+    }
+    // Links go with their last pin.
+    for link in std::fs::read_dir(world.stand.bpffs().join("links")).expect("links").flatten() {
+        std::fs::remove_file(link.path()).expect("removed");
+    }
+}
+
+#[test]
+fn what_somebody_took_off_is_put_back_and_told_once() {
+    for kind in [Tc::Auto, Tc::Classifiers] {
+        in_world_with(Xdp::Generic, kind, |world| {
+            let served = |event: &str| {
+                let before = world.event(event);
+                let answer = world.outside.run(|| ask("10.240.0.11:30080"));
+                answer.ends_with("as 10.240.0.11:30080") && world.event(event) > before
+            };
+            assert!(served("flow_created"));
+            let none = world.dataplane.restore();
+            assert!(none.back.is_empty() && none.missing.is_empty(), "{none:?}");
+
+            take_off(world);
+            // An XDP link that only lost its pin leaves its place a little later, and takes no other meanwhile.
+            let back = RefCell::new(Vec::new());
+            crate::wait_until("all of it is back", || {
+                let restored = world.dataplane.restore();
+                back.borrow_mut().extend(restored.back);
+                restored.missing.is_empty()
+            });
+            let back = back.into_inner();
+            for place in ["uplink_egress", "uplink_ingress", "pod_ingress", "uplink_xdp", "connect4", "bind6"]
+            {
+                assert_eq!(back.iter().filter(|it| it.starts_with(place)).count(), 1, "{place} in {back:?}");
+            }
+            assert_eq!(back.len(), 4 + 11, "{back:?}");
+            assert!(world.dataplane.restore().back.is_empty(), "once");
+            crate::wait_until("they serve again", || served("flow_created") && served("pod_replied"));
+            let asked = world.stand.in_cgroup(|| ask("10.96.0.7:80"));
+            assert!(asked.ends_with(" as 10.96.0.7:80"), "{asked}");
+
+            // What was taken off by the agent itself stays off.
+            world.dataplane.detach_pod(ifindex("pod0").expect("a pod's link")).expect("detached");
+            assert!(world.dataplane.restore().back.is_empty());
+        });
+    }
+}
+
+#[test]
+fn a_place_that_cannot_be_put_right_is_named_and_keeps_no_other_from_it() {
+    in_world_with(Xdp::Off, Tc::Classifiers, |world| {
+        tc("qdisc del dev eth0 clsact").expect("removed");
+        tc("qdisc del dev pod0 clsact").expect("removed");
+        tc("qdisc add dev eth0 ingress").expect("somebody else's");
+        let restored = world.dataplane.restore();
+        assert_eq!(restored.missing.len(), 1, "{restored:?}");
+        assert!(restored.missing[0].0.starts_with("uplink_egress"), "{restored:?}");
+        assert_eq!(restored.back.len(), 2, "{restored:?}");
+        assert_eq!(ours("pod0"), 1);
+        tc("qdisc del dev eth0 ingress").expect("removed");
+        let restored = world.dataplane.restore();
+        assert!(restored.missing.is_empty(), "{restored:?}");
+        assert_eq!(ours("eth0"), 2);
     });
 }

@@ -1,12 +1,12 @@
-//! Direct server return on real sockets: two nodes with a data plane each, in the world of [`super::nodeport`]. The client asks
-//! the first node; the pod of the second answers it past the first.
+//! Direct server return on real sockets: two nodes with a data plane each, in the world of [`super::nodeport`], by routes and by
+//! an overlay. The client asks the first node; the pod of the second answers it past the first.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use penstock_dataplane::{Dataplane, PodLink};
 use penstock_tests::dataplane::{Stand, desired, object};
-use penstock_tests::netns::ifindex;
+use penstock_tests::netns::{ifindex, ip, run, sysctl};
 
 use super::nodeport::{World, in_world};
 use crate::{PATIENCE, wait_until};
@@ -60,8 +60,46 @@ fn serve() {
     });
 }
 
-fn with_two_nodes(mut test: impl FnMut(&World, &Dataplane) + Send) {
+/// How the nodes reach each other's pods.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Route,
+    Overlay,
+}
+
+/// One end of a tunnel as an agent makes it: the node's end, the other's, and the link address that stands for each.
+fn overlay(own: u8, other: u8) -> u32 {
+    for words in [
+        format!("link add vx type vxlan id 1 dev eth0 local 10.240.0.1{own} dstport 8472 nolearning"),
+        format!("link set vx address 02:00:00:00:02:0{own} up"),
+        format!("address add 10.244.{own}.0/32 dev vx"),
+        format!("neighbour add 10.244.{other}.0 lladdr 02:00:00:00:02:0{other} dev vx"),
+        format!("route replace 10.244.{other}.0/24 via 10.244.{other}.0 dev vx onlink"),
+    ] {
+        ip(&words).expect("a tunnel");
+    }
+    run(
+        "bridge",
+        &[
+            "fdb",
+            "append",
+            &format!("02:00:00:00:02:0{other}"),
+            "dev",
+            "vx",
+            "dst",
+            &format!("10.240.0.1{other}"),
+        ],
+    )
+    .expect("where the other end is");
+    sysctl("net.ipv4.conf.vx.rp_filter", "2").expect("clients have another way back");
+    ifindex("vx").expect("a tunnel")
+}
+
+fn with_two_nodes(way: Way, mut test: impl FnMut(&World, &Dataplane) + Send) {
     in_world(|world| {
+        if way == Way::Overlay {
+            world.dataplane.know_tunnel(Some(overlay(1, 2))).expect("known");
+        }
         world.other_pod.run(serve);
         world.dataplane.apply(&desired(&services("10.240.0.11", false))).expect("applied");
         let (second, _stand) = world.other_node.run(|| {
@@ -73,6 +111,9 @@ fn with_two_nodes(mut test: impl FnMut(&World, &Dataplane) + Send) {
             let ifindex = ifindex("pod0").expect("a pod's link");
             let link = PodLink { ifindex, addresses: vec![[10, 244, 2, 2].into()], pod_mac: [0; 6] };
             plane.attach_pod(&link).expect("attached");
+            if way == Way::Overlay {
+                plane.know_tunnel(Some(overlay(2, 1))).expect("known");
+            }
             (plane, stand)
         });
         test(world, &second);
@@ -88,8 +129,17 @@ fn event(plane: &Dataplane, name: &str) -> u64 {
 
 #[test]
 fn connections_keep_the_client_s_address_and_are_answered_past_the_node_that_was_asked() {
+    connections_keep_the_client_s_address(Way::Route);
+}
+
+#[test]
+fn the_same_through_an_overlay() {
+    connections_keep_the_client_s_address(Way::Overlay);
+}
+
+fn connections_keep_the_client_s_address(way: Way) {
     const CONNECTIONS: u64 = 20;
-    with_two_nodes(|world, second| {
+    with_two_nodes(way, |world, second| {
         world.outside.run(|| {
             for _ in 0..CONNECTIONS {
                 let address: SocketAddr = HTTP.parse().expect("an address");
@@ -122,7 +172,7 @@ fn connections_keep_the_client_s_address_and_are_answered_past_the_node_that_was
 
 #[test]
 fn datagrams_do_too_also_those_that_come_in_fragments() {
-    with_two_nodes(|world, second| {
+    with_two_nodes(Way::Route, |world, second| {
         world.outside.run(|| {
             let socket = UdpSocket::bind("10.240.0.1:0").expect("a socket");
             socket.set_read_timeout(Some(PATIENCE)).expect("a limit");

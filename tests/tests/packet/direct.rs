@@ -191,7 +191,53 @@ fn what_would_go_through_an_overlay_has_the_node_s_address() {
 }
 
 #[test]
+fn through_an_overlay_whose_other_end_looks_for_it_it_is_told_too() {
+    on_node(&services(true), |node| {
+        ip("route replace 10.244.2.0/24 via 10.244.1.9 dev pod0").expect("another way");
+        ip("route replace fd00:244:2::/64 via fd00:244:1::9 dev pod0").expect("another way");
+        // Any device that is not the uplink is one to a program.
+        node.dataplane.know_tunnel(Some(node.pod)).expect("known");
+        for Family { client, entry, far, .. } in FAMILIES {
+            let of = |flags| Packet::new(Transport::Tcp(flags), client, entry);
+            let sent = |flags| Packet::new(Transport::Tcp(flags), client, far);
+            assert_eq!(enter(node, &of(SYN)), (sent(SYN), Some((at(entry), 40_000))));
+            assert_eq!(enter(node, &of(ACK)), (sent(ACK), None));
+        }
+        // Known until it is said otherwise, also to those who come after.
+        let again = node.stand().load();
+        let syn = Packet::new(Transport::Tcp(SYN), "192.0.2.1:40001", "10.240.0.11:30080");
+        assert_eq!(enter(node, &syn).1, Some((at("10.240.0.11:30080"), 40_001)));
+        again.know_tunnel(None).expect("known");
+        let syn = Packet::new(Transport::Tcp(SYN), "192.0.2.1:40002", "10.240.0.11:30080");
+        assert_eq!(enter(node, &syn).1, None, "the next connection has the node's address");
+        node.assert_drops(&[]);
+    });
+}
+
+#[test]
+fn what_came_through_an_overlay_and_tells_nothing_is_left_alone() {
+    on_node(&services(false), |node| {
+        for Family { client, entry, near, .. } in FAMILIES {
+            for to in [entry, near] {
+                let packet = Packet::new(Transport::Tcp(SYN), client, to);
+                assert_eq!(node.run(At::Tunnel, &packet), (NEXT, packet.clone()), "{to}");
+            }
+        }
+        node.assert_events(&[]);
+    });
+}
+
+#[test]
 fn the_backend_s_node_takes_it_out_and_has_the_pod_answer_from_the_address_that_was_asked() {
+    has_the_pod_answer(At::Uplink);
+}
+
+#[test]
+fn the_backend_s_node_takes_it_out_of_what_came_through_an_overlay_too() {
+    has_the_pod_answer(At::Tunnel);
+}
+
+fn has_the_pod_answer(by: At) {
     on_node(&services(false), |node| {
         for Family { client, other_entry, near, .. } in FAMILIES {
             for (transport, next) in
@@ -200,7 +246,7 @@ fn the_backend_s_node_takes_it_out_and_has_the_pod_answer_from_the_address_that_
                 let sent = Packet::new(transport, client, near);
                 for _ in 0..2 {
                     let frame = telling(&sent, at(other_entry), 40_000);
-                    let outcome = node.run_frame(At::Uplink, &frame);
+                    let outcome = node.run_frame(by, &frame);
                     assert_eq!(outcome.verdict, NEXT, "no pod is known here: the kernel routes it");
                     assert_eq!(outcome.frame, sent.bytes(), "as it was before");
                 }
@@ -208,7 +254,7 @@ fn the_backend_s_node_takes_it_out_and_has_the_pod_answer_from_the_address_that_
                 assert_eq!(node.run(At::Pod, &sent.reply()), (REDIRECT, answer));
                 // What comes later tells nothing, and is as it is to be.
                 let later = Packet::new(next, client, near);
-                assert_eq!(node.run(At::Uplink, &later), (NEXT, later.clone()));
+                assert_eq!(node.run(by, &later), (NEXT, later.clone()));
                 let answer = Packet::new(next, client, other_entry).reply();
                 assert_eq!(node.run(At::Pod, &later.reply()), (REDIRECT, answer));
             }

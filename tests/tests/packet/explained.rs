@@ -76,7 +76,7 @@ fn same(node: &Node, place: At, from: &str, to: &str) {
     let packet = Packet::new(Transport::Tcp(SYN), from, to);
     let told = told(node, place, &packet);
     let source = match place {
-        At::Uplink | At::Entering => Source::Outside(Some(packet.source.ip())),
+        At::Uplink | At::Entering | At::Tunnel => Source::Outside(Some(packet.source.ip())),
         At::Pod | At::Leaving => Source::Pod(packet.source.ip()),
     };
     let explained = explain_to(node, source, None, packet.destination);

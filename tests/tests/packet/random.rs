@@ -66,7 +66,7 @@ fn whatever_arrives_gets_a_verdict_and_keeps_its_length() {
             // The kernel itself refuses to run programs on frames without a whole IP header.
             let header = if frame.get(12..14) == Some(&[0x08, 0x00]) { 34 } else { 54 };
             frame.resize(frame.len().max(header), 0);
-            for place in [At::Uplink, At::Pod, At::Leaving] {
+            for place in [At::Uplink, At::Pod, At::Leaving, At::Tunnel] {
                 let outcome = node.run_frame(place, &frame);
                 prop_assert!([NEXT, DROP, REDIRECT].contains(&outcome.verdict), "{}", outcome.verdict);
                 prop_assert_eq!(outcome.frame.len(), frame.len());

@@ -82,6 +82,8 @@ fn measure(options: &Options) -> Result<Round> {
         control_flag: Vec::new(),
         images: None,
         no_demo: false,
+        kube_proxy: None,
+        kube_proxy_mode: String::new(),
         json: Some(file.clone()),
     })?;
     let layout = Layout::load(NAME)?.context("the cluster that came up has no description")?;

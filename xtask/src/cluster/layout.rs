@@ -37,6 +37,17 @@ pub struct Layout {
     pub control_flags: Vec<String>,
     /// Our own programs that the cluster runs.
     pub binaries: PathBuf,
+    /// Who serves Services in the agents' place, on every node.
+    #[serde(default)]
+    pub kube_proxy: Option<KubeProxy>,
+}
+
+/// A kube-proxy beside each agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeProxy {
+    pub program: PathBuf,
+    /// As its `--proxy-mode` has it.
+    pub mode: String,
 }
 
 /// Of which families a cluster's addresses are. Where a description does not say, both: what is not there is not missed by
@@ -133,6 +144,11 @@ impl Layout {
 
     pub fn kubeconfig(&self) -> PathBuf {
         self.data().join("admin.kubeconfig")
+    }
+
+    /// Of every kube-proxy.
+    pub fn proxy_kubeconfig(&self) -> PathBuf {
+        self.data().join("kube-proxy.kubeconfig")
     }
 
     pub fn server_url(&self) -> String {
@@ -321,6 +337,7 @@ mod tests {
             spare_count: 0,
             control_flags: Vec::new(),
             binaries,
+            kube_proxy: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::layout::{Layout, NodeLayout, StoreKind};
+use super::layout::{KubeProxy, Layout, NodeLayout, StoreKind};
 use super::node_namespaces;
 
 /// One process to keep running.
@@ -33,6 +33,7 @@ pub fn plan_processes(layout: &Layout) -> Vec<Process> {
     processes.push(orchestrator(layout));
     for node in layout.nodes() {
         processes.push(containerd(layout, &node));
+        processes.extend(layout.kube_proxy.as_ref().map(|proxy| kube_proxy(layout, &node, proxy)));
     }
     processes.extend(layout.nodes_with_agent().iter().map(|node| node_agent(layout, node)));
     processes
@@ -133,11 +134,37 @@ fn node_agent(layout: &Layout, node: &NodeLayout) -> Process {
         format!("--cluster-cidr={}", layout.cluster_cidrs().join(",")),
         format!("--ebpf-object={}", layout.binaries.join("penstock.bpf.o").display()),
     ]);
+    if layout.kube_proxy.is_some() {
+        argv.push("--service-proxy=none".to_owned());
+    }
     Process {
         name: format!("node-agent-{}", node.name),
         argv: before_others(argv),
         cgroup: format!("{}/system", node.cgroup),
         log: layout.logs().join(format!("node-agent-{}.log", node.name)),
+        stop_order: 0,
+    }
+}
+
+fn kube_proxy(layout: &Layout, node: &NodeLayout, proxy: &KubeProxy) -> Process {
+    let mut argv = node_namespaces::enter(node);
+    argv.extend([
+        proxy.program.display().to_string(),
+        format!("--proxy-mode={}", proxy.mode),
+        format!("--hostname-override={}", node.name),
+        format!("--kubeconfig={}", layout.proxy_kubeconfig().display()),
+        format!("--cluster-cidr={}", layout.cluster_cidrs().join(",")),
+        "--nodeport-addresses=primary".to_owned(),
+        // Of the machine's connection tracking, which it would set up for all of its namespaces, it sees a part alone.
+        "--conntrack-max-per-core=0".to_owned(),
+        "--conntrack-tcp-timeout-established=0".to_owned(),
+        "--conntrack-tcp-timeout-close-wait=0".to_owned(),
+    ]);
+    Process {
+        name: format!("kube-proxy-{}", node.name),
+        argv,
+        cgroup: format!("{}/system", node.cgroup),
+        log: layout.logs().join(format!("kube-proxy-{}.log", node.name)),
         stop_order: 0,
     }
 }

@@ -217,6 +217,7 @@ mod tests {
             spare_count: 0,
             control_flags: Vec::new(),
             binaries,
+            kube_proxy: None,
         };
         let node = layout.nodes().remove(0);
         let made = make(&layout, &node);

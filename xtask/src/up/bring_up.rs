@@ -92,7 +92,7 @@ fn for_every_node(layout: &Layout, work: impl Fn(&NodeLayout) -> Result<()> + Sy
     })
 }
 
-/// The administrator's kubeconfig, and one with a serving certificate for each node.
+/// The administrator's kubeconfig, one with a serving certificate for each node, and that of service proxies.
 fn write_credentials(layout: &Layout) -> Result<()> {
     let credentials = |words: &[&str], out: &Path| {
         let program = layout.binaries.join("orchestrator").display().to_string();
@@ -108,6 +108,9 @@ fn write_credentials(layout: &Layout) -> Result<()> {
     for node in layout.nodes_with_agent() {
         let address = format!("--address={}", node.address());
         credentials(&["node", &node.name, &address], &node.kubeconfig())?;
+    }
+    if layout.kube_proxy.is_some() {
+        credentials(&["user", "system:kube-proxy"], &layout.proxy_kubeconfig())?;
     }
     Ok(())
 }

@@ -203,12 +203,13 @@ fn token_tracking() -> Value {
         "data": {"since": secret_tokens::today()}})
 }
 
-/// Served on every node by its agent, so it selects no pods.
+/// Served on every node by its agent, so it selects no pods, and no service proxy is to refuse it for that.
 fn dns_service(registry: &Registry) -> Value {
     let addresses: Vec<String> = registry.config().cluster_dns.iter().map(ToString::to_string).collect();
     json!({"apiVersion": "v1", "kind": "Service",
     "metadata": {"name": "kube-dns", "namespace": "kube-system",
-        "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"}},
+        "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS",
+            "service.kubernetes.io/service-proxy-name": "node-agent"}},
     "spec": {"type": "ClusterIP", "clusterIP": addresses.first(), "clusterIPs": addresses,
         "sessionAffinity": "None",
         "ports": [

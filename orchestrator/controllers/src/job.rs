@@ -22,6 +22,7 @@ use crate::context::Context;
 use crate::pod;
 
 mod indexes;
+mod orphans;
 pub mod plan;
 mod policy;
 
@@ -45,7 +46,15 @@ pub async fn run(context: Context) {
     controller.jobs.subscribe(move |delta| queue.add(delta.object().key()));
     let handler = controller.clone();
     controller.pods.subscribe(move |delta| handler.pod_changed(delta));
-    run_workers(controller.clone(), controller.queue.clone(), 5, context.shutdown).await;
+    tokio::join!(
+        orphans::run(
+            context.client(),
+            controller.pods.clone(),
+            controller.jobs.clone(),
+            context.shutdown.clone()
+        ),
+        run_workers(controller.clone(), controller.queue.clone(), 5, context.shutdown),
+    );
 }
 
 struct Controller {
@@ -94,6 +103,19 @@ fn plan_pod(job: &Job, new: &NewPod) -> Option<Pod> {
     Some(pod)
 }
 
+/// The pod need not wait for being counted any more.
+async fn release(client: &Client, pod: &Pod) -> Result<(), Failure> {
+    if !pod.has_finalizer(TRACKING) {
+        return Ok(());
+    }
+    let patch = serde_json::json!({"metadata": {
+        "uid": pod.uid_str(), "$deleteFromPrimitiveList/finalizers": [TRACKING],
+    }});
+    let api: Api<Pod> = Api::namespaced(client.clone(), pod.ns());
+    let patched = api.patch(pod.name(), &PatchParams::default(), &Patch::Strategic(&patch)).await;
+    gone_is_fine(patched).map(drop).during(|| format!("releasing {}", pod.key()))
+}
+
 impl Controller {
     fn pod_changed(&self, delta: &Delta<'_, Pod>) {
         let pod = delta.object();
@@ -136,15 +158,7 @@ impl Controller {
     }
 
     async fn release(&self, pod: &Pod) -> Result<(), Failure> {
-        if !pod.has_finalizer(TRACKING) {
-            return Ok(());
-        }
-        let patch = serde_json::json!({"metadata": {
-            "uid": pod.uid_str(), "$deleteFromPrimitiveList/finalizers": [TRACKING],
-        }});
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), pod.ns());
-        let patched = api.patch(pod.name(), &PatchParams::default(), &Patch::Strategic(&patch)).await;
-        gone_is_fine(patched).map(drop).during(|| format!("releasing {}", pod.key()))
+        release(&self.client, pod).await
     }
 
     async fn create(&self, job: &Job, wanted: &[NewPod]) -> Result<(), Failure> {

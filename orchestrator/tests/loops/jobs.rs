@@ -86,3 +86,24 @@ async fn pods_of_a_deleted_job_do_not_hang() {
     deleted.expect("a deletion");
     cluster.until_all::<Pod>(<[Pod]>::is_empty).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_lost_their_job_do_not_hang() {
+    let cluster = Cluster::start(&["n1"]).await;
+    cluster.create::<Job>(job(None, json!({"parallelism": 1}))).await;
+    cluster.until::<Job>("work", |j| j.status.as_ref().and_then(|s| s.ready) == Some(1)).await;
+    let first = cluster.until_all::<Pod>(|pods| pods.len() == 1).await.remove(0);
+    let name = first.metadata.name.expect("a name");
+    let labels: serde_json::Map<String, Value> =
+        first.metadata.labels.unwrap_or_default().into_keys().map(|key| (key, Value::Null)).collect();
+    cluster.merge::<Pod>(&name, json!({"metadata": {"labels": labels}})).await;
+    let is_free = |pod: &Pod| {
+        pod.metadata.owner_references.is_none() && pod.metadata.finalizers.as_ref().is_none_or(Vec::is_empty)
+    };
+    cluster.until::<Pod>(&name, is_free).await;
+
+    cluster.until_all::<Pod>(|pods| pods.len() == 2).await;
+    cluster.api::<Job>().delete("work", &DeleteParams::orphan()).await.expect("a deletion");
+    cluster.until_gone::<Job>("work").await;
+    cluster.until_all::<Pod>(|pods| pods.len() == 2 && pods.iter().all(is_free)).await;
+}

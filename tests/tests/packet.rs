@@ -144,8 +144,8 @@ impl Node {
             At::Pod => ("pod_ingress", self.pod),
             At::Leaving => ("uplink_egress", self.uplink),
             At::Entering => ("pod_egress", self.pod),
-            // Which device that is does not matter to what comes by it.
-            At::Tunnel => ("tunnel_ingress", self.pod),
+            // Any device will do that has the station's address.
+            At::Tunnel => ("tunnel_ingress", self.uplink),
         };
         dataplane::run(&self.dataplane, program, ifindex, frame)
     }

@@ -1,11 +1,13 @@
-//! `cargo xtask test`: everything CI checks, one stage after another, and one closing line.
+//! `cargo xtask test`: everything CI checks, stage by stage, and one closing line.
 //!
+//! What needs one processor, or only what others leave, goes on beside the stage that follows.
 //! A stage's whole output goes to a file below the target folder; what a reader needs is shown as it comes.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -30,8 +32,20 @@ struct Counts {
     failed_logs: Vec<PathBuf>,
 }
 
+/// What the stages found so far.
+#[derive(Default)]
+struct Stages {
+    counts: Counts,
+    failed: Vec<String>,
+}
+
+/// A stage that goes on beside others, and what it will have found.
+struct Beside {
+    name: &'static str,
+    work: JoinHandle<(Result<()>, Counts, Duration)>,
+}
+
 pub fn run(options: &Options) -> Result<()> {
-    let mut counts = Counts::default();
     let start = Instant::now();
     packages::ensure(packages::FOR_BUILD)?;
     let root = nix::unistd::Uid::effective().is_root();
@@ -39,43 +53,41 @@ pub fn run(options: &Options) -> Result<()> {
         packages::ensure(packages::FOR_CLUSTER)?;
         packages::ensure(packages::FOR_TESTS)?;
     }
-    let mut failed_stages = Vec::new();
-    let mut stage = |name: &str, counts: &mut Counts, work: &mut dyn FnMut(&mut Counts) -> Result<()>| {
-        println!("== {name}");
-        let begin = Instant::now();
-        match work(counts) {
-            Ok(()) => println!("   {name}: {:.0} s", begin.elapsed().as_secs_f64()),
-            Err(error) => {
-                println!("   {name} FAILED: {error:#}");
-                failed_stages.push(name.to_owned());
-            }
-        }
-    };
-    stage("tidy", &mut counts, &mut |_| tidy::run());
-    stage("format", &mut counts, &mut |counts| {
+    let mut stages = Stages::default();
+    stages.run("tidy", |_| tidy::run());
+    stages.run("format", |counts| {
         follow(artifacts::cargo().args(["fmt", "--all", "--check"]), "format", counts)
     });
-    stage("eBPF programs", &mut counts, &mut |_| ebpf::build().map(drop));
+    // One thread links them for most of that time.
+    let programs = Beside::begin("eBPF programs", |_| ebpf::build().map(drop));
+    stages.run("build", |counts| {
+        let arguments = ["build", "--locked", "--workspace", "--all-targets", "--timings"];
+        follow(artifacts::cargo().args(arguments), "build", counts)
+    });
+    stages.join(programs);
     let object = artifacts::target().join("ebpf").join("penstock.bpf.o");
     let mut environment = vec![
         ("PENSTOCK_EBPF_OBJECT", object.into_os_string()),
         ("PENSTOCK_XTASK", std::env::current_exe().context("cannot find this program")?.into_os_string()),
     ];
-    stage("build", &mut counts, &mut |counts| {
-        follow(artifacts::cargo().args(["build", "--locked", "--workspace"]), "build", counts)
-    });
-    stage("unit tests", &mut counts, &mut |counts| {
+    let mut lints = None;
+    stages.run("unit tests", |counts| {
         let scope = ["--workspace", "--exclude", "penstock-tests"];
-        follow(cargo_test(&scope).envs(environment.clone()), "unit", counts)
+        follow_with(cargo_test(&scope).envs(environment.clone()), "unit", counts, |line| {
+            // Two cargos wait for each other while they compile, and this one is done with that.
+            if !options.no_lints && line.trim_start().starts_with("Running") {
+                lints.get_or_insert_with(|| Beside::begin("lints", run_lints));
+            }
+        })
     });
     if root && !options.no_cluster {
         environment.push(("PENSTOCK_CLUSTER_TESTS", "1".into()));
     }
-    stage("packet, network and cluster tests", &mut counts, &mut |counts| {
+    stages.run("packet, network and cluster tests", |counts| {
         let scope = ["--package", "penstock-tests"];
         follow(cargo_test(&scope).envs(environment.clone()), "system", counts)
     });
-    stage("other kernels", &mut counts, &mut |counts| {
+    stages.run("other kernels", |counts| {
         match vm::run_if_there()? {
             Ok(outcomes) => {
                 for it in outcomes {
@@ -91,7 +103,7 @@ pub fn run(options: &Options) -> Result<()> {
         }
         Ok(())
     });
-    stage("licences and sources", &mut counts, &mut |counts| {
+    stages.run("licences and sources", |counts| {
         if !command::is_on_path("cargo-deny") {
             println!("   SKIPPED: cargo-deny is not installed (`cargo install cargo-deny --locked`)");
             counts.skipped += 1;
@@ -101,20 +113,73 @@ pub fn run(options: &Options) -> Result<()> {
         follow(artifacts::cargo().args(arguments), "licences", counts)
     });
     if !options.no_lints {
-        stage("lints", &mut counts, &mut |counts| {
-            let arguments = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
-            follow(artifacts::cargo().args(arguments), "lints", counts)
+        // Tests that do not build run nothing that they could have begun with.
+        stages.join(lints.unwrap_or_else(|| Beside::begin("lints", run_lints)));
+    }
+    stages.close(start.elapsed())
+}
+
+/// Compiles everything a second time, with what processors the tests leave: they wait for timers and programs often.
+fn run_lints(counts: &mut Counts) -> Result<()> {
+    let arguments = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    follow(command::in_idle_time(artifacts::cargo().args(arguments)), "lints", counts)
+}
+
+// === impl Stages ===
+
+impl Stages {
+    fn run(&mut self, name: &str, work: impl FnOnce(&mut Counts) -> Result<()>) {
+        println!("== {name}");
+        let begin = Instant::now();
+        let outcome = work(&mut self.counts);
+        self.note(name, outcome, begin.elapsed());
+    }
+
+    /// Waits for a stage that was begun before.
+    fn join(&mut self, stage: Beside) {
+        println!("== {}, begun before", stage.name);
+        let (outcome, counts, took) = stage.work.join().unwrap_or_else(|_| {
+            (Err(anyhow::anyhow!("it panicked, see above")), Counts::default(), Duration::ZERO)
         });
+        self.counts.add(counts);
+        self.note(stage.name, outcome, took);
     }
-    // At the end, where whoever sees only that finds it.
-    counts.failed_logs.iter().for_each(|log| print_failures(log));
-    println!("{:.0} s in all", start.elapsed().as_secs_f64());
-    let failed = counts.failed + u64::try_from(failed_stages.len())?;
-    println!("{} passed, {failed} failed, {} skipped", counts.passed, counts.skipped);
-    if failed > 0 {
-        bail!("failed: {}", failed_stages.join(", "));
+
+    fn note(&mut self, name: &str, outcome: Result<()>, took: Duration) {
+        match outcome {
+            Ok(()) => println!("   {name}: {:.0} s", took.as_secs_f64()),
+            Err(error) => {
+                println!("   {name} FAILED after {:.0} s: {error:#}", took.as_secs_f64());
+                self.failed.push(name.to_owned());
+            }
+        }
     }
-    Ok(())
+
+    /// What failed, at the end, where whoever sees only that finds it, and the closing line.
+    fn close(self, took: Duration) -> Result<()> {
+        self.counts.failed_logs.iter().for_each(|log| print_failures(log));
+        println!("{:.0} s in all", took.as_secs_f64());
+        let failed = self.counts.failed + u64::try_from(self.failed.len())?;
+        println!("{} passed, {failed} failed, {} skipped", self.counts.passed, self.counts.skipped);
+        if failed > 0 {
+            bail!("failed: {}", self.failed.join(", "));
+        }
+        Ok(())
+    }
+}
+
+// === impl Beside ===
+
+impl Beside {
+    fn begin(name: &'static str, work: fn(&mut Counts) -> Result<()>) -> Self {
+        println!("== {name}, beside what follows");
+        let work = std::thread::spawn(move || {
+            let (begin, mut counts) = (Instant::now(), Counts::default());
+            let outcome = work(&mut counts);
+            (outcome, counts, begin.elapsed())
+        });
+        Self { name, work }
+    }
 }
 
 /// `cargo test` of some packages, whatever fails, with what the tests say: skipped ones say so.
@@ -126,6 +191,16 @@ fn cargo_test(scope: &[&str]) -> Command {
 
 /// Runs a command, shows the lines that matter, keeps all of them in a file and counts the tests.
 fn follow(command: &mut Command, name: &str, counts: &mut Counts) -> Result<()> {
+    follow_with(command, name, counts, |_| {})
+}
+
+/// The same, and tells of each line.
+fn follow_with(
+    command: &mut Command,
+    name: &str,
+    counts: &mut Counts,
+    mut tell: impl FnMut(&str),
+) -> Result<()> {
     let folder = artifacts::target().join("test-logs");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let path = folder.join(format!("{name}.log"));
@@ -143,6 +218,7 @@ fn follow(command: &mut Command, name: &str, counts: &mut Counts) -> Result<()> 
         let line = String::from_utf8_lossy(&line?).into_owned();
         writeln!(log, "{line}")?;
         counts.note(&line);
+        tell(&line);
         if is_shown(&line) {
             println!("   {}", line.trim_end());
         }
@@ -155,7 +231,16 @@ fn follow(command: &mut Command, name: &str, counts: &mut Counts) -> Result<()> 
     Ok(())
 }
 
+// === impl Counts ===
+
 impl Counts {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+        self.failed_logs.extend(other.failed_logs);
+    }
+
     /// Reads `test result: ok. 3 passed; 0 failed; 1 ignored; ...` and our own `SKIPPED: why`.
     fn note(&mut self, line: &str) {
         if line.trim_start().starts_with("SKIPPED:") {

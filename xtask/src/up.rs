@@ -12,7 +12,7 @@ mod pool;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cluster::layout::{self, Families, Layout, StoreKind};
 use crate::cluster::teardown;
@@ -66,8 +66,8 @@ pub fn run(options: &Options) -> Result<()> {
         }
         Ok(())
     })?;
-    let object = phases.measure("build the eBPF programs", ebpf::build)?;
-    let binaries = phases.measure("build orchestrator, node-agent and cni", artifacts::build_programs)?;
+    let (object, binaries) =
+        phases.measure("build orchestrator, node-agent, cni and the eBPF programs", build_both)?;
     std::fs::copy(&object, binaries.join("penstock.bpf.o"))
         .context("cannot put the eBPF object beside the programs")?;
     let images = artifacts::target().join("images");
@@ -93,6 +93,17 @@ pub fn run(options: &Options) -> Result<()> {
     }
     print_next_steps(&layout, !options.no_demo);
     Ok(())
+}
+
+/// The eBPF object and the folder of the programs, at the same time: one thread links the object for minutes.
+fn build_both() -> Result<(PathBuf, PathBuf)> {
+    std::thread::scope(|scope| {
+        let object = scope.spawn(ebpf::build);
+        let binaries = artifacts::build_programs();
+        let object =
+            object.join().map_err(|_| anyhow!("the build of the eBPF programs panicked, see above"))?;
+        Ok((object?, binaries?))
+    })
 }
 
 fn check(options: &Options) -> Result<()> {

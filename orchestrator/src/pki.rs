@@ -44,7 +44,8 @@ pub enum PkiError {
     },
 }
 
-/// How long certificates live unless something else is asked for: a year.
+/// How long certificates live in tests: a year, as everywhere unless something else is asked for.
+#[cfg(test)]
 pub const USUAL_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Everything the API server and the controllers need, as PEM.

@@ -44,7 +44,9 @@ fn nothing_of_services_is_translated_any_more_and_pods_reach_pods() {
     in_world(|world, next| {
         let links = std::fs::read_dir(world.stand.bpffs().join("links")).expect("links").flatten();
         let mut links: Vec<_> = links.map(|it| it.file_name().to_string_lossy().into_owned()).collect();
-        links.retain(|name| !name.starts_with("uplink_") && !name.starts_with("pod_") && !name.starts_with("podout_"));
+        links.retain(|name| {
+            !name.starts_with("uplink_") && !name.starts_with("pod_") && !name.starts_with("podout_")
+        });
         assert!(links.is_empty(), "{links:?}");
         assert_eq!(next.xdp().expect("seen"), None);
 

@@ -21,10 +21,10 @@ mod faults;
 mod ipv6_alone;
 #[path = "cluster/joining.rs"]
 mod joining;
-#[path = "cluster/kube_rs.rs"]
-mod kube_rs;
 #[path = "cluster/kube_proxy.rs"]
 mod kube_proxy;
+#[path = "cluster/kube_rs.rs"]
+mod kube_rs;
 #[path = "cluster/lifetime.rs"]
 mod lifetime;
 #[path = "cluster/load_balancers.rs"]

@@ -45,8 +45,7 @@ pub const POD_HOOKS: [&Hook; 2] =
 /// The program of the device by which packets of other nodes come through an overlay.
 pub const TUNNEL_HOOK: &Hook = &Hook { name: "tunnel_ingress", side: Side::Ingress };
 /// All of them.
-pub const HOOKS: [&Hook; 5] =
-    [UPLINK_HOOKS[0], UPLINK_HOOKS[1], POD_HOOKS[0], POD_HOOKS[1], TUNNEL_HOOK];
+pub const HOOKS: [&Hook; 5] = [UPLINK_HOOKS[0], UPLINK_HOOKS[1], POD_HOOKS[0], POD_HOOKS[1], TUNNEL_HOOK];
 
 /// By which way programs are to be attached behind XDP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -98,7 +98,8 @@ async fn pods_that_lost_their_job_do_not_hang() {
         first.metadata.labels.unwrap_or_default().into_keys().map(|key| (key, Value::Null)).collect();
     cluster.merge::<Pod>(&name, json!({"metadata": {"labels": labels}})).await;
     let is_free = |pod: &Pod| {
-        pod.metadata.owner_references.is_none() && pod.metadata.finalizers.as_ref().is_none_or(Vec::is_empty)
+        pod.metadata.owner_references.as_ref().is_none_or(Vec::is_empty)
+            && pod.metadata.finalizers.as_ref().is_none_or(Vec::is_empty)
     };
     cluster.until::<Pod>(&name, is_free).await;
 

@@ -104,14 +104,16 @@ impl Reconcile for Controller {
 
     async fn reconcile(&self, half: &Half) -> Result<Next, Failure> {
         match half {
-            Half::Claim(key) => match self.claims.get(key) {
-                Some(claim) => self.look_at_claim(&claim).await?,
-                None => {}
-            },
-            Half::Volume(name) => match self.volumes.get(&Key::new("", name.as_str())) {
-                Some(volume) => self.look_at_volume(&volume).await?,
-                None => {}
-            },
+            Half::Claim(key) => {
+                if let Some(claim) = self.claims.get(key) {
+                    self.look_at_claim(&claim).await?;
+                }
+            }
+            Half::Volume(name) => {
+                if let Some(volume) = self.volumes.get(&Key::new("", name.as_str())) {
+                    self.look_at_volume(&volume).await?;
+                }
+            }
         }
         Ok(Next::Done)
     }

@@ -47,6 +47,8 @@ struct Beside {
 
 pub fn run(options: &Options) -> Result<()> {
     let start = Instant::now();
+    // Asked before anything is built: a program that was replaced has a name that nothing is found by.
+    let this_program = std::env::current_exe().context("cannot find this program")?;
     packages::ensure(packages::FOR_BUILD)?;
     let root = nix::unistd::Uid::effective().is_root();
     if root {
@@ -68,7 +70,7 @@ pub fn run(options: &Options) -> Result<()> {
     let object = artifacts::target().join("ebpf").join("penstock.bpf.o");
     let mut environment = vec![
         ("PENSTOCK_EBPF_OBJECT", object.into_os_string()),
-        ("PENSTOCK_XTASK", std::env::current_exe().context("cannot find this program")?.into_os_string()),
+        ("PENSTOCK_XTASK", this_program.into_os_string()),
     ];
     let mut lints = None;
     stages.run("unit tests", |counts| {

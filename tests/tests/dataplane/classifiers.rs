@@ -193,11 +193,18 @@ fn what_somebody_took_off_is_put_back_and_told_once() {
                 restored.missing.is_empty()
             });
             let back = back.into_inner();
-            for place in ["uplink_egress", "uplink_ingress", "pod_ingress", "uplink_xdp", "connect4", "bind6"]
-            {
+            for place in [
+                "uplink_egress",
+                "uplink_ingress",
+                "pod_ingress",
+                "pod_egress",
+                "uplink_xdp",
+                "connect4",
+                "bind6",
+            ] {
                 assert_eq!(back.iter().filter(|it| it.starts_with(place)).count(), 1, "{place} in {back:?}");
             }
-            assert_eq!(back.len(), 4 + 11, "{back:?}");
+            assert_eq!(back.len(), 5 + 11, "{back:?}");
             assert!(world.dataplane.restore().back.is_empty(), "once");
             crate::wait_until("they serve again", || served("flow_created") && served("pod_replied"));
             let asked = world.stand.in_cgroup(|| ask("10.96.0.7:80"));
@@ -219,8 +226,8 @@ fn a_place_that_cannot_be_put_right_is_named_and_keeps_no_other_from_it() {
         let restored = world.dataplane.restore();
         assert_eq!(restored.missing.len(), 1, "{restored:?}");
         assert!(restored.missing[0].0.starts_with("uplink_egress"), "{restored:?}");
-        assert_eq!(restored.back.len(), 2, "{restored:?}");
-        assert_eq!(ours("pod0"), 1);
+        assert_eq!(restored.back.len(), 3, "{restored:?}");
+        assert_eq!(ours("pod0"), 2);
         tc("qdisc del dev eth0 ingress").expect("removed");
         let restored = world.dataplane.restore();
         assert!(restored.missing.is_empty(), "{restored:?}");

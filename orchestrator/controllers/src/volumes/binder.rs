@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::PostParams;
 use kube::{Api, Client};
@@ -69,11 +69,7 @@ pub async fn run(context: Context) {
         adder.add(Half::Volume(volume.name().to_owned()));
         match volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()) {
             Some(kept) => {
-                let key = Key::new(
-                    kept.namespace.clone().unwrap_or_default(),
-                    kept.name.clone().unwrap_or_default(),
-                );
-                adder.add(Half::Claim(key));
+                adder.add(Half::Claim(key_of(kept)));
             }
             // It may be what somebody waits for.
             None => handler
@@ -274,9 +270,7 @@ impl Controller {
             reclaim::Step::AskClaim(phase) => {
                 self.put_volume_phase(volume, phase, None).await?;
                 if let Some(kept) = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()) {
-                    let (namespace, name) = (kept.namespace.clone(), kept.name.clone());
-                    let key = Key::new(namespace.unwrap_or_default(), name.unwrap_or_default());
-                    self.queue.add(Half::Claim(key));
+                    self.queue.add(Half::Claim(key_of(kept)));
                 }
                 Ok(())
             }
@@ -305,7 +299,7 @@ impl Controller {
         volume: &PersistentVolume,
     ) -> Result<Option<Arc<PersistentVolumeClaim>>, Failure> {
         let Some(kept) = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()) else { return Ok(None) };
-        let key = Key::new(kept.namespace.clone().unwrap_or_default(), kept.name.clone().unwrap_or_default());
+        let key = key_of(kept);
         let is_it = |claim: &PersistentVolumeClaim| kept.uid.as_deref() == Some(claim.uid_str());
         if let Some(claim) = self.claims.get(&key).filter(|claim| is_it(claim)) {
             return Ok(Some(claim));
@@ -343,6 +337,11 @@ impl Controller {
     fn claims_of(&self, claim: &PersistentVolumeClaim) -> Api<PersistentVolumeClaim> {
         Api::namespaced(self.client.clone(), claim.ns())
     }
+}
+
+/// The claim that a volume is kept for.
+fn key_of(kept: &ObjectReference) -> Key {
+    Key::new(kept.namespace.clone().unwrap_or_default(), kept.name.clone().unwrap_or_default())
 }
 
 fn annotate(annotations: &mut Option<std::collections::BTreeMap<String, String>>, name: &str, value: &str) {

@@ -2,7 +2,8 @@
 //!
 //! A hook belongs to a struct, not to a kind, so a container's defaults hold in a Pod, in every template and in
 //! whatever embeds one later. Parents come before their children, as upstream's generated defaulters do it.
-//! Hooks only fill what is absent; applying defaults twice changes nothing.
+//! Hooks only fill what is absent; applying defaults twice changes nothing. What is empty in the end and need not be
+//! there is left out, as upstream's encoder does it.
 
 mod admission;
 mod apps;
@@ -19,7 +20,7 @@ mod storage;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use crate::model::{Schema, Struct, Type};
+use crate::model::{Field, Schema, Struct, Type};
 use crate::{Map, TypeRef, Value};
 
 type Object = Map<String, Value>;
@@ -47,7 +48,8 @@ static HOOKS: LazyLock<HashMap<&'static str, Hook>> = LazyLock::new(|| {
     .collect()
 });
 
-/// Fills in every default of an object of this type. Anything but an object is left alone.
+/// Fills in every default of an object of this type and leaves out what upstream would not store: empty lists, maps and
+/// zeros of fields that need not be there. Anything but an object is left alone.
 pub fn apply(ty: &TypeRef, v: &mut Value) {
     if let Value::Object(object) = v {
         structure(ty.schema(), ty.def(), object);
@@ -67,10 +69,30 @@ fn structure(schema: &Schema, def: &Struct, object: &mut Object) {
     if let Some(hook) = HOOKS.get(def.name.as_ref()) {
         hook(object);
     }
+    let mut omits = false;
     for (name, value) in object.iter_mut() {
         if let Some(field) = def.field(name) {
             within(schema, &field.ty, value);
+            omits |= is_omitted(def, field, value);
         }
+    }
+    if omits {
+        object.retain(|name, value| def.field(name).is_none_or(|field| !is_omitted(def, field, value)));
+    }
+}
+
+/// An empty list of these says that nobody owns anything, and none says nothing: whoever keeps owners takes it out.
+const OWNERS: &str = "managedFields";
+
+/// Whether Go's encoder leaves the value out. A custom kind's fields are kept as they were written.
+fn is_omitted(def: &Struct, field: &Field, value: &Value) -> bool {
+    if field.required || def.proto.is_empty() || field.name == OWNERS {
+        return false;
+    }
+    match (&field.ty, value) {
+        (Type::List(_) | Type::WrappedList(_), Value::Array(items)) => items.is_empty(),
+        (Type::Map(_), Value::Object(entries)) => entries.is_empty(),
+        _ => field.zero_is_absent && is_zero(value),
     }
 }
 

@@ -3,7 +3,8 @@
 #[path = "generate/generate.rs"]
 mod generate;
 
-use penstock_schema::{Schema, Value, check, defaults};
+use penstock_schema::structural::custom_type;
+use penstock_schema::{Gvk, Schema, Value, check, defaults};
 use serde_json::json;
 
 fn defaulted(group: &str, kind: &str, mut object: Value) -> Value {
@@ -133,6 +134,46 @@ fn subjects_get_the_group_of_their_kind() {
     assert_eq!(binding["roleRef"]["apiGroup"], "rbac.authorization.k8s.io");
     assert_eq!(binding["subjects"][0]["apiGroup"], "rbac.authorization.k8s.io");
     assert!(binding["subjects"][1]["apiGroup"].is_null());
+}
+
+#[test]
+fn what_is_empty_and_need_not_be_there_is_left_out() {
+    let pod = defaulted(
+        "",
+        "Pod",
+        json!({
+            "metadata": {"name": "p", "finalizers": [], "labels": {}, "generation": 0},
+            "spec": {
+                "containers": [], "volumes": [], "nodeSelector": {}, "hostNetwork": false, "nodeName": "",
+                "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 0, "affinity": {},
+            },
+        }),
+    );
+    assert_eq!(pod["metadata"], json!({"name": "p"}));
+    assert_eq!(
+        pod["spec"],
+        json!({
+            "containers": [], "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 0,
+            "affinity": {}, "dnsPolicy": "ClusterFirst", "enableServiceLinks": true,
+            "restartPolicy": "Always", "schedulerName": "default-scheduler", "securityContext": {},
+        }),
+        "what is required, what Go points to and structs stay"
+    );
+}
+
+#[test]
+fn a_custom_kinds_empty_values_stay_as_they_were_written() {
+    let schema = json!({
+        "type": "object",
+        "properties": {"spec": {"type": "object", "properties": {
+            "items": {"type": "array", "items": {"type": "string"}}, "count": {"type": "integer"},
+        }}},
+    });
+    let gvk = Gvk { group: "shop.test".into(), version: "v1".into(), kind: "Order".into() };
+    let ty = custom_type(&gvk, "OrderList", &schema).expect("a structural schema");
+    let mut object = json!({"metadata": {"finalizers": []}, "spec": {"items": [], "count": 0}});
+    defaults::apply(&ty, &mut object);
+    assert_eq!(object, json!({"metadata": {}, "spec": {"items": [], "count": 0}}));
 }
 
 #[test]

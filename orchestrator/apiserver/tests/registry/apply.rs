@@ -523,7 +523,7 @@ async fn a_json_patch_reaches_the_owners() {
 #[tokio::test]
 async fn many_updaters_are_kept_few() {
     let cluster = Cluster::start().await;
-    Writer::new(&cluster, "configmaps", "m").create(config_map(json!({}))).await;
+    Writer::new(&cluster, "configmaps", "m").create(config_map(json!({"k": "v"}))).await;
     for n in 0..14 {
         let manager = format!("manager-{n:02}");
         let patch = json!({"data": {format!("k{n}"): "v"}}).to_string();

@@ -15,6 +15,7 @@ use http::Uri;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use penstock_process::any_server::AnyServer;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -26,7 +27,6 @@ use tower::Service;
 
 use super::{CallError, Identity, Trust};
 use crate::authn::certificate::roots;
-use crate::proxy::dial::AnyServer;
 
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shorter than most servers keep an idle connection, so that it is us who end it.

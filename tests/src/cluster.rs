@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::complaints::Mark;
+
 /// How long anything that a cluster does may take in a test. Generous: hosts are shared.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -120,6 +122,11 @@ impl Cluster {
 
     pub fn node_names(&self) -> Vec<String> {
         (1..=self.nodes).map(|number| format!("node-{number}")).collect()
+    }
+
+    /// What its programs complain of from now on.
+    pub fn mark(&self) -> Mark {
+        Mark::now(Path::new(&format!("/var/lib/penstock/{}/logs", self.name)))
     }
 
     /// InternalIP of every node, of IPv4.

@@ -1,6 +1,7 @@
 //! Test harness: cluster, namespaces, packets, golden files, conditions, faults.
 
 pub mod cluster;
+pub mod complaints;
 pub mod dataplane;
 pub mod eventually;
 pub mod https;

@@ -22,7 +22,7 @@ pub struct Pressed {
     pub reconnects: u64,
     pub datagrams: u64,
     pub failed: u64,
-    /// The first failures.
+    /// The first failures, and the last.
     pub failures: Vec<String>,
 }
 

@@ -113,8 +113,11 @@ fn trials(shared: &Arc<RwLock<Option<Cluster>>>) -> Vec<Trial> {
             let shared = Arc::clone(shared);
             Trial::test(name, move || {
                 let cluster = shared.read().map_err(|_| Failed::from("an earlier scenario panicked"))?;
-                scenario(cluster.as_ref().ok_or("the cluster is gone")?)
-                    .map_err(|error| format!("{error:#}").into())
+                let cluster = cluster.as_ref().ok_or("the cluster is gone")?;
+                let mark = cluster.mark();
+                scenario(cluster).map_err(|error| {
+                    format!("{error:#}\nwhat its programs said meanwhile:\n{}", mark.complaints()).into()
+                })
             })
         })
         .collect();

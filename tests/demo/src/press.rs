@@ -1,5 +1,5 @@
 //! Load that goes on while a test breaks something: connections at a rate, some that are kept, and datagrams. Everything
-//! that goes wrong is counted and the first failures are told.
+//! that goes wrong is counted; the first failures and the last are told, with the seconds since the beginning.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
@@ -16,15 +16,22 @@ const PAUSE: Duration = Duration::from_millis(5);
 const FAILURES_TOLD: usize = 10;
 const ANSWER_MAX: usize = 64 * 1024;
 
-#[derive(Default)]
 struct Tally {
+    began: Instant,
     stop: AtomicBool,
     connections: AtomicU64,
     requests: AtomicU64,
     reconnects: AtomicU64,
     datagrams: AtomicU64,
     failed: AtomicU64,
-    failures: Mutex<Vec<String>>,
+    failures: Mutex<Failures>,
+}
+
+#[derive(Default)]
+struct Failures {
+    first: Vec<String>,
+    /// Of those that are not among the first.
+    last: Option<String>,
 }
 
 /// Presses HTTP at one address with so many connections a second, and asks over UDP at another, until the end of its
@@ -37,7 +44,7 @@ pub fn run(http: &str, udp: &str, rate: &str) -> Result<(), String> {
     let (http, udp) = (address(http)?, address(udp)?);
     let rate: u32 =
         rate.parse().ok().filter(|it| *it > 0).ok_or_else(|| format!("`{rate}` is no rate a second"))?;
-    let tally = Arc::new(Tally::default());
+    let tally = Arc::new(Tally::new());
     let mut workers = Vec::new();
     let mut spawn = |work: Box<dyn Fn(&Tally) + Send>| {
         let tally = Arc::clone(&tally);
@@ -65,13 +72,28 @@ pub fn run(http: &str, udp: &str, rate: &str) -> Result<(), String> {
         of(&tally.datagrams),
         of(&tally.failed)
     );
-    for failure in tally.failures.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+    let failures = tally.failures.lock().unwrap_or_else(PoisonError::into_inner);
+    for failure in failures.first.iter().chain(&failures.last) {
         println!("failure: {failure}");
     }
     Ok(())
 }
 
 impl Tally {
+    fn new() -> Self {
+        let count = AtomicU64::default;
+        Self {
+            began: Instant::now(),
+            stop: AtomicBool::default(),
+            connections: count(),
+            requests: count(),
+            reconnects: count(),
+            datagrams: count(),
+            failed: count(),
+            failures: Mutex::default(),
+        }
+    }
+
     fn goes_on(&self) -> bool {
         !self.stop.load(Ordering::Relaxed)
     }
@@ -85,9 +107,12 @@ impl Tally {
 
     fn fail(&self, failure: String) {
         self.failed.fetch_add(1, Ordering::Relaxed);
+        let failure = format!("after {:.3} s: {failure}", self.began.elapsed().as_secs_f64());
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.len() < FAILURES_TOLD {
-            failures.push(failure);
+        if failures.first.len() < FAILURES_TOLD {
+            failures.first.push(failure);
+        } else {
+            failures.last = Some(failure);
         }
     }
 }
